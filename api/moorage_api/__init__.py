@@ -1,0 +1,1 @@
+"""The HTTP side of Moorage: accounts, sessions, the event log, and the runner that works through it."""

@@ -1,0 +1,1 @@
+"""The agent: plan, act, sum up. Knows no database and no HTTP."""

@@ -1,0 +1,1 @@
+"""What an admin sets for everyone: the model and the agent."""

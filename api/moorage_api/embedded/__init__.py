@@ -1,0 +1,1 @@
+"""PostgreSQL, Valkey and S3 as children of one command."""

@@ -1,0 +1,92 @@
+"""How HTTP says each domain error: the one table from error to status, and the one place that knows the envelope."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from moorage_api import errors
+
+logger = logging.getLogger(__name__)
+
+STATUS_BY_ERROR: dict[type[errors.DomainError], HTTPStatus] = {
+    errors.InvalidError: HTTPStatus.BAD_REQUEST,
+    errors.UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
+    errors.ForbiddenError: HTTPStatus.FORBIDDEN,
+    errors.NotFoundError: HTTPStatus.NOT_FOUND,
+    errors.ConflictError: HTTPStatus.CONFLICT,
+    errors.TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.LimitedError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.FencedError: HTTPStatus.CONFLICT,
+}
+
+
+def envelope_response(status: int, msg: str, data: Any = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"code": int(status), "msg": msg, "data": data}, status_code=status, headers=headers)
+
+
+async def render_domain_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.DomainError)
+    headers = {}
+    if isinstance(error, errors.LimitedError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, errors.UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    data = {"error": error.code, **error.details}
+    return envelope_response(STATUS_BY_ERROR[type(error)], str(error), data, headers)
+
+
+async def render_validation_error(_: Request, error: Exception) -> JSONResponse:
+    """List the offending fields, never the offending values: a password may be among them."""
+    assert isinstance(error, RequestValidationError)
+    fields = [{"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"]} for item in error.errors()]
+    return envelope_response(
+        422, "The request is not valid", jsonable_encoder({"error": "validation", "fields": fields})
+    )
+
+
+async def render_http_exception(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return envelope_response(error.status_code, str(error.detail), None, dict(error.headers or {}))
+
+
+async def render_dependency_away(_: Request, error: Exception) -> JSONResponse:
+    logger.warning("A dependency is away: %s", type(error).__name__)
+    part = "Redis" if isinstance(error, RedisError) else "The database"
+    return envelope_response(503, f"{part} is not available, try again shortly", {"error": "unavailable"})
+
+
+async def render_dbapi_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DBAPIError)
+    if error.connection_invalidated:
+        return await render_dependency_away(request, error)
+    return await render_unexpected(request, error)
+
+
+async def render_unexpected(_: Request, error: Exception) -> JSONResponse:
+    request_id = uuid4().hex
+    logger.error("Unexpected error %s", request_id, exc_info=error)
+    return envelope_response(500, "Something went wrong on our side", {"error": "internal", "request_id": request_id})
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(errors.DomainError, render_domain_error)
+    app.add_exception_handler(RequestValidationError, render_validation_error)
+    app.add_exception_handler(HTTPException, render_http_exception)
+    for away in (RedisError, OperationalError, InterfaceError, PoolTimeoutError, ConnectionError):
+        app.add_exception_handler(away, render_dependency_away)
+    app.add_exception_handler(DBAPIError, render_dbapi_error)
+    app.add_exception_handler(Exception, render_unexpected)

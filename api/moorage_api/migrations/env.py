@@ -1,0 +1,15 @@
+"""Run by Alembic: migrates over the connection that `moorage_api.migrations.upgrade` hands in."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from moorage_api.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    compare_server_default=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,24 @@
+"""Every table, imported so that one metadata holds them all (migrations, tests)."""
+
+from moorage_api.config.models import ConfigRow
+from moorage_api.database import Base
+from moorage_api.events.models import EventRow, SessionHeadRow
+from moorage_api.files.models import FileRow
+from moorage_api.runs.models import AgentStateRow, RunRow, TranscriptRow
+from moorage_api.sessions.models import SessionRow
+from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserRow
+
+__all__ = [
+    "AgentStateRow",
+    "Base",
+    "ConfigRow",
+    "EventRow",
+    "FileRow",
+    "RunRow",
+    "SessionHeadRow",
+    "SessionRow",
+    "TokenFamilyRow",
+    "TranscriptRow",
+    "UserHeadRow",
+    "UserRow",
+]

@@ -1,0 +1,62 @@
+"""Everything the api holds open, built from settings in one place and closed by it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from moorage_sandbox.client import TokenSigner
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from moorage_api.database import Database, create_database, create_engine
+from moorage_api.events.hub import Hub
+from moorage_api.objects.store import BlobStore, MinioStore
+from moorage_api.sandboxes.local import LocalSandboxes
+from moorage_api.sandboxes.provider import Sandboxes
+from moorage_api.settings import Settings
+
+
+@dataclass
+class Resources:
+    settings: Settings
+    engine: AsyncEngine
+    db: Database
+    redis: Redis
+    blobs: BlobStore
+    hub: Hub
+    sandboxes: Sandboxes
+    signer: TokenSigner
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Resources]:
+    """Build them all; connections are made at first use, so a service that is away is met at the request, not here.
+
+    `issuer` is who signs sandbox tokens: "api" or "runner".
+    """
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_connect_timeout=2,
+        socket_timeout=5,
+        health_check_interval=15,
+    )
+    db = create_database(engine)
+    hub = Hub(redis, db, poll_seconds=settings.stream_poll_seconds)
+    sandboxes = LocalSandboxes(settings.sandbox_host_socket)
+    signer = TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer)
+    blobs = MinioStore.from_settings(settings)
+    try:
+        async with hub:
+            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer)
+    finally:
+        await sandboxes.close()
+        await redis.aclose()
+        await engine.dispose()
+        await blobs.close()

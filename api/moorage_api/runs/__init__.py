@@ -1,0 +1,1 @@
+"""Runs: a chat turn as a leased piece of work."""

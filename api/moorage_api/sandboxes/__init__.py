@@ -1,0 +1,1 @@
+"""How api and runner reach a session's sandbox."""

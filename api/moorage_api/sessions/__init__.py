@@ -1,0 +1,1 @@
+"""Sessions: the twelve endpoints, and the rules of who sees what."""

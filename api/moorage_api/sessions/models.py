@@ -1,0 +1,27 @@
+"""Table of sessions: what a list shows. What happened in one is in the event log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from moorage_api.database import Base
+
+
+class SessionRow(Base):
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_owner_latest", "owner_id", "latest_message_at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    title: Mapped[str] = mapped_column(String(200), server_default="")
+    latest_message: Mapped[str] = mapped_column(String(500), server_default="")
+    latest_message_at: Mapped[datetime | None]
+    status: Mapped[str] = mapped_column(String(20), server_default="pending")
+    unread_message_count: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    """Set at once when a session is deleted; the row goes when its sandbox and objects are gone."""

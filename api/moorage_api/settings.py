@@ -1,0 +1,62 @@
+"""Settings of the api and the runner, read from the environment once, in `main`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything below `main` receives values or this object; nothing else reads the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore")
+
+    database_url: SecretStr
+    """postgresql+asyncpg://user:password@host:port/name"""
+    redis_url: SecretStr
+    s3_endpoint: str
+    """host:port, no scheme"""
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_secure: bool = False
+    s3_bucket: str = "moorage"
+    s3_region: str = "us-east-1"
+    s3_public_endpoint: str | None = None
+    """Presigned URLs are signed for this one. Without it downloads go through the api."""
+
+    jwt_secret: SecretStr = Field(min_length=32)
+    """Signs users' access and refresh tokens (HS256); at least 32 bytes."""
+    signing_key_file: Path
+    """PEM of this process's Ed25519 key for sandbox access. api and runner have one each."""
+    signing_key_id: str
+    sandbox_host_socket: Path
+    """Unix socket of the local sandbox host."""
+
+    database_pool_size: int = 10
+    access_token_seconds: int = 30 * 60
+    refresh_token_seconds: int = 7 * 24 * 3600
+    refresh_single_use: bool = False
+    hashing_concurrency: int = 2
+    """Password hashes at once: each takes 64 MiB and a core for about 0.15 s."""
+
+    stream_max_seconds: int = 600
+    """Longest life of one event stream. Below the ingress's read timeout, so we end it and the client resumes."""
+    stream_heartbeat_seconds: float = 15
+    stream_poll_seconds: float = 2
+    cors_origins: list[str] = []
+    open_config: bool = False
+    """Restores the letter of the contract: configuration endpoints need no token. Logged as a warning."""
+
+    upload_limit_bytes: int = 100 * 1024 * 1024
+
+    llm_base_url: str = "https://api.deepseek.com"
+    llm_api_key: SecretStr = SecretStr("")
+    llm_model: str = "deepseek-chat"
+    """Defaults until an admin stores a configuration."""
+    searxng_url: str | None = None
+    """Search goes to this SearXNG instance; without it `ddgs` is used."""
+
+    runner_concurrency: int = 8
+    lease_seconds: float = 15

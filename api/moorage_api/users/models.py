@@ -1,0 +1,53 @@
+"""Tables of accounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from moorage_api.database import Base
+
+
+class UserRow(Base):
+    """`password_hash` is null for accounts that log in elsewhere. Names and e-mails are unique ignoring case."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        Index("uq_users_username_lower", text("lower(username)"), unique=True),
+        Index("uq_users_email_lower", text("lower(email)"), unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    username: Mapped[str | None] = mapped_column(String(50))
+    email: Mapped[str | None] = mapped_column(String(254))
+    password_hash: Mapped[str | None]
+    nickname: Mapped[str] = mapped_column(String(100), server_default="")
+    avatar: Mapped[str] = mapped_column(String(2048), server_default="")
+    role: Mapped[str] = mapped_column(String(20), server_default="user")
+    status: Mapped[str] = mapped_column(String(20), server_default="active")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TokenFamilyRow(Base):
+    """One login. Its refresh tokens all carry the family's id; deleting the row ends them (ban, new password)."""
+
+    __tablename__ = "token_families"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    newest_jti: Mapped[UUID]
+    """Only the newest is accepted where single use is asked for."""
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UserHeadRow(Base):
+    """Counts the changes of a user's session list, so idle list streams cost one narrow read for all of them."""
+
+    __tablename__ = "user_heads"
+    __table_args__ = {"postgresql_with": {"fillfactor": 50}}  # noqa: RUF012 - SQLAlchemy's own form
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(server_default="0")
