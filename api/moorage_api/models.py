@@ -4,7 +4,7 @@ from moorage_api.config.models import ConfigRow
 from moorage_api.database import Base
 from moorage_api.events.models import EventRow, SessionHeadRow
 from moorage_api.files.models import FileRow
-from moorage_api.runs.models import AgentStateRow, RunRow, TranscriptRow
+from moorage_api.runs.models import AgentStateRow, RunRow, SandboxRow, TranscriptRow
 from moorage_api.sessions.models import SessionRow
 from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserRow
 
@@ -15,6 +15,7 @@ __all__ = [
     "EventRow",
     "FileRow",
     "RunRow",
+    "SandboxRow",
     "SessionHeadRow",
     "SessionRow",
     "TokenFamilyRow",

@@ -55,8 +55,20 @@ class AgentStateRow(Base):
     state: Mapped[dict[str, Any]]
 
 
+class SandboxRow(Base):
+    """Which sandbox a session's calls go to. A call older than `since_seq` went to one that is gone."""
+
+    __tablename__ = "session_sandboxes"
+
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True)
+    uid: Mapped[str] = mapped_column(String(100))
+    since_seq: Mapped[int] = mapped_column(BigInteger)
+    notice: Mapped[str] = mapped_column(server_default="")
+    """What the model has yet to be told about a sandbox that was replaced; emptied with the messages that tell it."""
+
+
 class TranscriptRow(Base):
-    """One message as the model sees it. Compaction marks a prefix as `compacted` instead of deleting it."""
+    """One message as the model sees it; append-only. What compaction leaves out, the agent's state says."""
 
     __tablename__ = "transcript"
 

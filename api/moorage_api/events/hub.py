@@ -1,0 +1,196 @@
+"""Live delivery: one Redis subscription and one poll for all streams of a process.
+
+Redis carries what was just committed, and may lose some of it (a writer killed between commit and publish, Redis
+away). So the hub asks the database once in `poll_seconds`, in one query for all open streams, where the heads are and
+whether the users may still look; a stream that is behind then reads the log. The log is the truth; this makes it quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from moorage_api.database import Database
+from moorage_api.events.log import StoredEvent
+from moorage_api.events.subscription import GONE, LIST_CHANGED, Subscription, encode_events, encode_partial
+
+logger = logging.getLogger(__name__)
+
+SUBSCRIBE_TIMEOUT_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+IDLE_CHANNEL = "moorage:hub"
+"""Keeps the subscription connection open while no stream is."""
+
+WATERMARKS = text(
+    """
+    SELECT session_id AS id, last_seq AS version, true AS allowed
+    FROM session_heads JOIN sessions ON sessions.id = session_id
+    WHERE session_id = ANY(:sessions) AND deleted_at IS NULL
+    UNION ALL
+    SELECT users.id, coalesce(user_heads.version, 0), users.status = 'active'
+    FROM users LEFT JOIN user_heads ON user_heads.user_id = users.id WHERE users.id = ANY(:users)
+    """
+)
+
+
+def session_channel(session_id: UUID) -> str:
+    return f"moorage:session:{session_id}"
+
+
+def user_channel(user_id: UUID) -> str:
+    return f"moorage:user:{user_id}"
+
+
+class Hub:
+    """Owns the listening and the polling task; use as an async context manager."""
+
+    def __init__(self, redis: Redis, db: Database, *, poll_seconds: float = 2) -> None:
+        self._redis = redis
+        self._db = db
+        self._poll_seconds = poll_seconds
+        self._by_channel: dict[str, set[Subscription]] = {}
+        self._confirmed: dict[str, asyncio.Event] = {}
+        self._pubsub: PubSub | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.polls = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def follow_session(self, session_id: UUID, *, user_id: UUID) -> AsyncIterator[Subscription]:
+        """Hear what is appended to a session. Follow first, then read the log: nothing falls between."""
+        async with self._follow(session_channel(session_id), Subscription(user_id, session_id)) as subscription:
+            yield subscription
+
+    @asynccontextmanager
+    async def follow_user(self, user_id: UUID) -> AsyncIterator[Subscription]:
+        """Be woken when the list of this user's sessions changed."""
+        async with self._follow(user_channel(user_id), Subscription(user_id, None)) as subscription:
+            yield subscription
+
+    async def publish(self, events: list[StoredEvent]) -> None:
+        """Tell every replica what was committed. Redis being away is no error: the poll delivers."""
+        if events:
+            await self._publish(session_channel(events[0].session_id), encode_events(events))
+
+    async def publish_partial(self, session_id: UUID, data: dict[str, Any]) -> None:
+        await self._publish(session_channel(session_id), encode_partial(data))
+
+    async def publish_list_change(self, user_id: UUID) -> None:
+        await self._publish(user_channel(user_id), LIST_CHANGED)
+
+    async def publish_deleted(self, session_id: UUID) -> None:
+        await self._publish(session_channel(session_id), GONE)
+
+    async def is_watched(self, session_id: UUID) -> bool:
+        """Whether any replica has a stream of this session open. A dead replica's subscription ends with it."""
+        try:
+            counts = await self._redis.pubsub_numsub(session_channel(session_id))
+        except (RedisError, OSError):
+            return False
+        return any(count > 0 for _, count in counts)
+
+    async def _publish(self, channel: str, payload: str) -> None:
+        try:
+            await self._redis.publish(channel, payload)
+        except (RedisError, OSError) as error:
+            logger.warning("Could not publish, streams fall back to the poll: %s", type(error).__name__)
+
+    @asynccontextmanager
+    async def _follow(self, channel: str, subscription: Subscription) -> AsyncIterator[Subscription]:
+        followers = self._by_channel.setdefault(channel, set())
+        followers.add(subscription)
+        try:
+            await self._ensure_subscribed(channel)
+            yield subscription
+        finally:
+            followers.discard(subscription)
+            if not followers:
+                self._by_channel.pop(channel, None)
+                self._confirmed.pop(channel, None)
+                if self._pubsub is not None:
+                    with suppress(RedisError, OSError, RuntimeError):
+                        await self._pubsub.unsubscribe(channel)
+                if channel in self._by_channel:  # someone came while we were leaving
+                    await self._ensure_subscribed(channel)
+
+    async def _ensure_subscribed(self, channel: str) -> None:
+        """Wait until Redis has confirmed, a moment at most: without Redis a stream lives by the poll."""
+        if (confirmed := self._confirmed.get(channel)) is None:
+            confirmed = self._confirmed[channel] = asyncio.Event()
+            if self._pubsub is not None:
+                with suppress(RedisError, OSError):
+                    await self._pubsub.subscribe(channel)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(confirmed.wait(), SUBSCRIBE_TIMEOUT_SECONDS if self._pubsub else 0)
+
+    async def _listen(self) -> None:
+        while True:
+            pubsub = self._redis.pubsub()
+            try:
+                await pubsub.subscribe(IDLE_CHANNEL, *self._by_channel)
+                self._pubsub = pubsub
+                while True:
+                    message = await pubsub.get_message(timeout=1.0)
+                    if message is not None:
+                        self._dispatch(message)
+            except (RedisError, OSError) as error:
+                logger.warning("Lost Redis, streams fall back to the poll: %s", type(error).__name__)
+            finally:
+                self._pubsub = None
+                with suppress(RedisError, OSError):
+                    await pubsub.aclose()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        channel = message["channel"].decode()
+        if message["type"] == "subscribe":
+            if channel in self._by_channel:
+                self._confirmed.setdefault(channel, asyncio.Event()).set()
+        elif message["type"] == "message":
+            for subscription in self._by_channel.get(channel, ()):
+                subscription.hear_payload(message["data"])
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                await self._compare_watermarks()
+            except (SQLAlchemyError, OSError) as error:
+                logger.warning("Could not ask for the heads, will again: %s", type(error).__name__)
+
+    async def _compare_watermarks(self) -> None:
+        """One query, whatever the number of streams; none without streams."""
+        subscriptions = [one for followers in self._by_channel.values() for one in followers]
+        if not subscriptions:
+            return
+        users = {one.user_id for one in subscriptions}
+        sessions = {one.session_id for one in subscriptions if one.session_id is not None}
+        async with self._db() as tx:
+            rows = await tx.execute(WATERMARKS, {"sessions": list(sessions), "users": list(users)})
+            known = {row.id: row for row in rows}
+        self.polls += 1
+        for one in subscriptions:
+            subject = known.get(one.session_id or one.user_id)
+            user = known.get(one.user_id)
+            if subject is None or user is None or not user.allowed:
+                one.cut()
+            else:
+                one.advance(subject.version)

@@ -1,0 +1,115 @@
+"""Append to and read from the log. One statement numbers, fences and inserts; everything else follows from that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, UUID as PgUUID
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.errors import FencedError, NotFoundError
+from moorage_api.events.schemas import ChatEvent
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as the log holds it: `data` is the event without its type."""
+
+    session_id: UUID
+    seq: int
+    type: str
+    data: dict[str, Any]
+    created_at: datetime
+
+
+APPEND = text(
+    """
+    WITH head AS (
+        UPDATE session_heads SET last_seq = last_seq + cardinality(:types)
+        WHERE session_id = :session_id AND (CAST(:epoch AS bigint) IS NULL OR epoch = :epoch)
+        RETURNING last_seq - cardinality(:types) AS base
+    )
+    INSERT INTO events (session_id, seq, type, data)
+    SELECT :session_id, head.base + item.position, item.type, item.data::jsonb
+    FROM head, unnest(:types, :documents) WITH ORDINALITY AS item(type, data, position)
+    RETURNING seq, created_at
+    """
+).bindparams(
+    bindparam("session_id", type_=PgUUID()),
+    bindparam("epoch", type_=BigInteger()),
+    bindparam("types", type_=ARRAY(Text())),
+    bindparam("documents", type_=ARRAY(Text())),
+)
+
+
+def clean(value: Any) -> Any:
+    """Replace what PostgreSQL's jsonb cannot hold (NUL, lone surrogates), wherever a tool or a model put it."""
+    if isinstance(value, str):
+        if "\x00" in value:
+            value = value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    return value
+
+
+async def append(
+    tx: AsyncSession, session_id: UUID, events: Sequence[ChatEvent], *, epoch: int | None = None
+) -> list[StoredEvent]:
+    """Append `events` in order, in the caller's transaction; publish them after it has committed.
+
+    With `epoch`, only the holder of that epoch may write: FencedError otherwise. Without it (the api's own appends)
+    only the session has to exist: NotFoundError otherwise.
+    """
+    documents = [clean(event.model_dump(mode="json", exclude={"type"}, exclude_none=True)) for event in events]
+    rows = (
+        await tx.execute(
+            APPEND,
+            {
+                "session_id": session_id,
+                "epoch": epoch,
+                "types": [event.type for event in events],
+                "documents": [json.dumps(document, ensure_ascii=False) for document in documents],
+            },
+        )
+    ).all()
+    if not rows and epoch is not None:
+        raise FencedError("Another runner has taken this run over")
+    if not rows:
+        raise NotFoundError("This session does not exist")
+    return [
+        StoredEvent(session_id, row.seq, event.type, document, row.created_at)
+        for row, event, document in zip(sorted(rows, key=lambda row: row.seq), events, documents, strict=True)
+    ]
+
+
+READ = text(
+    """
+    SELECT seq, type, data, created_at FROM events
+    WHERE session_id = :session_id AND seq > :after ORDER BY seq LIMIT :limit
+    """
+)
+
+
+async def read(tx: AsyncSession, session_id: UUID, *, after: int, limit: int = 500) -> list[StoredEvent]:
+    """Events with `seq` above `after`, oldest first, `limit` at most."""
+    rows = await tx.execute(READ, {"session_id": session_id, "after": after, "limit": limit})
+    return [StoredEvent(session_id, row.seq, row.type, row.data, row.created_at) for row in rows]
+
+
+async def last_seq(tx: AsyncSession, session_id: UUID) -> int:
+    """The newest `seq`, 0 in an empty log. Raises NotFoundError."""
+    seq = await tx.scalar(
+        text("SELECT last_seq FROM session_heads WHERE session_id = :session_id"), {"session_id": session_id}
+    )
+    if seq is None:
+        raise NotFoundError("This session does not exist")
+    return int(seq)

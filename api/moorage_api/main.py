@@ -1,0 +1,56 @@
+"""Entry point of the api: `python -m moorage_api.main --host … --port …`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+
+import uvicorn
+
+from moorage_api.app import create_app
+from moorage_api.resources import open_resources
+from moorage_api.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS = 2
+"""Open streams are cut after this: their clients resume at another replica, or here after the restart."""
+
+
+async def serve(settings: Settings, *, host: str, port: int, fd: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. `fd` is a listening socket that the parent made, instead of host and port."""
+    if settings.open_config:
+        logger.warning("MOORAGE_OPEN_CONFIG is on: anyone who reaches this API can change its configuration")
+    async with open_resources(settings, issuer="api") as resources:
+        config = uvicorn.Config(
+            create_app(resources),
+            host=host,
+            port=port,
+            fd=fd,
+            loop="uvloop",
+            http="httptools",
+            access_log=False,  # a query string may hold a token
+            log_config=None,
+            ws_per_message_deflate=False,
+            ws_max_size=2**24,
+            timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+            server_header=False,
+        )
+        await uvicorn.Server(config).serve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="moorage api", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--fd", type=int, default=None, help="inherited listening socket, instead of host and port")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
+        runner.run(serve(Settings(), host=arguments.host, port=arguments.port, fd=arguments.fd))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Claim runs and work through them, several at a time, each under a lease that is held until it ends or is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from moorage_api.errors import FencedError
+from moorage_api.events.schemas import ErrorEvent
+from moorage_api.resources import Resources
+from moorage_api.runner.turn import work_on
+from moorage_api.runs import queue
+from moorage_api.runs.journal import RunJournal, UnreadMessagesError, open_journal
+from moorage_api.runs.queue import LeasedRun
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""Longest time a queued or orphaned run waits for a runner that missed the wake-up."""
+
+
+class Runner:
+    """One runner process. `run()` returns when `stop()` was called and the runs at hand were let go."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._settings = resources.settings
+        self._lock_number = secrets.randbelow(2**31 - 1) + 1
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._journals: dict[UUID, RunJournal] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        async with self._listening():
+            while not self._stopping.is_set():
+                try:
+                    async with self._alive():
+                        await self._claim_until_lost()
+                except (SQLAlchemyError, OSError) as error:
+                    logger.warning("The database is away, will try again: %s", type(error).__name__)
+                    await self._pause(POLL_SECONDS)
+        for task in self._tasks:
+            task.cancel()  # their runs stay leased to a lock that is now free: another runner goes on at once
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _alive(self) -> AsyncIterator[None]:
+        """Hold this runner's advisory lock on a connection of its own: it is free the moment we are dead."""
+        async with self._resources.engine.connect() as connection:
+            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._alive_connection = connection
+            await connection.execute(
+                text("SELECT pg_advisory_lock(:lock_class, :number)"),
+                {"lock_class": queue.RUNNER_LOCK_CLASS, "number": self._lock_number},
+            )
+            try:
+                yield
+            finally:
+                await connection.invalidate()  # never back into the pool with the lock still held
+
+    async def _claim_until_lost(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            while len(self._tasks) < self._settings.runner_concurrency and await self._claim_one():
+                pass
+            await self._alive_connection.execute(text("SELECT 1"))
+            await self._pause(POLL_SECONDS)
+
+    async def _claim_one(self) -> bool:
+        async with self._resources.db.begin() as tx:
+            run = await queue.claim(tx, runner_lock=self._lock_number, lease_seconds=self._settings.lease_seconds)
+        if run is None:
+            return False
+        task = asyncio.create_task(self._hold(run), name=f"run {run.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._release)
+        return True
+
+    def _release(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("A run failed unexpectedly; its lease will run out", exc_info=error)
+
+    async def _hold(self, run: LeasedRun) -> None:
+        """Work on the run while its lease is held; let go of it the moment it is not."""
+        try:
+            journal = await open_journal(self._resources.db, self._resources.hub, run)
+        except FencedError:
+            return
+        self._journals[run.session_id] = journal
+        work = asyncio.create_task(self._work(journal))
+        keeper = asyncio.create_task(self._keep_lease(journal))
+        try:
+            await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._journals.pop(run.session_id, None)
+            for task in (work, keeper):
+                task.cancel()
+            results = await asyncio.gather(work, keeper, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, FencedError):
+                raise result
+
+    async def _work(self, journal: RunJournal) -> None:
+        if journal.run.attempts > queue.MAX_ATTEMPTS:
+            message = "This task ended too many runners and was given up"
+            await journal.record(ErrorEvent(error=message, code="run_abandoned"))
+            return
+        while not journal.finished:
+            with suppress(UnreadMessagesError):
+                await work_on(journal, self._resources)
+
+    async def _keep_lease(self, journal: RunJournal) -> None:
+        """Renew at a third of the lease. Ends by FencedError, or when it could not be renewed before it ran out."""
+        lease_seconds = self._settings.lease_seconds
+        held_until = time.monotonic() + lease_seconds
+        while True:
+            await asyncio.sleep(lease_seconds / 3 if held_until - time.monotonic() > lease_seconds / 2 else 0.5)
+            asked_at = time.monotonic()
+            try:
+                async with asyncio.timeout(lease_seconds / 3), self._resources.db.begin() as tx:
+                    journal.signal(await queue.renew(tx, journal.run, lease_seconds=lease_seconds))
+                held_until = asked_at + lease_seconds
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                logger.warning("Could not renew a lease: %s", type(error).__name__)
+                if time.monotonic() > held_until:
+                    raise FencedError("The lease could not be held") from error
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        """Redis only makes things quick: a wake-up when a run is queued, a nudge when a run's row has news."""
+        while True:
+            try:
+                async with self._resources.redis.pubsub() as pubsub:
+                    await pubsub.subscribe(queue.WAKE_CHANNEL)
+                    await pubsub.psubscribe(queue.control_channel_pattern())
+                    while True:
+                        message = await pubsub.get_message(timeout=1.0)
+                        if message is not None and message["type"] == "message":
+                            self._wake.set()
+                        elif message is not None and message["type"] == "pmessage":
+                            await self._look(UUID(message["channel"].decode().rpartition(":")[2]))
+            except (RedisError, OSError, SQLAlchemyError) as error:
+                logger.warning("Lost Redis, looking every second instead: %s", type(error).__name__)
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self, session_id: UUID) -> None:
+        if (journal := self._journals.get(session_id)) is None:
+            return
+        with suppress(FencedError):  # the lease keeper will find out by itself
+            async with self._resources.db() as tx:
+                journal.signal(await queue.read_signals(tx, journal.run))
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)

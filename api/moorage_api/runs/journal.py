@@ -1,0 +1,235 @@
+"""The fenced record of one leased run: implements the agent's `Journal` on the database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.agent.ports import Message, UserMessage
+from moorage_api.database import Database
+from moorage_api.errors import DomainError, FencedError
+from moorage_api.events.hub import Hub
+from moorage_api.events.log import StoredEvent, append, clean
+from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
+from moorage_api.runs import queue
+from moorage_api.runs.queue import Finished, LeasedRun, Signals
+from moorage_api.sessions.summary import apply_events
+
+PARTIAL_INTERVAL_SECONDS = 0.1
+TERMINAL: Mapping[str, Finished] = {"done": "done", "wait": "waiting", "error": "failed"}
+
+
+class UnreadMessagesError(DomainError):
+    """The run wanted to end but the user has said something new: nothing was stored, go on from the stored state."""
+
+    code = "unread_messages"
+
+
+class RunJournal:
+    """Build with `open_journal`. One task records at a time; signals come from the lease keeper."""
+
+    def __init__(
+        self,
+        db: Database,
+        hub: Hub,
+        run: LeasedRun,
+        *,
+        transcript: list[Message],
+        state: dict[str, Any],
+        owner_id: UUID,
+    ) -> None:
+        self._db = db
+        self._hub = hub
+        self.run = run
+        self.owner_id = owner_id
+        self._transcript = transcript
+        self._state = state
+        self._writing = asyncio.Lock()
+        self._signals = Signals(stop_requested=False, has_unread=False)
+        self._changed = asyncio.Event()
+        self._partial_sent_at: dict[str, float] = {}
+        self.finished = False
+
+    @property
+    def session_id(self) -> UUID:
+        return self.run.session_id
+
+    @property
+    def transcript(self) -> Sequence[Message]:
+        return self._transcript
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._state
+
+    @property
+    def interrupted(self) -> bool:
+        return self._signals.stop_requested or self._signals.has_unread
+
+    @property
+    def stop_requested(self) -> bool:
+        return self._signals.stop_requested
+
+    async def wait_interrupted(self) -> None:
+        """Return once `interrupted` is true."""
+        while not self.interrupted:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def signal(self, signals: Signals) -> None:
+        """Tell what the row says now."""
+        self._signals = signals
+        self._changed.set()
+
+    async def record(
+        self,
+        *events: ChatEvent,
+        messages: Sequence[Message] = (),
+        state: Mapping[str, Any] | None = None,
+        consumed_seq: int | None = None,
+    ) -> list[int]:
+        """See `Journal.record`. An event that ends the turn ends the run with it, or raises UnreadMessagesError."""
+        async with self._writing:
+            watched = await self._is_watched(events)
+            async with self._db.begin() as tx:
+                stored, list_changed = await self._write(
+                    tx, events, messages=messages, state=state, consumed_seq=consumed_seq, watched=watched
+                )
+            self._transcript.extend(messages)
+            if state is not None:
+                self._state = dict(state)
+            if consumed_seq is not None:
+                self._signals = Signals(self._signals.stop_requested, has_unread=False)
+        await self._hub.publish(stored)
+        if list_changed:
+            await self._hub.publish_list_change(self.owner_id)
+        return [event.seq for event in stored]
+
+    async def _write(
+        self,
+        tx: AsyncSession,
+        events: Sequence[ChatEvent],
+        *,
+        messages: Sequence[Message],
+        state: Mapping[str, Any] | None,
+        consumed_seq: int | None,
+        watched: bool,
+    ) -> tuple[list[StoredEvent], bool]:
+        ending = next((TERMINAL[event.type] for event in events if event.type in TERMINAL), None)
+        if ending is not None:
+            status: Finished = "stopped" if ending == "done" and self.stop_requested else ending
+            if not await queue.finish(tx, self.run, status=status, consumed_seq=consumed_seq):
+                raise UnreadMessagesError("The user has said something new")
+        elif consumed_seq is not None:
+            await queue.consume(tx, self.run, seq=consumed_seq)
+        if events:
+            stored = await append(tx, self.session_id, events, epoch=self.run.epoch)
+        else:
+            stored = []
+            await self._fence(tx)
+        await self._write_state(tx, messages, state)
+        list_changed = await apply_events(tx, self.session_id, events, owner_id=self.owner_id, watched=watched)
+        self.finished = ending is not None
+        return stored, list_changed
+
+    async def _fence(self, tx: AsyncSession) -> None:
+        held = await tx.scalar(
+            text("SELECT true FROM session_heads WHERE session_id = :id AND epoch = :epoch FOR SHARE"),
+            {"id": self.session_id, "epoch": self.run.epoch},
+        )
+        if not held:
+            raise FencedError("Another runner has taken this run over")
+
+    async def _write_state(
+        self, tx: AsyncSession, messages: Sequence[Message], state: Mapping[str, Any] | None
+    ) -> None:
+        if messages:
+            await tx.execute(
+                text(
+                    """
+                    INSERT INTO transcript (session_id, position, message)
+                    SELECT :session_id, CAST(:base AS bigint) + item.position, item.message::jsonb
+                    FROM unnest(CAST(:messages AS text[])) WITH ORDINALITY AS item(message, position)
+                    """
+                ),
+                {
+                    "session_id": self.session_id,
+                    "base": len(self._transcript),
+                    "messages": [json.dumps(clean(message), ensure_ascii=False) for message in messages],
+                },
+            )
+            await tx.execute(
+                text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice <> ''"),
+                {"id": self.session_id},
+            )
+        if state is not None:
+            await tx.execute(
+                text(
+                    """
+                    INSERT INTO agent_states (session_id, state) VALUES (:session_id, CAST(:state AS jsonb))
+                    ON CONFLICT (session_id) DO UPDATE SET state = excluded.state
+                    """
+                ),
+                {"session_id": self.session_id, "state": json.dumps(clean(dict(state)), ensure_ascii=False)},
+            )
+
+    async def show_partial(self, event: MessageEvent) -> None:
+        now = time.monotonic()
+        stream_id = event.stream_id or ""
+        if now - self._partial_sent_at.get(stream_id, 0) < PARTIAL_INTERVAL_SECONDS:
+            return
+        self._partial_sent_at = {stream_id: now}
+        data = event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
+        await self._hub.publish_partial(self.session_id, clean(data))
+
+    async def unread_messages(self) -> list[UserMessage]:
+        async with self._db() as tx:
+            rows = await tx.execute(
+                text(
+                    """
+                    SELECT seq, data FROM events
+                    WHERE session_id = :session_id AND type = 'message' AND data->>'role' = 'user'
+                    AND seq > (SELECT consumed_seq FROM runs WHERE id = :run_id) AND seq >= :first_seq ORDER BY seq
+                    """
+                ),
+                {"session_id": self.session_id, "run_id": self.run.id, "first_seq": self.run.first_seq},
+            )
+            return [
+                UserMessage(
+                    row.seq,
+                    row.data["message"],
+                    tuple(FileInfo.model_validate(item) for item in row.data.get("attachments", ())),
+                )
+                for row in rows
+            ]
+
+    async def _is_watched(self, events: Sequence[ChatEvent]) -> bool:
+        """Whether anybody streams this session now; asked only for events that would count as unread."""
+        counted = any(
+            event.type == "wait" or (isinstance(event, MessageEvent) and event.role == "assistant") for event in events
+        )
+        return counted and await self._hub.is_watched(self.session_id)
+
+
+async def open_journal(db: Database, hub: Hub, run: LeasedRun) -> RunJournal:
+    """Read what the run's earlier holders stored. Raises FencedError when its session was deleted meanwhile."""
+    async with db() as tx:
+        owner_id = await tx.scalar(
+            text("SELECT owner_id FROM sessions WHERE id = :id AND deleted_at IS NULL"), {"id": run.session_id}
+        )
+        if owner_id is None:
+            raise FencedError("The session was deleted")
+        transcript = await tx.scalars(
+            text("SELECT message FROM transcript WHERE session_id = :id ORDER BY position"), {"id": run.session_id}
+        )
+        state = await tx.scalar(text("SELECT state FROM agent_states WHERE session_id = :id"), {"id": run.session_id})
+        journal = RunJournal(db, hub, run, transcript=list(transcript), state=dict(state or {}), owner_id=owner_id)
+        journal.signal(await queue.read_signals(tx, run))
+        return journal

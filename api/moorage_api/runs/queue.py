@@ -1,0 +1,241 @@
+"""Runs as leased work: queue, claim, hold, finish. All SQL, each function in the caller's transaction.
+
+Locks are always taken in the order run, head, session, user head: two writers never wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.database import uuid7
+from moorage_api.errors import FencedError
+
+RUNNER_LOCK_CLASS = 0x4D4F4F52
+"""First half of the advisory lock that each runner holds on a connection of its own; the second is its number."""
+
+MAX_ATTEMPTS = 50
+"""A run that so many runners died of is given up: it would take down every runner in turn, for ever."""
+
+WAKE_CHANNEL = "moorage:runs"
+"""Redis channel that tells idle runners to look; they look every second anyway."""
+
+Finished = Literal["done", "waiting", "failed", "stopped"]
+
+
+def control_channel(session_id: UUID) -> str:
+    """Redis channel that tells a run's holder to look at its row (stop, new message) now."""
+    return f"moorage:control:{session_id}"
+
+
+def control_channel_pattern() -> str:
+    return "moorage:control:*"
+
+
+@dataclass(frozen=True)
+class ActiveRun:
+    """The run that a message goes to. `is_new`: it waits to be claimed, otherwise somebody may be at work on it."""
+
+    id: UUID
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class LeasedRun:
+    id: UUID
+    session_id: UUID
+    epoch: int
+    attempts: int
+    first_seq: int
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a stream needs to know of a session's newest run."""
+
+    first_seq: int
+    is_active: bool
+
+
+async def lock_active_run(tx: AsyncSession, session_id: UUID) -> ActiveRun:
+    """Find and lock the session's active run, or make a queued one. `deliver` then gives it its message."""
+    row = (
+        await tx.execute(
+            text(
+                """
+                INSERT INTO runs (id, session_id, first_seq, inbox_seq) VALUES (:id, :session_id, 0, 0)
+                ON CONFLICT (session_id) WHERE status IN ('queued', 'running')
+                DO UPDATE SET inbox_seq = runs.inbox_seq
+                RETURNING id
+                """
+            ),
+            {"id": (new_id := uuid7()), "session_id": session_id},
+        )
+    ).one()
+    return ActiveRun(row.id, row.id == new_id)
+
+
+async def deliver(tx: AsyncSession, run: ActiveRun, *, seq: int) -> None:
+    """Put the user message `seq` into the run's inbox."""
+    await tx.execute(
+        text(
+            """
+            UPDATE runs SET inbox_seq = :seq, first_seq = CASE WHEN first_seq = 0 THEN :seq ELSE first_seq END,
+                stop_requested = false
+            WHERE id = :id
+            """
+        ),
+        {"id": run.id, "seq": seq},
+    )
+
+
+async def newest_run(tx: AsyncSession, session_id: UUID) -> RunView | None:
+    row = (
+        await tx.execute(
+            text(
+                """
+                SELECT first_seq, status IN ('queued', 'running') AS is_active FROM runs
+                WHERE session_id = :session_id ORDER BY first_seq DESC LIMIT 1
+                """
+            ),
+            {"session_id": session_id},
+        )
+    ).first()
+    return RunView(row.first_seq, row.is_active) if row else None
+
+
+async def request_stop(tx: AsyncSession, session_id: UUID) -> bool:
+    """Ask the active run to stop; False when there is none. A run nobody has claimed yet is stopped by its claimer."""
+    result = await tx.execute(
+        text(
+            """
+            UPDATE runs SET stop_requested = true
+            WHERE session_id = :session_id AND status IN ('queued', 'running') RETURNING id
+            """
+        ),
+        {"session_id": session_id},
+    )
+    return result.first() is not None
+
+
+async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> LeasedRun | None:
+    """Take the oldest run that nobody holds: queued, its holder's lock free (dead), or its lease over (cut off).
+
+    Raising the epoch in the head row fences the holder before: nothing it writes from now on counts.
+    """
+    row = (
+        await tx.execute(
+            text(
+                """
+                WITH candidate AS (
+                    SELECT id, session_id FROM runs
+                    WHERE status = 'queued' OR (status = 'running' AND (
+                        lease_expires_at < clock_timestamp() OR NOT EXISTS (
+                            SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+                            AND classid = CAST(:lock_class AS bigint) AND objid = runs.runner_lock
+                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))))
+                    ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+                ), head AS (
+                    UPDATE session_heads SET epoch = epoch + 1 FROM candidate
+                    WHERE session_heads.session_id = candidate.session_id RETURNING session_heads.epoch
+                )
+                UPDATE runs SET status = 'running', epoch = head.epoch, runner_lock = :runner_lock,
+                    attempts = attempts + 1,
+                    lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+                FROM candidate, head WHERE runs.id = candidate.id
+                RETURNING runs.id, runs.session_id, runs.epoch, runs.attempts, runs.first_seq
+                """
+            ),
+            {"runner_lock": runner_lock, "lock_class": RUNNER_LOCK_CLASS, "lease_seconds": lease_seconds},
+        )
+    ).first()
+    return LeasedRun(row.id, row.session_id, row.epoch, row.attempts, row.first_seq) if row else None
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What has been asked of a run since its holder last looked."""
+
+    stop_requested: bool
+    has_unread: bool
+
+
+async def renew(tx: AsyncSession, run: LeasedRun, *, lease_seconds: float) -> Signals:
+    """Hold the lease for `lease_seconds` more and read the signals. Raises FencedError once it is somebody else's."""
+    row = (
+        await tx.execute(
+            text(
+                """
+                UPDATE runs SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+                WHERE id = :id AND epoch = :epoch AND status = 'running'
+                RETURNING stop_requested, inbox_seq > consumed_seq AS has_unread
+                """
+            ),
+            {"id": run.id, "epoch": run.epoch, "lease_seconds": lease_seconds},
+        )
+    ).first()
+    if row is None:
+        raise FencedError("Another runner has taken this run over")
+    return Signals(row.stop_requested, row.has_unread)
+
+
+async def read_signals(tx: AsyncSession, run: LeasedRun) -> Signals:
+    """Like `renew` without holding the lease longer: one read, for wake-ups."""
+    row = (
+        await tx.execute(
+            text(
+                """
+                SELECT stop_requested, inbox_seq > consumed_seq AS has_unread FROM runs
+                WHERE id = :id AND epoch = :epoch AND status = 'running'
+                """
+            ),
+            {"id": run.id, "epoch": run.epoch},
+        )
+    ).first()
+    if row is None:
+        raise FencedError("Another runner has taken this run over")
+    return Signals(row.stop_requested, row.has_unread)
+
+
+async def consume(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
+    """Note that user messages up to `seq` were read. Raises FencedError."""
+    result = await tx.execute(
+        text(
+            "UPDATE runs SET consumed_seq = :seq WHERE id = :id AND epoch = :epoch AND status = 'running' RETURNING 1"
+        ),
+        {"id": run.id, "epoch": run.epoch, "seq": seq},
+    )
+    if result.first() is None:
+        raise FencedError("Another runner has taken this run over")
+
+
+async def finish(tx: AsyncSession, run: LeasedRun, *, status: Finished, consumed_seq: int | None) -> bool:
+    """End the run; False, and nothing done, while there is a message it has not read (unless it was stopped).
+
+    Raises FencedError. The caller appends the run's last event in the same transaction, after this.
+    """
+    row = (
+        await tx.execute(
+            text(
+                """
+                SELECT inbox_seq > greatest(consumed_seq, CAST(:consumed_seq AS bigint)) AND NOT stop_requested
+                    AS has_unread
+                FROM runs WHERE id = :id AND epoch = :epoch AND status = 'running' FOR UPDATE
+                """
+            ),
+            {"id": run.id, "epoch": run.epoch, "consumed_seq": consumed_seq or 0},
+        )
+    ).first()
+    if row is None:
+        raise FencedError("Another runner has taken this run over")
+    if row.has_unread:
+        return False
+    await tx.execute(
+        text("UPDATE runs SET status = :status, finished_at = now(), consumed_seq = inbox_seq WHERE id = :id"),
+        {"id": run.id, "status": status},
+    )
+    return True

@@ -1,0 +1,62 @@
+"""Sandboxes of one machine: asks the sandbox host over its Unix socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from moorage_api.errors import UnavailableError
+from moorage_api.sandboxes.provider import Sandbox
+
+ENSURE_TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 10
+
+
+class LocalSandboxes:
+    """Implements `Sandboxes`. Opens its connection at first use."""
+
+    def __init__(self, socket: Path) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=1)
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://host", timeout=TIMEOUT_SECONDS)
+
+    async def ensure(self, session_id: UUID) -> Sandbox:
+        answer = await self._request("PUT", session_id, timeout=ENSURE_TIMEOUT_SECONDS)
+        assert answer is not None
+        if answer.get("phase") != "ready":
+            raise UnavailableError(f"The sandbox could not be started: {answer.get('reason') or 'no reason given'}")
+        return Sandbox(uid=answer["uid"], url=answer["url"])
+
+    async def find(self, session_id: UUID) -> Sandbox | None:
+        answer = await self._request("GET", session_id)
+        return Sandbox(uid=answer["uid"], url=answer["url"]) if answer and answer.get("phase") == "ready" else None
+
+    async def delete(self, session_id: UUID) -> None:
+        await self._request("DELETE", session_id)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _request(
+        self, method: str, session_id: UUID, *, timeout: float = TIMEOUT_SECONDS
+    ) -> dict[str, Any] | None:
+        """The host's answer, None for its 404."""
+        try:
+            response = await self._http.request(method, f"/v1/sandboxes/{session_id}", timeout=timeout)
+        except httpx.HTTPError as error:
+            raise UnavailableError("The sandbox host does not answer") from error
+        if response.status_code == 404:
+            return None
+        if response.status_code >= 400:
+            raise UnavailableError(f"The sandbox host refused: {_message(response)}")
+        answer: dict[str, Any] = response.json() if response.content else {}
+        return answer
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {response.status_code}"

@@ -1,0 +1,190 @@
+"""HTTP of the session module; the VNC socket is in `vnc`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi.responses import StreamingResponse
+
+from moorage_api.dependencies import CurrentUser, get_resources
+from moorage_api.envelope import Envelope, ok
+from moorage_api.events import sse
+from moorage_api.files.service import FileService
+from moorage_api.resources import Resources
+from moorage_api.sandboxes.reader import SandboxReader
+from moorage_api.sessions import schemas
+from moorage_api.sessions.presenter import Presenter
+from moorage_api.sessions.service import SessionService
+from moorage_api.sessions.streams import chat_frames, list_frames
+
+router = APIRouter(prefix="/sessions", tags=["sessions"])
+
+ResourcesDep = Annotated[Resources, Depends(get_resources)]
+SessionId = Annotated[UUID, Path(description="As POST /api/sessions answered it")]
+
+
+def session_service(resources: ResourcesDep) -> SessionService:
+    return SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes)
+
+
+def file_service(resources: ResourcesDep) -> FileService:
+    return FileService(resources.db, resources.blobs)
+
+
+def sandbox_reader(resources: ResourcesDep) -> SandboxReader:
+    return SandboxReader(resources.sandboxes, resources.signer)
+
+
+def presenter(resources: ResourcesDep) -> Presenter:
+    return Presenter(resources.settings.jwt_secret.get_secret_value())
+
+
+Sessions = Annotated[SessionService, Depends(session_service)]
+Files = Annotated[FileService, Depends(file_service)]
+Reading = Annotated[SandboxReader, Depends(sandbox_reader)]
+Presenting = Annotated[Presenter, Depends(presenter)]
+
+
+@router.post("")
+async def create_session(user: CurrentUser, sessions: Sessions) -> Envelope[schemas.CreateSessionResponse]:
+    """Create a session. Its sandbox is made at the first need, usually the first message."""
+    return ok(schemas.CreateSessionResponse(session_id=str(await sessions.create(owner_id=user.id))))
+
+
+@router.get("")
+async def list_sessions(
+    user: CurrentUser, sessions: Sessions, scope: Annotated[Literal["own", "all"], Query()] = "own"
+) -> Envelope[schemas.ListSessionResponse]:
+    """The caller's sessions, newest activity first; an admin sees everyone's with `scope=all`."""
+    items = await sessions.list_of(user, everyone=scope == "all" and user.is_admin)
+    return ok(schemas.ListSessionResponse(sessions=items))
+
+
+@router.post("/stream", response_class=StreamingResponse)
+async def stream_sessions(user: CurrentUser, sessions: Sessions, resources: ResourcesDep) -> StreamingResponse:
+    """Server-Sent Events: `sessions` with the whole list, at once and on each change."""
+    frames = list_frames(
+        resources.hub,
+        user_id=user.id,
+        read_list=lambda: sessions.list_of(user),
+        heartbeat_seconds=resources.settings.stream_heartbeat_seconds,
+        max_seconds=resources.settings.stream_max_seconds,
+    )
+    return StreamingResponse(frames, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+
+
+@router.get("/{session_id}")
+async def get_session(
+    session_id: SessionId,
+    user: CurrentUser,
+    sessions: Sessions,
+    presenting: Presenting,
+    since_seq: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+) -> Envelope[schemas.SessionDetail]:
+    """A session and its events; `since_seq` and `limit` page through a long log."""
+    session = await sessions.get(session_id, reader=user)
+    events = [
+        schemas.SessionEvent(event=event.type, data=sse.event_data(presenting.present(event)))
+        async for event in sessions.events(session_id, since_seq=since_seq, limit=limit)
+    ]
+    return ok(
+        schemas.SessionDetail(session_id=str(session.id), title=session.title, status=session.status, events=events)
+    )
+
+
+@router.post("/{session_id}/chat", response_class=StreamingResponse)
+async def chat(
+    session_id: SessionId,
+    user: CurrentUser,
+    sessions: Sessions,
+    files: Files,
+    presenting: Presenting,
+    resources: ResourcesDep,
+    body: schemas.ChatRequest | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """Say something, or follow what is going on; Server-Sent Events until `done`, `wait` or `error`.
+
+    Everything that can be refused is refused before the stream begins, as a plain envelope.
+    """
+    body = body or schemas.ChatRequest()
+    cursor = sse.parse_cursor(body.event_id) or sse.parse_cursor(last_event_id)
+    await sessions.get(session_id, reader=user)
+    until: int | None = None
+    if body.message is not None or body.attachments:
+        attachments = await files.get_many(body.attachments, reader=user)
+        posted = await sessions.post_message(
+            session_id, reader=user, message=body.message or "", attachments=attachments
+        )
+        run_from = posted.seq
+        newest = posted.seq
+    else:
+        run = await sessions.newest_run(session_id)
+        newest = await sessions.last_seq(session_id)
+        run_from = run.first_seq if run else 1
+        until = None if run and run.is_active else newest
+    after = cursor if cursor is not None and cursor <= newest else run_from - 1
+    frames = chat_frames(
+        resources.hub,
+        resources.db,
+        session_id,
+        user_id=user.id,
+        after=after,
+        run_from=run_from,
+        until=until,
+        heartbeat_seconds=resources.settings.stream_heartbeat_seconds,
+        max_seconds=resources.settings.stream_max_seconds,
+        present=presenting.present,
+    )
+    return StreamingResponse(frames, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+
+
+@router.post("/{session_id}/stop")
+async def stop_session(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
+    """Stop what is running; nothing running is fine."""
+    await sessions.stop(session_id, reader=user)
+    return ok()
+
+
+@router.post("/{session_id}/clear-unread-message-count")
+async def clear_unread(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
+    await sessions.clear_unread(session_id, reader=user)
+    return ok()
+
+
+@router.post("/{session_id}/delete")
+async def delete_session(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
+    """Delete the session, its events, its sandbox and what is in it; uploaded and saved files stay with their owner."""
+    await sessions.delete(session_id, reader=user)
+    return ok()
+
+
+@router.get("/{session_id}/files")
+async def list_session_files(
+    session_id: SessionId, user: CurrentUser, sessions: Sessions, files: Files
+) -> Envelope[schemas.SessionFilesResponse]:
+    """Files that came with messages or that the agent saved."""
+    await sessions.get(session_id, reader=user)
+    return ok(schemas.SessionFilesResponse(files=await files.list_for_session(session_id)))
+
+
+@router.post("/{session_id}/file")
+async def read_file(
+    session_id: SessionId, body: schemas.ReadFileRequest, user: CurrentUser, sessions: Sessions, reading: Reading
+) -> Envelope[schemas.ReadFileResponse]:
+    """A text file of the sandbox, as the agent's own user reads it."""
+    await sessions.get(session_id, reader=user)
+    content = await reading.file_text(session_id, body.filepath)
+    return ok(schemas.ReadFileResponse(filepath=body.filepath, content=content))
+
+
+@router.post("/{session_id}/shell")
+async def read_shell(
+    session_id: SessionId, body: schemas.ReadShellRequest, user: CurrentUser, sessions: Sessions, reading: Reading
+) -> Envelope[schemas.ReadShellResponse]:
+    """What one of the agent's shells shows now."""
+    await sessions.get(session_id, reader=user)
+    return ok(await reading.shell(session_id, body.session_id))

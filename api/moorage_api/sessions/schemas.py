@@ -1,0 +1,88 @@
+"""Bodies of the session module."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field, field_serializer
+
+from moorage_api.events.schemas import FileInfo
+from moorage_api.text import StorableText
+
+SessionStatus = Literal["pending", "running", "waiting", "completed"]
+
+
+class CreateSessionResponse(BaseModel):
+    session_id: str
+
+
+class ListSessionItem(BaseModel):
+    session_id: str
+    title: str
+    latest_message: str
+    latest_message_at: datetime | None
+    status: SessionStatus
+    unread_message_count: int
+
+    @field_serializer("latest_message_at")
+    def _iso(self, value: datetime | None) -> str | None:
+        """ISO 8601 in UTC, whatever the database session's time zone."""
+        return value.isoformat().replace("+00:00", "Z") if value else None
+
+
+class ListSessionResponse(BaseModel):
+    sessions: list[ListSessionItem]
+
+
+class SessionEvent(BaseModel):
+    event: str
+    data: dict[str, Any]
+
+
+class SessionDetail(BaseModel):
+    session_id: str
+    title: str
+    status: SessionStatus
+    events: list[SessionEvent]
+
+
+class ChatRequest(BaseModel):
+    """With `message`: say it and follow the run. Without: follow the newest run after `event_id`."""
+
+    message: StorableText | None = Field(default=None, max_length=100_000)
+    attachments: list[UUID] = Field(default_factory=list, max_length=50)
+    event_id: str | None = Field(default=None, max_length=100)
+    timestamp: int | float | None = None
+    """Sent by some clients; the log's own times count."""
+
+
+class SessionFilesResponse(BaseModel):
+    files: list[FileInfo]
+
+
+class ReadFileRequest(BaseModel):
+    filepath: StorableText = Field(min_length=1, max_length=4096)
+
+
+class ReadFileResponse(BaseModel):
+    filepath: str
+    content: str
+
+
+class ReadShellRequest(BaseModel):
+    session_id: StorableText = Field(min_length=1, max_length=200)
+    """The shell's name, as the agent gave it."""
+
+
+class ConsoleRecord(BaseModel):
+    ps1: str
+    command: str
+    output: str
+
+
+class ReadShellResponse(BaseModel):
+    session_id: str
+    output: str
+    console_records: list[ConsoleRecord]

@@ -1,0 +1,190 @@
+"""Rules and transactions of sessions. What is published is published after the commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from moorage_api.database import Database, uuid7
+from moorage_api.errors import DomainError
+from moorage_api.events import log
+from moorage_api.events.hub import Hub
+from moorage_api.events.schemas import FileInfo, MessageEvent
+from moorage_api.runs import queue
+from moorage_api.sandboxes.provider import Sandboxes
+from moorage_api.sessions.models import SessionRow
+from moorage_api.sessions.repository import Reader, SessionRepository
+from moorage_api.sessions.schemas import ListSessionItem
+from moorage_api.sessions.summary import apply_events, touch_list
+
+logger = logging.getLogger(__name__)
+
+LIST_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Posted:
+    """Where a message landed. `last_seq` of the log before it is `seq - 1`."""
+
+    seq: int
+
+
+class SessionService:
+    def __init__(self, db: Database, hub: Hub, redis: Redis, sandboxes: Sandboxes) -> None:
+        self._db = db
+        self._hub = hub
+        self._redis = redis
+        self._sandboxes = sandboxes
+
+    async def create(self, *, owner_id: UUID) -> UUID:
+        session_id = uuid7()
+        async with self._db.begin() as tx:
+            await SessionRepository(tx).add(session_id, owner_id=owner_id)
+            await touch_list(tx, owner_id)
+        await self._hub.publish_list_change(owner_id)
+        return session_id
+
+    async def list_of(self, reader: Reader, *, everyone: bool = False) -> list[ListSessionItem]:
+        async with self._db() as tx:
+            rows = await SessionRepository(tx).list_of(None if everyone else reader.id, limit=LIST_LIMIT)
+        return [item_of(row) for row in rows]
+
+    async def get(self, session_id: UUID, *, reader: Reader) -> SessionRow:
+        async with self._db() as tx:
+            return await SessionRepository(tx).get(session_id, reader=reader)
+
+    async def events(self, session_id: UUID, *, since_seq: int, limit: int | None) -> AsyncIterator[log.StoredEvent]:
+        """Page through the log without holding a connection; the caller has checked access."""
+        remaining = limit
+        while remaining is None or remaining > 0:
+            size = 500 if remaining is None else min(500, remaining)
+            async with self._db() as tx:
+                page = await log.read(tx, session_id, after=since_seq, limit=size)
+            for event in page:
+                since_seq = event.seq
+                yield event
+            if len(page) < size:
+                return
+            remaining = None if remaining is None else remaining - len(page)
+
+    async def post_message(
+        self, session_id: UUID, *, reader: Reader, message: str, attachments: Sequence[FileInfo]
+    ) -> Posted:
+        """Store the message and its run in one transaction, then wake a runner."""
+        event = MessageEvent(role="user", message=message, attachments=list(attachments))
+        async with self._db.begin() as tx:
+            session = await SessionRepository(tx).get(session_id, reader=reader)
+            run = await queue.lock_active_run(tx, session_id)
+            stored = await log.append(tx, session_id, [event])
+            await queue.deliver(tx, run, seq=stored[0].seq)
+            await apply_events(tx, session_id, [event], owner_id=session.owner_id)
+        await self._hub.publish(stored)
+        await self._wake(queue.WAKE_CHANNEL if run.is_new else queue.control_channel(session_id))
+        await self._hub.publish_list_change(session.owner_id)
+        return Posted(stored[0].seq)
+
+    async def newest_run(self, session_id: UUID) -> queue.RunView | None:
+        async with self._db() as tx:
+            return await queue.newest_run(tx, session_id)
+
+    async def last_seq(self, session_id: UUID) -> int:
+        async with self._db() as tx:
+            return await log.last_seq(tx, session_id)
+
+    async def stop(self, session_id: UUID, *, reader: Reader) -> None:
+        """Ask the run to stop; an idle session is fine as it is."""
+        async with self._db.begin() as tx:
+            await SessionRepository(tx).get(session_id, reader=reader)
+            active = await queue.request_stop(tx, session_id)
+        if active:
+            await self._wake(queue.control_channel(session_id))
+            await self._wake(queue.WAKE_CHANNEL)
+
+    async def clear_unread(self, session_id: UUID, *, reader: Reader) -> None:
+        async with self._db.begin() as tx:
+            row = await SessionRepository(tx).get_own(session_id, reader=reader)
+            changed = row.unread_message_count != 0
+            if changed:
+                await tx.execute(
+                    text("UPDATE sessions SET unread_message_count = 0 WHERE id = :id"), {"id": session_id}
+                )
+                await touch_list(tx, reader.id)
+        if changed:
+            await self._hub.publish_list_change(reader.id)
+
+    async def delete(self, session_id: UUID, *, reader: Reader) -> None:
+        """Gone for everyone at once; its run is fenced, its streams end. The sandbox and the row follow."""
+        async with self._db.begin() as tx:
+            await SessionRepository(tx).get_own(session_id, reader=reader)
+            await self._mark_deleted_in(tx, [session_id])
+            await touch_list(tx, reader.id)
+        await self._announce_deleted([session_id])
+        await self._hub.publish_list_change(reader.id)
+        await self.sweep_deleted()
+
+    async def delete_all_of(self, user_id: UUID) -> None:
+        """Every session of a user that is being deleted."""
+        async with self._db.begin() as tx:
+            ids = list(
+                await tx.scalars(
+                    text("SELECT id FROM sessions WHERE owner_id = :id AND deleted_at IS NULL"), {"id": user_id}
+                )
+            )
+            await self._mark_deleted_in(tx, ids)
+        await self._announce_deleted(ids)
+        await self.sweep_deleted()
+
+    async def sweep_deleted(self) -> None:
+        """Remove what deleted sessions left: the sandbox first, then the row. What can't be now is left for later."""
+        async with self._db() as tx:
+            ids = list(await tx.scalars(text("SELECT id FROM sessions WHERE deleted_at IS NOT NULL LIMIT 100")))
+        for session_id in ids:
+            try:
+                await self._sandboxes.delete(session_id)
+            except DomainError as error:
+                logger.warning("A deleted session's sandbox remains for now: %s", error)
+                continue
+            async with self._db.begin() as tx:
+                await tx.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": session_id})
+
+    async def _mark_deleted_in(self, tx: log.AsyncSession, ids: Sequence[UUID]) -> None:
+        parameters = {"ids": list(ids)}
+        await tx.execute(
+            text(
+                """
+                UPDATE runs SET status = 'stopped', finished_at = now()
+                WHERE session_id = ANY(:ids) AND status IN ('queued', 'running')
+                """
+            ),
+            parameters,
+        )
+        await tx.execute(text("UPDATE session_heads SET epoch = epoch + 1 WHERE session_id = ANY(:ids)"), parameters)
+        await tx.execute(text("UPDATE sessions SET deleted_at = now() WHERE id = ANY(:ids)"), parameters)
+
+    async def _announce_deleted(self, ids: Sequence[UUID]) -> None:
+        for session_id in ids:
+            await self._hub.publish_deleted(session_id)
+            await self._wake(queue.control_channel(session_id))
+
+    async def _wake(self, channel: str) -> None:
+        try:
+            await self._redis.publish(channel, "")
+        except (RedisError, OSError) as error:
+            logger.warning("Could not wake a runner, it looks every second: %s", type(error).__name__)
+
+
+def item_of(row: SessionRow) -> ListSessionItem:
+    return ListSessionItem.model_construct(
+        session_id=str(row.id),
+        title=row.title,
+        latest_message=row.latest_message,
+        latest_message_at=row.latest_message_at,
+        status=row.status,
+        unread_message_count=row.unread_message_count,
+    )

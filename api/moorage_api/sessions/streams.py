@@ -1,0 +1,84 @@
+"""The two event streams: one session's events, and the list of a user's sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from moorage_api.database import Database
+from moorage_api.events import sse
+from moorage_api.events.follow import Idle, Partial, follow_session
+from moorage_api.events.hub import Hub
+from moorage_api.events.log import StoredEvent
+from moorage_api.events.schemas import ENDS_A_STREAM
+from moorage_api.sessions.schemas import ListSessionItem
+
+LIST_COALESCE_SECONDS = 0.25
+"""A run changes its session's row often; a list is sent at most this often."""
+
+
+async def chat_frames(
+    hub: Hub,
+    db: Database,
+    session_id: UUID,
+    *,
+    user_id: UUID,
+    after: int,
+    run_from: int,
+    until: int | None,
+    heartbeat_seconds: float,
+    max_seconds: float,
+    present: Callable[[StoredEvent], StoredEvent],
+) -> AsyncIterator[str]:
+    """Frames of a session's events after `after`.
+
+    Ends behind the first event at or after `run_from` that ends a turn; at `until`, the log's end, where nothing more
+    is to come; or after `max_seconds`, when the client resumes from its cursor.
+    """
+    if until is not None and after >= until:
+        return
+    ends_at = time.monotonic() + max_seconds
+    following = follow_session(hub, db, session_id, user_id=user_id, after=after, heartbeat_seconds=heartbeat_seconds)
+    try:
+        async for item in following:
+            if isinstance(item, StoredEvent):
+                yield sse.stored_frame(present(item))
+                if item.seq == until or (item.seq >= run_from and item.type in ENDS_A_STREAM):
+                    return
+            elif isinstance(item, Partial):
+                yield sse.partial_frame(item.data, last_seq=item.last_seq, now=datetime.now(UTC))
+            elif isinstance(item, Idle):
+                yield sse.HEARTBEAT
+            if time.monotonic() > ends_at:
+                return
+    finally:
+        await following.aclose()
+
+
+async def list_frames(
+    hub: Hub,
+    *,
+    user_id: UUID,
+    read_list: Callable[[], Awaitable[Sequence[ListSessionItem]]],
+    heartbeat_seconds: float,
+    max_seconds: float,
+) -> AsyncIterator[str]:
+    """The whole list at once and whenever it changed."""
+    ends_at = time.monotonic() + max_seconds
+    async with hub.follow_user(user_id) as subscription:
+        last: list[dict[str, Any]] | None = None
+        while subscription.allowed and time.monotonic() < ends_at:
+            subscription.wake.clear()
+            sessions = [item.model_dump(mode="json") for item in await read_list()]
+            if sessions != last:
+                last = sessions
+                yield sse.frame("sessions", {"sessions": sessions})
+            while not await subscription.wait(heartbeat_seconds):
+                yield sse.HEARTBEAT
+                if time.monotonic() > ends_at:
+                    return
+            await asyncio.sleep(LIST_COALESCE_SECONDS)

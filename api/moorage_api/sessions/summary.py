@@ -1,0 +1,81 @@
+"""What events change in the row that a session list shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.events.log import clean
+from moorage_api.events.schemas import ChatEvent, MessageEvent, TitleEvent
+
+LATEST_MESSAGE_LENGTH = 500
+STATUS_AFTER = {"done": "completed", "error": "completed", "wait": "waiting"}
+
+
+def changes_of(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]:
+    """Column values that `events` lead to; `unread` is how many more messages nobody saw. {} when a list stays as is."""
+    changes: dict[str, Any] = {}
+    unread = 0
+    for event in events:
+        if isinstance(event, MessageEvent):
+            changes["latest_message"] = clean(event.message)[:LATEST_MESSAGE_LENGTH]
+            if event.role == "assistant":
+                unread += 1
+            else:
+                changes["status"] = "running"
+        elif isinstance(event, TitleEvent):
+            changes["title"] = clean(event.title)[:200]
+        elif event.type in STATUS_AFTER:
+            changes["status"] = STATUS_AFTER[event.type]
+            unread += event.type == "wait"
+    if unread and not watched:
+        changes["unread"] = unread
+    return changes
+
+
+async def apply_events(
+    tx: AsyncSession, session_id: UUID, events: Sequence[ChatEvent], *, owner_id: UUID, watched: bool = True
+) -> bool:
+    """Bring the session's row and its owner's list version up to date; True when the list changed."""
+    changes = changes_of(events, watched=watched)
+    if not changes:
+        return False
+    await tx.execute(
+        text(
+            """
+            UPDATE sessions SET
+                title = coalesce(CAST(:title AS text), title),
+                status = coalesce(CAST(:status AS text), status),
+                latest_message = coalesce(CAST(:latest_message AS text), latest_message),
+                latest_message_at = CASE WHEN CAST(:latest_message AS text) IS NULL THEN latest_message_at ELSE now() END,
+                unread_message_count = unread_message_count + :unread
+            WHERE id = :session_id
+            """
+        ),
+        {
+            "session_id": session_id,
+            "title": changes.get("title"),
+            "status": changes.get("status"),
+            "latest_message": changes.get("latest_message"),
+            "unread": changes.get("unread", 0),
+        },
+    )
+    await touch_list(tx, owner_id)
+    return True
+
+
+async def touch_list(tx: AsyncSession, owner_id: UUID) -> None:
+    """Raise the version of a user's session list; publish the change after the commit."""
+    await tx.execute(
+        text(
+            """
+            INSERT INTO user_heads (user_id, version) VALUES (:user_id, 1)
+            ON CONFLICT (user_id) DO UPDATE SET version = user_heads.version + 1
+            """
+        ),
+        {"user_id": owner_id},
+    )
