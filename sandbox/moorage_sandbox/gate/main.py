@@ -1,0 +1,118 @@
+"""Entry point of the gate. Importing this loads everything it needs, so that a preloaded process can be forked."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from moorage_sandbox.gate.app import GateApp
+from moorage_sandbox.gate.box import Box
+from moorage_sandbox.gate.calls import Calls
+from moorage_sandbox.gate.ledger import Ledger
+from moorage_sandbox.gate.tokens import TrustStore
+from moorage_sandbox.protocol import MAX_RESULT_BYTES
+
+PR_SET_DUMPABLE = 4
+STOP_GRACE_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """`listener` is a listening TCP socket; the one of a restarted gate is the same, so callers just wait."""
+
+    listener: socket.socket
+    box_socket: Path
+    rfb_socket: Path
+    state_dir: Path
+    trust_file: Path
+    sandbox_uid: str
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    ledger = Ledger(options.state_dir)
+    box = Box(options.box_socket)
+    app = GateApp(
+        box=box,
+        calls=Calls(box, ledger),
+        ledger=ledger,
+        trust=TrustStore(options.trust_file),
+        rfb_socket=options.rfb_socket,
+        sandbox_uid=options.sandbox_uid,
+    )
+    config = uvicorn.Config(
+        app.asgi,
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        ws_per_message_deflate=False,
+        ws_max_size=MAX_RESULT_BYTES,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+    )
+    try:
+        await uvicorn.Server(config).serve(sockets=[options.listener])
+    finally:
+        ledger.close()
+
+
+def forbid_inspection() -> None:
+    """No process of the same user may read our memory (prctl(2), PR_SET_DUMPABLE)."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def run(options: Options) -> None:
+    forbid_inspection()
+    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
+        runner.run(serve(options))
+
+
+def listener_at(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_server(
+        (host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
+    )
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    parser = argparse.ArgumentParser(prog="moorage_sandbox.gate", description=__doc__)
+
+    def add(flag: str, text: str, default: str | None = None) -> None:
+        name = "MOORAGE_GATE_" + flag.removeprefix("--").upper().replace("-", "_")
+        value = os.environ.get(name, default)
+        parser.add_argument(flag, help=f"{text} (or {name})", default=value)
+
+    add("--listen", "HOST:PORT", "0.0.0.0:8080")
+    add("--listen-fd", "inherited listening socket, instead of --listen")
+    add("--box-socket", "Unix socket of the box", "/run/moorage/box/box.sock")
+    add("--rfb-socket", "Unix socket of the X server's RFB", "/run/moorage/vnc/rfb.sock")
+    add("--state-dir", "directory of the gate's own, for binding and ledger", "/var/lib/moorage")
+    add("--trust-file", "keys and their scopes", "/etc/moorage/trust/trust.json")
+    uid = os.environ.get("MOORAGE_SANDBOX_UID")
+    parser.add_argument("--sandbox-uid", help="audience of tokens (or MOORAGE_SANDBOX_UID)", default=uid)
+    given = parser.parse_args(arguments)
+    if not given.sandbox_uid:
+        parser.error("--sandbox-uid or MOORAGE_SANDBOX_UID must name this sandbox")
+    inherited = given.listen_fd is not None
+    return Options(
+        listener=socket.socket(fileno=int(given.listen_fd)) if inherited else listener_at(given.listen),
+        box_socket=Path(given.box_socket),
+        rfb_socket=Path(given.rfb_socket),
+        state_dir=Path(given.state_dir),
+        trust_file=Path(given.trust_file),
+        sandbox_uid=given.sandbox_uid,
+    )
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    run(parse())

@@ -1,0 +1,57 @@
+"""RFB over a WebSocket: bytes pass both ways as they are, and whoever reads slowly slows the other side down."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from moorage_sandbox.gate.errors import RefusedError
+
+CHUNK_BYTES = 256 * 1024
+FAILED = 1011
+"""RFC 6455, section 7.4.1: the server met a condition it did not expect."""
+
+
+async def proxy(socket: WebSocket, rfb: Path) -> None:
+    """Accept and join the two. Raises RefusedError, before accepting, while there is no screen."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(rfb), limit=CHUNK_BYTES)
+    except OSError as error:
+        raise RefusedError("vnc_unavailable", "The screen of this sandbox is not up") from error
+    try:
+        offered = socket.scope.get("subprotocols", [])
+        await socket.accept(subprotocol="binary" if "binary" in offered else None)
+        pumps = {
+            asyncio.create_task(to_screen(socket, writer)),
+            asyncio.create_task(from_screen(reader, socket)),
+        }
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+        if socket.application_state is WebSocketState.CONNECTED:
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await socket.close(FAILED, "The screen went away")
+    finally:
+        writer.close()
+
+
+async def to_screen(socket: WebSocket, writer: asyncio.StreamWriter) -> None:
+    with suppress(WebSocketDisconnect, OSError):
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            writer.write(message.get("bytes") or (message.get("text") or "").encode())
+            await writer.drain()
+
+
+async def from_screen(reader: asyncio.StreamReader, socket: WebSocket) -> None:
+    with suppress(WebSocketDisconnect, OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            await socket.send_bytes(data)
