@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from moorage_sandbox.client import TokenSigner
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from moorage_api.clock import Clock, utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
 from moorage_api.objects.store import BlobStore, MinioStore
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.settings import Settings
+from moorage_api.users.passwords import Passwords
+from moorage_sandbox.client import TokenSigner
 
 
 @dataclass
@@ -29,9 +30,8 @@ class Resources:
     hub: Hub
     sandboxes: Sandboxes
     signer: TokenSigner
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
+    passwords: Passwords
+    now: Clock = utc_now
 
 
 @asynccontextmanager
@@ -52,11 +52,13 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
     sandboxes = LocalSandboxes(settings.sandbox_host_socket)
     signer = TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer)
     blobs = MinioStore.from_settings(settings)
+    passwords = Passwords(concurrency=settings.hashing_concurrency)
     try:
         async with hub:
-            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer)
+            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer, passwords)
     finally:
         await sandboxes.close()
         await redis.aclose()
         await engine.dispose()
         await blobs.close()
+        passwords.close()

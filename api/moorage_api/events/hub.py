@@ -156,7 +156,7 @@ class Hub:
             finally:
                 self._pubsub = None
                 with suppress(RedisError, OSError):
-                    await pubsub.aclose()
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
             await asyncio.sleep(RETRY_SECONDS)
 
     def _dispatch(self, message: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Text, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, UUID as PgUUID
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.errors import FencedError, NotFoundError

@@ -55,6 +55,8 @@ class RunJournal:
         self._signals = Signals(stop_requested=False, has_unread=False)
         self._changed = asyncio.Event()
         self._partial_sent_at: dict[str, float] = {}
+        self.told_notice = ""
+        """What the messages that are recorded next tell the model about its sandbox."""
         self.finished = False
 
     @property
@@ -97,12 +99,16 @@ class RunJournal:
     ) -> list[int]:
         """See `Journal.record`. An event that ends the turn ends the run with it, or raises UnreadMessagesError."""
         async with self._writing:
+            if self.finished:
+                raise FencedError("This run has ended")
             watched = await self._is_watched(events)
             async with self._db.begin() as tx:
                 stored, list_changed = await self._write(
                     tx, events, messages=messages, state=state, consumed_seq=consumed_seq, watched=watched
                 )
             self._transcript.extend(messages)
+            if messages:
+                self.told_notice = ""
             if state is not None:
                 self._state = dict(state)
             if consumed_seq is not None:
@@ -165,10 +171,11 @@ class RunJournal:
                     "messages": [json.dumps(clean(message), ensure_ascii=False) for message in messages],
                 },
             )
-            await tx.execute(
-                text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice <> ''"),
-                {"id": self.session_id},
-            )
+            if self.told_notice:
+                await tx.execute(
+                    text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice = :told"),
+                    {"id": self.session_id, "told": self.told_notice},
+                )
         if state is not None:
             await tx.execute(
                 text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, String, func
@@ -20,7 +21,9 @@ class SessionRow(Base):
     title: Mapped[str] = mapped_column(String(200), server_default="")
     latest_message: Mapped[str] = mapped_column(String(500), server_default="")
     latest_message_at: Mapped[datetime | None]
-    status: Mapped[str] = mapped_column(String(20), server_default="pending")
+    status: Mapped[Literal["pending", "running", "waiting", "completed"]] = mapped_column(
+        String(20), server_default="pending"
+    )
     unread_message_count: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
-from moorage_api.dependencies import get_resources
-from moorage_api.resources import Resources
+from moorage_api.dependencies import ResourcesDep
 from moorage_api.sessions.presenter import Presenter
 
 router = APIRouter(prefix="/pictures", tags=["sessions"])
@@ -19,11 +18,15 @@ async def get_picture(
     name: Annotated[str, Path(max_length=2000, pattern=r"^[A-Za-z0-9_-]+$")],
     expires: Annotated[int, Query(ge=0, le=2**40)],
     signature: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]+$")],
-    resources: Annotated[Resources, Depends(get_resources)],
+    resources: ResourcesDep,
 ) -> StreamingResponse:
     """A picture that an event links to. The link's signature is the permission; it ends after an hour."""
     presenter = Presenter(resources.settings.jwt_secret.get_secret_value())
     key = presenter.open_link(name, expires=expires, signature=signature)
-    chunks = await resources.blobs.get(key)
-    headers = {"Cache-Control": f"private, max-age={3600}", "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(chunks, media_type="image/png", headers=headers)
+    picture = await resources.blobs.get(key)
+    headers = {
+        "Cache-Control": "private, max-age=3600",
+        "Content-Length": str(picture.size),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingResponse(picture.chunks, media_type="image/png", headers=headers)

@@ -8,11 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import StreamingResponse
 
-from moorage_api.dependencies import CurrentUser, get_resources
+from moorage_api.dependencies import CurrentUser, ResourcesDep
 from moorage_api.envelope import Envelope, ok
 from moorage_api.events import sse
-from moorage_api.files.service import FileService
-from moorage_api.resources import Resources
+from moorage_api.files.router import Files
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions import schemas
 from moorage_api.sessions.presenter import Presenter
@@ -21,16 +20,11 @@ from moorage_api.sessions.streams import chat_frames, list_frames
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
-ResourcesDep = Annotated[Resources, Depends(get_resources)]
 SessionId = Annotated[UUID, Path(description="As POST /api/sessions answered it")]
 
 
 def session_service(resources: ResourcesDep) -> SessionService:
-    return SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes)
-
-
-def file_service(resources: ResourcesDep) -> FileService:
-    return FileService(resources.db, resources.blobs)
+    return SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
 
 
 def sandbox_reader(resources: ResourcesDep) -> SandboxReader:
@@ -42,7 +36,6 @@ def presenter(resources: ResourcesDep) -> Presenter:
 
 
 Sessions = Annotated[SessionService, Depends(session_service)]
-Files = Annotated[FileService, Depends(file_service)]
 Reading = Annotated[SandboxReader, Depends(sandbox_reader)]
 Presenting = Annotated[Presenter, Depends(presenter)]
 

@@ -10,12 +10,14 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import Database, uuid7
 from moorage_api.errors import DomainError
 from moorage_api.events import log
 from moorage_api.events.hub import Hub
 from moorage_api.events.schemas import FileInfo, MessageEvent
+from moorage_api.objects.store import BlobStore
 from moorage_api.runs import queue
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.sessions.models import SessionRow
@@ -36,11 +38,12 @@ class Posted:
 
 
 class SessionService:
-    def __init__(self, db: Database, hub: Hub, redis: Redis, sandboxes: Sandboxes) -> None:
+    def __init__(self, db: Database, hub: Hub, redis: Redis, sandboxes: Sandboxes, blobs: BlobStore) -> None:
         self._db = db
         self._hub = hub
         self._redis = redis
         self._sandboxes = sandboxes
+        self._blobs = blobs
 
     async def create(self, *, owner_id: UUID) -> UUID:
         session_id = uuid7()
@@ -147,13 +150,14 @@ class SessionService:
         for session_id in ids:
             try:
                 await self._sandboxes.delete(session_id)
+                await self._blobs.delete_prefix(object_prefix(session_id))
             except DomainError as error:
-                logger.warning("A deleted session's sandbox remains for now: %s", error)
+                logger.warning("What a deleted session left remains for now: %s", error)
                 continue
             async with self._db.begin() as tx:
                 await tx.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": session_id})
 
-    async def _mark_deleted_in(self, tx: log.AsyncSession, ids: Sequence[UUID]) -> None:
+    async def _mark_deleted_in(self, tx: AsyncSession, ids: Sequence[UUID]) -> None:
         parameters = {"ids": list(ids)}
         await tx.execute(
             text(
@@ -177,6 +181,11 @@ class SessionService:
             await self._redis.publish(channel, "")
         except (RedisError, OSError) as error:
             logger.warning("Could not wake a runner, it looks every second: %s", type(error).__name__)
+
+
+def object_prefix(session_id: UUID) -> str:
+    """Where the session's own objects (pictures, long outputs) are; files are their owner's."""
+    return f"sessions/{session_id}/"
 
 
 def item_of(row: SessionRow) -> ListSessionItem:

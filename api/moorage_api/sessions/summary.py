@@ -17,7 +17,7 @@ STATUS_AFTER = {"done": "completed", "error": "completed", "wait": "waiting"}
 
 
 def changes_of(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]:
-    """Column values that `events` lead to; `unread` is how many more messages nobody saw. {} when a list stays as is."""
+    """Column values that `events` lead to, {} for none; `unread` is how many more messages nobody saw."""
     changes: dict[str, Any] = {}
     unread = 0
     for event in events:
@@ -51,7 +51,8 @@ async def apply_events(
                 title = coalesce(CAST(:title AS text), title),
                 status = coalesce(CAST(:status AS text), status),
                 latest_message = coalesce(CAST(:latest_message AS text), latest_message),
-                latest_message_at = CASE WHEN CAST(:latest_message AS text) IS NULL THEN latest_message_at ELSE now() END,
+                latest_message_at = CASE WHEN CAST(:latest_message AS text) IS NULL THEN latest_message_at
+                    ELSE now() END,
                 unread_message_count = unread_message_count + :unread
             WHERE id = :session_id
             """

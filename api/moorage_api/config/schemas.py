@@ -1,0 +1,54 @@
+"""Bodies of the app-config module."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_core import Url
+
+from moorage_api.text import StorableText
+
+
+def check_base_url(text: str) -> str:
+    """An http(s) URL without user, query or fragment; no slash at its end."""
+    url = Url(text)
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("must be an http or https URL")
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("must have no user, query or fragment: the key has a field of its own")
+    return text.strip().rstrip("/")
+
+
+BaseUrl = Annotated[StorableText, Field(max_length=2048), AfterValidator(check_base_url)]
+
+
+class LlmConfigRead(BaseModel):
+    """Without the key, always."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    base_url: str
+    model_name: str
+    temperature: float
+    max_tokens: int
+
+
+class LlmConfigUpdate(BaseModel):
+    """An empty `api_key` leaves the stored one as it is."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    base_url: BaseUrl
+    api_key: SecretStr = Field(default=SecretStr(""), max_length=4096)
+    model_name: StorableText = Field(min_length=1, max_length=200)
+    temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
+    max_tokens: int = Field(default=8192, ge=1, le=1_000_000)
+
+
+class AgentConfig(BaseModel):
+    max_iterations: int = Field(default=100, ge=1, le=999)
+    """Model turns a run may take."""
+    max_retries: int = Field(default=3, ge=2, le=9)
+    """Tries of a model request, or of a model that answers nothing usable, before the run says so."""
+    max_search_results: int = Field(default=10, ge=2, le=29)

@@ -1,0 +1,45 @@
+"""File names and types as people send them, made fit to store and to show."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from urllib.parse import quote
+
+from moorage_api.events.log import clean
+
+MAX_NAME = 255
+DEFAULT_TYPE = "application/octet-stream"
+MEDIA_TYPE = re.compile(r"^[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(\s*;[^\x00-\x1f\x7f]{0,50})?$")
+"""Type and subtype of RFC 6838, section 4.2."""
+
+
+def safe_filename(name: str) -> str:
+    """The last path part, without control characters, at most 255 characters; "file" when nothing is left."""
+    last = re.split(r"[/\\]", str(clean(name)))[-1]
+    printable = "".join(character for character in last if character.isprintable()).strip()
+    if printable in {"", ".", ".."}:
+        return "file"
+    if len(printable) > MAX_NAME:
+        stem, dot, extension = printable.rpartition(".")
+        keep = dot + extension if dot and len(extension) <= 20 else ""
+        printable = (stem if keep else printable)[: MAX_NAME - len(keep)] + keep
+    return printable
+
+
+def extension_of(filename: str) -> str:
+    """With its dot, "" where there is none."""
+    stem, dot, extension = filename.rpartition(".")
+    return f".{extension}" if dot and stem else ""
+
+
+def media_type_of(filename: str, declared: str) -> str:
+    """What was declared, where it says something; else what the name suggests."""
+    if MEDIA_TYPE.match(declared) and not declared.startswith(DEFAULT_TYPE):
+        return declared
+    return mimetypes.guess_type(filename)[0] or DEFAULT_TYPE
+
+
+def content_disposition(filename: str) -> str:
+    """RFC 6266, with the file name of RFC 8187."""
+    return f"attachment; filename*=utf-8''{quote(filename, safe='')}"

@@ -1,0 +1,56 @@
+"""SQL of files. Every read takes who reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.errors import ForbiddenError, NotFoundError
+from moorage_api.files.models import FileRow
+
+
+class Reader(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def is_admin(self) -> bool: ...
+
+
+class FileRepository:
+    def __init__(self, tx: AsyncSession) -> None:
+        self._tx = tx
+
+    def add(self, row: FileRow) -> None:
+        self._tx.add(row)
+
+    async def get(self, file_id: UUID, *, reader: Reader) -> FileRow:
+        """Raises NotFoundError for a missing file, ForbiddenError for one that `reader` may not see."""
+        row = await self._tx.get(FileRow, file_id)
+        if row is None:
+            raise NotFoundError("This file does not exist")
+        if row.owner_id != reader.id and not reader.is_admin:
+            raise ForbiddenError("This file belongs to somebody else")
+        return row
+
+    async def of_session(self, session_id: UUID) -> Sequence[FileRow]:
+        query = select(FileRow).where(FileRow.session_id == session_id).order_by(FileRow.created_at, FileRow.id)
+        return (await self._tx.scalars(query)).all()
+
+    async def at_path(self, session_id: UUID, filepath: str) -> FileRow | None:
+        """Locked, so that two savers of one path come one after the other."""
+        query = (
+            select(FileRow)
+            .where(FileRow.session_id == session_id, FileRow.filepath == filepath)
+            .order_by(FileRow.created_at.desc())
+            .limit(1)
+            .with_for_update()
+        )
+        return (await self._tx.scalars(query)).first()
+
+    async def delete(self, file_id: UUID) -> None:
+        await self._tx.execute(delete(FileRow).where(FileRow.id == file_id))

@@ -1,0 +1,80 @@
+"""HTTP of the file module."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import StreamingResponse
+
+from moorage_api.dependencies import CurrentUser, ResourcesDep
+from moorage_api.envelope import Envelope, ok
+from moorage_api.errors import TooLargeError
+from moorage_api.events.schemas import FileInfo
+from moorage_api.files.multipart import form_file
+from moorage_api.files.names import content_disposition
+from moorage_api.files.service import FileService
+
+router = APIRouter(prefix="/files", tags=["files"])
+
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""What a form may add to the file in it."""
+
+FORM_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+def file_service(resources: ResourcesDep) -> FileService:
+    return FileService(resources.db, resources.blobs, limit_bytes=resources.settings.upload_limit_bytes)
+
+
+Files = Annotated[FileService, Depends(file_service)]
+FileId = Annotated[UUID, Path(description="As POST /api/files answered it")]
+
+
+@router.post("", openapi_extra=FORM_SCHEMA)
+async def upload_file(request: Request, user: CurrentUser, files: Files, resources: ResourcesDep) -> Envelope[FileInfo]:
+    """Upload a file of at most 100 MiB in the form field `file`. It is stored whole or not at all."""
+    declared = request.headers.get("content-length", "")
+    limit = resources.settings.upload_limit_bytes
+    if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
+        raise TooLargeError(f"A file has at most {limit // 2**20} MiB", limit_bytes=limit)
+    form = await form_file(request.headers.get("content-type", ""), request.stream(), name="file")
+    return ok(await files.upload(form.chunks, owner_id=user.id, filename=form.filename, content_type=form.content_type))
+
+
+@router.get("/{file_id}")
+async def get_file(file_id: FileId, user: CurrentUser, files: Files) -> Envelope[FileInfo]:
+    return ok(await files.get(file_id, reader=user))
+
+
+@router.get("/{file_id}/download", response_class=StreamingResponse)
+async def download_file(file_id: FileId, user: CurrentUser, files: Files) -> StreamingResponse:
+    """The bytes, always as an attachment: a browser must not run what an agent wrote."""
+    info = await files.get(file_id, reader=user)
+    stored = await files.open(info.key)
+    headers = {
+        "Content-Disposition": content_disposition(info.filename),
+        "Content-Length": str(stored.size),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingResponse(stored.chunks, media_type=info.mime_type, headers=headers)
+
+
+@router.delete("/{file_id}")
+async def delete_file(file_id: FileId, user: CurrentUser, files: Files) -> Envelope[None]:
+    await files.delete(file_id, reader=user)
+    return ok()

@@ -1,0 +1,139 @@
+"""Rules of files: rows in the database, bytes in the object store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from uuid import UUID
+
+from moorage_api.database import Database, uuid7
+from moorage_api.errors import DomainError, TooLargeError
+from moorage_api.events.schemas import FileInfo
+from moorage_api.files.models import FileRow
+from moorage_api.files.names import extension_of, media_type_of, safe_filename
+from moorage_api.files.repository import FileRepository, Reader
+from moorage_api.objects.store import BlobStore, StoredObject
+
+logger = logging.getLogger(__name__)
+
+
+class FileService:
+    """An object is stored before its row and removed after it: a row always has its bytes."""
+
+    def __init__(self, db: Database, blobs: BlobStore, *, limit_bytes: int) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._limit_bytes = limit_bytes
+
+    async def upload(
+        self, chunks: AsyncIterable[bytes], *, owner_id: UUID, filename: str, content_type: str
+    ) -> FileInfo:
+        """Store what comes. Raises TooLargeError beyond the limit; then, as with any error, nothing is stored."""
+        file_id, key, size = await self._store(chunks, owner_id=owner_id, filename=filename, content_type=content_type)
+        row = self._row(file_id, key, size, owner_id=owner_id, filename=filename, content_type=content_type)
+        async with self._db.begin() as tx:
+            FileRepository(tx).add(row)
+        return info_of(row)
+
+    async def save_from_sandbox(
+        self, chunks: AsyncIterable[bytes], *, owner_id: UUID, session_id: UUID, filepath: str
+    ) -> FileInfo:
+        """Store a file of a session's sandbox. The same path again replaces the bytes and keeps the id."""
+        file_id, key, size = await self._store(chunks, owner_id=owner_id, filename=filepath, content_type="")
+        replaced: str | None = None
+        async with self._db.begin() as tx:
+            files = FileRepository(tx)
+            row = await files.at_path(session_id, filepath)
+            if row is None:
+                row = self._row(file_id, key, size, owner_id=owner_id, filename=filepath, content_type="")
+                row.session_id, row.filepath = session_id, filepath
+                files.add(row)
+            else:
+                replaced, row.key, row.size = row.key, key, size
+        if replaced is not None:
+            await self._remove_object(replaced)
+        return info_of(row)
+
+    async def place_in_session(self, file_id: UUID, *, session_id: UUID, filepath: str) -> None:
+        """Note where in a session's sandbox an uploaded file was put."""
+        async with self._db.begin() as tx:
+            row = await tx.get(FileRow, file_id)
+            if row is not None:
+                row.session_id, row.filepath = session_id, filepath
+
+    async def get(self, file_id: UUID, *, reader: Reader) -> FileInfo:
+        async with self._db() as tx:
+            return info_of(await FileRepository(tx).get(file_id, reader=reader))
+
+    async def get_many(self, file_ids: Sequence[UUID], *, reader: Reader) -> list[FileInfo]:
+        """In the order asked for, each once. Raises as `get`."""
+        async with self._db() as tx:
+            files = FileRepository(tx)
+            return [info_of(await files.get(file_id, reader=reader)) for file_id in dict.fromkeys(file_ids)]
+
+    async def list_for_session(self, session_id: UUID) -> list[FileInfo]:
+        async with self._db() as tx:
+            return [info_of(row) for row in await FileRepository(tx).of_session(session_id)]
+
+    async def open(self, key: str) -> StoredObject:
+        """The bytes of a file whose FileInfo the caller has; raises NotFoundError."""
+        return await self._blobs.get(key)
+
+    async def delete(self, file_id: UUID, *, reader: Reader) -> None:
+        async with self._db.begin() as tx:
+            files = FileRepository(tx)
+            row = await files.get(file_id, reader=reader)
+            await files.delete(file_id)
+        await self._remove_object(row.key)
+
+    async def delete_all_of(self, owner_id: UUID) -> None:
+        """The objects of a user who is being deleted; the rows go with the user."""
+        await self._blobs.delete_prefix(f"files/{owner_id}/")
+
+    async def _store(
+        self, chunks: AsyncIterable[bytes], *, owner_id: UUID, filename: str, content_type: str
+    ) -> tuple[UUID, str, int]:
+        file_id = uuid7()
+        key = f"files/{owner_id}/{file_id}/{uuid7().hex[-8:]}"
+        media_type = media_type_of(safe_filename(filename), content_type)
+        return file_id, key, await self._blobs.put_stream(key, self._limited(chunks), content_type=media_type)
+
+    async def _limited(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > self._limit_bytes:
+                limit = self._limit_bytes // 2**20
+                raise TooLargeError(f"A file has at most {limit} MiB", limit_bytes=self._limit_bytes)
+            yield chunk
+
+    def _row(self, file_id: UUID, key: str, size: int, *, owner_id: UUID, filename: str, content_type: str) -> FileRow:
+        name = safe_filename(filename)
+        return FileRow(
+            id=file_id,
+            owner_id=owner_id,
+            filename=name,
+            filepath="",
+            key=key,
+            extension=extension_of(name),
+            mime_type=media_type_of(name, content_type),
+            size=size,
+        )
+
+    async def _remove_object(self, key: str) -> None:
+        try:
+            await self._blobs.delete(key)
+        except DomainError as error:
+            logger.warning("An object without a row remains: %s", error)
+
+
+def info_of(row: FileRow) -> FileInfo:
+    return FileInfo(
+        id=str(row.id),
+        filename=row.filename,
+        filepath=row.filepath,
+        key=row.key,
+        extension=row.extension,
+        mime_type=row.mime_type,
+        size=row.size,
+    )

@@ -1,0 +1,227 @@
+"""The object store: whole objects and streams of bytes, memory flat whatever their size."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import queue
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
+
+import urllib3
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError
+
+from moorage_api.errors import NotFoundError, UnavailableError
+from moorage_api.settings import Settings
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
+"""Size of an upload's parts: what one upload holds in memory, once or twice."""
+
+QUEUED_CHUNKS = 16
+THREADS = 16
+"""Of their own, so that a slow store starves no other blocking work."""
+
+NOT_FOUND_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """`chunks` must be read to its end or closed."""
+
+    size: int
+    chunks: AsyncGenerator[bytes, None]
+
+
+class BlobStore(Protocol):
+    """Every method raises UnavailableError while the store is away."""
+
+    async def put(self, key: str, data: bytes, *, content_type: str) -> None: ...
+
+    async def put_stream(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> int:
+        """Store what comes and return its size. When `chunks` raises, nothing is stored and the error travels on."""
+        ...
+
+    async def get(self, key: str) -> StoredObject:
+        """Raises NotFoundError before the first byte."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """A missing object is fine."""
+        ...
+
+    async def delete_prefix(self, prefix: str) -> None: ...
+
+    async def ensure_bucket(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class MinioStore:
+    def __init__(self, client: Minio, *, bucket: str, region: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._region = region
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> MinioStore:
+        pool = urllib3.PoolManager(
+            maxsize=THREADS,
+            timeout=urllib3.Timeout(connect=3, read=60),
+            retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]),
+        )
+        client = Minio(
+            settings.s3_endpoint,
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key.get_secret_value(),
+            secure=settings.s3_secure,
+            region=settings.s3_region,  # or it would be asked for, with a request
+            http_client=pool,
+        )
+        return cls(client, bucket=settings.s3_bucket, region=settings.s3_region)
+
+    async def put(self, key: str, data: bytes, *, content_type: str) -> None:
+        await self._run(
+            lambda: self._client.put_object(
+                self._bucket, key, io.BytesIO(data), length=len(data), content_type=content_type
+            )
+        )
+
+    async def put_stream(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> int:
+        pipe = Pipe()
+        upload = asyncio.ensure_future(
+            self._run(
+                lambda: self._client.put_object(
+                    self._bucket, key, cast(BinaryIO, pipe), length=-1, part_size=PART_BYTES, content_type=content_type
+                )
+            )
+        )
+        size = 0
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                while not pipe.offer(chunk):
+                    if upload.done():
+                        break  # it failed: awaiting it below says why
+                    await pipe.room()
+            pipe.end()
+        except BaseException:
+            pipe.abort()
+            await asyncio.wait({upload})
+            upload.exception()
+            raise
+        await upload
+        return size
+
+    async def get(self, key: str) -> StoredObject:
+        response = await self._run(lambda: self._client.get_object(self._bucket, key))
+        return StoredObject(int(response.headers["content-length"]), self._chunks(response))
+
+    async def _chunks(self, response: Any) -> AsyncGenerator[bytes, None]:
+        try:
+            while chunk := await self._run(lambda: response.read(CHUNK_BYTES)):
+                yield chunk
+        finally:
+            response.close()
+            response.release_conn()
+
+    async def delete(self, key: str) -> None:
+        await self._run(lambda: self._client.remove_object(self._bucket, key))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        def remove() -> None:
+            found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
+            errors = list(
+                self._client.remove_objects(self._bucket, (DeleteObject(str(item.object_name)) for item in found))
+            )
+            if errors:
+                raise UnavailableError("Some objects could not be removed now")
+
+        await self._run(remove)
+
+    async def ensure_bucket(self) -> None:
+        def ensure() -> None:
+            if not self._client.bucket_exists(self._bucket):
+                self._client.make_bucket(self._bucket, location=self._region)
+
+        await self._run(ensure)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except S3Error as error:
+            if error.code in NOT_FOUND_CODES:
+                raise NotFoundError("This object is not in the store") from error
+            raise UnavailableError(f"The object store refused: {error.code}") from error
+        except (MinioException, HTTPError, OSError) as error:
+            raise UnavailableError("The object store is not available, try again shortly") from error
+
+
+class AbortedError(Exception):
+    """The upload's source failed: the SDK sees this as a read error and gives the upload up."""
+
+
+class Pipe(io.RawIOBase):
+    """Chunks offered by the event loop, read by a thread. Bounded, so a slow store slows the sender down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chunks: queue.Queue[bytes | None] = queue.Queue()
+        self._rest = memoryview(b"")
+        self._ended = False
+        self._aborted = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+
+    def offer(self, chunk: bytes) -> bool:
+        """Take the chunk; False when there is no room."""
+        if self._chunks.qsize() >= QUEUED_CHUNKS:
+            self._room.clear()
+            if self._chunks.qsize() >= QUEUED_CHUNKS:
+                return False
+        self._chunks.put(bytes(chunk))
+        return True
+
+    async def room(self) -> None:
+        """Return when there may be room; at times when there is none, so that the caller can look at the upload."""
+        try:
+            async with asyncio.timeout(0.5):
+                await self._room.wait()
+        except TimeoutError:
+            return
+
+    def end(self) -> None:
+        self._chunks.put(None)
+
+    def abort(self) -> None:
+        self._aborted.set()
+        self._chunks.put(None)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes; b"" at the end."""
+        while not self._rest and not self._ended:
+            chunk = self._chunks.get()
+            if self._aborted.is_set():
+                raise AbortedError
+            if self._chunks.qsize() < QUEUED_CHUNKS // 2:
+                self._loop.call_soon_threadsafe(self._room.set)
+            self._ended = chunk is None
+            self._rest = memoryview(chunk or b"")
+        taken = self._rest if size < 0 else self._rest[:size]
+        self._rest = self._rest[len(taken) :]
+        return bytes(taken)

@@ -1,0 +1,73 @@
+"""One turn of a leased run: gathers what the agent needs, and says every failure in the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from uuid import uuid4
+
+from moorage_api.agent.llm import LlmClient
+from moorage_api.agent.loop import run_turn
+from moorage_api.agent.ports import AgentLimits
+from moorage_api.agent.toolsets import default_toolsets
+from moorage_api.config.service import ConfigService
+from moorage_api.errors import DomainError, FencedError
+from moorage_api.events.schemas import ErrorEvent
+from moorage_api.files.service import FileService
+from moorage_api.resources import Resources
+from moorage_api.runs.journal import RunJournal, UnreadMessagesError
+from moorage_api.sandboxes.link import SandboxLink
+
+logger = logging.getLogger(__name__)
+
+
+async def work_on(journal: RunJournal, resources: Resources) -> None:
+    """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
+    try:
+        await _work_on(journal, resources)
+    except (FencedError, UnreadMessagesError):
+        raise
+    except DomainError as error:
+        await journal.record(ErrorEvent(error=str(error), code=error.code))
+    except Exception as error:  # the outermost loop of a run: its stream must never just die
+        number = uuid4().hex
+        logger.error("A turn failed unexpectedly: %s", number, exc_info=error)
+        await journal.record(ErrorEvent(error=f"Something went wrong on our side (error {number})", code="internal"))
+
+
+async def _work_on(journal: RunJournal, resources: Resources) -> None:
+    config = ConfigService(resources.db, resources.settings)
+    llm_config, agent_config = await config.llm(), await config.agent()
+    link = SandboxLink(
+        journal,
+        db=resources.db,
+        sandboxes=resources.sandboxes,
+        signer=resources.signer,
+        files=FileService(resources.db, resources.blobs, limit_bytes=resources.settings.upload_limit_bytes),
+        blobs=resources.blobs,
+    )
+    limits = AgentLimits(
+        max_iterations=agent_config.max_iterations,
+        max_retries=agent_config.max_retries,
+        max_search_results=agent_config.max_search_results,
+    )
+    preparing = asyncio.create_task(link.prepare())
+    try:
+        async with LlmClient(
+            base_url=llm_config.base_url,
+            api_key=llm_config.api_key.get_secret_value(),
+            model=llm_config.model_name,
+            temperature=llm_config.temperature,
+            max_tokens=llm_config.max_tokens,
+        ) as llm:
+            toolsets = default_toolsets(
+                link,
+                link,
+                max_search_results=limits.max_search_results,
+                searxng_url=resources.settings.searxng_url,
+            )
+            await run_turn(journal, llm=llm, toolsets=toolsets, attachments=link, gate=link, limits=limits)
+    finally:
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+        await link.close()

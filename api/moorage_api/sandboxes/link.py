@@ -1,0 +1,266 @@
+"""A run's way into its session's sandbox: made when first needed, found again when it was replaced.
+
+Implements the agent's `Gate` and `Attachments`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+
+from moorage_api.agent.ports import GateResult
+from moorage_api.database import Database, uuid7
+from moorage_api.errors import DomainError, FencedError, NotFoundError, UnavailableError
+from moorage_api.events.schemas import FileInfo, SandboxEvent
+from moorage_api.files.names import safe_filename
+from moorage_api.files.service import FileService
+from moorage_api.objects.store import BlobStore
+from moorage_api.runs.journal import RunJournal
+from moorage_api.sandboxes.errors import as_domain_error
+from moorage_api.sandboxes.provider import Sandbox, Sandboxes
+from moorage_api.sessions.service import object_prefix
+from moorage_sandbox.client import GateClient, TokenSigner
+from moorage_sandbox.protocol import UPLOADS, CallResponse, GateError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60
+"""How long a call waits for a sandbox that is starting or coming back before it says so to the model."""
+
+RETRY_SECONDS = 0.1
+AWAY_CODES = frozenset({"unreachable", "box_unavailable"})
+
+REPLACED_NOTICE = (
+    "The sandbox of this session was lost and a new one took its place. Running programs, open pages and files that "
+    "were not saved to the user are gone; what the user attached can be attached again. Check what is there before "
+    "going on."
+)
+
+
+class SandboxLink:
+    """One for each run, used as an async context manager by the turn."""
+
+    def __init__(
+        self,
+        journal: RunJournal,
+        *,
+        db: Database,
+        sandboxes: Sandboxes,
+        signer: TokenSigner,
+        files: FileService,
+        blobs: BlobStore,
+    ) -> None:
+        self._journal = journal
+        self._db = db
+        self._sandboxes = sandboxes
+        self._signer = signer
+        self._files = files
+        self._blobs = blobs
+        self._opening = asyncio.Lock()
+        self._client: GateClient | None = None
+        self._since_seq = 0
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.__aexit__(None, None, None)
+            self._client = None
+
+    async def prepare(self) -> None:
+        """Have the sandbox ready by the time the first tool is used. What goes wrong here is said there."""
+        try:
+            await self._open()
+        except FencedError:
+            return
+        except DomainError as error:
+            logger.info("The sandbox of %s is not ready yet: %s", self._journal.session_id, error)
+
+    async def call(
+        self,
+        key: str,
+        function: str,
+        args: Mapping[str, Any],
+        *,
+        timeout_seconds: float,
+        read_only: bool = False,
+    ) -> GateResult:
+        """See `Gate.call`. `read_only` calls are asked again in a new sandbox; the others are `unknown` then."""
+
+        async def ask(client: GateClient) -> CallResponse:
+            if int(key) < self._since_seq and not read_only:
+                return CallResponse(key=key, outcome="unknown")
+            return await client.call(key, function, args, timeout_seconds=timeout_seconds)
+
+        try:
+            response = await self._with_client(ask)
+        except FencedError:
+            raise
+        except (DomainError, GateError) as error:
+            return GateResult("failed", {}, getattr(error, "code", "unavailable"), str(error))
+        if response.outcome == "unknown":
+            message = response.error.message if response.error else "The sandbox was replaced while this ran"
+            return GateResult("unknown", {}, "unknown", message)
+        error_code, error_message = (response.error.code, response.error.message) if response.error else ("", "")
+        return GateResult(response.outcome, response.result, error_code, error_message)
+
+    async def notices(self) -> list[str]:
+        """See `Gate.notices`. The journal clears them with the next messages it records."""
+        async with self._db() as tx:
+            notice = await tx.scalar(
+                text("SELECT notice FROM session_sandboxes WHERE session_id = :id"), {"id": self._journal.session_id}
+            )
+        self._journal.told_notice = notice or ""
+        return [notice] if notice else []
+
+    async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
+        """See `Attachments.to_sandbox`. Two files of one name get different paths. Raises DomainError."""
+        placed = []
+        taken: set[str] = set()
+        for info in files:
+            path = f"{UPLOADS}/{free_name(safe_filename(info.filename), taken)}"
+            await self._write(path, info.key)
+            await self._files.place_in_session(UUID(info.id), session_id=self._journal.session_id, filepath=path)
+            placed.append(info.model_copy(update={"filepath": path}))
+        return placed
+
+    async def _write(self, path: str, key: str) -> None:
+        async def write(client: GateClient) -> None:
+            stored = await self._files.open(key)  # anew for each try: a stream is read once
+            try:
+                await client.write_file(path, stored.chunks, size=stored.size)
+            finally:
+                await stored.chunks.aclose()
+
+        try:
+            await self._with_client(write)
+        except GateError as error:
+            raise as_domain_error(error) from error
+
+    async def from_sandbox(self, filepaths: Sequence[str]) -> Sequence[FileInfo]:
+        """See `Attachments.from_sandbox`."""
+        saved = []
+        for path in dict.fromkeys(filepaths):
+            try:
+                saved.append(await self._save(path))
+            except (NotFoundError, GateError) as error:
+                logger.info("A file the agent named could not be saved: %s", error)
+        return saved
+
+    async def _save(self, path: str) -> FileInfo:
+        async def save(client: GateClient) -> FileInfo:
+            async with client.read_file(path) as file:
+                return await self._files.save_from_sandbox(
+                    file.chunks,
+                    owner_id=self._journal.owner_id,
+                    session_id=self._journal.session_id,
+                    filepath=path,
+                )
+
+        return await self._with_client(save)
+
+    async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
+        key = f"{object_prefix(self._journal.session_id)}{uuid7()}{suffix}"
+        await self._blobs.put(key, data, content_type=content_type)
+        return key
+
+    async def _with_client(self, work: Callable[[GateClient], Awaitable[T]]) -> T:
+        """Do `work`, again while the sandbox is away and there is patience left. Raises DomainError or GateError."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return await work(await self._open())
+            except GateError as error:
+                if error.code == "stale_epoch":
+                    raise FencedError("A newer runner works on this session") from error
+                if error.code not in AWAY_CODES and error.code != "not_bound":
+                    raise
+                await self.close()  # ask again who and where it is
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"The sandbox did not come back: {error}") from error
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _open(self) -> GateClient:
+        """The client of the sandbox as it is now; its start and its end are events. Raises DomainError or GateError."""
+        async with self._opening:
+            if self._client is None:
+                sandbox = await self._sandboxes.find(self._journal.session_id)
+                if sandbox is None:
+                    sandbox = await self._start()
+                self._client = await self._bound(sandbox)
+            return self._client
+
+    async def _start(self) -> Sandbox:
+        await self._journal.record(SandboxEvent(phase="starting"))
+        try:
+            sandbox = await self._sandboxes.ensure(self._journal.session_id)
+        except UnavailableError as error:
+            await self._journal.record(SandboxEvent(phase="failed", reason=str(error)))
+            raise
+        await self._journal.record(SandboxEvent(phase="ready"))
+        return sandbox
+
+    async def _bound(self, sandbox: Sandbox) -> GateClient:
+        client = GateClient(
+            sandbox.url,
+            signer=self._signer,
+            sandbox_uid=sandbox.uid,
+            session_id=str(self._journal.session_id),
+            epoch=self._journal.run.epoch,
+        )
+        try:
+            self._since_seq = await self._note(sandbox.uid)
+            await client.bind()
+        except BaseException:
+            await client.__aexit__(None, None, None)
+            raise
+        return client
+
+    async def _note(self, uid: str) -> int:
+        """Write down which sandbox the session's calls go to from now on; the seq since when. Raises FencedError.
+
+        Calls stored before a replacement went to the sandbox that is gone.
+        """
+        async with self._db.begin() as tx:
+            since_seq = await tx.scalar(
+                text(
+                    """
+                    INSERT INTO session_sandboxes AS known (session_id, uid, since_seq, notice)
+                    SELECT session_id, :uid, 0, '' FROM session_heads
+                    WHERE session_id = :session_id AND epoch = :epoch FOR SHARE
+                    ON CONFLICT (session_id) DO UPDATE SET
+                        notice = CASE WHEN known.uid = excluded.uid THEN known.notice ELSE :notice END,
+                        since_seq = CASE WHEN known.uid = excluded.uid THEN known.since_seq ELSE
+                            (SELECT last_seq + 1 FROM session_heads WHERE session_id = known.session_id) END,
+                        uid = excluded.uid
+                    RETURNING since_seq
+                    """
+                ),
+                {
+                    "uid": uid,
+                    "session_id": self._journal.session_id,
+                    "epoch": self._journal.run.epoch,
+                    "notice": REPLACED_NOTICE,
+                },
+            )
+        if since_seq is None:
+            raise FencedError("Another runner has taken this run over")
+        return int(since_seq)
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """`name`, or with a number before its extension where it is taken; then it is."""
+    stem, dot, extension = name.rpartition(".")
+    base, suffix = (stem, dot + extension) if stem else (name, "")
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{base}-{number}{suffix}"
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,147 @@
+"""The VNC socket: a browser's WebSocket joined to the gate's, bytes passed on as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, WebSocket
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from moorage_api.dependencies import ResourcesDep, Users
+from moorage_api.errors import DomainError, ForbiddenError, NotFoundError, UnauthenticatedError
+from moorage_api.events.hub import Hub
+from moorage_api.resources import Resources
+from moorage_api.sandboxes.reader import SandboxReader
+from moorage_api.sessions.repository import SessionRepository
+from moorage_api.users.account import Account
+
+logger = logging.getLogger(__name__)
+router = APIRouter(tags=["sessions"])
+
+CLOSE_CODE_BY_ERROR: dict[type[DomainError], int] = {
+    UnauthenticatedError: 4401,
+    ForbiddenError: 4403,
+    NotFoundError: 4404,
+}
+"""Source: the wire document, "VNC WebSocket"."""
+SANDBOX_FAILED = 1011
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+def reader(resources: ResourcesDep) -> SandboxReader:
+    return SandboxReader(resources.sandboxes, resources.signer)
+
+
+@router.websocket("/sessions/{session_id}/vnc")
+async def watch_session(
+    socket: WebSocket,
+    session_id: str,
+    resources: ResourcesDep,
+    users: Users,
+    reading: Annotated[SandboxReader, Depends(reader)],
+    token: Annotated[str, Query(max_length=4000)] = "",
+) -> None:
+    """Accepts first, so that a browser sees the close code of a refusal."""
+    offered = socket.scope.get("subprotocols", [])
+    await socket.accept(subprotocol="binary" if "binary" in offered else None)
+    try:
+        check_origin(socket, resources.settings.cors_origins)
+        user = await users.authenticate(token)
+        identifier = await check_access(session_id, user, resources)
+        sandbox = await reading.find(identifier)
+        url, headers = reading.vnc(sandbox, identifier)
+        async with connected(url, headers) as screen:
+            await join(socket, screen, resources.hub, user.id)
+    except DomainError as error:
+        await close(socket, CLOSE_CODE_BY_ERROR.get(type(error), SANDBOX_FAILED), str(error))
+    except (OSError, TimeoutError, WebSocketException) as error:
+        logger.warning("The screen of %s failed: %s", session_id, type(error).__name__)
+        await close(socket, SANDBOX_FAILED, "The sandbox's screen cannot be reached")
+
+
+def check_origin(socket: WebSocket, allowed: list[str]) -> None:
+    """Browsers send Origin and apply no CORS to WebSockets, so the same rule is applied here."""
+    origin = socket.headers.get("origin")
+    same_host = origin is not None and urlsplit(origin).netloc == socket.headers.get("host")
+    if origin is not None and not same_host and origin not in allowed and "*" not in allowed:
+        raise ForbiddenError("This origin may not open the screen")
+
+
+async def check_access(session_id: str, user: Account, resources: Resources) -> UUID:
+    try:
+        identifier = UUID(session_id)
+    except ValueError:
+        raise NotFoundError("This session does not exist") from None
+    async with resources.db() as tx:
+        await SessionRepository(tx).get(identifier, reader=user)
+    return identifier
+
+
+@asynccontextmanager
+async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientConnection]:
+    """Pictures are compressed by RFB already; a second time costs 40 times the throughput."""
+    async with connect(
+        url,
+        additional_headers=headers,
+        compression=None,
+        max_size=None,
+        open_timeout=CONNECT_TIMEOUT_SECONDS,
+        proxy=None,
+    ) as screen:
+        yield screen
+
+
+async def join(socket: WebSocket, screen: ClientConnection, hub: Hub, user_id: UUID) -> None:
+    """Pass bytes both ways until one side ends, or the user may no longer look."""
+    pumps = {
+        asyncio.create_task(to_screen(socket, screen), name="to screen"),
+        asyncio.create_task(from_screen(screen, socket), name="from screen"),
+        (barred := asyncio.create_task(until_barred(hub, user_id), name="until barred")),
+    }
+    try:
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+    if barred.done() and not barred.cancelled():
+        await close(socket, CLOSE_CODE_BY_ERROR[ForbiddenError], "You may no longer watch this session")
+    else:
+        await close(socket, SANDBOX_FAILED, "The sandbox's screen went away")
+
+
+async def to_screen(socket: WebSocket, screen: ClientConnection) -> None:
+    with suppress(WebSocketDisconnect, ConnectionClosed):
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            await screen.send(message.get("bytes") or (message.get("text") or "").encode())
+
+
+async def from_screen(screen: ClientConnection, socket: WebSocket) -> None:
+    """Waiting for a slow browser, we read no more from the gate, and the gate no more from the screen."""
+    with suppress(WebSocketDisconnect, ConnectionClosed, OSError):
+        async for data in screen:
+            await socket.send_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+async def until_barred(hub: Hub, user_id: UUID) -> None:
+    """Return once the user may not be here any more. A deleted session ends by its sandbox."""
+    async with hub.follow_user(user_id) as subscription:
+        while subscription.allowed:
+            await subscription.wait(60)
+
+
+async def close(socket: WebSocket, code: int, reason: str) -> None:
+    if socket.application_state is WebSocketState.CONNECTED:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(code, reason[:100])

@@ -1,0 +1,27 @@
+"""Who a request comes from, as everything behind the token check sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+Role = Literal["super_admin", "user"]
+Status = Literal["active", "inactive", "banned"]
+
+
+@dataclass(frozen=True)
+class Account:
+    id: UUID
+    username: str | None
+    email: str | None
+    nickname: str
+    avatar: str
+    role: Role
+    status: Status
+    created_at: datetime
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "super_admin"

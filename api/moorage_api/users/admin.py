@@ -1,0 +1,51 @@
+"""The first admin, and a way back in for one who forgot the password. From settings or a command, never by HTTP."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from moorage_api.database import Database, uuid7
+from moorage_api.errors import NotFoundError
+from moorage_api.users.passwords import CONTEXT
+from moorage_api.users.repository import UserRepository
+
+
+async def ensure_admin(db: Database, *, username: str, password: str) -> bool:
+    """Make the account unless any `super_admin` exists; True when it was made.
+
+    Raises ConflictError when the name belongs to somebody who is no admin.
+    """
+    async with db.begin() as tx:
+        await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('moorage first admin'))"))
+        if await tx.scalar(text("SELECT true FROM users WHERE role = 'super_admin' LIMIT 1")):
+            return False
+        await add_admin(UserRepository(tx), username=username, password=password)
+        return True
+
+
+async def create_admin(db: Database, *, username: str, password: str) -> None:
+    """One more `super_admin`. Raises ConflictError for a name that is taken."""
+    async with db.begin() as tx:
+        await add_admin(UserRepository(tx), username=username, password=password)
+
+
+async def reset_password(db: Database, *, username: str, password: str) -> None:
+    """Give any account a new password and end its logins. Raises NotFoundError."""
+    async with db.begin() as tx:
+        users = UserRepository(tx)
+        found = await users.by_name_or_email(username, None)
+        if found is None:
+            raise NotFoundError(f"There is no user {username}")
+        await users.set_password(found[0].id, CONTEXT.hash(password))
+        await users.end_logins(found[0].id)
+
+
+async def add_admin(users: UserRepository, *, username: str, password: str) -> None:
+    await users.add(
+        uuid7(),
+        username=username,
+        email=None,
+        password_hash=CONTEXT.hash(password),
+        nickname="",
+        role="super_admin",
+    )

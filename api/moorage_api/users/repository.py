@@ -1,0 +1,133 @@
+"""SQL of accounts and logins."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.errors import ConflictError
+from moorage_api.users.account import Account, Role
+
+COLUMNS = "users.id, username, email, nickname, avatar, role, status, users.created_at"
+
+BY_LOGIN = text(
+    f"""
+    SELECT {COLUMNS} FROM users JOIN token_families ON token_families.user_id = users.id
+    WHERE users.id = :user_id AND token_families.id = :family_id
+    """  # noqa: S608 - our own column names
+)
+BY_NAME = text(f"SELECT {COLUMNS}, password_hash FROM users WHERE lower(username) = lower(:name)")  # noqa: S608
+BY_EMAIL = text(f"SELECT {COLUMNS}, password_hash FROM users WHERE lower(email) = lower(:name)")  # noqa: S608
+INSERT = text(
+    f"""
+    INSERT INTO users (id, username, email, password_hash, nickname, role)
+    VALUES (:id, :username, :email, :password_hash, :nickname, :role) RETURNING {COLUMNS}
+    """  # noqa: S608
+)
+UPDATE = text(
+    f"""
+    UPDATE users SET nickname = coalesce(CAST(:nickname AS text), nickname),
+        avatar = coalesce(CAST(:avatar AS text), avatar)
+    WHERE id = :id RETURNING {COLUMNS}
+    """  # noqa: S608
+)
+
+
+def account_of(row: Any) -> Account:
+    return Account(row.id, row.username, row.email, row.nickname, row.avatar, row.role, row.status, row.created_at)
+
+
+class UserRepository:
+    def __init__(self, tx: AsyncSession) -> None:
+        self._tx = tx
+
+    async def add(
+        self,
+        user_id: UUID,
+        *,
+        username: str | None,
+        email: str | None,
+        password_hash: str,
+        nickname: str,
+        role: Role = "user",
+    ) -> Account:
+        """Raises ConflictError for a name or an e-mail that is taken, whatever its case."""
+        try:
+            row = (
+                await self._tx.execute(
+                    INSERT,
+                    {
+                        "id": user_id,
+                        "username": username,
+                        "email": email,
+                        "password_hash": password_hash,
+                        "nickname": nickname,
+                        "role": role,
+                    },
+                )
+            ).one()
+        except IntegrityError as error:
+            taken = "e-mail address" if "email" in str(error.orig) else "username"
+            raise ConflictError(f"This {taken} is taken") from error
+        return account_of(row)
+
+    async def by_login(self, user_id: UUID, family_id: UUID) -> Account | None:
+        """The account of a token, None once its login has ended."""
+        row = (await self._tx.execute(BY_LOGIN, {"user_id": user_id, "family_id": family_id})).first()
+        return account_of(row) if row else None
+
+    async def by_name_or_email(self, username: str | None, email: str | None) -> tuple[Account, str | None] | None:
+        """The account and its password hash. With both given, both must be its own."""
+        found = None
+        if username is not None:
+            found = (await self._tx.execute(BY_NAME, {"name": username})).first()
+        if email is not None:
+            by_email = (await self._tx.execute(BY_EMAIL, {"name": email})).first()
+            if username is not None and (found is None or by_email is None or found.id != by_email.id):
+                return None
+            found = by_email
+        return (account_of(found), found.password_hash) if found else None
+
+    async def update(self, user_id: UUID, *, nickname: str | None, avatar: str | None) -> Account:
+        row = (await self._tx.execute(UPDATE, {"id": user_id, "nickname": nickname, "avatar": avatar})).one()
+        return account_of(row)
+
+    async def set_password(self, user_id: UUID, password_hash: str) -> None:
+        await self._tx.execute(
+            text("UPDATE users SET password_hash = :hash WHERE id = :id"), {"id": user_id, "hash": password_hash}
+        )
+
+    async def end_logins(self, user_id: UUID) -> None:
+        """Every token of the user stops being good."""
+        await self._tx.execute(text("DELETE FROM token_families WHERE user_id = :id"), {"id": user_id})
+
+    async def add_family(self, family_id: UUID, user_id: UUID, *, jti: UUID, expires_at: datetime) -> None:
+        """Begin a login; logins of the same user that ran out are swept with it."""
+        await self._tx.execute(
+            text("DELETE FROM token_families WHERE user_id = :user_id AND expires_at < now()"), {"user_id": user_id}
+        )
+        await self._tx.execute(
+            text("INSERT INTO token_families (id, user_id, newest_jti, expires_at) VALUES (:id, :user_id, :jti, :at)"),
+            {"id": family_id, "user_id": user_id, "jti": jti, "at": expires_at},
+        )
+
+    async def rotate(self, family_id: UUID, *, jti: UUID, expected_jti: UUID | None, expires_at: datetime) -> bool:
+        """Make `jti` the newest; False when `expected_jti` is given and is not the newest any more."""
+        result = await self._tx.execute(
+            text(
+                """
+                UPDATE token_families SET newest_jti = :jti, expires_at = :at
+                WHERE id = :id AND (CAST(:expected AS uuid) IS NULL OR newest_jti = :expected) RETURNING 1
+                """
+            ),
+            {"id": family_id, "jti": jti, "expected": expected_jti, "at": expires_at},
+        )
+        return result.first() is not None
+
+    async def end_family(self, family_id: UUID) -> None:
+        await self._tx.execute(text("DELETE FROM token_families WHERE id = :id"), {"id": family_id})

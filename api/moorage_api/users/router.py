@@ -1,0 +1,45 @@
+"""HTTP of the auth module."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from moorage_api.dependencies import CurrentUser, Users
+from moorage_api.envelope import Envelope, ok
+from moorage_api.users import schemas
+from moorage_api.users.tokens import IssuedPair
+
+router = APIRouter(prefix="/auth", tags=["auth"])
+
+
+def tokens_of(pair: IssuedPair) -> schemas.TokenResponse:
+    return schemas.TokenResponse(access_token=pair.access_token, refresh_token=pair.refresh_token)
+
+
+@router.post("/register")
+async def register(body: schemas.RegisterRequest, users: Users) -> Envelope[schemas.LoginResponse]:
+    """Make an account and log in. A name or an e-mail address is taken whatever its case."""
+    account, pair = await users.register(body)
+    return ok(schemas.LoginResponse(user=schemas.UserResponse.of(account), tokens=tokens_of(pair)))
+
+
+@router.post("/login")
+async def login(body: schemas.LoginRequest, users: Users) -> Envelope[schemas.LoginResponse]:
+    account, pair = await users.login(body)
+    return ok(schemas.LoginResponse(user=schemas.UserResponse.of(account), tokens=tokens_of(pair)))
+
+
+@router.post("/refresh")
+async def refresh(body: schemas.RefreshTokenRequest, users: Users) -> Envelope[schemas.TokenResponse]:
+    """A new access and a new refresh token."""
+    return ok(tokens_of(await users.refresh(body.refresh_token.get_secret_value())))
+
+
+@router.get("/me")
+async def get_me(user: CurrentUser) -> Envelope[schemas.UserResponse]:
+    return ok(schemas.UserResponse.of(user))
+
+
+@router.put("/me")
+async def update_me(body: schemas.UpdateUserRequest, user: CurrentUser, users: Users) -> Envelope[schemas.UserResponse]:
+    return ok(schemas.UserResponse.of(await users.update(user.id, body)))

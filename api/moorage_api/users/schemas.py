@@ -1,0 +1,116 @@
+"""Bodies of the auth module."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
+
+from moorage_api.text import StorableText, check_storable
+from moorage_api.users.account import Account, Role, Status
+
+
+def check_email(text: str) -> str:
+    """Syntax only: whether somebody reads it is not asked of DNS. Domains of documentation and tests are fine."""
+    try:
+        return validate_email(text, check_deliverability=False, test_environment=True).normalized
+    except EmailNotValidError as error:
+        raise ValueError(str(error)) from error
+
+
+def empty_to_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def check_password(value: SecretStr) -> SecretStr:
+    check_storable(value.get_secret_value())
+    return value
+
+
+Username = Annotated[
+    Annotated[StorableText, Field(min_length=3, max_length=50, pattern=r"^\S(.*\S)?$")] | None,
+    BeforeValidator(empty_to_none),
+]
+Email = Annotated[
+    Annotated[str, Field(max_length=254), AfterValidator(check_email)] | None, BeforeValidator(empty_to_none)
+]
+LoginName = Annotated[Annotated[StorableText, Field(max_length=254)] | None, BeforeValidator(empty_to_none)]
+
+
+class RegisterRequest(BaseModel):
+    """At least one of `username` and `email`."""
+
+    username: Username = None
+    email: Email = None
+    password: Annotated[SecretStr, AfterValidator(check_password)] = Field(min_length=6, max_length=128)
+    nickname: StorableText = Field(default="", max_length=100)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.username is None and self.email is None:
+            raise ValueError("username or email is required")
+        return self
+
+
+class LoginRequest(BaseModel):
+    """At least one of `username` and `email`. What could never have been registered is simply wrong, not invalid."""
+
+    username: LoginName = None
+    email: LoginName = None
+    password: SecretStr = Field(max_length=1000)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.username is None and self.email is None:
+            raise ValueError("username or email is required")
+        return self
+
+
+class RefreshTokenRequest(BaseModel):
+    refresh_token: SecretStr = Field(max_length=4000)
+
+
+class UpdateUserRequest(BaseModel):
+    """What is left out stays as it is."""
+
+    nickname: StorableText | None = Field(default=None, max_length=100)
+    avatar: StorableText | None = Field(default=None, max_length=2048)
+
+
+class TokenResponse(BaseModel):
+    access_token: str
+    refresh_token: str
+    token_type: Literal["bearer"] = "bearer"
+
+
+class UserResponse(BaseModel):
+    """`username` or `email` is "" where the account has none."""
+
+    id: str
+    username: str
+    email: str
+    nickname: str
+    avatar: str
+    role: Role
+    status: Status
+    created_at: datetime
+
+    @classmethod
+    def of(cls, account: Account) -> UserResponse:
+        return cls.model_construct(
+            id=str(account.id),
+            username=account.username or "",
+            email=account.email or "",
+            nickname=account.nickname,
+            avatar=account.avatar,
+            role=account.role,
+            status=account.status,
+            created_at=account.created_at,
+        )
+
+
+class LoginResponse(BaseModel):
+    user: UserResponse
+    tokens: TokenResponse
