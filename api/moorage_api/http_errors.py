@@ -52,10 +52,15 @@ async def render_domain_error(_: Request, error: Exception) -> JSONResponse:
 async def render_validation_error(_: Request, error: Exception) -> JSONResponse:
     """List the offending fields, never the offending values: a password may be among them."""
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"]} for item in error.errors()]
+    fields = [{"field": field_name(item["loc"]), "message": item["msg"]} for item in error.errors()]
     return envelope_response(
         422, "The request is not valid", jsonable_encoder({"error": "validation", "fields": fields})
     )
+
+
+def field_name(location: tuple[int | str, ...]) -> str:
+    """As "body.password". JSON that can't be read has a position instead of a field; it says nothing to a client."""
+    return ".".join(str(part) for part in location if isinstance(part, str) or len(location) > 2)
 
 
 async def render_http_exception(_: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from moorage_api import models  # noqa: F401 - a foreign key is resolved once every table is known
 from moorage_api.clock import Clock, utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
