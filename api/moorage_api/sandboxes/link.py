@@ -94,7 +94,7 @@ class SandboxLink:
         """See `Gate.call`. `read_only` calls are asked again in a new sandbox; the others are `unknown` then."""
 
         async def ask(client: GateClient) -> CallResponse:
-            if int(key) < self._since_seq and not read_only:
+            if abs(int(key)) < self._since_seq and not read_only:
                 return CallResponse(key=key, outcome="unknown")
             return await client.call(key, function, args, timeout_seconds=timeout_seconds)
 

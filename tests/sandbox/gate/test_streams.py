@@ -42,12 +42,11 @@ async def test_a_missing_file_is_not_found(gate: Gate) -> None:
 async def put_by_hand(gate: Gate, token: str, *, declared: int, sent: bytes) -> bytes:
     """Declare a length, send what is given, then hang up where something was; what the gate answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gate.url.rpartition(":")[2]))
-    head = (
-        f"PUT /v1/files?path=x HTTP/1.1\r\nHost: gate\r\nAuthorization: {token}\r\nContent-Length: {declared}\r\n\r\n"
-    )
-    writer.write(head.encode() + sent)
-    writer.write_eof()
-    answer = await reader.read()
+    head = ["PUT /v1/files?path=x HTTP/1.1", "Host: gate", f"Authorization: {token}", f"Content-Length: {declared}"]
+    writer.write("\r\n".join([*head, "", ""]).encode() + sent)
+    if sent:
+        writer.write_eof()
+    answer = await reader.read(65536)
     writer.close()
     return answer
 
