@@ -9,15 +9,9 @@ from email.message import Message
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from moorage_api.errors import DomainError, InvalidError
+from moorage_api.errors import InvalidError
 
 MAX_HEADER_BYTES = 16 * 1024
-
-
-class CutOffError(DomainError):
-    """The body ended before its closing boundary."""
-
-    code = "invalid"
 
 
 @dataclass
@@ -115,7 +109,7 @@ class _FormParser:
 
 
 async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str) -> FormFile:
-    """Find the part `name`. Raises InvalidError without one; its chunks raise CutOffError when the body ends early."""
+    """Find the part `name`. Raises InvalidError without one; its chunks raise it when the body ends early."""
     kind, options = parse_options_header(content_type.encode("latin-1"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
@@ -130,10 +124,15 @@ async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str)
         raise InvalidError(f"The form has no file in the field `{name}`")
     _, disposition = parse_options_header(parser.file.get("content-disposition", "").encode("latin-1"))
     return FormFile(
-        filename=disposition.get(b"filename", b"").decode("utf-8", "replace"),
+        filename=unescaped(disposition.get(b"filename", b"").decode("utf-8", "replace")),
         content_type=str(parser.file.get("content-type", "")),
         chunks=_chunks(parser, first, body),
     )
+
+
+def unescaped(name: str) -> str:
+    """Undo the three escapes that browsers make in a form's names (WHATWG HTML, "multipart form data")."""
+    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 
 
 async def _chunks(parser: _FormParser, first: list[bytes], body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -143,4 +142,4 @@ async def _chunks(parser: _FormParser, first: list[bytes], body: AsyncIterator[b
         for data in parser.feed(chunk):
             yield data
     if not parser.complete or not parser.ended:
-        raise CutOffError("The upload was cut off; nothing was stored")
+        raise InvalidError("The upload was cut off; nothing was stored")

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.agent.ports import Message, UserMessage
 from moorage_api.database import Database
-from moorage_api.errors import DomainError, FencedError
+from moorage_api.errors import FencedError
 from moorage_api.events.hub import Hub
 from moorage_api.events.log import StoredEvent, append, clean
 from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
@@ -26,10 +26,8 @@ PARTIAL_INTERVAL_SECONDS = 0.1
 TERMINAL: Mapping[str, Finished] = {"done": "done", "wait": "waiting", "error": "failed"}
 
 
-class UnreadMessagesError(DomainError):
+class UnreadMessagesError(Exception):
     """The run wanted to end but the user has said something new: nothing was stored, go on from the stored state."""
-
-    code = "unread_messages"
 
 
 class RunJournal:

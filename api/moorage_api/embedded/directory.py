@@ -1,0 +1,80 @@
+"""The one directory that holds everything a machine's platform keeps, and who may use it now."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moorage_api.embedded.errors import StartError
+from moorage_api.embedded.files import make_private_directory
+
+SOCKET_PATH_LIMIT = 100
+"""The kernel takes 107 bytes for the path of a Unix socket."""
+
+MARK = "secrets.json"
+LOCK = "lock"
+
+
+class DataDirectory:
+    """Paths in it. `open` makes it; nothing else here touches the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.secrets = root / MARK
+        self.ports = root / "ports.json"
+        self.keys = root / "keys"
+        self.logs = root / "logs"
+
+    @classmethod
+    def open(cls, path: Path) -> DataDirectory:
+        """Make it, for its owner alone. Raises StartError for a directory that is somebody else's."""
+        root = path.expanduser().absolute()
+        try:
+            others = {entry.name for entry in root.iterdir()} - {LOCK} if root.exists() else set()
+            if others and MARK not in others:
+                raise StartError(
+                    f"{root} is not empty and not Moorage's: set MOORAGE_DATA_DIR to a directory of its own"
+                )
+            if root.exists() and root.stat().st_uid != os.geteuid():
+                raise StartError(f"{root} belongs to another user: start Moorage as that user, or set MOORAGE_DATA_DIR")
+            make_private_directory(root)
+            directory = cls(root)
+            make_private_directory(directory.logs)
+        except OSError as error:
+            raise StartError(
+                f"{error.filename or root}: {error.strerror}. Set MOORAGE_DATA_DIR to another one"
+            ) from None
+        return directory
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold it for this process alone. The kernel lets go of it when we end, however we end."""
+        descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise StartError(
+                    f"Moorage is already running on {self.root} (process {holder}). "
+                    f"Stop it first, or set MOORAGE_DATA_DIR to run another one."
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def host_socket(self) -> Path:
+        """Where the sandbox host listens: in here, or beside it where the path would be too long for a socket."""
+        path = self.root / "host.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"moorage-{os.geteuid()}-{digest}" / "host.sock"

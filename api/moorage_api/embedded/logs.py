@@ -1,0 +1,35 @@
+"""Keeps the logs of children from filling the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+LIMIT_BYTES = 5 * 1024 * 1024
+"""A log and the one before it may each have this size, and what is printed between two looks."""
+
+LOOK_SECONDS = 5
+
+
+async def keep_bounded(directory: Path, *, limit_bytes: int = LIMIT_BYTES, look_seconds: float = LOOK_SECONDS) -> None:
+    """Cut each `*.log` that has grown, keeping what it held as `*.log.1`. Runs until cancelled."""
+    while True:
+        await asyncio.to_thread(cut, directory, limit_bytes=limit_bytes)
+        await asyncio.sleep(look_seconds)
+
+
+def cut(directory: Path, *, limit_bytes: int) -> None:
+    """The file stays the same one, as its writer has it open: it appends, so it goes on at the new end."""
+    for log in directory.glob("*.log"):
+        if log.stat().st_size > limit_bytes:
+            _copy_end(log, log.with_name(f"{log.name}.1"), limit_bytes=limit_bytes)
+            with log.open("r+b") as file:
+                file.truncate(0)
+
+
+def _copy_end(source: Path, target: Path, *, limit_bytes: int) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        target.chmod(0o600)
+        reader.seek(max(0, source.stat().st_size - limit_bytes))
+        shutil.copyfileobj(reader, writer)

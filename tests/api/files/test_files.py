@@ -1,0 +1,152 @@
+"""Files go through whole, or leave nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from support.accounts import Person, client_for, data
+
+
+async def test_a_file_comes_back_as_it_was_sent(alice: Person) -> None:
+    content = os.urandom(12_000_000)
+    info = await alice.upload("数据 v1.tar.gz", content, "application/gzip")
+    assert {key: info[key] for key in ("filename", "extension", "mime_type", "size", "filepath")} == {
+        "filename": "数据 v1.tar.gz",
+        "extension": ".gz",
+        "mime_type": "application/gzip",
+        "size": 12_000_000,
+        "filepath": "",
+    }
+    assert data(await alice.client.get(f"/api/files/{info['id']}")) == info
+    download = await alice.client.get(f"/api/files/{info['id']}/download")
+    assert download.content == content
+    assert download.headers["content-length"] == "12000000"
+    assert download.headers["content-disposition"] == "attachment; filename*=utf-8''%E6%95%B0%E6%8D%AE%20v1.tar.gz"
+
+
+async def test_an_empty_file_is_a_file(alice: Person) -> None:
+    info = await alice.upload("empty", b"", "")
+    assert (info["size"], info["mime_type"], info["extension"]) == (0, "application/octet-stream", "")
+    assert (await alice.client.get(f"/api/files/{info['id']}/download")).content == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\a.txt", "a.txt"),
+        ("..", "file"),
+        ("a" * 300 + ".txt", "a" * 251 + ".txt"),
+        ('quote".txt', 'quote".txt'),
+        ("new\r\nline.txt", "newline.txt"),
+    ],
+)
+async def test_a_name_is_made_safe(alice: Person, sent: str, stored: str) -> None:
+    assert (await alice.upload(sent))["filename"] == stored
+
+
+async def test_a_deleted_file_is_gone(alice: Person) -> None:
+    info = await alice.upload()
+    data(await alice.client.delete(f"/api/files/{info['id']}"))
+    for path in (f"/api/files/{info['id']}", f"/api/files/{info['id']}/download"):
+        assert (await alice.client.get(path)).status_code == 404
+    assert (await alice.client.delete(f"/api/files/{info['id']}")).status_code == 404
+
+
+async def test_a_file_beyond_the_limit_is_refused_and_not_stored(api: Any, alice: Person) -> None:
+    """Once by its declared length, once by what really comes."""
+    limit = api.settings.upload_limit_bytes
+
+    async def body() -> Any:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(limit // 2**20 + 1):
+            yield bytes(2**20)
+        yield b"\r\n--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await alice.client.post("/api/files", content=body(), headers=headers)
+    assert (answer.status_code, answer.json()["data"]["error"]) == (413, "too_large")
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(api.url).port)
+    head = f"POST /api/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Length: {10**10}\r\n"
+    writer.write(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+    assert b" 413 " in await reader.readline()
+    writer.close()
+
+
+async def test_an_upload_that_is_cut_off_stores_nothing(api: Any, alice: Person) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(api.url).port)
+    head = f"POST /api/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Length: 20000000\r\n"
+    part = '--x\r\nContent-Disposition: form-data; name="file"; filename="half.bin"\r\n\r\n'
+    writer.write(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{part}".encode() + bytes(9_000_000))
+    await writer.drain()
+    writer.close()
+    await reader.read()
+    closing = '--x\r\nContent-Disposition: form-data; name="file"; filename="half.bin"\r\n\r\nhalf'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await alice.client.post("/api/files", content=closing.encode(), headers=headers)
+    assert (answer.status_code, answer.json()["data"]["error"]) == (400, "invalid")
+
+
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"{}"),
+        ("multipart/form-data", b"--x--"),
+        (FORM, b""),
+        (FORM, b"no form at all"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nv\r\n--x--\r\n',
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n--x--',
+        ),
+        (FORM, b"--x\r\nX-Long: " + b"a" * 100_000),
+    ],
+    ids=["json", "no boundary", "empty", "garbage", "a field, no file", "another field", "endless header"],
+)
+async def test_a_body_without_a_file_is_refused(alice: Person, content_type: str, body: bytes) -> None:
+    answer = await alice.client.post("/api/files", content=body, headers={"Content-Type": content_type})
+    assert (answer.status_code, answer.json()["code"]) == (400, 400)
+
+
+async def test_memory_stays_flat_while_files_pass(api: Any, alice: Person) -> None:
+    process = next(
+        one for one in psutil.process_iter(["cmdline"]) if str(urlsplit(api.url).port) in (one.info["cmdline"] or [])
+    )
+    before = process.memory_info().rss
+    peak = 0
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, process.memory_info().rss)
+            await asyncio.sleep(0.02)
+
+    watching = asyncio.create_task(watch())
+    info = await alice.upload("big.bin", bytes(90 * 2**20), "application/octet-stream")
+    size = 0
+    async with alice.client.stream("GET", f"/api/files/{info['id']}/download") as response:
+        async for chunk in response.aiter_raw():
+            size += len(chunk)
+    done.set()
+    await watching
+    assert size == 90 * 2**20
+    assert peak - before < 64 * 2**20
+
+
+async def test_a_large_json_body_is_refused(api: Any) -> None:
+    async with client_for(api.url) as client:
+        answer = await client.post("/api/auth/login", content=b'{"a": "' + b"x" * 3_000_000 + b'"}')
+    assert (answer.status_code, answer.json()["code"]) == (413, 413)

@@ -1,0 +1,81 @@
+"""Fixtures for all tests, and the rule that CI skips nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from moorage_api.settings import Settings
+from support.processes import Platform
+from support.services import Services, run, running_services
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a skip is a failure: something the suite needs is missing there, and nobody would read it."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"Skipped, which CI does not allow: {call.excinfo.value if call.excinfo else ''}"
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """PostgreSQL, Valkey and S3 of this test process, started at the first need."""
+    with running_services() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def _database(services: Services) -> str:
+    return run(services.create_database())
+
+
+@pytest.fixture
+def database_url(services: Services, _database: str) -> str:
+    """A database with the schema and no rows."""
+    run(services.empty_database(_database))
+    return _database
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """A private directory with a path short enough for Unix sockets, which `tmp_path` is not always."""
+    path = Path(tempfile.mkdtemp(prefix="mo-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(services: Services, database_url: str, short_directory: Path) -> Settings:
+    """The api's settings, on an empty database and an empty Redis."""
+    run(services.empty_redis())
+    return services.settings(database_url=database_url, directory=short_directory)
+
+
+@pytest.fixture
+async def platform(
+    services: Services, settings: Settings, database_url: str, short_directory: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Platform]:
+    """Starts api, runner and host processes on the database of `settings`; ends what it started.
+
+    Settings that differ: `@pytest.mark.parametrize("platform", [{"lease_seconds": 3}], indirect=True)`.
+    """
+    started = Platform(services, database_url, short_directory, changes=getattr(request, "param", {}))
+    yield started
+    await started.stop()
+    if request.node.stash.get(FAILED, False):
+        sys.stderr.write(started.logs())

@@ -1,0 +1,147 @@
+"""Processes of the platform for tests: api, runner and sandbox host, started, killed and looked at by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from moorage_api.embedded.child import Child
+from moorage_api.embedded.files import make_private_directory
+from moorage_api.embedded.ports import free_ports
+from moorage_api.settings import Settings
+from support.services import Services
+
+READY_TIMEOUT_SECONDS = 40.0
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """This process's environment with `settings` as the variables that make them."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
+    for name, value in settings:
+        if value is not None:
+            environment[f"MOORAGE_{name.upper()}"] = _as_text(value)
+    return environment
+
+
+def _as_text(value: Any) -> str:
+    """The form that pydantic-settings reads back: JSON for lists, plain text for the rest."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+@dataclass
+class Process:
+    """One process of the platform. `url` is the api's."""
+
+    child: Child
+    url: str = ""
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def log(self) -> str:
+        return self.child.log.read_text(errors="replace")
+
+    async def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.child.process.kill()
+        await self.child.wait()
+
+    async def stop(self) -> int:
+        """Ask it to end; its exit status."""
+        return await self.child.stop(grace_seconds=10)
+
+
+@dataclass
+class Platform:
+    """Starts processes on one database. All of them are ended by `stop()`, whatever became of the test."""
+
+    services: Services
+    database_url: str
+    directory: Path
+    """Short: Unix sockets are made in it."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from the defaults, for every process."""
+
+    processes: list[Process] = field(default_factory=list)
+
+    @property
+    def host_socket(self) -> Path:
+        return self.directory / "host.sock"
+
+    def settings(self, *, runner: bool = False) -> Settings:
+        return self.services.settings(
+            database_url=self.database_url, directory=self.directory, runner=runner, **self.changes
+        )
+
+    async def start_api(self, *, port: int | None = None) -> Process:
+        """An api that answers. With `port` it takes the place of one that ended."""
+        number = port or free_ports(1)[0]
+        process = self._start(
+            "api", ["moorage_api.main", "--host", "127.0.0.1", "--port", str(number)], environment_of(self.settings())
+        )
+        process.url = f"http://127.0.0.1:{number}"
+        async with httpx.AsyncClient(base_url=process.url) as client:
+            await self._until_answers(process, client, "/healthz")
+        return process
+
+    async def start_runner(self) -> Process:
+        """A runner. It has nothing to answer: what it does is seen in the events."""
+        return self._start("runner", ["moorage_api.runner.main"], environment_of(self.settings(runner=True)))
+
+    async def start_host(self) -> Process:
+        """A sandbox host that answers on `host_socket`; a second start finds the sandboxes' homes of the first."""
+        process = self._start(
+            "host",
+            [
+                "moorage_sandbox.host",
+                "--socket",
+                str(self.host_socket),
+                "--data-dir",
+                str(make_private_directory(self.directory / "host")),
+                "--trust-file",
+                str(self.services.keys.trust_file),
+            ],
+            {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")},
+        )
+        transport = httpx.AsyncHTTPTransport(uds=str(self.host_socket))
+        async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
+            await self._until_answers(process, client, "/healthz")
+        return process
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self.processes))
+
+    def _start(self, name: str, module: list[str], environment: dict[str, str]) -> Process:
+        log = self.directory / f"{name}-{len(self.processes)}.log"
+        process = Process(Child.start([sys.executable, "-m", *module], log=log, environment=environment))
+        self.processes.append(process)
+        return process
+
+    async def _until_answers(self, process: Process, client: httpx.AsyncClient, path: str) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if (await client.get(path)).is_success:
+                    return
+            except httpx.TransportError:
+                if not process.child.is_running:
+                    break
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{process.child.log.stem} does not answer. Its log:\n{process.child.log_tail()}")
+
+    def logs(self) -> str:
+        """What all of them printed, for the report of a failed test."""
+        return "\n".join(f"--- {process.child.log.name}\n{process.child.log_tail()}" for process in self.processes)
