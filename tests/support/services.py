@@ -55,7 +55,7 @@ class Services:
             await connection.execute(f"CREATE DATABASE {name} TEMPLATE {DATABASE} OWNER {ROLE}")
         finally:
             await connection.close()
-        return self.postgres.url_of(name)
+        return self.postgres.url(name)
 
     async def drop_database(self, url: str) -> None:
         """Also while somebody is connected: a test may have left a killed process's connections behind."""
@@ -165,7 +165,7 @@ async def _start(services: Services) -> None:
         for server in (services.postgres, services.valkey, services.s3):
             group.create_task(server.start())
     await asyncio.to_thread(services.s3.client().make_bucket, BUCKET)
-    await migrations.upgrade(services.postgres.url)
+    await migrations.upgrade(services.postgres.url())
 
 
 async def _stop(services: Services) -> None:

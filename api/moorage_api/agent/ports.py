@@ -70,18 +70,28 @@ class Journal(Protocol):
     @property
     def stop_requested(self) -> bool: ...
 
+    async def wait_interrupted(self) -> None:
+        """Return once `interrupted` is true."""
+        ...
+
+    async def calling_seq(self, tool_call_id: str) -> int:
+        """The seq of the stored `calling` event of a call that an earlier runner started."""
+        ...
+
 
 @dataclass(frozen=True)
 class Function:
     """A tool as the model sees it. `parameters` is a JSON Schema object.
 
     `read_only` marks what may be repeated when its outcome was lost; everything else runs at most once.
+    `is_remembered`: whoever runs it answers the same key with the first outcome, so it can be asked again.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     read_only: bool = False
+    is_remembered: bool = False
 
 
 @dataclass(frozen=True)

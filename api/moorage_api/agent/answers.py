@@ -1,0 +1,157 @@
+"""What a model said: put together from stream chunks, however a server cuts them, or found in plain text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MAX_ANSWER_CHARS = 4_000_000
+"""A server that never stops talking is cut off here."""
+
+THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?(?:</think(?:ing)?>\s*|\Z)", re.DOTALL)
+"""Reasoning that some servers leave at the head of the text; unfinished while it streams."""
+
+TAGGED_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+class BadStreamError(Exception):
+    """The server sent what is no chat completion."""
+
+
+@dataclass(frozen=True)
+class RawCall:
+    """A tool call as the model wrote it. `arguments` is meant to be a JSON object; nobody has checked."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    calls: tuple[RawCall, ...] = ()
+    is_cut: bool = False
+    """The server stopped at its limit of tokens."""
+
+
+class _OpenCall:
+    def __init__(self, call_id: str) -> None:
+        self.id = call_id
+        self.name = ""
+        self.arguments: list[str] = []
+
+
+class AnswerBuilder:
+    """Feed it chunks (dicts of the Chat Completions API); `answer()` gives what has come so far."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._calls: list[_OpenCall] = []
+        self._by_index: dict[int, _OpenCall] = {}
+        self._size = 0
+        self._is_cut = False
+
+    def feed(self, chunk: object) -> None:
+        """Raises BadStreamError."""
+        if not isinstance(chunk, dict):
+            raise BadStreamError("a chunk is not an object")
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return  # usage, content filter results, keep-alives
+        choice = choices[0]
+        if not isinstance(choice, dict):
+            raise BadStreamError("a choice is not an object")
+        self._is_cut = self._is_cut or choice.get("finish_reason") == "length"
+        delta = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(delta, dict):
+            raise BadStreamError("a delta is not an object")
+        self._add_text(delta.get("content"))
+        for part in delta.get("tool_calls") or ():
+            if not isinstance(part, dict):
+                raise BadStreamError("a tool call is not an object")
+            self._add_call(part)
+        if self._size > MAX_ANSWER_CHARS:
+            raise BadStreamError("the answer has no end")
+
+    def _add_text(self, content: object) -> None:
+        if isinstance(content, list):  # content parts, as a few servers stream them
+            content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+        if content is not None and not isinstance(content, str):
+            raise BadStreamError("the content is not text")
+        if content:
+            self._text.append(content)
+            self._size += len(content)
+
+    def _add_call(self, part: dict[str, Any]) -> None:
+        call = self._call_of(part.get("index"), str(part.get("id") or ""))
+        function = part.get("function") or {}
+        if not isinstance(function, dict):
+            raise BadStreamError("a function is not an object")
+        name, arguments = function.get("name"), function.get("arguments")
+        if isinstance(name, str) and name != call.name:
+            call.name += name
+        if isinstance(arguments, dict):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        if isinstance(arguments, str):
+            call.arguments.append(arguments)
+            self._size += len(arguments)
+
+    def _call_of(self, index: object, call_id: str) -> _OpenCall:
+        """Find the call that a part goes to: by index, else the last one. Another id than it has opens a new one."""
+        last = self._calls[-1] if self._calls else None
+        call = self._by_index.get(index) if isinstance(index, int) else last
+        if call is None or (call_id and call.id and call_id != call.id):
+            call = _OpenCall(call_id)
+            self._calls.append(call)
+            if isinstance(index, int):
+                self._by_index[index] = call
+        return call
+
+    def answer(self) -> Answer:
+        calls = tuple(RawCall(call.name, "".join(call.arguments)) for call in self._calls if call.name)
+        return Answer(without_thoughts("".join(self._text)), calls, self._is_cut)
+
+
+def without_thoughts(text: str) -> str:
+    return THOUGHTS.sub("", text, count=1)
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """Read a JSON object; None for anything else. No arguments at all count as an empty object."""
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text, strict=False)
+        if isinstance(value, str):  # encoded twice
+            value = json.loads(value, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects that make up a text: all of it, in fences, or in <tool_call> tags."""
+    stripped = text.strip()
+    for candidate in (*TAGGED_CALL.findall(text), *FENCED.findall(text), stripped):
+        if candidate.strip().startswith("{") and (value := parse_object(candidate)) is not None:
+            yield value
+
+
+def calls_in_text(text: str, names: Collection[str]) -> tuple[RawCall, ...]:
+    """Find tool calls that a server without a parser for its model has left in the text."""
+    calls = []
+    for value in objects_in(text):
+        function = value.get("function")
+        inner = function if isinstance(function, dict) else value
+        name = inner.get("name") or (function if isinstance(function, str) else None)
+        if name not in names:
+            continue
+        arguments: Any = next((inner[key] for key in ("arguments", "parameters", "args") if key in inner), {})
+        calls.append(
+            RawCall(str(name), arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+        )
+    return tuple(dict.fromkeys(calls))

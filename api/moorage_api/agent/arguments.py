@@ -1,0 +1,89 @@
+"""Check a tool call's arguments against its JSON Schema, forgiving what models commonly get nearly right."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+class BadArgumentsError(Exception):
+    """What is wrong, for the model to read."""
+
+
+def checked_arguments(schema: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with near misses mended ("5" for 5). Raises BadArgumentsError.
+
+    Looks at the top level only: types, enums, what is required. Without `properties` anything goes. Parameters that the
+    schema does not know are dropped where it says `additionalProperties: false`, and null counts as left out.
+    """
+    properties: Mapping[str, Any] = schema.get("properties") or {}
+    closed = schema.get("additionalProperties") is False
+    result: dict[str, Any] = {}
+    for name, value in args.items():
+        if name not in properties:
+            if not closed:
+                result[name] = value
+            continue
+        if value is None and name not in schema.get("required", ()):
+            continue
+        result[name] = _checked(name, properties[name], value)
+    if missing := [name for name in schema.get("required", ()) if name not in result]:
+        raise BadArgumentsError(f"missing: {', '.join(missing)}")
+    return result
+
+
+def _checked(name: str, schema: Mapping[str, Any], value: Any) -> Any:
+    kind = schema.get("type")
+    mended = _as_kind(kind, value) if isinstance(kind, str) else value
+    if mended is None and isinstance(kind, str):
+        raise BadArgumentsError(f"{name} must be of type {kind}, not {json.dumps(value, ensure_ascii=False)[:80]}")
+    if "enum" in schema and mended not in schema["enum"]:
+        raise BadArgumentsError(f"{name} must be one of {', '.join(map(str, schema['enum']))}")
+    return mended
+
+
+def _as_kind(kind: str, value: Any) -> Any:
+    """The value as that type; None when it is of another one."""
+    match kind:
+        case "string":
+            return value if isinstance(value, str) or value is None else json.dumps(value, ensure_ascii=False)
+        case "boolean":
+            if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+                return value.strip().lower() == "true"
+            return value if isinstance(value, bool) else None
+        case "integer":
+            number = _as_number(value)
+            return int(number) if number is not None and number == int(number) else None
+        case "number":
+            return _as_number(value)
+        case "array":
+            return _as_list(value)
+        case "object":
+            return value if isinstance(value, dict) else None
+        case _:
+            return value
+
+
+def _as_number(value: Any) -> int | float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    """A list, one written as JSON, or one text that should have been a list of one."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list) else None
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        decoded = value
+    return decoded if isinstance(decoded, list) else [value] if value else []

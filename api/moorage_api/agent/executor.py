@@ -1,0 +1,264 @@
+"""Carry out one step: ask the model, run the tools it calls, each at most once, until it finishes the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moorage_api.agent import prompts
+from moorage_api.agent.answers import Answer, RawCall, objects_in, parse_object
+from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
+from moorage_api.agent.messages import assistant_message, call_message, clipped, tool_message, user_message
+from moorage_api.agent.ports import Function, Message, ToolCall, ToolResult, Toolset
+from moorage_api.agent.state import OpenCall, Phase
+from moorage_api.agent.toolsets.message import ASK, NOTIFY
+from moorage_api.agent.toolsets.schema import flag, function, text, texts
+from moorage_api.agent.work import Work
+from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
+
+MAX_RESULT_CHARS = 12_000
+MAX_ARGUMENT_CHARS = 16_000
+MAX_CALLS = 16
+"""Calls taken from one answer."""
+
+FINISH = function(
+    "finish_step",
+    "End the step at hand: it is done and checked, or it can't be done. Call it alone, after you saw all results.",
+    {
+        "success": flag("Whether the step is done"),
+        "result": text("What came out, with the facts later steps need: numbers, names, paths; or why it failed"),
+    },
+    {"attachments": texts("Absolute paths of finished files that the user should get; no intermediate ones")},
+)
+
+
+class Tools:
+    """What the model may call in a step, and who runs it."""
+
+    def __init__(self, toolsets: Sequence[Toolset]) -> None:
+        self._toolsets: dict[str, Toolset] = {}
+        self._functions: dict[str, Function] = {item.name: item for item in (NOTIFY, ASK, FINISH)}
+        for toolset in toolsets:
+            for item in toolset.functions():
+                if item.name not in self._functions:
+                    self._functions[item.name] = item
+                    self._toolsets[item.name] = toolset
+
+    @property
+    def functions(self) -> list[Function]:
+        return list(self._functions.values())
+
+    def function(self, name: str) -> Function | None:
+        return self._functions.get(name)
+
+    def toolset(self, name: str) -> Toolset | None:
+        """None for what the executor carries out itself, and for tools that are gone since the call was made."""
+        return self._toolsets.get(name)
+
+
+async def execute(work: Work, tools: Tools) -> bool:
+    """Move the step at hand on by one answer of the model and its calls. True when the turn ended (a question)."""
+    if work.state.calls:
+        return await _run_calls(work, tools)
+    if work.state.running_step() is None:
+        step = work.state.next_pending_step()
+        if step is None:
+            await work.record(phase="summarising", messages=[user_message(prompts.notice(prompts.SUMMARISE))])
+            return False
+        steps = work.state.with_step(step.id, "running")
+        await work.record(StepEvent(id=step.id, description=step.description, status="running"), steps=steps)
+    answer = await work.ask(tools=tools.functions)
+    if not answer.calls:
+        await _take_text(work, answer)
+        return False
+    await _take_calls(work, tools, answer)
+    return await _run_calls(work, tools)
+
+
+async def _take_text(work: Work, answer: Answer) -> None:
+    """A model that answers in plain text has finished the step with it; JSON may be the result it was asked for."""
+    said = answer.text.strip()
+    if not said:
+        await work.reject(answer, prompts.EMPTY_ANSWER)
+        return
+    result = next((value for value in objects_in(said) if "success" in value and "result" in value), {"result": said})
+    await _finish_step(work, result, said=said)
+
+
+async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
+    """Store the calls under ids of ours, finish_step last, and start the first that can be run."""
+    raw = sorted(answer.calls[:MAX_CALLS], key=lambda call: call.name == FINISH.name)
+    calls = work.number_calls(raw)
+    for call, item in zip(calls, raw, strict=True):
+        _check(call, item, tools, answer.is_cut)
+    invalid = work.counted_invalid() if all(call.problem for call in calls) else 0
+    await _advance(
+        work,
+        tools,
+        messages=[call_message(answer.text, calls, raw)],
+        calls=calls,
+        invalid=invalid,
+        next_call=work.state.next_call + len(calls),
+        call_failed=False,
+    )
+
+
+def _check(call: OpenCall, raw: RawCall, tools: Tools, is_cut: bool) -> None:
+    """Fill in the arguments, or the problem with them."""
+    described = tools.function(raw.name)
+    args = parse_object(raw.arguments)
+    if described is None:
+        names = ", ".join(item.name for item in tools.functions)
+        call.problem = f"There is no function {raw.name[:80]!r}. Use one of: {names}"
+    elif args is None:
+        call.problem = f"The arguments are not a JSON object: {clipped(raw.arguments, 400)}"
+        if is_cut:
+            call.problem = prompts.CUT_ANSWER
+    else:
+        call.args = args
+        try:
+            call.args = checked_arguments(described.parameters, args)
+        except BadArgumentsError as error:
+            call.problem = f"Wrong arguments for {raw.name}: {error}"
+
+
+async def _advance(
+    work: Work,
+    tools: Tools,
+    *events: ChatEvent,
+    messages: Sequence[Message] = (),
+    calls: Sequence[OpenCall],
+    **changes: Any,
+) -> None:
+    """Record, answer the calls that can't be run, and start the next one in the same transaction."""
+    told, calls, happened = list(messages), list(calls), list(events)
+    while calls and calls[0].problem:
+        told.append(tool_message(calls[0], calls[0].problem))
+        calls.pop(0)
+    started = None
+    if calls and (toolset := tools.toolset(calls[0].function)) is not None and not await work.is_interrupted():
+        started = calls[0] = calls[0].model_copy(update={"started": True})
+        happened.append(_tool_event(started, toolset, "calling"))
+    seqs = await work.record(*happened, messages=told, calls=calls, **changes)
+    if started is not None:
+        work.keys[started.number] = str(seqs[-1])
+
+
+async def _run_calls(work: Work, tools: Tools) -> bool:
+    while work.state.calls:
+        call, rest = work.state.calls[0], work.state.calls[1:]
+        if call.started:
+            await _run(work, tools, call, rest)
+        elif await work.is_interrupted():
+            return False
+        elif call.function == ASK.name:
+            await _ask_user(work, call)
+            return True
+        elif call.function == NOTIFY.name:
+            said = MessageEvent(role="assistant", message=str(call.args["text"]))
+            await _advance(work, tools, said, messages=[tool_message(call, prompts.NOTED)], calls=rest)
+        elif call.function == FINISH.name and work.state.call_failed:
+            await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
+        elif call.function == FINISH.name:
+            await _finish_step(work, call.args, call=call)
+        elif tools.toolset(call.function) is None:
+            gone = tool_message(call, f"There is no function {call.function!r} any more.")
+            await _advance(work, tools, messages=[gone], calls=rest, call_failed=True)
+        else:
+            await _advance(work, tools, calls=work.state.calls)
+    return False
+
+
+async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall]) -> None:
+    """Get the outcome of a started call and record it with the start of the next one."""
+    toolset, described = tools.toolset(call.function), tools.function(call.function)
+    was_lost = call.number not in work.keys
+    if toolset is None or described is None or (was_lost and not (described.is_remembered or described.read_only)):
+        result = ToolResult("unknown", prompts.UNKNOWN_OUTCOME)
+    else:
+        key = await key_of(work, call)
+        result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
+    events = [_tool_event(call, toolset, "called", result)] if toolset is not None else []
+    await _advance(
+        work,
+        tools,
+        *events,
+        messages=[tool_message(call, clipped(result.text, MAX_RESULT_CHARS))],
+        calls=rest,
+        call_failed=work.state.call_failed or result.outcome != "succeeded",
+    )
+
+
+async def key_of(work: Work, call: OpenCall) -> str:
+    """The key under which a started call was, or may have been, sent."""
+    return work.keys.get(call.number) or str(await work.journal.calling_seq(call.id))
+
+
+def _tool_event(call: OpenCall, toolset: Toolset, status: str, result: ToolResult | None = None) -> ToolEvent:
+    return ToolEvent.model_validate(
+        {
+            "tool_call_id": call.id,
+            "name": toolset.name,
+            "function": call.function,
+            "args": {name: _for_log(value) for name, value in call.args.items()},
+            "status": status,
+            "content": result.content if result is not None else None,
+        }
+    )
+
+
+def _for_log(value: Any) -> Any:
+    """An argument as events show it: a long text is in the transcript, and soon in the sandbox, in full."""
+    return clipped(value, MAX_ARGUMENT_CHARS) if isinstance(value, str) else value
+
+
+def stopped_event(call: OpenCall, tools: Tools) -> ToolEvent | None:
+    """Closes the display of a call that was in flight when the user stopped the run."""
+    toolset = tools.toolset(call.function)
+    if toolset is None:
+        return None
+    return _tool_event(call, toolset, "called", ToolResult("unknown", "", {"result": "Stopped by the user"}))
+
+
+async def _ask_user(work: Work, call: OpenCall) -> None:
+    """End the turn with a question; the user's next message is the call's result."""
+    paths = [path for path in call.args.get("attachments", ()) if isinstance(path, str)]
+    event = ToolEvent(tool_call_id=call.id, name="message", function=call.function, args=call.args, status="calling")
+    await work.record(
+        event,
+        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=await work.saved_files(paths)),
+        event.model_copy(update={"status": "called", "content": {}}),
+        WaitEvent(),
+        phase="waiting",
+    )
+
+
+async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, said: str = "") -> None:
+    """Close the running step and tell the model what comes next, as the result of its call or as a note."""
+    step = work.state.running_step()
+    if step is None:
+        raise RuntimeError("a step was finished that is not running")
+    is_done = result.get("success") is not False
+    steps = work.state.with_step(step.id, "completed" if is_done else "failed")
+    coming = next((step for step in steps if step.status == "pending"), None)
+    phase: Phase
+    if not is_done:
+        phase, instruction = "replanning", prompts.FAILED_STEP
+    elif coming is not None:
+        phase, instruction = "executing", prompts.step_instruction(steps, coming)
+    else:
+        phase, instruction = "summarising", prompts.SUMMARISE
+    if call is not None:
+        messages = [tool_message(open_call, instruction) for open_call in work.state.calls]
+    else:
+        messages = [assistant_message(said), user_message(prompts.notice(instruction))]
+    named = [path for path in result.get("attachments") or () if isinstance(path, str)]
+    await work.record(
+        StepEvent(id=step.id, description=step.description, status="completed" if is_done else "failed"),
+        messages=messages,
+        steps=steps,
+        phase=phase,
+        calls=[],
+        invalid=0,
+        files=list(dict.fromkeys([*work.state.files, *named])),
+    )

@@ -1,0 +1,287 @@
+"""A model behind any OpenAI-compatible endpoint: one streamed question, with retries, errors said for people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import openai
+
+from moorage_api.agent.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
+from moorage_api.agent.ports import Function, Message
+
+CONNECT_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 20.0
+MAX_RETRY_AFTER_SECONDS = 60.0
+RETRIED_STATUSES = frozenset({408, 409, 425, 429})
+
+Progress = Callable[[AnswerBuilder], Awaitable[None]]
+"""Called as the answer grows."""
+
+WINDOW_IS_FULL = ("context_length", "context length", "context window", "maximum context", "too many tokens")
+
+
+class LlmError(Exception):
+    """The model can't be used. `code` is public; the text tells people what to change and never holds the key."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class WindowFullError(LlmError):
+    """The request was longer than the model's window: it may be asked again with less."""
+
+
+class _RetryableError(Exception):
+    def __init__(self, error: LlmError, *, after_seconds: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after_seconds = after_seconds
+
+
+class LlmClient:
+    """One model of one server; remembers which parameters the server refuses. Close it, or use it as a context."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str,
+        temperature: float | None = 0.7,
+        max_tokens: int | None = 8192,
+        *,
+        context_tokens: int = 64_000,
+        idle_seconds: float = 120.0,
+        backoff_seconds: float = 0.5,
+    ) -> None:
+        self.context_tokens = context_tokens
+        """How much the model can read, answer included."""
+        self.answer_tokens = min(max_tokens or 8192, context_tokens // 4)
+        self._model = model
+        self._api_key = api_key
+        self._base_url = base_url
+        self._backoff_seconds = backoff_seconds
+        self._parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        self._forces = True
+        self._timeout = httpx2.Timeout(idle_seconds, connect=CONNECT_SECONDS)
+        self._opened: openai.AsyncOpenAI | None = None
+
+    def _client(self) -> openai.AsyncOpenAI:
+        """Raises LlmError for a base URL that is none."""
+        if self._opened is None:
+            if not _is_url(self._base_url):
+                raise LlmError("llm_unavailable", f"`base_url` is no http or https address: {self._base_url!r}")
+            # what is left out here the SDK would read from the environment of this process
+            self._opened = openai.AsyncOpenAI(
+                base_url=self._base_url,
+                api_key=self._api_key or "none",
+                organization="",
+                project="",
+                max_retries=0,
+                timeout=self._timeout,
+                http_client=openai.DefaultAsyncHttpxClient(verify=_tls()),
+            )
+        return self._opened
+
+    async def aclose(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Function] = (),
+        force: bool = False,
+        max_retries: int = 3,
+        progress: Progress | None = None,
+    ) -> Answer:
+        """Ask once and wait for the whole answer; `force` makes the model call a tool, where the server can.
+
+        Raises LlmError: at once for what trying again can't help, else after `max_retries` tries more.
+        """
+        tries = 0
+        while True:
+            try:
+                return await self._ask_adapting(messages, tools=tools, force=force, progress=progress)
+            except _RetryableError as failure:
+                if tries >= max_retries:
+                    raise failure.error from failure
+                await asyncio.sleep(self._delay(tries, failure.after_seconds))
+                tries += 1
+
+    def _delay(self, tries: int, after_seconds: float | None) -> float:
+        if after_seconds is not None:
+            return min(after_seconds, MAX_RETRY_AFTER_SECONDS)
+        longest: float = min(self._backoff_seconds * 2.0**tries, MAX_BACKOFF_SECONDS)
+        return longest * random.uniform(0.75, 1)  # noqa: S311 - spreads retries, guards nothing
+
+    async def _ask_adapting(
+        self, messages: Sequence[Message], *, tools: Sequence[Function], force: bool, progress: Progress | None
+    ) -> Answer:
+        """Leave out, one after the other, what this server refuses, and remember it."""
+        while True:
+            body = self._body(messages, tools, force)
+            try:
+                return await self._stream(body, {tool.name for tool in tools}, progress)
+            except openai.APIStatusError as error:
+                if not self._adapt(error, body):
+                    raise self._explain_status(error) from error
+            except openai.APITimeoutError as error:
+                raise _RetryableError(
+                    LlmError("llm_unavailable", f"The model at {self._base_url} did not answer in time")
+                ) from error
+            except openai.APIConnectionError as error:
+                raise _RetryableError(
+                    LlmError(
+                        "llm_unavailable",
+                        f"The model's server at {self._base_url} could not be reached; check the base URL",
+                    )
+                ) from error
+            except openai.APIError as error:  # an error inside a stream that began well
+                raise self._explain_error_in_stream(error) from error
+            except (BadStreamError, ValueError, TypeError, AttributeError) as error:
+                # the SDK lets travel what its reading of broken chunks raises
+                raise _RetryableError(
+                    LlmError("llm_failed", f"The model's server at {self._base_url} sent what is no chat completion")
+                ) from error
+            except httpx2.HTTPError as error:
+                raise _RetryableError(
+                    LlmError("llm_unavailable", f"The connection to the model at {self._base_url} was lost")
+                ) from error
+
+    def _body(self, messages: Sequence[Message], tools: Sequence[Function], force: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self._model, "messages": list(messages), "stream": True}
+        body |= {name: value for name, value in self._parameters.items() if value is not None}
+        if tools:
+            body["tools"] = [
+                {
+                    "type": "function",
+                    "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+                }
+                for tool in tools
+            ]
+            if force and self._forces:
+                body["tool_choice"] = "required"
+        return body
+
+    async def _stream(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
+        builder = AnswerBuilder()
+        # not `chat.completions.create`: its models cost as much as the rest and break on what other servers send
+        stream = await self._client().post(
+            "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+        try:
+            if stream.response.headers.get("content-type", "").startswith("application/json"):
+                self._feed_whole(builder, await stream.response.aread(), stream.response.request)
+            else:
+                async for chunk in stream:
+                    builder.feed(chunk)
+                    if progress is not None:
+                        await progress(builder)
+        finally:
+            await stream.close()
+        answer = builder.answer()
+        if not answer.calls and (calls := calls_in_text(answer.text, names)):
+            return Answer("", calls, answer.is_cut)
+        return answer
+
+    @staticmethod
+    def _feed_whole(builder: AnswerBuilder, body: bytes, request: httpx2.Request) -> None:
+        """Take the answer of a server that does not stream."""
+        document = json.loads(body)
+        if isinstance(document, dict) and document.get("error"):
+            error = document["error"]
+            message = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+            raise openai.APIError(message, request, body=error)
+        builder.feed(document)
+
+    def _adapt(self, error: openai.APIStatusError, body: Mapping[str, Any]) -> bool:
+        """Whether the refused request can be asked again without what was refused."""
+        if error.status_code not in (400, 422):
+            return False
+        said = f"{error.param} {self._said(error)}".lower()
+        if "tool_choice" in body and ("tool_choice" in said or "tool choice" in said or "thinking" in said):
+            self._forces = False
+            return True
+        if "max_tokens" in body and "max_completion_tokens" in said:
+            self._parameters["max_completion_tokens"] = self._parameters.pop("max_tokens")
+            return True
+        if "temperature" in body and "temperature" in said:
+            self._parameters.pop("temperature")
+            return True
+        return False
+
+    def _explain_status(self, error: openai.APIStatusError) -> Exception:
+        status, said = error.status_code, self._said(error)
+        if status in (401, 403):
+            return LlmError(
+                "llm_unauthorized", f"The model's server at {self._base_url} refused the API key: set a valid `api_key`"
+            )
+        if status == 402 or "insufficient_quota" in (error.code, error.type):
+            return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {said}")
+        if status == 404:
+            return LlmError(
+                "llm_not_found",
+                f'{self._base_url} has no model "{self._model}" or no chat completions: check `base_url` '
+                f"and `model_name` ({said})",
+            )
+        if status == 413 or any(sign in f"{error.code} {said}".lower() for sign in WINDOW_IS_FULL):
+            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}")
+        if status in RETRIED_STATUSES or status >= 500:
+            code = "llm_rate_limited" if status == 429 else "llm_unavailable"
+            failure = LlmError(code, f"The model's server at {self._base_url} answered {status}: {said}")
+            return _RetryableError(failure, after_seconds=_retry_after(error.response.headers))
+        return LlmError("llm_refused", f"The model's server at {self._base_url} refused the request ({status}): {said}")
+
+    def _explain_error_in_stream(self, error: openai.APIError) -> Exception:
+        said = self._said(error)
+        if any(sign in f"{error.code} {said}".lower() for sign in WINDOW_IS_FULL):
+            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}")
+        return _RetryableError(LlmError("llm_unavailable", f"The model's server broke off its answer: {said}"))
+
+    def _said(self, error: openai.APIError) -> str:
+        """The server's own words, short, without the key some servers repeat."""
+        body = error.body
+        words = body.get("message") if isinstance(body, dict) else None
+        text = " ".join(str(words or error.message).split())
+        if self._api_key:
+            text = text.replace(self._api_key, "…")
+        return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Takes 50 ms to make and serves every client of the process."""
+    return httpx2.create_ssl_context()
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    try:
+        return max(0.0, float(headers.get("retry-after", "")))
+    except ValueError:
+        return None

@@ -1,0 +1,106 @@
+"""Build, measure and cut transcript messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from moorage_api.agent.answers import RawCall
+from moorage_api.agent.ports import Message
+from moorage_api.agent.state import OpenCall
+
+BYTES_PER_TOKEN = 3.5
+"""Of UTF-8, which comes out about right for English, code and Chinese alike."""
+
+
+def user_message(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant_message(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def call_message(text: str, calls: Sequence[OpenCall], raw: Sequence[RawCall]) -> Message:
+    """An assistant message with tool calls under our ids. Content is "" at least: one server fails on null.
+
+    Arguments that are no JSON object are left out, because servers read them again.
+    """
+    return assistant_message(text) | {
+        "tool_calls": [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": item.name, "arguments": json.dumps(call.args, ensure_ascii=False)},
+            }
+            for call, item in zip(calls, raw, strict=True)
+        ],
+    }
+
+
+def tool_message(call: OpenCall, text: str) -> Message:
+    return {"role": "tool", "tool_call_id": call.id, "content": text}
+
+
+def tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
+    """A rough count, structure included."""
+    if not isinstance(value, Mapping):
+        return sum(tokens(dict(item)) for item in value)
+    size = len(str(value.get("content") or "").encode(errors="replace"))
+    rest = {name: item for name, item in value.items() if name != "content"}
+    return int((size + len(json.dumps(rest, ensure_ascii=False).encode(errors="replace"))) / BYTES_PER_TOKEN) + 4
+
+
+def clipped(text: str, limit: int, *, hint: str = "") -> str:
+    """The head and the tail of a text that is longer than `limit` characters, and how much is missing between."""
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 3
+    tail = limit - head
+    return f"{text[:head]}\n[… {len(text) - limit} characters left out{hint} …]\n{text[len(text) - tail :]}"
+
+
+def with_clipped_content(message: Message, limit: int) -> Message:
+    """The message with its content and the texts in its calls' arguments clipped."""
+    return _rewritten(message, lambda text: clipped(text, limit))
+
+
+def elided(message: Message, limit: int) -> Message:
+    """An old message: what tools got and gave is clipped, what people and the model said is kept."""
+    if message["role"] == "tool":
+        return message | {"content": clipped(str(message["content"]), limit, hint="; call the tool again to see it")}
+    return (
+        message | {"tool_calls": _rewritten(message, lambda text: clipped(text, limit))["tool_calls"]}
+        if (message.get("tool_calls"))
+        else message
+    )
+
+
+def _rewritten(message: Message, rewrite: Callable[[str], str]) -> Message:
+    result = message | {"content": rewrite(str(message["content"]))}
+    if calls := message.get("tool_calls"):
+        result["tool_calls"] = [
+            call | {"function": call["function"] | {"arguments": _arguments(call["function"]["arguments"], rewrite)}}
+            for call in calls
+        ]
+    return result
+
+
+def _arguments(arguments: str, rewrite: Callable[[str], str]) -> str:
+    values = json.loads(arguments)
+    return json.dumps(
+        {name: rewrite(value) if isinstance(value, str) else value for name, value in values.items()},
+        ensure_ascii=False,
+    )
+
+
+def merged_users(messages: Sequence[Message]) -> list[Message]:
+    """Join user messages that follow each other: some servers want the roles to alternate."""
+    result: list[Message] = []
+    for message in messages:
+        if result and message["role"] == "user" and result[-1]["role"] == "user":
+            result[-1] = user_message(f"{result[-1]['content']}\n\n{message['content']}")
+        else:
+            result.append(message)
+    return result

@@ -1,0 +1,216 @@
+"""Make the plan, and make it anew when a step failed or the user said something new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from moorage_api.agent import prompts
+from moorage_api.agent.answers import Answer, AnswerBuilder, objects_in, parse_object
+from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
+from moorage_api.agent.partials import shown
+from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.work import Work
+from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanEvent, PlanStep, StepEvent, TitleEvent
+
+MAX_STEPS = 30
+MAX_TITLE_CHARS = 80
+
+STEPS_SCHEMA = {"type": "array", "items": {"type": "string"}}
+
+MAKE_PLAN = Function(
+    name="make_plan",
+    description=(
+        "Plan the user's task. Few steps, each something you can do and check with your tools. When no tools are "
+        "needed (small talk, a question you can answer from knowledge), give no steps and put the whole answer into "
+        "`message`."
+    ),
+    parameters={
+        "type": "object",
+        "properties": {
+            "title": {"type": "string", "description": "What the chat is about, at most eight words"},
+            "message": {
+                "type": "string",
+                "description": "To the user: how you understood the task and what you will do, one or two sentences. "
+                "Without steps: the complete answer",
+            },
+            "steps": STEPS_SCHEMA | {"description": "What to do, one short sentence each, in order"},
+        },
+        "required": ["title", "message", "steps"],
+        "additionalProperties": False,
+    },
+)
+
+UPDATE_PLAN = Function(
+    name="update_plan",
+    description="Replace the steps that are not done yet. Steps that stay are repeated word for word.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "message": {
+                "type": "string",
+                "description": "To the user, when they said something or should know of the change; else empty",
+            },
+            "steps": STEPS_SCHEMA | {"description": "All that is left to do, in order; none when nothing is left"},
+        },
+        "required": ["steps"],
+        "additionalProperties": False,
+    },
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    title: str
+    message: str
+    steps: list[str]
+
+
+async def plan(work: Work) -> bool:
+    """Ask for the first plan of a turn. True when there was nothing to plan: the answer is given, the turn over."""
+    stream_id = f"plan-{work.state.turn}-{work.state.plans}"
+    answer = await work.ask(tools=[MAKE_PLAN], force=True, progress=shown(work, stream_id, _message_so_far))
+    draft = _draft(answer, MAKE_PLAN)
+    if draft is None or not (draft.steps or draft.message):
+        await work.reject(answer, prompts.MUST_PLAN.format(name=MAKE_PLAN.name))
+        return False
+    events: list[ChatEvent] = []
+    if not work.state.titled:
+        events.append(TitleEvent(title=_title(work, draft)))
+    if draft.message:
+        events.append(MessageEvent(role="assistant", message=draft.message, stream_id=stream_id))
+    if not draft.steps:
+        await work.record(
+            *events, DoneEvent(), messages=[assistant_message(draft.message)], phase="idle", titled=True, invalid=0
+        )
+        return True
+    steps = _numbered(work, draft.steps, [])
+    await work.record(
+        *events,
+        PlanEvent(steps=steps),
+        messages=_accepted(work, answer, prompts.step_instruction(steps, steps[0])),
+        phase="executing",
+        titled=True,
+        invalid=0,
+        steps=steps,
+        plans=work.state.plans + 1,
+        next_step=work.state.next_step + len(steps),
+        next_call=work.state.next_call + len(answer.calls),
+    )
+    return False
+
+
+async def replan(work: Work) -> None:
+    """Ask what is left to do. Steps that are over stay; a running one goes on if it is repeated."""
+    state = work.state
+    stream_id = f"plan-{state.turn}-{state.plans}"
+    answer = await work.ask(tools=[UPDATE_PLAN], force=True, progress=shown(work, stream_id, _message_so_far))
+    draft = _draft(answer, UPDATE_PLAN)
+    if draft is None:
+        await work.reject(answer, prompts.MUST_PLAN.format(name=UPDATE_PLAN.name))
+        return
+    over = [step for step in state.steps if step.status in ("completed", "failed")]
+    left = [step for step in state.steps if step.status == "pending"]
+    dropped = state.running_step()
+    if dropped is not None and draft.steps[:1] == [dropped.description]:
+        left.append(dropped)  # it comes next, so it just goes on
+        dropped = None
+    if dropped is not None:
+        dropped = dropped.model_copy(update={"status": "failed"})
+        over.append(dropped)
+    coming = _numbered(work, draft.steps, left)
+    steps = [*over, *coming]
+    events: list[ChatEvent] = []
+    if draft.message:
+        events.append(MessageEvent(role="assistant", message=draft.message, stream_id=stream_id))
+    if dropped is not None:
+        events.append(StepEvent(**dropped.model_dump()))
+    instruction = prompts.step_instruction(steps, coming[0]) if coming else prompts.SUMMARISE
+    await work.record(
+        *events,
+        PlanEvent(steps=steps),
+        messages=_accepted(work, answer, instruction),
+        phase="executing" if coming else "summarising",
+        invalid=0,
+        steps=steps,
+        plans=state.plans + 1,
+        next_step=state.next_step + len(draft.steps),
+        next_call=state.next_call + len(answer.calls),
+    )
+
+
+def _draft(answer: Answer, function: Function) -> Draft | None:
+    """Read the plan from a call, from JSON in the text, or take plain text as an answer that needs no plan."""
+    for call in answer.calls:
+        if call.name == function.name and (args := parse_object(call.arguments)) is not None:
+            return _read(args, function)
+    if answer.calls:
+        return None
+    for value in objects_in(answer.text):
+        if "steps" in value:
+            return _read(value, function)
+    text = answer.text.strip()
+    return Draft("", text, []) if text and function is MAKE_PLAN else None
+
+
+def _read(args: dict[str, Any], function: Function) -> Draft | None:
+    steps = args.get("steps") or []
+    if isinstance(steps, str):
+        steps = [line for line in steps.splitlines() if line.strip()]
+    if not isinstance(steps, list) or (function is UPDATE_PLAN and "steps" not in args):
+        return None
+    described = [text for step in steps[:MAX_STEPS] if (text := _description(step))]
+    return Draft(_text(args.get("title")), _text(args.get("message")), described)
+
+
+def _description(step: object) -> str:
+    """A step as a text, or as an object that some models make of it."""
+    if isinstance(step, dict):
+        step = next((step[key] for key in ("description", "step", "title", "name") if step.get(key)), "")
+    return _text(step)
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _title(work: Work, draft: Draft) -> str:
+    """The model's title, else the beginning of what the user said."""
+    said = next((str(message["content"]) for message in work.journal.transcript if message["role"] == "user"), "")
+    title = " ".join((draft.title or said).split())
+    return title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…"
+
+
+def _numbered(work: Work, descriptions: list[str], known: list[PlanStep]) -> list[PlanStep]:
+    """Steps with ids of their own; those already known under the same words keep theirs."""
+    known = list(known)
+    steps = []
+    for place, description in enumerate(descriptions):
+        same = next((step for step in known if step.description == description), None)
+        if same is not None:
+            known.remove(same)
+        steps.append(same or PlanStep(id=f"step{work.state.next_step + place}", description=description))
+    return steps
+
+
+def _accepted(work: Work, answer: Answer, instruction: str) -> list[Message]:
+    """The exchange for the transcript: the call and, as its result, what to do now."""
+    if not answer.calls:
+        return [assistant_message(answer.text), user_message(prompts.notice(instruction))]
+    calls = work.number_calls(answer.calls)
+    for call, raw in zip(calls, answer.calls, strict=True):
+        call.args = parse_object(raw.arguments) or {}
+    return [call_message(answer.text, calls, answer.calls), *(tool_message(call, instruction) for call in calls)]
+
+
+def _message_so_far(builder: AnswerBuilder) -> str:
+    answer = builder.answer()
+    if not answer.calls:
+        return answer.text.strip()
+    try:
+        args = from_json(answer.calls[0].arguments, allow_partial="trailing-strings")
+    except ValueError:
+        return ""
+    return _text(args.get("message")) if isinstance(args, dict) else ""

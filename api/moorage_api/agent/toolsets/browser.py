@@ -1,0 +1,137 @@
+"""The sandbox's browser, which the user can watch and take over."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from moorage_api.agent.ports import Attachments, Gate, ToolCall
+from moorage_api.agent.toolsets.sandboxed import Sandboxed
+from moorage_api.agent.toolsets.schema import flag, function, number, text
+
+INDEX = number("The element's number in the list that came with the page")
+X = number("Pixels from the left of the page as shown")
+Y = number("Pixels from the top of the page as shown")
+AIM = {"index": INDEX, "coordinate_x": X, "coordinate_y": Y}
+
+FUNCTIONS = [
+    function(
+        "browser_view",
+        "Look at the page as it is now: its address, text and numbered elements.",
+        read_only=True,
+        is_remembered=True,
+    ),
+    function(
+        "browser_navigate",
+        "Open an address.",
+        {"url": text("With its scheme, such as https://example.org")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_restart",
+        "Start the browser anew and open an address, when it hangs.",
+        {"url": text("With its scheme, such as https://example.org")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_click",
+        "Click an element, by its number or by its place.",
+        optional=AIM,
+        is_remembered=True,
+    ),
+    function(
+        "browser_input",
+        "Put text into a field in place of what is there.",
+        {"text": text("The text"), "press_enter": flag("Whether to press Enter afterwards")},
+        AIM,
+        is_remembered=True,
+    ),
+    function(
+        "browser_move_mouse",
+        "Move the mouse pointer.",
+        {"coordinate_x": X, "coordinate_y": Y},
+        is_remembered=True,
+    ),
+    function(
+        "browser_press_key",
+        "Press a key or a combination.",
+        {"key": text("Such as Enter, Escape, PageDown or Control+a")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_select_option",
+        "Choose an option of a drop-down list.",
+        {"index": INDEX, "option": number("The option's place in the list, counted from 0")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_scroll_up",
+        "Scroll up by a screen.",
+        optional={"to_top": flag("Whether to go to the very top")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_scroll_down",
+        "Scroll down by a screen.",
+        optional={"to_bottom": flag("Whether to go to the very bottom")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_console_exec",
+        "Run JavaScript in the page.",
+        {"javascript": text("The code; the value of its last expression is the result")},
+        is_remembered=True,
+    ),
+    function(
+        "browser_console_view",
+        "Show what the page has written to its console.",
+        optional={"max_lines": number("Most lines, the newest; all if left out")},
+        read_only=True,
+        is_remembered=True,
+    ),
+]
+
+
+class BrowserToolset(Sandboxed):
+    default_timeout = 45.0
+    timeouts: Mapping[str, float] = {"browser_navigate": 60.0, "browser_restart": 90.0}
+
+    def __init__(self, gate: Gate, attachments: Attachments) -> None:
+        super().__init__(gate, attachments, FUNCTIONS)
+
+    @property
+    def name(self) -> Literal["browser"]:
+        return "browser"
+
+    def _told(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+        parts = [f"{result.get('title', '')} ({result.get('url', '')})"]
+        if "result" in result:
+            parts.append(f"Result: {result['result']}")
+        if "console" in result:
+            parts += ["Console:", *map(str, result["console"])]
+        if elements := result.get("elements"):
+            parts += ["Elements:", *map(str, elements)]
+        if content := result.get("content"):
+            parts += ["Page:", str(content)]
+        return "\n".join(parts)
+
+    async def _shown(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        if (picture := _picture(result)) and (
+            key := await self._stored(picture, content_type="image/png", suffix=".png")
+        ):
+            content["screenshot_key"] = key
+        if call.function.startswith("browser_console_"):
+            content["result"], key = await self._short(self._told(call, result))
+            if key is not None:
+                content["result_key"] = key
+        return content
+
+
+def _picture(result: Mapping[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(str(result.get("screenshot_png") or ""), validate=True)
+    except binascii.Error:
+        return b""

@@ -1,0 +1,47 @@
+"""Starts the box: `python3 -I -m moorage_sandbox.box --socket PATH --home DIR --display :N`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+
+from moorage_sandbox.box.box import Box
+from moorage_sandbox.box.processes import adopt_orphans
+from moorage_sandbox.box.server import Server
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+THREAD_STACK_BYTES = 512 * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="moorage_sandbox.box", description="The executor of a Moorage sandbox.")
+    parser.add_argument("--socket", required=True, help="Unix socket to listen on")
+    parser.add_argument("--home", default="/home/ubuntu", help="home of the commands; the workspace is below it")
+    parser.add_argument("--display", default=":0", help="X display for the browser")
+    options = parser.parse_args()
+
+    # Blocked here, before any thread is made, so that only the loop below ever sees them: no handler interrupts
+    # anything, and as PID 1 the box is not deaf to SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.stack_size(THREAD_STACK_BYTES)
+    adopt_orphans()
+    os.umask(0o022)
+    box = Box(home=options.home, display=options.display)
+    os.makedirs(box.paths.workspace, exist_ok=True)
+    Server(box, options.socket).start()
+    while True:
+        received = signal.sigtimedwait(SIGNALS, 5)
+        if received is None or received.si_signo == signal.SIGCHLD:
+            box.children.reap()
+        else:
+            break
+    box.end()
+    os.unlink(options.socket)
+    # Threads may still wait for a program or a client; there is nothing left that they could do.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

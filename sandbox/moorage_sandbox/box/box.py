@@ -1,0 +1,56 @@
+"""What a box consists of, and which part answers which function."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from moorage_sandbox.box.arguments import SIGNATURES, checked
+from moorage_sandbox.box.deadline import Deadline
+from moorage_sandbox.box.environment import command_environment
+from moorage_sandbox.box.files.functions import Files
+from moorage_sandbox.box.files.writing import remove_unfinished
+from moorage_sandbox.box.paths import Paths
+from moorage_sandbox.box.processes import Children
+from moorage_sandbox.box.shell.shells import Shells
+
+if TYPE_CHECKING:
+    from moorage_sandbox.box.browser.browser import Browser
+
+
+class Box:
+    def __init__(self, *, home: str, display: str) -> None:
+        self.boot_id = os.urandom(16).hex()
+        self.paths = Paths(home)
+        self.children = Children()
+        self._env = command_environment(home=self.paths.home, display=display)
+        self.shells = Shells(children=self.children, paths=self.paths, env=self._env)
+        self._files = Files(children=self.children, paths=self.paths)
+        self._browser: Browser | None = None
+        self._browser_lock = threading.Lock()
+
+    def run(self, function: str, args: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Raises BoxError for whatever a caller can do something about."""
+        values = checked(function, args)
+        part: object = self.shells if function.startswith("shell_") else self._files
+        if function.startswith("browser_"):
+            part = self._opened_browser()
+        result: dict[str, Any] = getattr(part, function)(Deadline(timeout_seconds), **values)
+        return result
+
+    def end(self) -> None:
+        """End every process and remove what was half written. To be called by the thread that reaps."""
+        self.children.end_all(grace_seconds=1.0)
+        remove_unfinished()
+
+    def _opened_browser(self) -> Browser:
+        with self._browser_lock:
+            if self._browser is None:
+                from moorage_sandbox.box.browser.browser import Browser
+
+                self._browser = Browser(children=self.children, paths=self.paths, env=self._env)
+            return self._browser
+
+
+FUNCTIONS = tuple(SIGNATURES)

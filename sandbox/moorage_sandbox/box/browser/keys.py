@@ -1,0 +1,130 @@
+"""Key names, as in "Enter" or "Control+Shift+a", and the events that stand for them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from moorage_sandbox.box.errors import BoxError
+
+MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
+
+
+class Key(NamedTuple):
+    """`code` is the key's place on a US keyboard, `number` the virtual key code that pages still read."""
+
+    name: str
+    code: str
+    number: int
+    text: str = ""
+
+
+NAMED = {
+    key.name.lower(): key
+    for key in (
+        Key("Enter", "Enter", 13, "\r"),
+        Key("Tab", "Tab", 9),
+        Key("Escape", "Escape", 27),
+        Key("Backspace", "Backspace", 8),
+        Key("Delete", "Delete", 46),
+        Key("Insert", "Insert", 45),
+        Key("Home", "Home", 36),
+        Key("End", "End", 35),
+        Key("PageUp", "PageUp", 33),
+        Key("PageDown", "PageDown", 34),
+        Key("ArrowLeft", "ArrowLeft", 37),
+        Key("ArrowUp", "ArrowUp", 38),
+        Key("ArrowRight", "ArrowRight", 39),
+        Key("ArrowDown", "ArrowDown", 40),
+        Key("CapsLock", "CapsLock", 20),
+        Key("ContextMenu", "ContextMenu", 93),
+        Key("Alt", "AltLeft", 18),
+        Key("Control", "ControlLeft", 17),
+        Key("Meta", "MetaLeft", 91),
+        Key("Shift", "ShiftLeft", 16),
+        *(Key(f"F{n}", f"F{n}", 111 + n) for n in range(1, 13)),
+    )
+}
+
+ALIASES = {
+    "return": "enter",
+    "esc": "escape",
+    "del": "delete",
+    "ins": "insert",
+    "left": "arrowleft",
+    "up": "arrowup",
+    "right": "arrowright",
+    "down": "arrowdown",
+    "pgup": "pageup",
+    "pgdn": "pagedown",
+    "ctrl": "control",
+    "cmd": "meta",
+    "command": "meta",
+    "option": "alt",
+}
+
+PUNCTUATION = {
+    " ": ("Space", 32),
+    ";": ("Semicolon", 186),
+    "=": ("Equal", 187),
+    ",": ("Comma", 188),
+    "-": ("Minus", 189),
+    ".": ("Period", 190),
+    "/": ("Slash", 191),
+    "`": ("Backquote", 192),
+    "[": ("BracketLeft", 219),
+    "\\": ("Backslash", 220),
+    "]": ("BracketRight", 221),
+    "'": ("Quote", 222),
+}
+SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
+
+
+def parse(text: str) -> tuple[Key, int]:
+    """The key and the modifiers held with it, as the protocol's bits."""
+    *held, last = ["+"] if text == "+" else text.replace("++", "+Plus").split("+")
+    modifiers = 0
+    for name in held:
+        modifier = _named(name)
+        if modifier is None or modifier.name not in MODIFIERS:
+            raise BoxError("invalid", f"{name!r} is no modifier: use {', '.join(MODIFIERS)}, as in Control+a.")
+        modifiers |= MODIFIERS[modifier.name]
+    key = character("+") if last == "Plus" else character(" ") if last.lower() == "space" else _named(last)
+    if key is None and len(last) == 1:
+        key = character(last)
+    if key is None:
+        names = ", ".join(it.name for it in NAMED.values())
+        raise BoxError("invalid", f"{text!r} is no key: use a character or one of {names}, Space.")
+    return key, modifiers
+
+
+def character(text: str) -> Key:
+    """The key that types one character; one without a key of its own is typed all the same."""
+    base = SHIFTED.get(text, text.lower())
+    if base.isascii() and base.isalpha():
+        return Key(text, f"Key{base.upper()}", ord(base.upper()), text)
+    if base.isascii() and base.isdigit():
+        return Key(text, f"Digit{base}", ord(base), text)
+    code, number = PUNCTUATION.get(base, ("", 0))
+    return Key(text, code, number, text)
+
+
+def events(key: Key, modifiers: int) -> list[dict[str, Any]]:
+    """Parameters of Input.dispatchKeyEvent for pressing and letting go."""
+    if len(key.name) == 1 and (key.name in SHIFTED or key.name.isupper()):
+        modifiers |= MODIFIERS["Shift"]
+    common: dict[str, Any] = {
+        "key": key.name,
+        "code": key.code,
+        "windowsVirtualKeyCode": key.number,
+        "modifiers": modifiers,
+    }
+    down = common | {"type": "rawKeyDown"}
+    # With Control, Alt or Meta a character is a command and types nothing.
+    if key.text and not modifiers & ~MODIFIERS["Shift"]:
+        down |= {"type": "keyDown", "text": key.text, "unmodifiedText": key.text}
+    return [down, common | {"type": "keyUp"}]
+
+
+def _named(name: str) -> Key | None:
+    lowered = name.lower()
+    return NAMED.get(ALIASES.get(lowered, lowered))

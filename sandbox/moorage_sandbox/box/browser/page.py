@@ -1,0 +1,142 @@
+"""One tab as a caller uses it: look at it, run a script in it, click and type."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from moorage_sandbox.box.browser.cdp import Cdp, CdpError, CdpTimeout
+from moorage_sandbox.box.browser.keys import Key, character, events
+from moorage_sandbox.box.browser.tabs import Tab, exception_text
+from moorage_sandbox.box.deadline import Deadline
+from moorage_sandbox.box.errors import BoxError
+
+WORLD = "moorage"
+SCRIPT_SECONDS = 5
+PICTURE_SECONDS = 5
+AFTER_STOP_SECONDS = 3
+MAX_PICTURE_CHARACTERS = 5 * 1024 * 1024
+MAX_SINGLE_KEYS = 500
+"""Longer texts go in as a paste would."""
+
+with open(os.path.join(os.path.dirname(__file__), "page.js"), encoding="utf-8") as _file:
+    LIBRARY = _file.read()
+
+
+class Page:
+    def __init__(self, cdp: Cdp, tab: Tab, deadline: Deadline) -> None:
+        self.tab = tab
+        self._cdp = cdp
+        self._deadline = deadline
+
+    def call(self, method: str, *, seconds: float | None = None, **params: Any) -> dict[str, Any]:
+        deadline = self._deadline if seconds is None else self._deadline.within(seconds)
+        return self._cdp.call(method, deadline, session=self.tab.session, **params)
+
+    def observe(self, *, content: bool) -> dict[str, Any]:
+        """What `moorage.observe` of page.js says. A script that never ends is stopped to find out."""
+        try:
+            return self.ask("observe", content)
+        except CdpTimeout:
+            self._cdp.post("Runtime.terminateExecution", session=self.tab.session)
+            observed = self.ask("observe", content, seconds=AFTER_STOP_SECONDS)
+            observed["stopped"] = True
+            return observed
+
+    def ask(self, function: str, *args: Any, seconds: float = SCRIPT_SECONDS) -> dict[str, Any]:
+        """Call a function of page.js."""
+        shown = ", ".join(json.dumps(it) for it in args)
+        result: dict[str, Any] = self._in_own_world(f"moorage.{function}({shown})", seconds, by_value=True)["value"]
+        return result
+
+    def element(self, index: int) -> str:
+        """A handle for the protocol."""
+        remote = self._in_own_world(f"moorage.known({index})", SCRIPT_SECONDS, by_value=False)
+        return str(remote["objectId"])
+
+    def _in_own_world(self, expression: str, seconds: float, *, by_value: bool) -> dict[str, Any]:
+        deadline = self._deadline.within(seconds)
+        while True:
+            try:
+                world = self._cdp.call(
+                    "Page.createIsolatedWorld",
+                    deadline,
+                    session=self.tab.session,
+                    frameId=self.tab.target,
+                    worldName=WORLD,
+                )
+                answer = self._cdp.call(
+                    "Runtime.evaluate",
+                    deadline,
+                    session=self.tab.session,
+                    expression=f"{LIBRARY}\n{expression}",
+                    contextId=world["executionContextId"],
+                    returnByValue=by_value,
+                    timeout=seconds * 1000,
+                )
+            except CdpError as error:
+                # The document was replaced between the two; the new one has its own world.
+                if "context" not in str(error).lower() or deadline.expired():
+                    raise
+                continue
+            if "exceptionDetails" in answer:
+                raise CdpError(exception_text(answer["exceptionDetails"]))
+            result: dict[str, Any] = answer["result"]
+            return result
+
+    def picture(self) -> str:
+        """A PNG of what the tab shows, as base64; smaller where it would be too large to hand over."""
+        options = {"format": "png", "optimizeForSpeed": True}
+        data: str = self.call("Page.captureScreenshot", seconds=PICTURE_SECONDS, **options)["data"]
+        if len(data) > MAX_PICTURE_CHARACTERS:
+            view = self.call("Page.getLayoutMetrics", seconds=PICTURE_SECONDS)["cssVisualViewport"]
+            clip = {
+                "x": view["pageX"],
+                "y": view["pageY"],
+                "width": view["clientWidth"],
+                "height": view["clientHeight"],
+                "scale": 0.5,
+            }
+            data = self.call("Page.captureScreenshot", seconds=PICTURE_SECONDS, clip=clip, format="png")["data"]
+        return data
+
+    def locate(self, index: int) -> dict[str, Any]:
+        """Where to click element `index` of the last result; raises `not_found` for one that is not there."""
+        found = self.ask("locate", index)
+        require_present(found, index)
+        return found
+
+    def move(self, x: float, y: float) -> None:
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float, *, count: int = 1) -> None:
+        self.move(x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+
+    def press(self, key: Key, modifiers: int = 0) -> None:
+        for event in events(key, modifiers):
+            self.call("Input.dispatchKeyEvent", **event)
+
+    def type(self, text: str) -> None:
+        if len(text) > MAX_SINGLE_KEYS or not text.isprintable():
+            self.call("Input.insertText", text=text)
+            return
+        for one in text:
+            key = character(one)
+            if key.code:
+                self.press(key)
+            else:
+                self.call("Input.insertText", text=one)
+
+
+def require_present(found: dict[str, Any], index: int) -> None:
+    missing, count = found.get("missing"), found.get("count")
+    if missing == "unknown":
+        known = f"from 0 to {count - 1}" if count else "none"
+        raise BoxError(
+            "not_found", f"There is no element {index}; the last result has {known}. browser_view lists them."
+        )
+    if missing is not None:
+        raise BoxError("not_found", f"Element {index} is {missing} now; the page has changed. browser_view lists anew.")

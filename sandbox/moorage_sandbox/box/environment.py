@@ -1,0 +1,30 @@
+"""The environment of everything that runs in the box."""
+
+from __future__ import annotations
+
+import os
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PASSED_ON = ("TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+"""Nothing else of the box's own environment reaches a command."""
+
+
+def command_environment(*, home: str, display: str) -> dict[str, str]:
+    """A dumb terminal and no pager: programs then print text and neither draw nor wait for a key."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
+        "HOME": home,
+        "USER": "ubuntu",
+        "LOGNAME": "ubuntu",
+        "SHELL": "/bin/bash",
+        "PATH": f"{home}/.local/bin:{SYSTEM_PATH}",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TERM": "dumb",
+        "PAGER": "cat",
+        "GIT_PAGER": "cat",
+        "MANPAGER": "cat",
+        "SYSTEMD_PAGER": "cat",
+        "DISPLAY": display,
+        "MPLBACKEND": "Agg",
+    }

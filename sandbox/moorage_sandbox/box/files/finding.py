@@ -1,0 +1,87 @@
+"""Finds files by a pattern in one walk, so that neither a link to a parent nor `**/**/**` makes it long."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+
+from moorage_sandbox.box.deadline import Deadline
+from moorage_sandbox.box.errors import BoxError
+
+ANY_DEPTH = "**"
+
+
+class _Pattern:
+    """A glob pattern as a list of segments; a state is the set of segments that may come next."""
+
+    def __init__(self, text: str) -> None:
+        self.segments = [it for it in text.split("/") if it not in ("", ".")]
+        if text.startswith("/") or ".." in self.segments or not self.segments:
+            raise BoxError("invalid", "find_files: 'glob_pattern' is relative to 'dir_path', as in '**/*.py'.")
+        self._compiled = [re.compile(fnmatch.translate(it)) for it in self.segments]
+
+    def start(self) -> frozenset[int]:
+        return self._closed({0})
+
+    def is_match(self, state: frozenset[int]) -> bool:
+        return len(self.segments) in state
+
+    def step(self, state: frozenset[int], name: str) -> frozenset[int]:
+        """The state after a folder or file called `name`."""
+        after: set[int] = set()
+        for position in state:
+            if position == len(self.segments):
+                continue
+            segment = self.segments[position]
+            if name.startswith(".") and not segment.startswith("."):
+                continue
+            if segment == ANY_DEPTH:
+                after.add(position)
+            elif self._compiled[position].match(name):
+                after.add(position + 1)
+        return self._closed(after)
+
+    def _closed(self, positions: set[int]) -> frozenset[int]:
+        """With what can follow where `**` stands for no folder at all."""
+        closed = set(positions)
+        for position in sorted(positions):
+            while position < len(self.segments) and self.segments[position] == ANY_DEPTH:
+                position += 1
+                closed.add(position)
+        return frozenset(closed)
+
+
+def find(root: str, pattern_text: str, *, most: int, deadline: Deadline) -> tuple[list[str], bool]:
+    """Paths of at most `most` files, and whether there are more. Links are found but not followed."""
+    pattern = _Pattern(pattern_text)
+    found: list[str] = []
+    waiting = [(root, pattern.start())]
+    while waiting:
+        folder, state = waiting.pop()
+        deadline.check("Looking for files")
+        for entry in _entries(folder, deadline):
+            after = pattern.step(state, entry.name)
+            if not after:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, after))
+            elif pattern.is_match(after):
+                if len(found) == most:
+                    return found, True
+                found.append(os.fsencode(entry.path).decode("utf-8", "replace"))
+    return sorted(found), False
+
+
+def _entries(folder: str, deadline: Deadline) -> list[os.DirEntry[str]]:
+    entries: list[os.DirEntry[str]] = []
+    try:
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                entries.append(entry)
+                if len(entries) % 10_000 == 0:
+                    deadline.check("Looking for files")
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
+        # Not ours to read, or gone since we saw it: like find, go on with the rest.
+        return entries
+    return entries

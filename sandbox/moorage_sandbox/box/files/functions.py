@@ -1,0 +1,184 @@
+"""The five file functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from typing import Any
+
+from moorage_sandbox.box.deadline import Deadline
+from moorage_sandbox.box.errors import BoxError, explained
+from moorage_sandbox.box.files.finding import find
+from moorage_sandbox.box.files.opening import open_regular, read_bytes, require_regular, require_text
+from moorage_sandbox.box.files.writing import replaced, write_all
+from moorage_sandbox.box.paths import Paths
+from moorage_sandbox.box.processes import Children
+
+SEARCH_PROGRAM = os.path.join(os.path.dirname(__file__), "search.py")
+MAX_SEARCH_SECONDS = 10
+
+MAX_READ_BYTES = 256 * 1024 * 1024
+MAX_EDIT_BYTES = 32 * 1024 * 1024
+DEFAULT_LENGTH = 20_000
+MAX_LENGTH = 1_000_000
+MAX_FOUND = 1000
+
+
+class Files:
+    def __init__(self, *, children: Children, paths: Paths) -> None:
+        self._children = children
+        self._paths = paths
+
+    def read_file(
+        self,
+        deadline: Deadline,
+        *,
+        filepath: str,
+        start_line: int = 0,
+        end_line: int | None = None,
+        max_length: int = DEFAULT_LENGTH,
+    ) -> dict[str, Any]:
+        """Lines from `start_line`, counted from 0, up to but without `end_line`; at most `max_length` characters."""
+        if end_line is not None and end_line < start_line:
+            raise BoxError("invalid", "read_file: 'end_line' must not be before 'start_line' (both count from 0).")
+        wanted = bytearray()
+        limit = 4 * min(max_length, MAX_LENGTH) + 4
+        line = 0
+        size = 0
+        ends_in_newline = True
+        with open_regular(self._paths.resolve(filepath), filepath) as file, explained(filepath):
+            while block := file.read(1 << 20):
+                if size == 0:
+                    require_text(block, filepath)
+                size += len(block)
+                deadline.check("Reading")
+                if size > MAX_READ_BYTES:
+                    raise BoxError("too_large", f"{filepath} is too large. Use the shell (head, sed, grep, …).")
+                newlines = block.count(b"\n")
+                if len(wanted) < limit and line + newlines >= start_line and (end_line is None or line < end_line):
+                    wanted += _lines(block, start_line - line, None if end_line is None else end_line - line)
+                    del wanted[limit:]
+                line += newlines
+                ends_in_newline = block.endswith(b"\n")
+        content = wanted.decode("utf-8-sig" if start_line == 0 else "utf-8", "replace")
+        cut = content[: min(max_length, MAX_LENGTH)]
+        return {
+            "content": cut,
+            "total_lines": line + (0 if ends_in_newline else 1),
+            "truncated": len(cut) < len(content),
+        }
+
+    def write_file(
+        self,
+        deadline: Deadline,
+        *,
+        filepath: str,
+        content: str,
+        append: bool = False,
+        leading_newline: bool = False,
+        trailing_newline: bool = False,
+    ) -> dict[str, Any]:
+        path = self._paths.resolve(filepath)
+        data = ("\n" * leading_newline + content + "\n" * trailing_newline).encode()
+        if not append:
+            with replaced(path, filepath) as file:
+                write_all(file, data, filepath)
+        else:
+            with explained(filepath):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+                with open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+                    require_regular(os.fstat(file.fileno()), filepath)
+                    write_all(file, data, filepath)
+        with explained(filepath):
+            return {"filepath": path, "size": os.stat(path).st_size}
+
+    def replace_in_file(self, deadline: Deadline, *, filepath: str, old_str: str, new_str: str) -> dict[str, Any]:
+        """Replace every occurrence. Bytes are compared, so that line ends and an unknown encoding stay as they are."""
+        if not old_str:
+            raise BoxError("invalid", "replace_in_file: 'old_str' must not be empty.")
+        path = self._paths.resolve(filepath)
+        before = read_bytes(path, filepath, limit=MAX_EDIT_BYTES)
+        require_text(before, filepath)
+        old, new = old_str.encode(), new_str.encode()
+        count = before.count(old)
+        if not count:
+            raise BoxError(
+                "not_found",
+                f"{filepath} does not hold 'old_str'. It must match exactly, with spaces and line ends.",
+            )
+        if len(before) + count * (len(new) - len(old)) > MAX_EDIT_BYTES:
+            raise BoxError("too_large", f"{filepath} would have more than {MAX_EDIT_BYTES >> 20} MiB.")
+        with replaced(path, filepath) as file:
+            write_all(file, before.replace(old, new), filepath)
+        return {"filepath": path, "replacements": count}
+
+    def search_in_file(self, deadline: Deadline, *, filepath: str, regex: str) -> dict[str, Any]:
+        """Lines that hold a match, counted from 0. A process of its own: nothing can stop a regular expression."""
+        path = self._paths.resolve(filepath)
+        with open_regular(path, filepath) as file:
+            output, output_write = os.pipe()
+            try:
+                child = self._children.spawn(
+                    [sys.executable, "-I", "-S", SEARCH_PROGRAM, regex], env={}, fds={0: file.fileno(), 1: output_write}
+                )
+            finally:
+                os.close(output_write)
+        with open(output, "rb", buffering=0) as reader:
+            limit = deadline.within(MAX_SEARCH_SECONDS)
+            answer = _read_until(reader.fileno(), limit)
+        child.signal_group(signal.SIGKILL)
+        if answer is None:
+            raise BoxError(
+                "timeout", f"The regular expression took longer than {limit.seconds:g} s. Make it simpler, or use grep."
+            )
+        try:
+            result = json.loads(answer)
+        except ValueError as error:
+            raise BoxError("limit", f"{filepath} cannot be searched within the memory of one search.") from error
+        if "error" in result:
+            raise BoxError(result["error"], f"{filepath}: {result['message']}")
+        found: dict[str, Any] = result
+        return found
+
+    def find_files(self, deadline: Deadline, *, dir_path: str, glob_pattern: str) -> dict[str, Any]:
+        """Files below `dir_path`; `**` stands for any number of folders, hidden ones must be named."""
+        root = os.path.normpath(self._paths.resolve(dir_path))
+        with explained(dir_path):
+            if not os.path.isdir(root):
+                os.stat(root)
+                raise BoxError("invalid", f"{dir_path} is not a directory.")
+        files, truncated = find(root, glob_pattern, most=MAX_FOUND, deadline=deadline)
+        return {"files": files, "truncated": truncated}
+
+
+def _lines(block: bytes, first: int, end: int | None) -> bytes:
+    """Lines `first` to `end` of `block`, whose first line has number 0; negative numbers lie before it."""
+    start = _offset(block, first)
+    return block[start:] if end is None else block[start : _offset(block, end)]
+
+
+def _offset(block: bytes, line: int) -> int:
+    """Where line number `line` starts in `block`, its length if it starts after it."""
+    position = 0
+    for _ in range(line):
+        position = block.find(b"\n", position) + 1
+        if position == 0:
+            return len(block)
+    return position
+
+
+def _read_until(fd: int, deadline: Deadline) -> bytes | None:
+    """All that comes until the other side closes; None if it does not in time."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    data = bytearray()
+    while poller.poll(deadline.remaining() * 1000):
+        block = os.read(fd, 65536)
+        if not block:
+            return bytes(data)
+        data += block
+    return None

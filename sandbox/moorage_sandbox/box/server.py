@@ -1,0 +1,193 @@
+"""The Unix socket: one connection per request, one JSON line each way, raw bytes after it where a size says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from moorage_sandbox.box.box import Box
+from moorage_sandbox.box.calls import Forgotten, Ledger
+from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.files.transfer import CutOff, open_for_sending, receive, send
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_ANSWER_BYTES = 8 * 1024 * 1024 - 64 * 1024
+"""A little less than a client takes, for what it wraps around it."""
+MAX_CONNECTIONS = 128
+MAX_TIMEOUT_SECONDS = 3600
+IDLE_SECONDS = 60
+"""A connection on which nothing moves for this long is given up."""
+
+
+class Server:
+    def __init__(self, box: Box, path: str) -> None:
+        self._box = box
+        self._ledger = Ledger()
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._operations: dict[str, Callable[[socket.socket, dict[str, Any], bytes], None]] = {
+            "ping": self._ping,
+            "call": self._call,
+            "file_read": self._file_read,
+            "file_write": self._file_write,
+            "shell_view": self._shell_view,
+        }
+        # Bound under another name and renamed, so that whoever finds the socket can connect to it.
+        temporary = f"{path}.new"
+        for stale in (temporary, path):
+            if os.path.exists(stale):
+                os.unlink(stale)
+        before = os.umask(0o007)
+        self._socket.bind(temporary)
+        os.umask(before)
+        self._socket.listen(128)
+        os.rename(temporary, path)
+
+    def start(self) -> None:
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            # The kernel's own timeouts: with Python's, the descriptor would not block and sendfile would not wait.
+            patience = struct.pack("ll", IDLE_SECONDS, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            if not self._slots.acquire(blocking=False):
+                with connection:
+                    refuse(connection, BoxError("limit", f"More than {MAX_CONNECTIONS} requests at a time."))
+                continue
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._handle(connection)
+            except BoxError as error:
+                refuse(connection, error)
+            except (CutOff, OSError):
+                # Whoever asked has gone, or reads no more.
+                return
+            except Exception as error:  # noqa: BLE001 - the outermost loop; the next request must be served
+                traceback.print_exc(file=sys.stderr)
+                refuse(connection, BoxError("internal", f"{type(error).__name__}: {error}"))
+            finally:
+                self._slots.release()
+
+    def _handle(self, connection: socket.socket) -> None:
+        line, early = read_line(connection)
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BoxError("invalid", "The request is not a line of JSON.") from error
+        if not isinstance(request, dict):
+            raise BoxError("invalid", "The request is not a JSON object.")
+        operation = self._operations.get(str(request.get("op")))
+        if operation is None:
+            raise BoxError("invalid", f"There is no operation {str(request.get('op'))[:64]!r}.")
+        operation(connection, request, early)
+
+    def _ping(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        answer(connection, {"ok": True, "boot_id": self._box.boot_id})
+
+    def _call(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        boot_id = self._box.boot_id
+        expected = request.get("boot_id")
+        if expected is not None and expected != boot_id:
+            refuse(connection, BoxError("rebooted", "The box was started anew; nothing was run."), boot_id=boot_id)
+            return
+        key = field(request, "key", str)
+        function = field(request, "function", str)
+        args = field(request, "args", dict)
+        timeout = request.get("timeout_seconds", 60)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+            raise BoxError("invalid", f"'timeout_seconds' must be above 0 and at most {MAX_TIMEOUT_SECONDS}.")
+        if not 0 < len(key) <= 256:
+            raise BoxError("invalid", "'key' must have 1 to 256 characters.")
+        try:
+            line = self._ledger.answer(key, lambda: self._run(function, args, timeout))
+        except Forgotten:
+            error = BoxError("forgotten", "This call was run, and its answer is no longer kept.")
+            refuse(connection, error, boot_id=boot_id)
+            return
+        connection.sendall(line)
+
+    def _run(self, function: str, args: dict[str, Any], timeout_seconds: float) -> bytes:
+        """The call's answer as a line. Never raises: what is in the ledger must have an end."""
+        boot_id = self._box.boot_id
+        try:
+            line = encoded({"ok": True, "boot_id": boot_id, "result": self._box.run(function, args, timeout_seconds)})
+            if len(line) > MAX_ANSWER_BYTES:
+                raise BoxError("too_large", f"The result of {function} has {len(line)} bytes, too many to hand over.")
+        except BoxError as error:
+            line = encoded(refusal(error, boot_id=boot_id))
+        except Exception as error:  # noqa: BLE001 - see above
+            traceback.print_exc(file=sys.stderr)
+            line = encoded(refusal(BoxError("internal", f"{type(error).__name__}: {error}"), boot_id=boot_id))
+        return line
+
+    def _file_read(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        shown = field(request, "path", str)
+        file, size, content = open_for_sending(self._box.paths.resolve(shown), shown)
+        with file:
+            answer(connection, {"ok": True, "size": size})
+            send(connection, file, size, content)
+
+    def _file_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        shown = field(request, "path", str)
+        size = request.get("size")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise BoxError("invalid", "'size' must be the number of bytes that follow.")
+        receive(connection, early, self._box.paths.resolve(shown), shown, size)
+        answer(connection, {"ok": True, "size": size})
+
+    def _shell_view(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        answer(connection, {"ok": True, "result": self._box.shells.view(field(request, "name", str))})
+
+
+def read_line(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The request's line, and what already came of the body after it."""
+    data = bytearray()
+    while (end := data.find(b"\n", max(0, len(data) - 65536))) < 0:
+        if len(data) > MAX_LINE_BYTES:
+            raise BoxError("invalid", f"The request's line has more than {MAX_LINE_BYTES} bytes.")
+        block = connection.recv(65536)
+        if not block:
+            raise CutOff
+        data += block
+    return bytes(data[:end]), bytes(data[end + 1 :])
+
+
+def field(request: dict[str, Any], name: str, kind: type) -> Any:
+    value = request.get(name)
+    if not isinstance(value, kind):
+        raise BoxError("invalid", f"The request needs {name!r}, {'an object' if kind is dict else 'a string'}.")
+    return value
+
+
+def refusal(error: BoxError, **more: str) -> dict[str, Any]:
+    return {"ok": False, **more, "error": {"code": error.code, "message": error.message}}
+
+
+def refuse(connection: socket.socket, error: BoxError, **more: str) -> None:
+    try:
+        answer(connection, refusal(error, **more))
+    except OSError:
+        # Nobody is left to read it.
+        return
+
+
+def answer(connection: socket.socket, value: dict[str, Any]) -> None:
+    connection.sendall(encoded(value))
+
+
+def encoded(value: dict[str, Any]) -> bytes:
+    # A lone surrogate, from a file's name or a page's text, has no UTF-8.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"

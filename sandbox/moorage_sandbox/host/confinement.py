@@ -1,0 +1,229 @@
+"""The bubblewrap command lines: what of this machine a sandbox's processes get to see."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+BWRAP = "/usr/bin/bwrap"
+DEBIAN_PYTHON = "/usr/bin/python3"
+PRLIMIT = "/usr/bin/prlimit"
+
+HOME = "/home/ubuntu"
+BOX_SOCKETS = "/run/moorage/box"
+RFB_SOCKETS = "/run/moorage/vnc"
+X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - inside
+CODE = "/opt/moorage"
+DISPLAY = ":1"
+UID_INSIDE = 1000
+
+INFO_FD = 3
+BLOCK_FD = 4
+
+MIB = 1024 * 1024
+TMP_BYTES = 1024 * MIB
+SHM_BYTES = 512 * MIB
+VNC_TMP_BYTES = 16 * MIB
+OPEN_FILES = 65_536
+FILE_BYTES = 8 * 1024 * MIB
+"""Largest file a command may write."""
+
+SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+ETC_OF_THE_HOST = (
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "chromium",
+    "chromium.d",
+    "debian_version",
+    "fonts",
+    "inputrc",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "magic.mime",
+    "matplotlibrc",
+    "mime.types",
+    "os-release",
+    "papersize",
+    "protocols",
+    "python3",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+    "X11",
+)
+"""Settings of the software in /usr. Nothing here is about the machine or its people."""
+
+
+@dataclass(frozen=True)
+class Python:
+    """The interpreter inside, and where it is on the host when /usr does not hold it."""
+
+    executable: str
+    prefix: str | None = None
+
+
+def find_python() -> Python:
+    """Debian's, since the libraries of software.txt are installed for it; else the one we run on."""
+    if os.access(DEBIAN_PYTHON, os.X_OK):
+        return Python(DEBIAN_PYTHON)
+    executable = os.path.realpath(sys.executable)
+    return Python(executable, prefix=sys.base_prefix)
+
+
+def limit_arguments(*, processes: int | None, data_bytes: int | None) -> list[str]:
+    """Set inside, so that processes are counted in the sandbox's own user namespace and not with the host's user."""
+    open_files = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    arguments = [PRLIMIT, "--core=0:0", f"--nofile={open_files}:{open_files}", f"--fsize={FILE_BYTES}:{FILE_BYTES}"]
+    if processes is not None:
+        arguments.append(f"--nproc={processes}:{processes}")
+    if data_bytes is not None:
+        arguments.append(f"--data={data_bytes}:{data_bytes}")
+    return [*arguments, "--"]
+
+
+def module_arguments(python: Python, module: str, arguments: Sequence[str]) -> list[str]:
+    start = (
+        f"import sys; sys.path.insert(0, {CODE!r}); from runpy import run_module; "
+        f"run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [python.executable, "-I", "-S", "-c", start, *arguments]
+
+
+def system_arguments(*, etc: Path, python: Python) -> list[str]:
+    """A root that holds the machine's software and nothing else of it."""
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    # What the image does not have either: a machine's own additions are neither needed nor anybody's business.
+    arguments += ["--tmpfs", "/usr/local", "--remount-ro", "/usr/local"]
+    for name in SYSTEM_LINKS:
+        if os.path.islink(f"/{name}"):
+            arguments += ["--symlink", os.readlink(f"/{name}").lstrip("/"), f"/{name}"]
+        elif os.path.isdir(f"/{name}"):
+            arguments += ["--ro-bind", f"/{name}", f"/{name}"]
+    for name in ETC_OF_THE_HOST:
+        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    for path in sorted(etc.iterdir()):
+        arguments += ["--ro-bind", str(path), f"/etc/{path.name}"]
+    if python.prefix is not None:
+        arguments += ["--ro-bind", python.prefix, python.prefix]
+    return [*arguments, "--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
+
+
+def namespace_arguments() -> list[str]:
+    return [
+        BWRAP,
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-net",
+        "--unshare-cgroup-try",
+        "--uid",
+        str(UID_INSIDE),
+        "--gid",
+        str(UID_INSIDE),
+        "--hostname",
+        "sandbox",
+        "--cap-drop",
+        "ALL",
+        "--new-session",
+        "--die-with-parent",
+        "--clearenv",
+    ]
+
+
+def device_arguments(*, shm_bytes: int) -> list[str]:
+    """/proc of the own processes and a /dev that holds no device; both file systems bounded or read-only."""
+    return [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--perms",
+        "1777",
+        "--size",
+        str(shm_bytes),
+        "--tmpfs",
+        "/dev/shm",  # noqa: S108 - inside
+        "--remount-ro",
+        "/dev",
+    ]
+
+
+def environment_arguments(environment: dict[str, str]) -> list[str]:
+    return [argument for name, value in environment.items() for argument in ("--setenv", name, value)]
+
+
+def box_command(
+    *, python: Python, code: Path, etc: Path, home: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
+) -> list[str]:
+    """The box in its bubblewrap. It starts when a byte arrives on BLOCK_FD; INFO_FD tells its process id."""
+    return [
+        *namespace_arguments(),
+        *environment_arguments(
+            {
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": HOME,
+                "USER": "ubuntu",
+                "LOGNAME": "ubuntu",
+                "SHELL": "/bin/bash",
+                "LANG": "C.UTF-8",
+                "LC_ALL": "C.UTF-8",
+                "DISPLAY": DISPLAY,
+            }
+        ),
+        *system_arguments(etc=etc, python=python),
+        *device_arguments(shm_bytes=SHM_BYTES),
+        *("--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--symlink", "../tmp", "/var/tmp"),  # noqa: S108 - inside
+        *("--ro-bind", str(x_sockets), X_SOCKETS),
+        *("--bind", str(sockets), BOX_SOCKETS),
+        *("--ro-bind", str(code), CODE),
+        *("--bind", str(home), HOME),
+        *("--remount-ro", "/"),
+        *("--chdir", HOME),
+        *("--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)),
+        "--",
+        *limits,
+        *module_arguments(
+            python,
+            "moorage_sandbox.box",
+            ["--socket", f"{BOX_SOCKETS}/box.sock", "--home", HOME, "--display", DISPLAY],
+        ),
+    ]
+
+
+def vnc_command(
+    *, python: Python, code: Path, etc: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
+) -> list[str]:
+    """Xvnc in a bubblewrap of its own: no network, no home; it shares X with the box and RFB with the gate."""
+    return [
+        *namespace_arguments(),
+        *environment_arguments({"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}),  # noqa: S108 - inside
+        *system_arguments(etc=etc, python=python),
+        *device_arguments(shm_bytes=SHM_BYTES),
+        *("--size", str(VNC_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--bind", str(x_sockets), X_SOCKETS),
+        *("--bind", str(sockets), RFB_SOCKETS),
+        *("--ro-bind", str(code), CODE),
+        *("--remount-ro", "/"),
+        *("--chdir", "/"),
+        "--",
+        *limits,
+        *module_arguments(
+            python, "moorage_sandbox.vnc", ["--display", DISPLAY, "--rfb-socket", f"{RFB_SOCKETS}/rfb.sock"]
+        ),
+    ]

@@ -1,0 +1,278 @@
+"""Where things are: what is kept in the data directory, and a short, traversable directory for what runs.
+
+A Unix socket's path holds 107 bytes and the data directory is closed to everybody, so sockets are elsewhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import moorage_sandbox
+from moorage_sandbox.host.identities import Identity, give, is_root
+
+SOCKET_PATH_BYTES = 107
+LONGEST_SOCKET = "/s99999/box/box.sock"
+
+
+class LayoutError(Exception):
+    """A directory is not as it must be. The text is for people."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a sandbox beside its files: `slot` decides its users, `uid` is the audience of its tokens."""
+
+    session_id: UUID
+    uid: str
+    slot: int
+    created: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One sandbox below the data directory."""
+
+    root: Path
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def gate(self) -> Path:
+        return self.root / "gate"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "meta.json"
+
+
+@dataclass(frozen=True)
+class Running:
+    """One sandbox below the runtime directory. At `home` and `state` its processes see their own, see the launcher."""
+
+    root: Path
+
+    @property
+    def box_socket(self) -> Path:
+        return self.root / "box" / "box.sock"
+
+    @property
+    def rfb_socket(self) -> Path:
+        return self.root / "rfb" / "rfb.sock"
+
+    @property
+    def x_sockets(self) -> Path:
+        return self.root / "x11"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+
+class Layout:
+    """Both directories of one host. Holds the lock that keeps a second host away from the same data."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data = data_dir.resolve()
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.sandboxes = self.data / "sandboxes"
+        self.sandboxes.mkdir(mode=0o700, exist_ok=True)
+        self.trash = self.data / "sandboxes.deleted"
+        self.trash.mkdir(mode=0o700, exist_ok=True)
+        for path in (self.sandboxes, self.trash):
+            path.chmod(0o700)
+        self._lock = lock(self.data / "sandboxes.lock")
+        self.name = hashlib.sha256(str(self.data).encode()).hexdigest()[:10]
+        self.runtime = fresh_directory(runtime_candidates(self.data, self.name))
+
+    @property
+    def code(self) -> Path:
+        return self.runtime / "code"
+
+    @property
+    def etc(self) -> Path:
+        return self.runtime / "etc"
+
+    @property
+    def trust_file(self) -> Path:
+        return self.runtime / "trust.json"
+
+    def kept(self, session_id: UUID) -> Kept:
+        return Kept(self.sandboxes / str(session_id))
+
+    def running(self, slot: int) -> Running:
+        return Running(self.runtime / f"s{slot}")
+
+    def close(self) -> None:
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        os.close(self._lock)
+
+
+def lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise LayoutError(f"Another sandbox host works in {path.parent}") from None
+    return fd
+
+
+def runtime_candidates(data: Path, name: str) -> list[Path]:
+    """Root's must be traversable by the sandboxes' users, an ordinary user's is nobody else's business."""
+    if is_root():
+        return [Path(f"/run/moorage-{name}"), Path(f"/tmp/moorage-{name}")]  # noqa: S108 - its owner is checked
+    candidates = [Path(f"/tmp/moorage-{os.getuid()}-{name}")]  # noqa: S108 - its owner is checked
+    if directory := os.environ.get("XDG_RUNTIME_DIR"):
+        candidates.insert(0, Path(directory) / f"moorage-{name}")
+    return [data / "run", *candidates]
+
+
+def fresh_directory(candidates: list[Path]) -> Path:
+    """Make the first that can be. What a killed host left there goes: nothing in it outlives the processes."""
+    reasons = []
+    for path in candidates:
+        if len(f"{path}{LONGEST_SOCKET}".encode()) > SOCKET_PATH_BYTES:
+            continue
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(mode=0o700)  # fails for a directory, or a link, that somebody else put there
+            path.chmod(0o711 if is_root() else 0o700)
+        except OSError as error:
+            reasons.append(f"{path}: {error.strerror}")
+            continue
+        return path
+    raise LayoutError("No directory for the sandboxes' sockets: " + "; ".join(reasons))
+
+
+def read_record(kept: Kept) -> Record | None:
+    try:
+        stored: dict[str, Any] = json.loads(kept.record.read_text())
+        return Record(
+            session_id=UUID(stored["session_id"]),
+            uid=str(stored["uid"]),
+            slot=int(stored["slot"]),
+            created=str(stored["created"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError) as error:
+        raise LayoutError(f"{kept.record} is not readable: {error!r}") from error
+
+
+def write_record(kept: Kept, record: Record) -> None:
+    text = json.dumps(
+        {"session_id": str(record.session_id), "uid": record.uid, "slot": record.slot, "created": record.created}
+    )
+    partial = kept.record.with_suffix(".partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(kept.record)
+
+
+def make_kept(kept: Kept, identity: Identity) -> None:
+    kept.root.mkdir(mode=0o700, exist_ok=True)
+    for path, uid in ((kept.home, identity.box), (kept.gate, identity.gate)):
+        path.mkdir(mode=0o700, exist_ok=True)
+        give(path, uid=uid, gid=identity.group, mode=0o700)
+
+
+def make_running(running: Running, identity: Identity) -> None:
+    """The directory itself is the group's only, so that nobody else on the machine reaches the sockets in it."""
+    shutil.rmtree(running.root, ignore_errors=True)
+    running.root.mkdir(mode=0o700)
+    for path, uid in (
+        (running.box_socket.parent, identity.box),
+        (running.rfb_socket.parent, identity.vnc),
+        (running.x_sockets, identity.vnc),
+    ):
+        path.mkdir()
+        give(path, uid=uid, gid=identity.group, mode=0o710)
+    if identity.group is not None:
+        running.home.mkdir(mode=0o700)
+        running.state.mkdir(mode=0o700)
+        os.chown(running.root, 0, identity.group)
+        running.root.chmod(0o710)
+
+
+def remove_running(running: Running) -> None:
+    shutil.rmtree(running.root, ignore_errors=True)
+
+
+def discard(kept: Kept, *, trash: Path) -> Path | None:
+    """Take a sandbox's files out of the way in one step. They are deleted later, from what is returned."""
+    target = trash / uuid4().hex
+    try:
+        kept.root.rename(target)
+    except FileNotFoundError:
+        return None
+    return target
+
+
+def delete(path: Path) -> None:
+    """Delete a tree that a stranger made: links are not followed, closed directories of our own are opened."""
+
+    def open_and_retry(function: Any, name: str, _: Any) -> None:
+        try:
+            os.chmod(os.path.dirname(name), 0o700)
+            if os.path.isdir(name) and not os.path.islink(name):
+                os.chmod(name, 0o700)
+                shutil.rmtree(name)
+            else:
+                function(name)
+        except FileNotFoundError:
+            return
+
+    shutil.rmtree(path, onerror=open_and_retry)
+
+
+def furnish(layout: Layout, *, python: str) -> None:
+    """Put the sandboxes' own code and their few files of /etc where their users may read them."""
+    source = Path(moorage_sandbox.__file__).parent
+    for part in ("box", "vnc"):
+        package = layout.code / part / "moorage_sandbox"
+        package.mkdir(parents=True)
+        shutil.copy(source / "__init__.py", package)
+        if (source / part).is_dir():
+            shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source / f"{part}.py", package)
+    layout.etc.mkdir()
+    for name, text in ETC_FILES.items():
+        (layout.etc / name).write_text(text)
+    subprocess.run(
+        [python, "-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", layout.code],
+        check=False,
+    )
+    for path in (layout.code, layout.etc, *layout.code.rglob("*"), *layout.etc.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+ETC_FILES = {
+    "passwd": (
+        "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+        "ubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    ),
+    "group": "root:x:0:\nubuntu:x:1000:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
+    "hostname": "sandbox\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "resolv.conf": "nameserver 10.0.2.3\noptions edns0\n",
+}

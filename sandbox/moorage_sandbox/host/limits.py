@@ -1,0 +1,193 @@
+"""How much of the machine a sandbox may use: by control group where we may make one, else by resource limits.
+
+A control group bounds a sandbox as a whole. Resource limits bound processes in number, and memory for each process
+alone: RLIMIT_DATA, as RLIMIT_AS would stop Chromium, which reserves far more address space than it uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moorage_sandbox.host.identities import is_root
+from moorage_sandbox.host.settings import Settings
+
+PERIOD_US = 100_000
+V1_CONTROLLERS = ("memory", "pids", "cpu")
+REMOVE_SECONDS = 2
+REMOVE_PAUSE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Limits:
+    memory_bytes: int
+    processes: int
+    cpus: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(memory_bytes=settings.memory_bytes, processes=settings.processes, cpus=settings.cpus)
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Directories in which we may make groups. `v2` has every controller; else `v1` has some, by controller."""
+
+    v2: Path | None = None
+    v1: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def bounds_memory(self) -> bool:
+        return self.v2 is not None or "memory" in self.v1
+
+    @property
+    def bounds_processes(self) -> bool:
+        return self.v2 is not None or "pids" in self.v1
+
+    @property
+    def bounds_cpu(self) -> bool:
+        return self.v2 is not None or "cpu" in self.v1
+
+
+class Group:
+    """The control group, or groups, of one sandbox."""
+
+    def __init__(self, directories: list[Path]) -> None:
+        self._directories = directories
+
+    @property
+    def join_files(self) -> list[str]:
+        """A process that writes 0 to each is in, with all that it starts."""
+        return [str(directory / "cgroup.procs") for directory in self._directories]
+
+    async def remove(self) -> None:
+        """Kill what is left in it. It cannot be removed before the last process has gone."""
+        for directory in self._directories:
+            kill_members(directory)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REMOVE_SECONDS):
+                while not self._try_remove():  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(REMOVE_PAUSE_SECONDS)
+
+    def _try_remove(self) -> bool:
+        for directory in list(self._directories):
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                self._directories.remove(directory)
+            except OSError:
+                kill_members(directory)
+                return False
+            else:
+                self._directories.remove(directory)
+        return True
+
+
+def kill_members(directory: Path) -> None:
+    with suppress(OSError):
+        for pid in (directory / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def make_group(parents: Parents, name: str, limits: Limits) -> Group:
+    """Raises OSError when the kernel refuses a limit."""
+    if parents.v2 is not None:
+        directory = parents.v2 / name
+        directory.mkdir(exist_ok=True)
+        write(directory / "memory.max", limits.memory_bytes)
+        if (directory / "memory.swap.max").exists():
+            write(directory / "memory.swap.max", 0)
+        write(directory / "pids.max", limits.processes)
+        if (directory / "cpu.max").exists():
+            write(directory / "cpu.max", f"{int(limits.cpus * PERIOD_US)} {PERIOD_US}")
+        return Group([directory])
+    directories = []
+    for controller, parent in parents.v1.items():
+        directory = parent / name
+        directory.mkdir(exist_ok=True)
+        directories.append(directory)
+        if controller == "memory":
+            write(directory / "memory.limit_in_bytes", limits.memory_bytes)
+            if (directory / "memory.memsw.limit_in_bytes").exists():
+                write(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+        elif controller == "pids":
+            write(directory / "pids.max", limits.processes)
+        elif controller == "cpu":
+            write(directory / "cpu.cfs_period_us", PERIOD_US)
+            write(directory / "cpu.cfs_quota_us", int(limits.cpus * PERIOD_US))
+    return Group(directories)
+
+
+def write(path: Path, value: int | str) -> None:
+    path.write_text(str(value))
+
+
+def find_parents(*, membership: str | None = None, mounts: str | None = None) -> Parents:
+    """Where groups may be made now, from /proc/self/cgroup and /proc/self/mountinfo."""
+    membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
+    mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
+    own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in membership.splitlines())}
+    v1: dict[str, Path] = {}
+    v2 = None
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        root, point = before.split(" ")[3:5]
+        if kind == "cgroup2" and "" in own:
+            v2 = v2 or usable_v2(directory_of(Path(point), root, own[""]), Path(point))
+        elif kind == "cgroup":
+            for controller in V1_CONTROLLERS:
+                path = next((path for names, path in own.items() if controller in names.split(",")), None)
+                if controller in options.split(",") and path is not None:
+                    directory = directory_of(Path(point), root, path)
+                    if os.access(directory, os.W_OK):
+                        v1[controller] = directory
+    return Parents(v2=v2) if v2 is not None else Parents(v1=v1)
+
+
+def directory_of(point: Path, root: str, path: str) -> Path:
+    """Our group's directory. In a container the hierarchy may be mounted from our group on."""
+    directory = point / os.path.relpath(path, root)
+    return directory if ".." not in directory.parts and directory.is_dir() else point
+
+
+def usable_v2(own: Path, top: Path) -> Path | None:
+    """A directory whose children may have memory and pids controllers.
+
+    A group with processes cannot hand controllers on (the kernel's "no internal processes"), so root makes its groups
+    at the top, beside those of the service manager, and an ordinary user needs a delegated group, from which our
+    own processes are moved into a leaf.
+    """
+    parent = top if is_root() else own
+    if not os.access(parent, os.W_OK) or not has_controllers(parent / "cgroup.controllers"):
+        return None
+    try:
+        if not is_root():
+            leaf = parent / "moorage-platform"
+            leaf.mkdir(exist_ok=True)
+            for pid in (parent / "cgroup.procs").read_text().split():
+                write(leaf / "cgroup.procs", pid)
+        if not has_controllers(parent / "cgroup.subtree_control"):
+            write(parent / "cgroup.subtree_control", "+memory +pids +cpu")
+    except OSError:
+        return None
+    return parent
+
+
+def has_controllers(path: Path) -> bool:
+    try:
+        return {"memory", "pids"} <= set(path.read_text().split())
+    except OSError:
+        return False
+
+
+async def remove_leftovers(parents: Parents, prefix: str) -> None:
+    """Groups of a host that was killed. Their processes died with it."""
+    directories = [parents.v2] if parents.v2 is not None else list(parents.v1.values())
+    for parent in directories:
+        for directory in parent.glob(f"{prefix}*"):
+            await Group([directory]).remove()

@@ -1,0 +1,101 @@
+"""Entry point of the sandbox host: puts its parts together, runs until a signal, ends everything."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from moorage_sandbox.host import doctor, layout, limits, server
+from moorage_sandbox.host.confinement import find_python
+from moorage_sandbox.host.launching import Launcher, LaunchError
+from moorage_sandbox.host.layout import Layout, LayoutError
+from moorage_sandbox.host.limits import Limits
+from moorage_sandbox.host.registry import Registry
+from moorage_sandbox.host.sandbox import Surroundings
+from moorage_sandbox.host.settings import MIB, Settings
+from moorage_sandbox.host.trust import TrustMirror
+
+log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Raises LayoutError or LaunchError when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    places = Layout(settings.data_dir)
+    launcher = Launcher()
+    listener = None
+    try:
+        python = find_python()
+        layout.furnish(places, python=python.executable)
+        parents = limits.find_parents()
+        await limits.remove_leftovers(parents, f"moorage-{places.name}-")
+        await launcher.start()
+        trust = TrustMirror(settings.trust_file, places.trust_file)
+        surroundings = Surroundings(
+            layout=places,
+            launcher=launcher,
+            python=python,
+            parents=parents,
+            limits=Limits.of(settings),
+            has_network=settings.network,
+        )
+        registry = Registry(settings, surroundings)
+        registry.empty_trash()
+        listener = server.listen(settings.socket)
+        following = asyncio.create_task(trust.follow())
+        log.info("Sandbox host listens on %s", settings.socket)
+        try:
+            await server.serve(server.HostApp(registry, trust), listener, stop=stop)
+        finally:
+            following.cancel()
+            await registry.close()
+    finally:
+        await launcher.close()
+        if listener is not None:
+            listener.close()
+            settings.socket.unlink(missing_ok=True)
+        places.close()
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    parser = argparse.ArgumentParser(prog="moorage_sandbox.host", description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen on, for this user alone")
+    parser.add_argument("--data-dir", type=Path, required=True, help="where homes and gates' ledgers are kept")
+    parser.add_argument("--trust-file", type=Path, required=True, help="public keys whose tokens the gates believe")
+    parser.add_argument("--max-sandboxes", type=int, default=Settings.max_sandboxes, help="running at a time")
+    parser.add_argument("--memory-mib", type=int, default=Settings.memory_bytes // MIB, help="of one sandbox")
+    parser.add_argument("--processes", type=int, default=Settings.processes, help="and threads, of one sandbox")
+    parser.add_argument("--cpus", type=float, default=Settings.cpus, help="of one sandbox, where control groups work")
+    parser.add_argument("--no-network", action="store_true", help="sandboxes reach nothing at all")
+    parser.add_argument("--uid-base", type=int, default=Settings.uid_base, help="first of the sandboxes' users (root)")
+    parser.add_argument("--uid-count", type=int, default=Settings.uid_count, help="how many (root)")
+    given = parser.parse_args(arguments)
+    return Settings(
+        socket=given.socket.absolute(),
+        data_dir=given.data_dir.absolute(),
+        trust_file=given.trust_file.absolute(),
+        max_sandboxes=given.max_sandboxes,
+        memory_bytes=given.memory_mib * MIB,
+        processes=given.processes,
+        cpus=given.cpus,
+        network=not given.no_network,
+        uid_base=given.uid_base,
+        uid_count=given.uid_count,
+    )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["doctor"]:
+        sys.exit(doctor.main(sys.argv[2:]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(run(parse()))
+    except (LayoutError, LaunchError) as error:
+        sys.exit(f"The sandbox host cannot start: {error}")

@@ -1,0 +1,193 @@
+"""A sandbox's way out: slirp4netns to public addresses, and routes that close every other."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import ipaddress
+import json
+import logging
+import os
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from moorage_sandbox.host.descriptors import readable
+from moorage_sandbox.host.launching import Child, Launcher, Program
+
+log = logging.getLogger(__name__)
+
+NS_GET_USERNS = 0xB701
+"""linux/nsfs.h: the user namespace that owns the one behind a descriptor."""
+
+READY_SECONDS = 5
+
+CLOSED_RANGES = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+)
+"""Private, shared, link-local (and with it metadata), documentation, multicast, reserved: IANA's special-purpose
+registry. slirp's own net, 10.0.2.0/24, is more specific and stays: its resolver is 10.0.2.3."""
+
+CLOSED_RANGES_V6 = ("::/0",)
+"""slirp is started without IPv6."""
+
+
+class NetworkError(Exception):
+    """A sandbox has no network. The text is for people."""
+
+
+@dataclass(frozen=True)
+class Namespaces:
+    """Of a box: its network namespace and the user namespace whose root may change it. Nobody inside is that root."""
+
+    user: int
+    net: int
+
+    def close(self) -> None:
+        os.close(self.user)
+        os.close(self.net)
+
+
+def namespaces_of(pid: int) -> Namespaces:
+    net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        user = fcntl.ioctl(net, NS_GET_USERNS)
+    except OSError:
+        os.close(net)
+        raise
+    os.set_inheritable(user, False)
+    return Namespaces(user=user, net=net)
+
+
+async def own_addresses() -> list[str]:
+    """Every address of this machine, public ones included: slirp would reach what listens on them.
+
+    Raises NetworkError.
+    """
+    ip = tool("ip", "/usr/sbin/ip", "/sbin/ip", package="iproute2")
+    process = await asyncio.create_subprocess_exec(ip, "-j", "address", stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(READY_SECONDS):
+        output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise NetworkError("The machine's own addresses are not known")
+    return [entry["local"] for link in json.loads(output) for entry in link.get("addr_info", []) if "local" in entry]
+
+
+def route_commands(addresses: list[str]) -> str:
+    """Input of `ip -batch`."""
+    own = [address for address in addresses if ipaddress.ip_address(address).version == 4]
+    lines = [f"route replace prohibit {closed}" for closed in (*CLOSED_RANGES, *(f"{address}/32" for address in own))]
+    lines += [f"route replace prohibit {closed}" for closed in CLOSED_RANGES_V6]
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def tool(name: str, *places: str, package: str) -> str:
+    found = shutil.which(name) or next((place for place in places if os.access(place, os.X_OK)), None)
+    if found is None:
+        raise NetworkError(f"{name} is missing (apt-get install {package})")
+    return found
+
+
+async def close_routes(launcher: Launcher, namespaces: Namespaces, *, uid: int | None, gid: int | None) -> None:
+    """Raises NetworkError or LaunchError."""
+    ip = tool("ip", "/usr/sbin/ip", "/sbin/ip", package="iproute2")
+    commands = route_commands(await own_addresses())
+    batch = os.memfd_create("routes", os.MFD_CLOEXEC)
+    try:
+        os.write(batch, commands.encode())
+        os.lseek(batch, 0, os.SEEK_SET)
+        child = await launcher.launch(
+            Program(
+                name="routes",
+                argv=[ip, "-batch", "/proc/self/fd/5"],
+                uid=uid,
+                gid=gid,
+                fds=[namespaces.user, namespaces.net, batch],
+                network_fds=(3, 4),
+            )
+        )
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                code = await child.wait()
+        except TimeoutError:
+            child.kill()
+            raise NetworkError("The routes were not set in time") from None
+    finally:
+        os.close(batch)
+    if code != 0:
+        raise NetworkError("The routes were not set: " + " ".join(child.lines))
+
+
+class Slirp:
+    """A running slirp4netns. It ends by itself when the host's end of its exit pipe closes."""
+
+    def __init__(self, child: Child, exit_pipe: int) -> None:
+        self.child = child
+        self._exit_pipe = exit_pipe
+
+    async def stop(self) -> None:
+        if self._exit_pipe >= 0:
+            os.close(self._exit_pipe)
+            self._exit_pipe = -1
+        await self.child.stop(grace_seconds=0)
+
+
+async def start_slirp(launcher: Launcher, namespaces: Namespaces, *, uid: int | None, gid: int | None) -> Slirp:
+    """Up with its interface configured. Raises NetworkError or LaunchError."""
+    program = tool("slirp4netns", package="slirp4netns")
+    with ExitStack() as ours:
+        ready_reader, ready_writer = os.pipe2(os.O_CLOEXEC)
+        exit_reader, exit_writer = os.pipe2(os.O_CLOEXEC)
+        for fd in (ready_reader, exit_reader):
+            ours.callback(os.close, fd)
+        theirs = ours.enter_context(ExitStack())
+        theirs.callback(os.close, ready_writer)
+        abandoned = ours.enter_context(ExitStack())
+        abandoned.callback(os.close, exit_writer)
+        child = await launcher.launch(
+            Program(
+                name="network",
+                argv=[
+                    program,
+                    "--configure",
+                    "--mtu=65520",
+                    "--disable-host-loopback",
+                    "--enable-sandbox",
+                    "--enable-seccomp",
+                    "--userns-path=/proc/self/fd/3",
+                    "--netns-type=path",
+                    "--ready-fd=5",
+                    "--exit-fd=6",
+                    "/proc/self/fd/4",
+                    "tap0",
+                ],
+                uid=uid,
+                gid=gid,
+                fds=[namespaces.user, namespaces.net, ready_writer, exit_reader],
+            )
+        )
+        theirs.close()  # so that its end is seen when it ends
+        abandoned.callback(child.kill)
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await readable(ready_reader)
+        except TimeoutError:
+            raise NetworkError("slirp4netns does not answer") from None
+        if not os.read(ready_reader, 1):
+            raise NetworkError("slirp4netns ended: " + " ".join(child.lines))
+        abandoned.pop_all()
+        return Slirp(child, exit_writer)

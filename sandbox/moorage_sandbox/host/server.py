@@ -1,0 +1,157 @@
+"""The host's HTTP over its Unix socket, for api and runner on the same machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from moorage_sandbox.host.registry import LimitReachedError, Registry
+from moorage_sandbox.host.sandbox import Sandbox, SandboxFailedError
+from moorage_sandbox.host.trust import TrustMirror
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS = 1
+
+
+class InvalidSessionError(Exception):
+    """The session's id is not a UUID in its usual form."""
+
+
+class HostApp:
+    """Holds what the routes share. `asgi` is the application."""
+
+    def __init__(self, registry: Registry, trust: TrustMirror) -> None:
+        self._registry = registry
+        self._trust = trust
+        self.asgi = Starlette(
+            routes=[
+                Route("/healthz", self.healthz),
+                Route("/v1/sandboxes", self.list_all),
+                Route("/v1/sandboxes/{session_id}", self.read, methods=["GET"]),
+                Route("/v1/sandboxes/{session_id}", self.ensure, methods=["PUT"]),
+                Route("/v1/sandboxes/{session_id}", self.delete, methods=["DELETE"]),
+            ],
+            exception_handlers={InvalidSessionError: render_invalid, LimitReachedError: render_limit},
+        )
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def list_all(self, _: Request) -> Response:
+        return JSONResponse({"sandboxes": [shown(sandbox) for sandbox in self._registry.all()]})
+
+    async def read(self, request: Request) -> Response:
+        sandbox = self._registry.get(session_of(request))
+        if sandbox is None:
+            return refusal(404, "not_found", "This session has no running sandbox")
+        return JSONResponse(shown(sandbox))
+
+    async def ensure(self, request: Request) -> Response:
+        """Answers when gate and box answer. A sandbox that fails is shown as such, with its reason, as 503."""
+        session_id = session_of(request)
+        try:
+            self._trust.refresh()
+            sandbox = await self._registry.ensure(session_id)
+        except (OSError, ValueError) as error:
+            log.error("No sandbox for %s: %s", session_id, error)
+            return refusal(503, "failed", f"The sandbox could not be made: {error}")
+        try:
+            await sandbox.wait_ready()
+        except SandboxFailedError as error:
+            return refusal(503, "failed", str(error))
+        return JSONResponse(shown(sandbox))
+
+    async def delete(self, request: Request) -> Response:
+        if not await self._registry.delete(session_of(request)):
+            return refusal(404, "not_found", "This session has no sandbox")
+        return Response(status_code=204)
+
+
+def session_of(request: Request) -> UUID:
+    text = request.path_params["session_id"]
+    try:
+        session_id = UUID(text)
+    except ValueError:
+        raise InvalidSessionError from None
+    if str(session_id) != text:  # it names a directory: one session, one spelling
+        raise InvalidSessionError
+    return session_id
+
+
+def shown(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        "session_id": str(sandbox.record.session_id),
+        "uid": sandbox.record.uid,
+        "url": sandbox.url,
+        "phase": sandbox.phase.value,
+        "reason": sandbox.reason,
+        "created": sandbox.record.created,
+    }
+
+
+def refusal(status: int, error: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": error, "message": message}, status_code=status)
+
+
+async def render_invalid(_: Request, __: Exception) -> Response:
+    return refusal(400, "invalid", "A session's id is a UUID")
+
+
+async def render_limit(_: Request, error: Exception) -> Response:
+    return refusal(503, "limit", str(error))
+
+
+class Server(uvicorn.Server):
+    """Leaves signals to `serve`, which has more to end than a server."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(path: Path) -> socket.socket:
+    """A socket for our own user alone. One that a killed host left is replaced; the data directory is locked by now."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(128)
+    return listener
+
+
+async def serve(app: HostApp, listener: socket.socket, *, stop: asyncio.Event) -> None:
+    """Until `stop`."""
+    config = uvicorn.Config(
+        app.asgi,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+    )
+    server = Server(config)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve(sockets=[listener]))
+        stopping = group.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        server.should_exit = True

@@ -1,0 +1,27 @@
+"""What the host is told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`uid_base` and `uid_count`: the kernel's users for sandboxes, when the host is root. Nobody else may have them.
+
+    Two hosts on one machine that both run as root need ranges of their own.
+    """
+
+    socket: Path
+    data_dir: Path
+    trust_file: Path
+    max_sandboxes: int = 20
+    memory_bytes: int = 4096 * MIB
+    processes: int = 512
+    cpus: float = 2
+    network: bool = True
+    uid_base: int = 600_000
+    uid_count: int = 65_536

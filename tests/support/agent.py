@@ -1,0 +1,296 @@
+"""The agent's ports in memory, honest about what they promise: atomic records, fencing, at-most-once calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from moorage_api.agent.llm import LlmClient
+from moorage_api.agent.loop import run_turn
+from moorage_api.agent.ports import AgentLimits, GateResult, Message, Toolset, UserMessage
+from moorage_api.agent.toolsets import default_toolsets
+from moorage_api.errors import FencedError
+from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent, SandboxEvent
+from moorage_api.runs.journal import UnreadMessagesError
+from support.llm import ScriptedModel
+
+
+class Killed(BaseException):
+    """The runner process ends here."""
+
+
+@dataclass
+class Log:
+    """What survives a runner: one session's rows."""
+
+    session_id: UUID = field(default_factory=uuid4)
+    events: list[ChatEvent] = field(default_factory=list)
+    transcript: list[Message] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    consumed_seq: int = 0
+    inbox_seq: int = 0
+    epoch: int = 0
+    is_running: bool = False
+    stop_requested: bool = False
+    notice: str = ""
+
+    def say(self, text: str, *attachments: FileInfo) -> None:
+        """A chat message, as the api stores it."""
+        self.events.append(MessageEvent(role="user", message=text, attachments=list(attachments)))
+        self.inbox_seq = len(self.events)
+        self.is_running = True
+        self.stop_requested = False
+
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def last(self, kind: type[Any]) -> Any:
+        return next(event for event in reversed(self.events) if isinstance(event, kind))
+
+    def all(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class MemoryJournal:
+    """One runner's hold on a log. `on_record` is called with the record's number before and after it is stored."""
+
+    def __init__(self, log: Log, *, on_record: Callable[[int, str], None] = lambda _number, _when: None) -> None:
+        log.epoch += 1
+        self._log = log
+        self._epoch = log.epoch
+        self._on_record = on_record
+        self._changed = asyncio.Event()
+        self._has_unread = log.inbox_seq > log.consumed_seq
+        self._stop_requested = log.stop_requested
+        self._transcript: list[Message] = json.loads(json.dumps(log.transcript))
+        self._state: dict[str, Any] = json.loads(json.dumps(log.state))
+        self.records = 0
+        self.partials: list[MessageEvent] = []
+        self.finished = False
+
+    @property
+    def session_id(self) -> UUID:
+        return self._log.session_id
+
+    @property
+    def transcript(self) -> Sequence[Message]:
+        return self._transcript
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._state
+
+    @property
+    def interrupted(self) -> bool:
+        return self._stop_requested or self._has_unread
+
+    @property
+    def stop_requested(self) -> bool:
+        return self._stop_requested
+
+    async def wait_interrupted(self) -> None:
+        while not self.interrupted:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def look(self) -> None:
+        """See what the row says now, as after a wake-up."""
+        self._has_unread = self._log.inbox_seq > self._log.consumed_seq
+        self._stop_requested = self._log.stop_requested
+        self._changed.set()
+
+    def _fence(self) -> None:
+        if self._log.epoch != self._epoch:
+            raise FencedError("Another runner has taken this run over")
+
+    async def record(
+        self,
+        *events: ChatEvent,
+        messages: Sequence[Message] = (),
+        state: Mapping[str, Any] | None = None,
+        consumed_seq: int | None = None,
+    ) -> list[int]:
+        log = self._log
+        self._on_record(self.records, "before")
+        self._fence()
+        ends = any(event.type in ENDS_A_STREAM for event in events)
+        consumed = max(log.consumed_seq, consumed_seq or 0)
+        if ends and log.inbox_seq > consumed and not log.stop_requested:
+            self.look()
+            raise UnreadMessagesError("The user has said something new")
+        first = len(log.events) + 1
+        log.events.extend(events)
+        log.transcript.extend(json.loads(json.dumps(list(messages))))
+        if messages:
+            log.notice = ""
+        if state is not None:
+            log.state = json.loads(json.dumps(state))
+        log.consumed_seq = log.inbox_seq if ends else consumed
+        log.is_running = log.is_running and not ends
+        self._transcript.extend(messages)
+        self._state = log.state
+        if consumed_seq is not None:
+            self._has_unread = False
+        self.finished = ends
+        self.records += 1
+        self._on_record(self.records - 1, "after")
+        return list(range(first, first + len(events)))
+
+    async def show_partial(self, event: MessageEvent) -> None:
+        self.partials.append(event)
+
+    async def unread_messages(self) -> list[UserMessage]:
+        self._fence()
+        return [
+            UserMessage(seq, event.message, tuple(event.attachments))
+            for seq, event in enumerate(self._log.events, 1)
+            if seq > self._log.consumed_seq and isinstance(event, MessageEvent) and event.role == "user"
+        ]
+
+    async def calling_seq(self, tool_call_id: str) -> int:
+        return next(
+            seq
+            for seq, event in enumerate(self._log.events, 1)
+            if event.type == "tool" and event.tool_call_id == tool_call_id and event.status == "calling"
+        )
+
+
+Answerer = Callable[[str, Mapping[str, Any]], GateResult]
+
+
+def shell_output(output: str, *, exit_code: int = 0, command: str = "") -> GateResult:
+    """What the box answers to a command that has ended."""
+    record = {"ps1": "ubuntu@sandbox:~ $", "command": command, "output": output}
+    return GateResult(
+        "succeeded",
+        {"output": output, "status": "exited", "exit_code": exit_code, "console_records": [record]},
+    )
+
+
+def echo(function: str, args: Mapping[str, Any]) -> GateResult:
+    """A sandbox in which every command prints itself."""
+    return shell_output(f"{function}: {json.dumps(args)}", command=str(args.get("command", "")))
+
+
+@dataclass
+class MemoryGate:
+    """A gate with a ledger. It outlives runners; `effects` counts what really ran, by function and arguments."""
+
+    log: Log
+    answer: Answerer = echo
+    effects: Counter[str] = field(default_factory=Counter)
+    ledger: dict[str, GateResult] = field(default_factory=dict)
+    on_call: Callable[[str, str], None] = lambda _key, _when: None
+    hangs_on: str = ""
+    """A function that never answers."""
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a call that hangs has begun."""
+    kept_notices: list[str] = field(default_factory=list)
+
+    async def call(
+        self,
+        key: str,
+        function: str,
+        args: Mapping[str, Any],
+        *,
+        timeout_seconds: float,
+        read_only: bool = False,
+    ) -> GateResult:
+        self.on_call(key, "before")
+        if key not in self.ledger:
+            self.effects[f"{function} {json.dumps(args, sort_keys=True)}"] += 1
+            if function == self.hangs_on:
+                self.entered.set()
+                await asyncio.Event().wait()
+            self.ledger[key] = self.answer(function, args)
+        self.on_call(key, "after")
+        return self.ledger[key]
+
+    async def notices(self) -> list[str]:
+        return [self.log.notice] if self.log.notice else []
+
+
+@dataclass
+class MemoryAttachments:
+    """`sandbox` maps the paths of files there to their bytes."""
+
+    sandbox: dict[str, bytes] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+    async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
+        placed = [
+            file.model_copy(update={"filepath": f"/home/ubuntu/workspace/upload/{file.filename}"}) for file in files
+        ]
+        self.sandbox |= {file.filepath: b"" for file in placed}
+        return placed
+
+    async def from_sandbox(self, filepaths: Sequence[str]) -> Sequence[FileInfo]:
+        return [
+            FileInfo(id=str(uuid4()), filename=path.rpartition("/")[2], filepath=path, size=len(self.sandbox[path]))
+            for path in filepaths
+            if path in self.sandbox
+        ]
+
+    async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
+        key = f"blob{len(self.blobs)}{suffix}"
+        self.blobs[key] = data
+        return key
+
+
+@dataclass
+class Bench:
+    """A session, its sandbox and a model: everything that outlives a runner."""
+
+    model: ScriptedModel
+    log: Log = field(default_factory=Log)
+    limits: AgentLimits = field(default_factory=lambda: AgentLimits(max_retries=2))
+    attachments: MemoryAttachments = field(default_factory=MemoryAttachments)
+    more_toolsets: Sequence[Toolset] = ()
+    gate: MemoryGate = field(init=False)
+    context_tokens: int = 64_000
+    api_key: str = "sk-for-tests"
+    idle_seconds: float = 10
+
+    def __post_init__(self) -> None:
+        self.gate = MemoryGate(self.log)
+
+    def journal(self, on_record: Callable[[int, str], None] = lambda _number, _when: None) -> MemoryJournal:
+        return MemoryJournal(self.log, on_record=on_record)
+
+    def llm(self) -> LlmClient:
+        return LlmClient(
+            self.model.url,
+            self.api_key,
+            "scripted",
+            context_tokens=self.context_tokens,
+            backoff_seconds=0.01,
+            idle_seconds=self.idle_seconds,
+        )
+
+    async def run(self, journal: MemoryJournal | None = None) -> MemoryJournal:
+        """One runner's work on the session, as the worker does it: again while the user has said something new."""
+        journal = journal or self.journal()
+        toolsets = default_toolsets(self.gate, self.attachments, max_search_results=3)
+        async with self.llm() as llm:
+            while not journal.finished:
+                try:
+                    await run_turn(
+                        journal,
+                        llm=llm,
+                        toolsets=[*toolsets, *self.more_toolsets],
+                        attachments=self.attachments,
+                        gate=self.gate,
+                        limits=self.limits,
+                    )
+                except UnreadMessagesError:
+                    continue
+        return journal
+
+
+def without_sandbox(log: Log) -> list[ChatEvent]:
+    return [event for event in log.events if not isinstance(event, SandboxEvent)]
