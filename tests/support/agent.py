@@ -15,9 +15,9 @@ from moorage_api.agent.loop import run_turn
 from moorage_api.agent.ports import AgentLimits, GateResult, Message, Toolset, UserMessage
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.errors import FencedError
-from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent, SandboxEvent
+from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent
 from moorage_api.runs.journal import UnreadMessagesError
-from support.llm import ScriptedModel
+from support.llm import Call, ScriptedModel
 
 
 class Killed(BaseException):
@@ -104,6 +104,11 @@ class MemoryJournal:
         self._stop_requested = self._log.stop_requested
         self._changed.set()
 
+    def signal_late(self) -> None:
+        """A signal from before the last message was consumed."""
+        self._has_unread = True
+        self._changed.set()
+
     def _fence(self) -> None:
         if self._log.epoch != self._epoch:
             raise FencedError("Another runner has taken this run over")
@@ -172,6 +177,11 @@ def shell_output(output: str, *, exit_code: int = 0, command: str = "") -> GateR
     )
 
 
+def shell(command: str) -> Call:
+    """A turn in which the model runs a command."""
+    return Call("shell_execute", {"session_id": "main", "exec_dir": "/home/ubuntu/workspace", "command": command})
+
+
 def echo(function: str, args: Mapping[str, Any]) -> GateResult:
     """A sandbox in which every command prints itself."""
     return shell_output(f"{function}: {json.dumps(args)}", command=str(args.get("command", "")))
@@ -187,10 +197,9 @@ class MemoryGate:
     ledger: dict[str, GateResult] = field(default_factory=dict)
     on_call: Callable[[str, str], None] = lambda _key, _when: None
     hangs_on: str = ""
-    """A function that never answers."""
+    """Functions whose names begin so never answer."""
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a call that hangs has begun."""
-    kept_notices: list[str] = field(default_factory=list)
 
     async def call(
         self,
@@ -204,7 +213,7 @@ class MemoryGate:
         self.on_call(key, "before")
         if key not in self.ledger:
             self.effects[f"{function} {json.dumps(args, sort_keys=True)}"] += 1
-            if function == self.hangs_on:
+            if self.hangs_on and function.startswith(self.hangs_on):
                 self.entered.set()
                 await asyncio.Event().wait()
             self.ledger[key] = self.answer(function, args)
@@ -290,7 +299,3 @@ class Bench:
                 except UnreadMessagesError:
                     continue
         return journal
-
-
-def without_sandbox(log: Log) -> list[ChatEvent]:
-    return [event for event in log.events if not isinstance(event, SandboxEvent)]

@@ -32,24 +32,34 @@ class DataDirectory:
 
     @classmethod
     def open(cls, path: Path) -> DataDirectory:
-        """Make it, for its owner alone. Raises StartError for a directory that is somebody else's."""
-        root = path.expanduser().absolute()
+        """Make it, for its owner alone. Raises StartError for one that cannot be made, or is somebody else's."""
+        directory = cls(path.expanduser().absolute())
+        directory.check()
         try:
-            others = {entry.name for entry in root.iterdir()} - {LOCK} if root.exists() else set()
-            if others and MARK not in others:
-                raise StartError(
-                    f"{root} is not empty and not Moorage's: set MOORAGE_DATA_DIR to a directory of its own"
-                )
-            if root.exists() and root.stat().st_uid != os.geteuid():
-                raise StartError(f"{root} belongs to another user: start Moorage as that user, or set MOORAGE_DATA_DIR")
-            make_private_directory(root)
-            directory = cls(root)
+            make_private_directory(directory.root)
             make_private_directory(directory.logs)
         except OSError as error:
-            raise StartError(
-                f"{error.filename or root}: {error.strerror}. Set MOORAGE_DATA_DIR to another one"
-            ) from None
+            raise _unusable(directory.root, error) from None
         return directory
+
+    def check(self) -> None:
+        """Raises StartError where `open` would, and makes nothing."""
+        try:
+            if self.root.exists():
+                others = {entry.name for entry in self.root.iterdir()} - {LOCK}
+                if others and MARK not in others:
+                    raise StartError(
+                        f"{self.root} holds something else: set MOORAGE_DATA_DIR to a directory of Moorage's own"
+                    )
+                if self.root.stat().st_uid != os.geteuid():
+                    raise StartError(
+                        f"{self.root} belongs to another user: start Moorage as that user, or set MOORAGE_DATA_DIR"
+                    )
+            parent = next(place for place in (self.root, *self.root.parents) if place.exists())
+        except OSError as error:
+            raise _unusable(self.root, error) from None
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise StartError(f"{parent} cannot be written to: set MOORAGE_DATA_DIR to another directory")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,3 +88,7 @@ class DataDirectory:
             return path
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"moorage-{os.geteuid()}-{digest}" / "host.sock"
+
+
+def _unusable(root: Path, error: OSError) -> StartError:
+    return StartError(f"{error.filename or root}: {error.strerror}. Set MOORAGE_DATA_DIR to another directory")

@@ -51,7 +51,7 @@ class Part:
         raise StartError(f"{self.title} {what}. Its last lines, from {self.log}:\n{lines}")
 
     async def _until_ready(self) -> None:
-        while not await self.is_ready():
+        while not await self.is_ready():  # noqa: ASYNC110 - what is waited for happens in another process
             await asyncio.sleep(POLL_SECONDS)
 
     async def restart(self) -> None:

@@ -39,9 +39,17 @@ class PortBook:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def known(self, service: str) -> dict[str, int]:
+        """The ports it had last, by use. Empty for a service that never ran."""
+        return self._read().get(service, {})
+
+    def _read(self) -> dict[str, dict[str, int]]:
+        book: dict[str, dict[str, int]] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return book
+
     def take(self, service: str, uses: Sequence[str]) -> dict[str, int]:
         """The ports of `service`, by use. Each is kept as long as nobody else listens on it."""
-        book: dict[str, dict[str, int]] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        book = self._read()
         known = book.get(service, {})
         replacements = free_ports(len(uses))
         ports = {

@@ -45,6 +45,10 @@ def unprivileged() -> tuple[str, ...]:
     return AS_USER if os.geteuid() == 0 else ()
 
 
+def url(port: int, *, password: str, database: str = DATABASE) -> str:
+    return f"postgresql+asyncpg://{ROLE}:{password}@127.0.0.1:{port}/{database}"
+
+
 class Postgres(Server):
     """`durable=False` is for tests: a crash of the machine may then lose what was committed."""
 
@@ -70,12 +74,8 @@ class Postgres(Server):
         self._durable = durable
         self._cluster = directory / "cluster"
 
-    @property
-    def url(self) -> str:
-        return self.url_of(DATABASE)
-
-    def url_of(self, database: str) -> str:
-        return f"postgresql+asyncpg://{ROLE}:{self._password}@127.0.0.1:{self.ports['postgres']}/{database}"
+    def url(self, database: str = DATABASE) -> str:
+        return url(self.ports["postgres"], password=self._password, database=database)
 
     async def connect_as_superuser(self, database: str = "postgres") -> asyncpg.Connection:
         return await asyncpg.connect(

@@ -60,7 +60,7 @@ class EmbeddedServices:
         """Settings of the api by name. Ports are known once the servers were started."""
         values: dict[str, Any] = {}
         if self.postgres is not None:
-            values["database_url"] = self.postgres.url
+            values["database_url"] = self.postgres.url()
         elif self.options.database_url is not None:
             values["database_url"] = self.options.database_url.get_secret_value()
         if self.valkey is not None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 from moorage_api.embedded.child import Child, base_environment
 from moorage_api.embedded.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
 from moorage_api.embedded.directory import DataDirectory
+from moorage_api.embedded.doctor import refuse_what_cannot_work
 from moorage_api.embedded.errors import StartError
 from moorage_api.embedded.files import make_private_directory
 from moorage_api.embedded.http import answers
@@ -66,10 +67,10 @@ class Supervisor:
 
     async def start(self) -> Prepared:
         """Returns when everything answers. Raises StartError."""
-        self._parts = [self._host()]
         async with asyncio.TaskGroup() as group:
-            for member in self._members():
-                group.create_task(self._start(member))
+            for server in self._services.servers:
+                group.create_task(self._start(server))
+            group.create_task(self._start_host())
         settings = self._settings(API_KEY_ID, self._keys.api)
         began = time.monotonic()
         prepared = await prepare(
@@ -107,6 +108,13 @@ class Supervisor:
         began = time.monotonic()
         await member.start()
         self._tell(f"  {member.title:<26} ready  {time.monotonic() - began:4.1f} s")
+
+    async def _start_host(self) -> None:
+        """Only on a machine where sandboxes work; one where they don't is told so better by the checks."""
+        await refuse_what_cannot_work(self._options)
+        host = self._host()
+        self._parts.append(host)
+        await self._start(host)
 
     async def _keep(self, member: Member) -> None:
         failures = 0
@@ -147,7 +155,7 @@ class Supervisor:
 
     def _environment(self, settings: Settings) -> dict[str, str]:
         """Ours, with every setting named: also those that came from it, in their checked form."""
-        environment = dict(os.environ)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_ADMIN_")}
         for name in settings.model_fields_set:
             value = getattr(settings, name)
             if isinstance(value, SecretStr):

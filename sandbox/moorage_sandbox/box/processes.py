@@ -103,16 +103,16 @@ class Children:
                 os.close(source)
         return child
 
-    def reap(self) -> None:
-        """Collect every process that has ended: children, and orphans that became ours."""
+    def reap(self) -> bool:
+        """Collect every process that has ended: children, and orphans that became ours. True if none is left."""
         while True:
             with self._lock:
                 try:
                     pid, status = os.waitpid(-1, os.WNOHANG)
                 except ChildProcessError:
-                    return
+                    return True
                 if pid == 0:
-                    return
+                    return False
                 child = self._running.pop(pid, None)
             if child is not None:
                 child.ended(status)
@@ -124,7 +124,10 @@ class Children:
         for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 3.0)):
             ends = time.monotonic() + seconds
             signalled: set[int] = set()
-            while (below := set(descendants(os.getpid()))) and time.monotonic() < ends:
+            # Orphans become our children, so without a child there is nobody below either. What /proc shows at one
+            # moment proves less: it is read while processes end and change their parents.
+            while not self.reap() and time.monotonic() < ends:
+                below = set(descendants(os.getpid()))
                 # An interactive bash ignores SIGTERM and takes SIGHUP as its terminal going away.
                 for pid in below - signalled:
                     send_signal(pid, number)
@@ -133,7 +136,6 @@ class Children:
                         send_signal(pid, signal.SIGCONT)
                 signalled |= below
                 signal.sigtimedwait([signal.SIGCHLD], 0.02)
-                self.reap()
 
 
 def send_signal(pid: int, number: int) -> None:

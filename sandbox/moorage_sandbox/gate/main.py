@@ -53,6 +53,7 @@ async def serve(options: Options) -> None:
         http="httptools",
         access_log=False,
         log_config=None,
+        log_level=logging.WARNING,
         lifespan="off",
         ws_per_message_deflate=False,
         ws_max_size=MAX_RESULT_BYTES,

@@ -14,7 +14,7 @@ from moorage_api.agent.toolsets.schema import flag, function, number, text
 EXECUTE_SECONDS = 60.0
 WAIT_SECONDS = 30
 MAX_WAIT_SECONDS = 600
-KILL_SECONDS = 5.0
+KILL_SECONDS = 3.0
 
 SHELL = text("Name of the shell, any you like; a new name opens a new shell. One command at a time runs in each")
 

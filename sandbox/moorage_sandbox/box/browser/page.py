@@ -107,6 +107,19 @@ class Page:
         require_present(found, index)
         return found
 
+    def url(self) -> str:
+        """Known to the browser, so that a page which is busy is not needed for it."""
+        target = self._cdp.call("Target.getTargetInfo", self._deadline, targetId=self.tab.target)
+        return str(target["targetInfo"]["url"])
+
+    def go(self, step: int) -> None:
+        """Back (-1) or forward (1) in the tab's history."""
+        history = self.call("Page.getNavigationHistory")
+        position = history["currentIndex"] + step
+        if not 0 <= position < len(history["entries"]):
+            raise BoxError("not_found", f"There is no page to go {'back' if step < 0 else 'forward'} to.")
+        self.call("Page.navigateToHistoryEntry", entryId=history["entries"][position]["id"])
+
     def move(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
@@ -135,8 +148,6 @@ def require_present(found: dict[str, Any], index: int) -> None:
     missing, count = found.get("missing"), found.get("count")
     if missing == "unknown":
         known = f"from 0 to {count - 1}" if count else "none"
-        raise BoxError(
-            "not_found", f"There is no element {index}; the last result has {known}. browser_view lists them."
-        )
+        raise BoxError("not_found", f"There is no element {index}; there are {known}. browser_view lists them.")
     if missing is not None:
-        raise BoxError("not_found", f"Element {index} is {missing} now; the page has changed. browser_view lists anew.")
+        raise BoxError("not_found", f"Element {index} is {missing} now: the page has changed. browser_view lists anew.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from moorage_sandbox.box.browser.cdp import Cdp
@@ -25,17 +26,22 @@ class Tab:
         self.reached: set[tuple[str, str]] = set()
         """(loader, lifecycle name) of the main frame's present document."""
 
+    def has_reached(self, loader: str, name: str) -> bool:
+        """A crashed tab reaches nothing any more and is not waited for."""
+        return self.crashed or (loader, name) in self.reached
+
 
 class Tabs:
-    """Events come in on the protocol's thread, callers wait on `changed`."""
+    """Events come in on the protocol's thread, callers wait in `wait_until`."""
 
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.console: deque[str] = deque(maxlen=MAX_CONSOLE_LINES)
-        self.closed = False
+    def __init__(self, notes: list[str] | None = None) -> None:
         self.cdp: Cdp | None = None
+        self.downloads_begun = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._console: deque[str] = deque(maxlen=MAX_CONSOLE_LINES)
         self._tabs: list[Tab] = []
-        self._notes: deque[str] = deque(maxlen=MAX_NOTES)
+        self._notes: deque[str] = deque(notes or (), maxlen=MAX_NOTES)
         self._downloads: dict[str, str] = {}
         self._handlers = {
             "closed": self._on_closed,
@@ -65,39 +71,47 @@ class Tabs:
         return len(self._tabs)
 
     @property
+    def loading(self) -> bool:
+        return self.current is not None and self.current.loading
+
+    @property
     def downloading(self) -> list[str]:
         return list(self._downloads.values())
 
     def note(self, text: str) -> None:
         """Something to be said in the next result."""
-        with self.changed:
+        with self._changed:
             self._notes.append(text)
 
     def take_notes(self) -> list[str]:
-        with self.changed:
+        with self._changed:
             notes = list(self._notes)
             self._notes.clear()
         return notes
 
+    def console_lines(self, most: int) -> list[str]:
+        with self._changed:
+            return list(self._console)[-most:]
+
     def forget(self, tab: Tab) -> None:
-        with self.changed:
+        with self._changed:
             if tab in self._tabs:
                 self._tabs.remove(tab)
 
     def on_event(self, method: str, params: dict[str, Any], session: str) -> None:
         handler = self._handlers.get(method)
         if handler is not None:
-            with self.changed:
+            with self._changed:
                 handler(params, self._by_session(session))
-                self.changed.notify_all()
+                self._changed.notify_all()
 
-    def wait_until(self, condition: Any, deadline: Deadline) -> bool:
+    def wait_until(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """True once `condition()` holds; it is asked after each event."""
-        with self.changed:
+        with self._changed:
             while not condition():
-                if deadline.expired() or self.closed:
+                if deadline.expired() or self._closed:
                     return False
-                self.changed.wait(deadline.remaining())
+                self._changed.wait(deadline.remaining())
         return True
 
     def _by_session(self, session: str) -> Tab | None:
@@ -108,7 +122,7 @@ class Tabs:
         self.cdp.post(method, session=session, **params)
 
     def _on_closed(self, params: dict[str, Any], tab: Tab | None) -> None:
-        self.closed = True
+        self._closed = True
 
     def _on_attached(self, params: dict[str, Any], tab: Tab | None) -> None:
         session, info = params["sessionId"], params["targetInfo"]
@@ -173,6 +187,7 @@ class Tabs:
         )
 
     def _on_download(self, params: dict[str, Any], tab: Tab | None) -> None:
+        self.downloads_begun += 1
         self._downloads[params["guid"]] = params["suggestedFilename"]
 
     def _on_download_progress(self, params: dict[str, Any], tab: Tab | None) -> None:
@@ -198,7 +213,7 @@ class Tabs:
         self._print(entry["level"], f"{entry['text']} {entry.get('url', '')}".rstrip())
 
     def _print(self, kind: str, text: str) -> None:
-        self.console.append(f"{kind}: {text}"[:MAX_CONSOLE_LINE])
+        self._console.append(f"{kind}: {text}"[:MAX_CONSOLE_LINE])
 
 
 def exception_text(details: dict[str, Any]) -> str:

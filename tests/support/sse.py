@@ -1,0 +1,124 @@
+"""Reads Server-Sent Events as clients do, and resumes where a stream broke off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+ENDINGS = frozenset({"done", "wait", "error"})
+
+
+@dataclass(frozen=True)
+class Frame:
+    id: str
+    event: str
+    data: dict[str, Any]
+
+    @property
+    def is_stored(self) -> bool:
+        return "seq" in self.data
+
+
+async def frames(response: httpx.Response) -> AsyncIterator[Frame]:
+    """The frames of an open response; heartbeats are passed over."""
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            yield Frame(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
+@dataclass
+class Chat:
+    """One session's stored events, as a client that never gives up collects them.
+
+    `url` is asked for at every try, so that a test can move to another replica.
+    """
+
+    session_id: str
+    token: str
+    url: Callable[[], str]
+    stored: list[Frame] = field(default_factory=list)
+    partials: list[Frame] = field(default_factory=list)
+    breaks: int = 0
+    """How often a stream ended before its turn did."""
+
+    @property
+    def cursor(self) -> str | None:
+        return self.stored[-1].id if self.stored else None
+
+    def types(self) -> list[str]:
+        return [frame.event for frame in self.stored]
+
+    def all(self, event: str, **having: Any) -> list[dict[str, Any]]:
+        return [
+            frame.data
+            for frame in self.stored
+            if frame.event == event and all(frame.data.get(name) == value for name, value in having.items())
+        ]
+
+    async def say(
+        self,
+        message: str,
+        *,
+        attachments: list[str] | None = None,
+        timeout_seconds: float = 90,
+        heard: Callable[[Frame], Any] | None = None,
+    ) -> Frame:
+        """Say it and follow until the turn ends, through every break; the frame that ended it."""
+        body: dict[str, Any] | None = {"message": message, "attachments": attachments or []}
+        async with asyncio.timeout(timeout_seconds):
+            while True:
+                try:
+                    ending = await self._follow({**(body or {}), "event_id": self.cursor}, heard)
+                except (httpx.TransportError, httpx.HTTPStatusError):
+                    ending = None
+                    self.breaks += 1
+                    await asyncio.sleep(0.05)
+                if ending is not None:
+                    return ending
+                if body is not None and await self._was_said(message):
+                    body = None
+
+    async def _was_said(self, message: str) -> bool:
+        """Whether the message is in the log: a client that lost its answer looks before it repeats itself."""
+        if self.all("message", role="user", message=message):
+            return True
+        while True:
+            try:
+                async with self._client() as client:
+                    answer = await client.get(f"/api/sessions/{self.session_id}")
+                    answer.raise_for_status()
+            except (httpx.TransportError, httpx.HTTPStatusError):
+                await asyncio.sleep(0.05)
+                continue
+            events = answer.json()["data"]["events"]
+            return any(item["event"] == "message" and item["data"]["message"] == message for item in events)
+
+    async def _follow(self, body: dict[str, Any], heard: Callable[[Frame], Any] | None) -> Frame | None:
+        async with (
+            self._client() as client,
+            client.stream("POST", f"/api/sessions/{self.session_id}/chat", json=body) as response,
+        ):
+            response.raise_for_status()
+            async for frame in frames(response):
+                (self.stored if frame.is_stored else self.partials).append(frame)
+                if heard is not None:
+                    heard(frame)
+                if frame.event in ENDINGS:
+                    return frame
+        return None
+
+    def _client(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.AsyncClient(base_url=self.url(), headers=headers, timeout=httpx.Timeout(30, connect=5))
