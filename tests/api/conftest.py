@@ -49,21 +49,18 @@ def api(services: Services) -> Iterator[Api]:
 
 @pytest.fixture
 async def alice(api: Api) -> AsyncIterator[Person]:
-    person = await register(api.url)
-    yield person
-    await person.client.aclose()
+    async with await register(api.url) as person:
+        yield person
 
 
 @pytest.fixture
 async def bob(api: Api) -> AsyncIterator[Person]:
-    person = await register(api.url)
-    yield person
-    await person.client.aclose()
+    async with await register(api.url) as person:
+        yield person
 
 
 @pytest.fixture
 async def root(api: Api) -> AsyncIterator[Person]:
     """A super_admin."""
-    person = await admin(api.url, api.database_url)
-    yield person
-    await person.client.aclose()
+    async with await admin(api.url, api.database_url) as person:
+        yield person

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from PIL import Image
 
 from support import report
-from support.accounts import data, register
+from support.accounts import Person, data
 from support.llm import ScriptedModel
 from support.processes import Platform
 from support.screen import picture, rfb_client, share_of
 from support.sse import Chat, Frame
 
 
-async def test_a_csv_becomes_a_chart_and_a_report(platform: Platform, use_model: Callable[[str], None]) -> None:
+async def test_a_csv_becomes_a_chart_and_a_report(
+    platform: Platform, use_model: Callable[[str], None], new_user: Callable[[str], Awaitable[Person]]
+) -> None:
     with ScriptedModel(report.script(), chunk_chars=20, chunk_delay_seconds=0.03) as model:
         use_model(model.url)
         api, other_api = await asyncio.gather(platform.start_api(), platform.start_api())
         await asyncio.gather(platform.start_runner(), platform.start_runner(), platform.start_host())
-        alice = await register(api.url)
+        alice = await new_user(api.url)
         uploaded = await alice.upload("sales.csv", report.CSV.encode(), "text/csv")
         session = await alice.create_session()
         watching: list[asyncio.Task[float]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import httpx
@@ -23,6 +23,12 @@ class Person:
     token: str
     refresh_token: str
     client: httpx.AsyncClient
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
 
     async def create_session(self) -> str:
         return str(data(await self.client.post("/api/sessions"))["session_id"])

@@ -22,6 +22,12 @@ def boxes(host_pid: int) -> list[psutil.Process]:
     ]
 
 
+def talks_to(pid: int, port: int | None) -> bool:
+    """Whether the process has a connection to this port."""
+    connections = psutil.Process(pid).net_connections("tcp")
+    return any(one.raddr and one.raddr.port == port and one.status == psutil.CONN_ESTABLISHED for one in connections)
+
+
 def kill(processes: list[psutil.Process]) -> int:
     """kill -9; how many there were to kill."""
     killed = 0

@@ -215,6 +215,22 @@ class RunJournal:
                 for row in rows
             ]
 
+    async def calling_seq(self, tool_call_id: str) -> int:
+        """See `Journal.calling_seq`."""
+        async with self._db() as tx:
+            seq = await tx.scalar(
+                text(
+                    """
+                    SELECT seq FROM events WHERE session_id = :session_id AND type = 'tool'
+                    AND data->>'status' = 'calling' AND data->>'tool_call_id' = :tool_call_id
+                    ORDER BY seq DESC LIMIT 1
+                    """
+                ),
+                {"session_id": self.session_id, "tool_call_id": tool_call_id},
+            )
+        assert seq is not None, "a started call has its event"
+        return int(seq)
+
     async def _is_watched(self, events: Sequence[ChatEvent]) -> bool:
         """Whether anybody streams this session now; asked only for events that would count as unread."""
         counted = any(

@@ -1,0 +1,220 @@
+"""kill -9 of any process at any moment: nothing is lost, nothing runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pytest
+
+from support import report, victims
+from support.accounts import Person, data
+from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel, Turn
+from support.processes import Platform, Process
+from support.sse import Chat, Frame
+
+UseModel = Callable[[str], None]
+NewUser = Callable[[str], Awaitable[Person]]
+
+ROUNDS = 10
+"""Seeds of one run of the suite; they rotate with the day, and a failure names its seed."""
+
+
+def seeds() -> list[int]:
+    if given := os.environ.get("MOORAGE_CHAOS_SEEDS"):
+        return [int(seed) for seed in given.split(",")]
+    first = int(time.time() // 86400) * 1000
+    return list(range(first, first + ROUNDS))
+
+
+def many_seeds() -> list[int]:
+    first = time.time_ns() % 10**9
+    return list(range(first, first + int(os.environ.get("MOORAGE_CHAOS_ROUNDS", "200"))))
+
+
+@dataclass
+class Running:
+    """A platform whose parts are put back as whoever owns them would: api and runners by their supervisor."""
+
+    platform: Platform
+    apis: list[Process]
+    runners: list[Process]
+    host: Process
+
+    @classmethod
+    async def start(cls, platform: Platform) -> Running:
+        apis = list(await asyncio.gather(platform.start_api(), platform.start_api()))
+        runners = list(await asyncio.gather(platform.start_runner(), platform.start_runner()))
+        return cls(platform, apis, runners, await platform.start_host())
+
+    def url(self) -> str:
+        return self.apis[0].url
+
+    def holder(self) -> Process:
+        """The runner at work: the one that talks to the model. Any of them while nobody does."""
+        port = urlsplit(self.platform.changes["llm_base_url"]).port
+        busy = [runner for runner in self.runners if victims.talks_to(runner.pid, port)]
+        return (busy or self.runners)[0]
+
+    async def kill(self, kind: str) -> bool:
+        """False when there was nothing of this kind to kill yet."""
+        match kind:
+            case "api":
+                victim = self.apis.pop(0)
+                port = urlsplit(victim.url).port
+                await victim.kill()
+                self.apis.append(await self.platform.start_api(port=port))
+            case "runner":
+                busy = self.holder()
+                self.runners.remove(busy)
+                await busy.kill()
+                self.runners.append(await self.platform.start_runner())
+            case "gate":
+                return victims.kill(victims.gates(self.host.pid)) > 0
+            case "box":
+                return victims.kill(victims.boxes(self.host.pid)) > 0
+        return True
+
+
+def once_in_order(chat: Chat) -> None:
+    assert [frame.data["seq"] for frame in chat.stored] == list(range(1, len(chat.stored) + 1))
+
+
+async def same_as_the_log(chat: Chat, alice: Person) -> None:
+    """What the stream gave, through all its breaks, is what the log holds."""
+    detail = data(await alice.client.get(f"/api/sessions/{chat.session_id}"))
+    assert [(event["event"], event["data"]["seq"]) for event in detail["events"]] == [
+        (frame.event, frame.data["seq"]) for frame in chat.stored
+    ]
+
+
+async def marks(chat: Chat, alice: Person) -> list[str]:
+    """What the commands left in the workspace, a line for each time one ran."""
+    body = {"filepath": "/home/ubuntu/workspace/ran.log"}
+    answer = await alice.client.post(f"/api/sessions/{chat.session_id}/file", json=body)
+    return str(data(answer)["content"]).split()
+
+
+async def survive(seed: int, platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
+    """Run the report task, kill two things meanwhile, and look at what is left."""
+    chance = random.Random(seed)
+    with ScriptedModel(report.script(), delay_seconds=0.05, chunk_chars=60, chunk_delay_seconds=0.01) as model:
+        use_model(model.url)
+        running = await Running.start(platform)
+        alice = await new_user(running.url())
+        uploaded = await alice.upload("sales.csv", report.CSV.encode(), "text/csv")
+        chat = Chat(await alice.create_session(), alice.token, running.url)
+        wanted = chance.sample(["api", "runner", "runner", "gate", "box"], k=2)
+        moments = sorted(chance.sample(range(3, 25), k=2))
+        killing: list[asyncio.Task[bool]] = []
+
+        def heard(frame: Frame) -> None:
+            if moments and frame.is_stored and frame.data["seq"] >= moments[0]:
+                moments.pop(0)
+                killing.append(asyncio.create_task(kill_soon(wanted.pop(0))))
+
+        async def kill_soon(kind: str) -> bool:
+            await asyncio.sleep(chance.random() * 0.5)
+            return await running.kill(kind)
+
+        ending = await chat.say("Make a chart and a short report", attachments=[uploaded["id"]], heard=heard)
+        await asyncio.gather(*killing)
+        alice.client.base_url = running.url()
+        assert ending.event == "done", ending.data
+        once_in_order(chat)
+        await same_as_the_log(chat, alice)
+        ran = await marks(chat, alice)
+        assert len(ran) == len(set(ran)), f"a command ran twice: {ran}"
+        told_unknown = "may have run" in str(model.requests[-1]["messages"])
+        assert ran == report.MARKS or told_unknown, ran
+        called = [event["tool_call_id"] for event in chat.all("tool", status="called")]
+        assert len(called) == len(set(called))
+
+
+@pytest.mark.parametrize("seed", seeds())
+async def test_a_kill_at_any_moment_loses_nothing(
+    seed: int, platform: Platform, use_model: UseModel, new_user: NewUser
+) -> None:
+    await survive(seed, platform, use_model, new_user)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", many_seeds())
+async def test_many_kills_lose_nothing(seed: int, platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
+    await survive(seed, platform, use_model, new_user)
+
+
+@pytest.fixture
+def waiting_model() -> Iterator[ScriptedModel]:
+    turns: list[Turn] = [
+        Plan("A name", "I need to know a name.", ["Ask and write"]),
+        Calls(Call("message_ask_user", {"text": "Which name?"})),
+        report.shell("echo hello > greeting.txt"),
+        Finish("done"),
+        Say("Greeted."),
+    ]
+    with ScriptedModel(turns) as model:
+        yield model
+
+
+async def test_a_question_waits_through_the_loss_of_everything(
+    platform: Platform, use_model: UseModel, new_user: NewUser, waiting_model: ScriptedModel
+) -> None:
+    use_model(waiting_model.url)
+    running = await Running.start(platform)
+    alice = await new_user(running.url())
+    chat = Chat(await alice.create_session(), alice.token, running.url)
+    assert (await chat.say("Greet somebody")).event == "wait"
+    for process in (*running.apis, *running.runners, running.host):
+        await process.kill()
+    again = await Running.start(platform)
+    chat.url = again.url
+    alice.client.base_url = again.url()
+    assert data(await alice.client.get("/api/sessions"))["sessions"][0]["status"] == "waiting"
+    assert (await chat.say("Ada")).event == "done"
+    once_in_order(chat)
+    answered = [message for message in waiting_model.requests[-1]["messages"] if message["role"] == "tool"]
+    assert any("Ada" in message["content"] for message in answered)
+
+
+async def test_a_killed_runners_run_goes_on_within_five_seconds(
+    platform: Platform, use_model: UseModel, new_user: NewUser
+) -> None:
+    turns: list[Turn] = [
+        Plan("Sleep", "I will wait.", ["Wait"]),
+        report.shell(f"{report.once('slept')}; sleep 3"),
+        Finish("done"),
+        Say("Waited."),
+    ]
+    with ScriptedModel(turns) as model:
+        use_model(model.url)
+        running = await Running.start(platform)
+        alice = await new_user(running.url())
+        chat = Chat(await alice.create_session(), alice.token, running.url)
+        killed_at = 0.0
+        resumed_at = 0.0
+        killing: list[asyncio.Task[None]] = []
+
+        async def kill_holder() -> None:
+            nonlocal killed_at
+            await asyncio.sleep(0.5)  # the command runs by now
+            holder = running.holder()
+            await holder.kill()
+            killed_at = time.monotonic()
+
+        def heard(frame: Frame) -> None:
+            nonlocal resumed_at
+            if frame.data.get("status") == "calling":
+                killing.append(asyncio.create_task(kill_holder()))
+            if frame.data.get("status") == "called":
+                resumed_at = time.monotonic()
+
+        assert (await chat.say("Wait a little", heard=heard)).event == "done"
+        assert 0 < resumed_at - killed_at < 5 + 3  # the command itself takes up to three of them
+        assert await marks(chat, alice) == ["slept"]
+        assert chat.all("tool", status="called")[0]["content"]["console"]
