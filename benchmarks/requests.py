@@ -1,0 +1,74 @@
+"""Requests a second of one api worker on one core.
+
+Method: `wrk` with 32 connections for 5 s after 2 s of warming, three times, on the second core; the api is pinned to
+the first, PostgreSQL and Valkey share the second with wrk. The listing user has 100 sessions of 200 events each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sqlalchemy import text
+
+from benchmarks.rows import Row
+from support.accounts import Person
+
+CONNECTIONS = 32
+SESSIONS = 100
+EVENTS = 200
+
+
+def pin(pid: int, core: int) -> None:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+
+
+def wrk(url: str, token: str, *, method: str = "GET", seconds: int) -> float:
+    program = shutil.which("wrk")
+    if program is None:
+        raise SystemExit("wrk is missing: apt install wrk")
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f'wrk.method = "{method}"\nwrk.headers["Authorization"] = "Bearer {token}"\n')
+        script.flush()
+        command = [program, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script.name, url]
+        if (os.cpu_count() or 1) > 1:
+            command = ["taskset", "-c", "1", *command]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in said, said
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert found is not None, said
+    return float(found[1])
+
+
+FILL = text(
+    f"""
+WITH one AS (SELECT id, owner_id FROM sessions WHERE owner_id = :owner),
+    filled AS (UPDATE session_heads SET last_seq = {EVENTS} WHERE session_id IN (SELECT id FROM one))
+INSERT INTO events (session_id, seq, type, data)
+SELECT one.id, seq, 'message', jsonb_build_object('role', 'assistant', 'message', repeat('x', 200))
+FROM one, generate_series(1, {EVENTS}) AS seq
+"""
+)
+
+
+async def fill(alice: Person) -> None:
+    for _ in range(SESSIONS):
+        await alice.create_session()
+
+
+def measure(url: str, lister: Person, creator: Person) -> list[Row]:
+    rows = []
+    for name, person, method, path, aim in (
+        ("GET /api/auth/me", lister, "GET", "/api/auth/me", ">= 1,300"),
+        (f"GET /api/sessions, {SESSIONS} of {EVENTS} events", lister, "GET", "/api/sessions", ">= 400"),
+        ("POST /api/sessions", creator, "POST", "/api/sessions", ">= 500"),
+    ):
+        wrk(url + path, person.token, method=method, seconds=2)
+        samples = [wrk(url + path, person.token, method=method, seconds=5) for _ in range(3)]
+        rows.append(Row(name, "req/s", samples, aim, "one worker, one core, 32 connections"))
+    return rows
