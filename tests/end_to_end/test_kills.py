@@ -26,7 +26,7 @@ ROUNDS = 10
 
 
 def seeds() -> list[int]:
-    if given := os.environ.get("MOORAGE_CHAOS_SEEDS"):
+    if given := os.environ.get("CHAOS_SEEDS"):
         return [int(seed) for seed in given.split(",")]
     first = int(time.time() // 86400) * 1000
     return list(range(first, first + ROUNDS))
@@ -34,7 +34,7 @@ def seeds() -> list[int]:
 
 def many_seeds() -> list[int]:
     first = time.time_ns() % 10**9
-    return list(range(first, first + int(os.environ.get("MOORAGE_CHAOS_ROUNDS", "200"))))
+    return list(range(first, first + int(os.environ.get("CHAOS_ROUNDS", "200"))))
 
 
 @dataclass
