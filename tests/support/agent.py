@@ -281,21 +281,23 @@ class Bench:
             idle_seconds=self.idle_seconds,
         )
 
-    async def run(self, journal: MemoryJournal | None = None) -> MemoryJournal:
+    async def run(self, journal: MemoryJournal | None = None, *, llm: LlmClient | None = None) -> MemoryJournal:
         """One runner's work on the session, as the worker does it: again while the user has said something new."""
         journal = journal or self.journal()
+        if llm is None:
+            async with self.llm() as llm:
+                return await self.run(journal, llm=llm)
         toolsets = default_toolsets(self.gate, self.attachments, max_search_results=3)
-        async with self.llm() as llm:
-            while not journal.finished:
-                try:
-                    await run_turn(
-                        journal,
-                        llm=llm,
-                        toolsets=[*toolsets, *self.more_toolsets],
-                        attachments=self.attachments,
-                        gate=self.gate,
-                        limits=self.limits,
-                    )
-                except UnreadMessagesError:
-                    continue
+        while not journal.finished:
+            try:
+                await run_turn(
+                    journal,
+                    llm=llm,
+                    toolsets=[*toolsets, *self.more_toolsets],
+                    attachments=self.attachments,
+                    gate=self.gate,
+                    limits=self.limits,
+                )
+            except UnreadMessagesError:
+                continue
         return journal

@@ -194,7 +194,7 @@ class ScriptedModel:
         self._api_key = api_key
         self._tries: Counter[tuple[int, str]] = Counter()
         self._asked = threading.Condition()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="scripted model", daemon=True)
         self._stopping = asyncio.Event()
@@ -212,7 +212,8 @@ class ScriptedModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(10)
 
     async def wait_for_requests(self, count: int, *, timeout_seconds: float = 10) -> None:
@@ -226,13 +227,10 @@ class ScriptedModel:
             raise TimeoutError(f"{len(self.requests)} requests came, not {count}")
 
     def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve_until_stopped())
-        finally:
-            self._loop.close()
+        asyncio.run(self._serve_until_stopped())
 
     async def _serve_until_stopped(self) -> None:
+        self._loop = asyncio.get_running_loop()
         handlers: set[asyncio.Task[None]] = set()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

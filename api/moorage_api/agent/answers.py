@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 MAX_ANSWER_CHARS = 4_000_000
 """A server that never stops talking is cut off here."""
+
+MAX_DEPTH = 50
+"""Of arguments: what is nested deeper can't be written as an event."""
 
 THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?(?:</think(?:ing)?>\s*|\Z)", re.DOTALL)
 """Reasoning that some servers leave at the head of the text; unfinished while it streams."""
@@ -112,8 +116,22 @@ class AnswerBuilder:
         return call
 
     def answer(self) -> Answer:
-        calls = tuple(RawCall(call.name, "".join(call.arguments)) for call in self._calls if call.name)
-        return Answer(without_thoughts("".join(self._text)), calls, self._is_cut)
+        calls = tuple(RawCall(call.name, mended("".join(call.arguments))) for call in self._calls if call.name)
+        return Answer(without_thoughts(mended("".join(self._text))), calls, self._is_cut)
+
+
+def mended(value: Any) -> Any:
+    """A JSON value whose texts can be encoded: halves of a character find together again, lone ones are replaced.
+
+    Servers that count in UTF-16 cut emoji in two; file names that are no UTF-8 come from the sandbox.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {mended(key): mended(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [mended(item) for item in value]
+    return value
 
 
 def without_thoughts(text: str) -> str:
@@ -121,16 +139,37 @@ def without_thoughts(text: str) -> str:
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """Read a JSON object; None for anything else. No arguments at all count as an empty object."""
+    """Read a JSON object that can be stored; None for anything else. Nothing at all counts as an empty object."""
     if not text.strip():
         return {}
     try:
-        value = json.loads(text, strict=False)
+        value = _parse(text)
         if isinstance(value, str):  # encoded twice
-            value = json.loads(value, strict=False)
+            value = _parse(value)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return mended(value) if isinstance(value, dict) and _depth(value) <= MAX_DEPTH else None
+
+
+def _parse(text: str) -> Any:
+    """Like `json.loads`, but line breaks in texts are let through, and NaN and the infinities are not."""
+    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _depth(value: Any) -> int:
+    items: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, items), default=0)
 
 
 def objects_in(text: str) -> Iterator[dict[str, Any]]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, RawCall, objects_in, parse_object
+from moorage_api.agent.answers import Answer, mended, objects_in
 from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
 from moorage_api.agent.messages import assistant_message, call_message, clipped, tool_message, user_message
-from moorage_api.agent.ports import Function, Message, ToolCall, ToolResult, Toolset
+from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import OpenCall, Phase
+from moorage_api.agent.tools import FINISH, Tools
 from moorage_api.agent.toolsets.message import ASK, NOTIFY
-from moorage_api.agent.toolsets.schema import flag, function, text, texts
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
 
@@ -20,40 +21,6 @@ MAX_RESULT_CHARS = 12_000
 MAX_ARGUMENT_CHARS = 16_000
 MAX_CALLS = 16
 """Calls taken from one answer."""
-
-FINISH = function(
-    "finish_step",
-    "End the step at hand: it is done and checked, or it can't be done. Call it alone, after you saw all results.",
-    {
-        "success": flag("Whether the step is done"),
-        "result": text("What came out, with the facts later steps need: numbers, names, paths; or why it failed"),
-    },
-    {"attachments": texts("Absolute paths of finished files that the user should get; no intermediate ones")},
-)
-
-
-class Tools:
-    """What the model may call in a step, and who runs it."""
-
-    def __init__(self, toolsets: Sequence[Toolset]) -> None:
-        self._toolsets: dict[str, Toolset] = {}
-        self._functions: dict[str, Function] = {item.name: item for item in (NOTIFY, ASK, FINISH)}
-        for toolset in toolsets:
-            for item in toolset.functions():
-                if item.name not in self._functions:
-                    self._functions[item.name] = item
-                    self._toolsets[item.name] = toolset
-
-    @property
-    def functions(self) -> list[Function]:
-        return list(self._functions.values())
-
-    def function(self, name: str) -> Function | None:
-        return self._functions.get(name)
-
-    def toolset(self, name: str) -> Toolset | None:
-        """None for what the executor carries out itself, and for tools that are gone since the call was made."""
-        return self._toolsets.get(name)
 
 
 async def execute(work: Work, tools: Tools) -> bool:
@@ -81,16 +48,22 @@ async def _take_text(work: Work, answer: Answer) -> None:
     if not said:
         await work.reject(answer, prompts.EMPTY_ANSWER)
         return
-    result = next((value for value in objects_in(said) if "success" in value and "result" in value), {"result": said})
-    await _finish_step(work, result, said=said)
+    await _finish_step(work, _result_in(said) or {"success": True, "result": said}, said=said)
+
+
+def _result_in(said: str) -> dict[str, Any] | None:
+    for value in objects_in(said):
+        with suppress(BadArgumentsError):
+            return checked_arguments(FINISH.parameters, value)
+    return None
 
 
 async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
     """Store the calls under ids of ours, finish_step last, and start the first that can be run."""
     raw = sorted(answer.calls[:MAX_CALLS], key=lambda call: call.name == FINISH.name)
-    calls = work.number_calls(raw)
-    for call, item in zip(calls, raw, strict=True):
-        _check(call, item, tools, answer.is_cut)
+    calls = [
+        tools.open_call(number, call, is_cut=answer.is_cut) for number, call in enumerate(raw, work.state.next_call)
+    ]
     invalid = work.counted_invalid() if all(call.problem for call in calls) else 0
     await _advance(
         work,
@@ -101,25 +74,6 @@ async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
         next_call=work.state.next_call + len(calls),
         call_failed=False,
     )
-
-
-def _check(call: OpenCall, raw: RawCall, tools: Tools, is_cut: bool) -> None:
-    """Fill in the arguments, or the problem with them."""
-    described = tools.function(raw.name)
-    args = parse_object(raw.arguments)
-    if described is None:
-        names = ", ".join(item.name for item in tools.functions)
-        call.problem = f"There is no function {raw.name[:80]!r}. Use one of: {names}"
-    elif args is None:
-        call.problem = f"The arguments are not a JSON object: {clipped(raw.arguments, 400)}"
-        if is_cut:
-            call.problem = prompts.CUT_ANSWER
-    else:
-        call.args = args
-        try:
-            call.args = checked_arguments(described.parameters, args)
-        except BadArgumentsError as error:
-            call.problem = f"Wrong arguments for {raw.name}: {error}"
 
 
 async def _advance(
@@ -137,8 +91,8 @@ async def _advance(
         calls.pop(0)
     started = None
     if calls and (toolset := tools.toolset(calls[0].function)) is not None and not await work.is_interrupted():
-        started = calls[0] = calls[0].model_copy(update={"started": True})
-        happened.append(_tool_event(started, toolset, "calling"))
+        started = calls[0] = calls[0].model_copy(update={"toolkit": toolset.name})
+        happened.append(_tool_event(started, "calling"))
     seqs = await work.record(*happened, messages=told, calls=calls, **changes)
     if started is not None:
         work.keys[started.number] = str(seqs[-1])
@@ -178,12 +132,11 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     else:
         key = await key_of(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
-    events = [_tool_event(call, toolset, "called", result)] if toolset is not None else []
     await _advance(
         work,
         tools,
-        *events,
-        messages=[tool_message(call, clipped(result.text, MAX_RESULT_CHARS))],
+        _tool_event(call, "called", result),
+        messages=[tool_message(call, clipped(mended(result.text), MAX_RESULT_CHARS))],
         calls=rest,
         call_failed=work.state.call_failed or result.outcome != "succeeded",
     )
@@ -194,16 +147,15 @@ async def key_of(work: Work, call: OpenCall) -> str:
     return work.keys.get(call.number) or str(await work.journal.calling_seq(call.id))
 
 
-def _tool_event(call: OpenCall, toolset: Toolset, status: str, result: ToolResult | None = None) -> ToolEvent:
-    return ToolEvent.model_validate(
-        {
-            "tool_call_id": call.id,
-            "name": toolset.name,
-            "function": call.function,
-            "args": {name: _for_log(value) for name, value in call.args.items()},
-            "status": status,
-            "content": result.content if result is not None else None,
-        }
+def _tool_event(call: OpenCall, status: Literal["calling", "called"], result: ToolResult | None = None) -> ToolEvent:
+    assert call.toolkit is not None, "only started calls are shown"
+    return ToolEvent(
+        tool_call_id=call.id,
+        name=call.toolkit,
+        function=call.function,
+        args={name: _for_log(value) for name, value in call.args.items()},
+        status=status,
+        content=mended(result.content) if result is not None else None,
     )
 
 
@@ -212,12 +164,9 @@ def _for_log(value: Any) -> Any:
     return clipped(value, MAX_ARGUMENT_CHARS) if isinstance(value, str) else value
 
 
-def stopped_event(call: OpenCall, tools: Tools) -> ToolEvent | None:
-    """Closes the display of a call that was in flight when the user stopped the run."""
-    toolset = tools.toolset(call.function)
-    if toolset is None:
-        return None
-    return _tool_event(call, toolset, "called", ToolResult("unknown", "", {"result": "Stopped by the user"}))
+def stopped_event(call: OpenCall) -> ToolEvent:
+    """Closes the display of a call that was in flight when the turn ended."""
+    return _tool_event(call, "called", ToolResult("unknown", "", {"result": "Stopped"}))
 
 
 async def _ask_user(work: Work, call: OpenCall) -> None:
@@ -238,7 +187,7 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall 
     step = work.state.running_step()
     if step is None:
         raise RuntimeError("a step was finished that is not running")
-    is_done = result.get("success") is not False
+    is_done = bool(result["success"])
     steps = work.state.with_step(step.id, "completed" if is_done else "failed")
     coming = next((step for step in steps if step.status == "pending"), None)
     phase: Phase

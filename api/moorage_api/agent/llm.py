@@ -217,7 +217,12 @@ class LlmClient:
         if error.status_code not in (400, 422):
             return False
         said = f"{error.param} {self._said(error)}".lower()
-        if "tool_choice" in body and ("tool_choice" in said or "tool choice" in said or "thinking" in said):
+        if "thinking" not in body and ("thinking mode" in said or "reasoning_content" in said):
+            # DeepSeek's thinking mode wants all earlier reasoning back with every call, and forces no tool. We keep no
+            # reasoning (a shortened or another model's history has none), so such a model works without that mode.
+            self._parameters["thinking"] = {"type": "disabled"}
+            return True
+        if "tool_choice" in body and ("tool_choice" in said or "tool choice" in said):
             self._forces = False
             return True
         if "max_tokens" in body and "max_completion_tokens" in said:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moorage_api.agent import planner, prompts, summary
-from moorage_api.agent.executor import Tools, execute, key_of, stopped_event
+from moorage_api.agent.executor import execute, key_of, stopped_event
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import tool_message, user_message
 from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset, UserMessage
+from moorage_api.agent.tools import Tools
 from moorage_api.agent.toolsets.shell import kill_stopped
 from moorage_api.agent.work import InterruptedByUserError, Work, going_on_without
 from moorage_api.events.schemas import ChatEvent, DoneEvent, ErrorEvent, FileInfo, PlanEvent, StepEvent, WaitEvent
@@ -34,7 +35,7 @@ async def run_turn(
     while True:
         try:
             if journal.stop_requested:
-                await _stop(work, tools)
+                await _stop(work)
                 return
             # a call that may be running is settled first: its message has to follow the assistant's
             if (must_read or journal.interrupted) and not any(call.started for call in work.state.calls):
@@ -45,7 +46,7 @@ async def run_turn(
         except InterruptedByUserError:
             continue
         except LlmError as error:
-            await _fail(work, tools, error)
+            await _fail(work, error)
             return
 
 
@@ -110,12 +111,12 @@ async def _with_files(work: Work, message: UserMessage) -> str:
     return prompts.user_message(message.text, placed, lost)
 
 
-async def _stop(work: Work, tools: Tools) -> None:
+async def _stop(work: Work) -> None:
     """End the turn as the user asked: nothing more is run, and what is in flight is not waited for."""
     killed = [call for call in work.state.calls if call.started]
     for call in killed:
         await kill_stopped(work.gate, call.function, call.args, key=f"-{await key_of(work, call)}")
-    events: list[ChatEvent] = [event for call in killed if (event := stopped_event(call, tools)) is not None]
+    events: list[ChatEvent] = [stopped_event(call) for call in killed]
     messages: list[Message] = [
         tool_message(call, prompts.STOPPED_CALL if call.started else prompts.NOT_RUN_STOPPED)
         for call in work.state.calls
@@ -130,9 +131,9 @@ async def _stop(work: Work, tools: Tools) -> None:
     )
 
 
-async def _fail(work: Work, tools: Tools, error: LlmError) -> None:
+async def _fail(work: Work, error: LlmError) -> None:
     """End the turn with an error that the user can read."""
-    killed = [event for call in work.state.calls if call.started and (event := stopped_event(call, tools)) is not None]
+    killed = [stopped_event(call) for call in work.state.calls if call.started]
     messages = [tool_message(call, prompts.NOT_RUN_ENDED) for call in work.state.calls]
     await _end(
         work,

@@ -8,20 +8,25 @@ from pydantic import BaseModel
 
 from moorage_api.events.schemas import FileInfo, PlanStep
 
+Toolkit = Literal["file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"]
 Phase = Literal["idle", "planning", "replanning", "executing", "summarising", "waiting"]
 
 
 class OpenCall(BaseModel):
     """A tool call of the last assistant message that has no tool message yet.
 
-    `started`: its `calling` event is stored, so it may have run. `problem`: why it can't be run at all.
+    `toolkit`: who runs it, once its `calling` event is stored, so that it may have run. `problem`: why it can't be run.
     """
 
     number: int
     function: str
     args: dict[str, Any] = {}
     problem: str = ""
-    started: bool = False
+    toolkit: Toolkit | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.toolkit is not None
 
     @property
     def id(self) -> str:

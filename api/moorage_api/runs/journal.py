@@ -130,6 +130,7 @@ class RunJournal:
         if ending is not None:
             status: Finished = "stopped" if ending == "done" and self.stop_requested else ending
             if not await queue.finish(tx, self.run, status=status, consumed_seq=consumed_seq):
+                self._signals = Signals(stop_requested=False, has_unread=True)  # newer than what was told before
                 raise UnreadMessagesError("The user has said something new")
         elif consumed_seq is not None:
             await queue.consume(tx, self.run, seq=consumed_seq)

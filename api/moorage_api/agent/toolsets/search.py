@@ -54,7 +54,7 @@ class SearchToolset:
                 else:
                     found = await asyncio.to_thread(self._ask_ddgs, query, ddgs_range)
         except Exception as error:  # noqa: BLE001 - a search engine's client fails in its own many ways
-            return _failed(str(error) or "it did not answer in time")
+            return _failed(str(error)[:300] or "it did not answer in time")
         results = [_result(item) for item in found[: self._max_results]]
         told = "\n\n".join(f"{item['title']}\n{item['url']}\n{item['snippet']}" for item in results)
         return ToolResult("succeeded", told or "Nothing was found.", {"results": results})

@@ -1,0 +1,62 @@
+"""Arguments are mended where a model nearly got them right, and refused with a reason otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
+from moorage_api.agent.toolsets.schema import flag, function, number, text, texts
+
+SCHEMA = function(
+    "f",
+    "",
+    {"name": text("")},
+    {"count": number(""), "deep": flag(""), "files": texts(""), "kind": text("", choices=("a", "b"))},
+).parameters
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"name": "x"}, {"name": "x"}),
+        ({"name": "x", "count": "5"}, {"name": "x", "count": 5}),
+        ({"name": "x", "count": 5.0}, {"name": "x", "count": 5}),
+        ({"name": "x", "deep": "True"}, {"name": "x", "deep": True}),
+        ({"name": 5}, {"name": "5"}),
+        ({"name": {"a": 1}}, {"name": '{"a": 1}'}),
+        ({"name": "x", "files": "/a"}, {"name": "x", "files": ["/a"]}),
+        ({"name": "x", "files": '["/a", "/b"]'}, {"name": "x", "files": ["/a", "/b"]}),
+        ({"name": "x", "files": ""}, {"name": "x", "files": []}),
+        ({"name": "x", "count": None}, {"name": "x"}),
+        ({"name": "x", "unknown": 1}, {"name": "x"}),
+    ],
+)
+def test_near_misses_are_mended(given: dict[str, Any], taken: dict[str, Any]) -> None:
+    assert checked_arguments(SCHEMA, given) == taken
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, "missing: name"),
+        ({"name": None}, "name must be of type string"),
+        ({"name": "x", "count": "five"}, "count must be of type integer"),
+        ({"name": "x", "count": 1.5}, "count must be of type integer"),
+        ({"name": "x", "count": True}, "count must be of type integer"),
+        ({"name": "x", "count": "nan"}, "count must be of type integer"),
+        ({"name": "x", "deep": 1}, "deep must be of type boolean"),
+        ({"name": "x", "files": {"a": 1}}, "files must be of type array"),
+        ({"name": "x", "kind": "c"}, "kind must be one of a, b"),
+    ],
+)
+def test_the_rest_is_refused_with_a_reason(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadArgumentsError, match=reason):
+        checked_arguments(SCHEMA, given)
+
+
+def test_a_foreign_schema_is_taken_as_far_as_it_goes() -> None:
+    schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    assert checked_arguments(schema, {"a": None, "b": [1]}) == {"b": [1]}
+    assert checked_arguments({}, {"a": 1}) == {"a": 1}

@@ -1,0 +1,168 @@
+"""The user's part: answering a question, and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent, StepEvent, ToolEvent
+from support.agent import Bench, shell
+from support.llm import Call, Calls, Finish, Hang, Plan, Say, ScriptedModel, Turn
+
+PLAN = Plan("T", "M", ["a", "b"])
+
+
+async def test_a_question_ends_the_turn_and_the_answer_is_its_result() -> None:
+    ask = Call("message_ask_user", {"text": "Which?", "attachments": ["/home/ubuntu/a.png"]})
+    turns: list[Turn] = [PLAN, Calls(shell("one"), ask, shell("two")), Finish(), Finish(), Say("Done")]
+    with ScriptedModel(turns) as model:
+        bench = Bench(model)
+        bench.attachments.sandbox["/home/ubuntu/a.png"] = b"png"
+        bench.log.say("Go")
+        await bench.run()
+        assert bench.log.types()[-4:] == ["tool", "message", "tool", "wait"]
+        question = bench.log.last(MessageEvent)
+        assert (question.message, [file.filename for file in question.attachments]) == ("Which?", ["a.png"])
+        bench.log.say("The blue one")
+        await bench.run()
+        results = [message["content"] for message in model.requests[2]["messages"] if message["role"] == "tool"]
+    assert "The blue one" in results
+    assert len(bench.gate.effects) == 1, "what was called after the question was not run"
+    steps = [(event.description, event.status) for event in bench.log.all(StepEvent)]
+    assert steps == [("a", "running"), ("a", "completed"), ("b", "running"), ("b", "completed")]
+    assert bench.log.types()[-3:] == ["message", "plan", "done"]
+
+
+async def test_a_question_may_suggest_taking_over_and_clients_see_it() -> None:
+    ask = Call("message_ask_user", {"text": "Please log in", "suggest_user_takeover": "browser"})
+    with ScriptedModel([PLAN, ask]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+    event = bench.log.last(ToolEvent)
+    assert (event.name, event.function) == ("message", "message_ask_user")
+    assert event.args["suggest_user_takeover"] == "browser"
+
+
+async def test_telling_the_user_something_is_a_message_and_the_work_goes_on() -> None:
+    tell = Call("message_notify_user", {"text": "Half way"})
+    with ScriptedModel([PLAN, tell, Finish(), Finish(), Say("Done")]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+    assert "Half way" in [event.message for event in bench.log.all(MessageEvent)]
+    assert not bench.log.all(ToolEvent)
+
+
+async def stopped(bench: Bench, ready: asyncio.Event | None = None, *, requests: int = 0) -> None:
+    """Stop the run once the gate hangs, or that many requests have come; it ends soon."""
+    journal = bench.journal()
+    running = asyncio.create_task(bench.run(journal))
+    if ready is not None:
+        await asyncio.wait_for(ready.wait(), 5)
+    else:
+        await bench.model.wait_for_requests(requests)
+    bench.log.stop_requested = True
+    journal.look()
+    await asyncio.wait_for(running, 5)
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+async def test_a_stop_while_the_model_thinks_ends_the_turn(requests: int) -> None:
+    turns: list[Turn] = [Hang()] if requests == 1 else [PLAN, Hang()]
+    with ScriptedModel(turns) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await stopped(bench, requests=requests)
+    ends = {1: ["message", "done"], 2: ["plan", "step", "step", "plan", "done"]}
+    assert bench.log.types()[-len(ends[requests]) :] == ends[requests]
+    if requests == 2:
+        assert [step.status for step in bench.log.last(PlanEvent).steps] == ["failed", "pending"]
+
+
+async def test_a_stop_does_not_wait_for_a_tool_and_ends_what_it_runs() -> None:
+    with ScriptedModel([PLAN, Calls(shell("sleep 1000"), shell("ls"))]) as model:
+        bench = Bench(model)
+        bench.gate.hangs_on = "shell_execute"
+        bench.log.say("Go")
+        await stopped(bench, bench.gate.entered)
+    assert bench.log.types()[-6:] == ["step", "tool", "tool", "step", "plan", "done"]
+    assert bench.log.last(ToolEvent).status == "called"
+    assert bench.log.last(StepEvent).status == "failed"
+    assert [effect.split()[0] for effect in bench.gate.effects] == ["shell_execute", "shell_kill_process"]
+
+
+async def test_a_stop_is_bounded_when_the_sandbox_does_not_answer() -> None:
+    with ScriptedModel([PLAN, shell("sleep 1000")]) as model:
+        bench = Bench(model)
+        bench.gate.hangs_on = "shell_"
+        bench.log.say("Go")
+        journal = bench.journal()
+        running = asyncio.create_task(bench.run(journal))
+        await asyncio.wait_for(bench.gate.entered.wait(), 5)
+        bench.log.stop_requested = True
+        journal.look()
+        await asyncio.wait_for(running, 10)
+    assert bench.log.types()[-1] == "done"
+
+
+async def test_a_run_stopped_before_it_began_asks_nobody() -> None:
+    with ScriptedModel([]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        bench.log.stop_requested = True
+        await bench.run()
+        assert not model.requests
+    assert bench.log.types() == ["message", "done"]
+
+
+async def test_after_a_stop_the_model_knows_what_was_said_and_done() -> None:
+    def answer(request: dict[str, Any]) -> Turn:
+        if "What now" in str(request["messages"][-1]["content"]):
+            return Plan("T", "You stopped me.", [])
+        return PLAN if len(request["messages"]) == 2 else shell("sleep 1000")
+
+    with ScriptedModel(answer) as model:
+        bench = Bench(model)
+        bench.gate.hangs_on = "shell_execute"
+        bench.log.say("Go")
+        await stopped(bench, bench.gate.entered)
+        bench.log.say("What now?")
+        await bench.run()
+        texts = " ".join(str(message["content"]) for message in model.requests[-1]["messages"])
+    assert "The user stopped the work here" in texts
+    assert "The user stopped the work while this ran" in texts
+    assert bench.log.last(MessageEvent).message == "You stopped me."
+
+
+async def test_a_message_sent_after_a_stop_is_answered_though_the_stop_is_still_under_way() -> None:
+    def answer(request: dict[str, Any]) -> Turn:
+        if "Something else" in str(request["messages"]):
+            return Plan("T", "Gladly.", [])
+        return Hang()
+
+    with ScriptedModel(answer) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        journal = bench.journal()
+        running = asyncio.create_task(bench.run(journal))
+        await model.wait_for_requests(1)
+        bench.log.stop_requested = True
+        journal.look()
+        bench.log.say("Something else")  # the journal's signals still say: stop
+        await asyncio.wait_for(running, 5)
+    assert bench.log.last(MessageEvent).message == "Gladly."
+    assert len(bench.log.all(DoneEvent)) == 1
+
+
+async def test_what_was_said_before_a_stop_is_known_to_the_next_turn() -> None:
+    with ScriptedModel([Plan("T", "Yes.", [])]) as model:
+        bench = Bench(model)
+        bench.log.say("My name is Ada")
+        bench.log.stop_requested = True
+        await bench.run()
+        bench.log.say("Hello")
+        await bench.run()
+        assert "My name is Ada" in str(model.requests[0]["messages"])

@@ -1,0 +1,199 @@
+"""A conversation longer than the model's window: what is sent fits, and keeps what matters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from moorage_api.agent.messages import clipped, elided, merged_users, tokens, with_clipped_content
+from moorage_api.agent.ports import AgentLimits
+from support.agent import Bench, shell, shell_output
+from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Turn
+
+SHORTENING = "too long to keep"
+WINDOW = 12_000
+PATIENT = AgentLimits(max_iterations=999, max_retries=2)
+
+
+def is_shortening(request: Request) -> bool:
+    return SHORTENING in str(request["messages"][-1]["content"])
+
+
+def well_formed(request: Request) -> bool:
+    """Every call has its result right behind it, and no two user messages follow each other."""
+    waiting: list[str] = []
+    before = ""
+    for message in request["messages"]:
+        if message["role"] == "tool":
+            if not waiting or waiting.pop(0) != message["tool_call_id"]:
+                return False
+        elif waiting or (message["role"] == before == "user"):
+            return False
+        waiting += [call["id"] for call in message.get("tool_calls", ())]
+        before = message["role"]
+        for call in message.get("tool_calls", ()):
+            json.loads(call["function"]["arguments"])
+    return not waiting
+
+
+class LongTask:
+    """A model that runs many commands with long outputs, counted by itself: the transcript is shortened."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+        self.made = 0
+        self.shortened = 0
+        self.summary: Turn = Say("The user wants the moon measured. Found so far: its radius is 1737 km.")
+
+    def __call__(self, request: Request) -> Turn:
+        if is_shortening(request):
+            self.shortened += 1
+            return self.summary
+        if "tools" not in request:
+            return Say("Done")
+        if request["tools"][0]["function"]["name"] == "make_plan":
+            return Plan("The moon", "I will measure it.", ["measure", "report"])
+        self.made += 1
+        if self.made <= self.calls:
+            return shell(f"measure {self.made}")
+        return Finish()
+
+
+async def work(model: ScriptedModel, *, output_chars: int) -> Bench:
+    bench = Bench(model, context_tokens=WINDOW)
+    bench.gate.answer = lambda _function, _args: shell_output("x" * output_chars)
+    bench.log.say("Measure the moon")
+    await bench.run()
+    return bench
+
+
+async def test_old_outputs_are_elided_first_and_everything_else_stays() -> None:
+    task = LongTask(calls=8)
+    with ScriptedModel(task, chunk_chars=500) as model:
+        bench = await work(model, output_chars=6_000)
+        assert task.shortened == 0
+        last = model.requests[-1]["messages"]
+        assert all(well_formed(request) for request in model.requests)
+        assert all(tokens(request["messages"]) < WINDOW for request in model.requests)
+    assert bench.log.types()[-1] == "done"
+    assert last[1]["content"] == "Measure the moon"
+    outputs = [str(message["content"]) for message in last if message["role"] == "tool"]
+    assert sum("call the tool again to see it" in output for output in outputs) >= 3
+    assert "left out" not in next(output for output in reversed(outputs) if "x" in output[:1])
+    stored = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
+    assert not any("left out" in content for content in stored), "the stored transcript stays whole"
+
+
+async def test_what_does_not_fit_is_summarised_and_the_plan_is_kept() -> None:
+    task = LongTask(calls=60)
+    with ScriptedModel(task, chunk_chars=500) as model:
+        bench = Bench(model, context_tokens=WINDOW, limits=PATIENT)
+        bench.gate.answer = lambda _function, _args: shell_output("x" * 2_000)
+        bench.log.say("Measure the moon")
+        await bench.run()
+        assert 1 <= task.shortened <= task.calls / 6
+        assert all(well_formed(request) for request in model.requests)
+        assert all(tokens(request["messages"]) < WINDOW for request in model.requests)
+        beginning = str(model.requests[-1]["messages"][1]["content"])
+    assert "its radius is 1737 km" in beginning
+    assert "1. [running] measure" in beginning
+    assert bench.log.types()[-1] == "done"
+
+
+async def test_a_summary_that_the_model_can_not_make_is_cut_from_what_there_is() -> None:
+    task = LongTask(calls=60)
+    task.summary = Status(400, {"error": {"message": "no"}})
+    with ScriptedModel(task, chunk_chars=500) as model:
+        bench = Bench(model, context_tokens=WINDOW, limits=PATIENT)
+        bench.gate.answer = lambda _function, _args: shell_output("x" * 2_000)
+        bench.log.say("Measure the moon")
+        await bench.run()
+        assert task.shortened >= 1
+        beginning = str(model.requests[-1]["messages"][1]["content"])
+    assert "Measure the moon" in beginning
+    assert bench.log.types()[-1] == "done"
+
+
+async def test_one_message_larger_than_the_window_is_clipped() -> None:
+    with ScriptedModel([Plan("T", "That was long.", [])]) as model:
+        bench = Bench(model, context_tokens=WINDOW)
+        bench.log.say("Read this: " + "words " * 100_000 + "the end")
+        await bench.run()
+        (request,) = model.requests
+    assert tokens(request["messages"]) < WINDOW
+    assert str(request["messages"][1]["content"]).startswith("Read this")
+    assert str(request["messages"][1]["content"]).endswith("the end")
+    assert bench.log.types()[-1] == "done"
+
+
+async def test_a_server_with_a_smaller_window_than_configured_is_believed() -> None:
+    """It is asked again with less, and not with more afterwards."""
+    task = LongTask(calls=20)
+    limit = 8_000
+
+    def answer(request: Request) -> Turn:
+        if tokens(request["messages"]) > limit:
+            return Status(400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
+        return task(request)
+
+    with ScriptedModel(answer, chunk_chars=500) as model:
+        bench = Bench(model, context_tokens=64_000)
+        bench.gate.answer = lambda _function, _args: shell_output("x" * 4_000)
+        bench.log.say("Measure the moon")
+        await bench.run()
+        refused = sum(tokens(request["messages"]) > limit for request in model.requests)
+    assert bench.log.types()[-1] == "done"
+    assert 1 <= refused <= 4
+
+
+async def test_a_killed_runner_does_not_undo_the_shortening() -> None:
+    task = LongTask(calls=60)
+    with ScriptedModel(task, chunk_chars=500) as model:
+        bench = await work(model, output_chars=4_000)
+        state = bench.log.state["shortened"]
+        bench.log.say("And Mars?")
+        await bench.run()
+        assert well_formed(model.requests[-1])
+    assert state["elided_before"] > 0
+    assert bench.log.state["shortened"]["elided_before"] >= state["elided_before"]
+
+
+@pytest.mark.parametrize(("text", "limit"), [("", 10), ("short", 10), ("x" * 1000, 30)])
+def test_clipping_keeps_head_and_tail(text: str, limit: int) -> None:
+    result = clipped(text, limit)
+    assert result.startswith(text[:20])
+    assert result.endswith(text[-10:])
+    assert len(result) <= max(limit, len(text[:limit])) + 60
+
+
+def test_eliding_and_clipping_leave_valid_calls() -> None:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "c" * 5000,
+        "tool_calls": [
+            {
+                "id": "1",
+                "type": "function",
+                "function": {"name": "f", "arguments": json.dumps({"a": "x" * 5000, "b": 1})},
+            }
+        ],
+    }
+    for result in (elided(message, 100), with_clipped_content(message, 100)):
+        arguments = json.loads(result["tool_calls"][0]["function"]["arguments"])
+        assert len(arguments["a"]) < 200
+        assert arguments["b"] == 1
+    assert elided(message, 100)["content"] == message["content"]
+    assert len(with_clipped_content(message, 100)["content"]) < 200
+    assert elided({"role": "user", "content": "u" * 5000}, 100)["content"] == "u" * 5000
+
+
+def test_user_messages_in_a_row_are_joined() -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
+    assert merged_users(said) == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}]
+
+
+@pytest.mark.parametrize(("text", "low", "high"), [("word " * 700, 900, 1100), ("字" * 1000, 700, 1100)])
+def test_tokens_are_estimated_for_any_script(text: str, low: int, high: int) -> None:
+    assert low <= tokens({"role": "user", "content": text}) <= high

@@ -1,0 +1,258 @@
+"""One question to a model over a real socket: what is retried, what is said at once, and in which words."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from moorage_api.agent.answers import Answer, AnswerBuilder, RawCall
+from moorage_api.agent.llm import LlmClient, LlmError, WindowFullError
+from moorage_api.agent.toolsets.schema import function, text
+from support.llm import Call, Calls, Drop, Hang, Raw, Responder, Say, ScriptedModel, Status, Tries, Turn
+
+KEY = "sk-very-secret"
+QUESTION = [{"role": "user", "content": "Hello?"}]
+TOOL = function("ls", "List", {"path": text("Where")})
+HELLO = Say("Hello there, how are you?")
+
+Serve = Callable[..., ScriptedModel]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as stack:
+
+        def start(script: list[Turn] | Responder, **options: Any) -> ScriptedModel:
+            return stack.enter_context(ScriptedModel(script, **options))
+
+        yield start
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[..., LlmClient]]:
+    clients: list[LlmClient] = []
+
+    def make(model: ScriptedModel | str, **options: Any) -> LlmClient:
+        url = model if isinstance(model, str) else model.url
+        client = LlmClient(url, options.pop("api_key", KEY), "scripted", **({"backoff_seconds": 0.01} | options))
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+Connect = Callable[..., LlmClient]
+
+
+def error_in_stream(message: str) -> Raw:
+    return Raw([{"error": {"message": message, "type": "server_error"}}])
+
+
+RECOVERED: dict[str, Turn] = {
+    "429": Tries(Status(429, {"error": {"message": "slow down"}}), HELLO),
+    "500": Tries(Status(500, "<html>oops</html>"), HELLO),
+    "503 twice": Tries(Status(503), Status(503), HELLO),
+    "an error inside a stream": Tries(error_in_stream("overloaded"), HELLO),
+    "a stream that is no JSON": Tries(Raw(["{nonsense"]), HELLO),
+    "a stream of other things": Tries(Raw([42, "x"]), HELLO),
+    "a connection cut half way": Tries(Drop(HELLO, after=3), HELLO),
+    "a connection cut at once": Tries(Drop(HELLO, after=0), HELLO),
+}
+
+
+@pytest.mark.parametrize("turn", RECOVERED.values(), ids=RECOVERED.keys())
+async def test_passing_trouble_is_retried(serve: Serve, connect: Connect, turn: Turn) -> None:
+    answer = await connect(serve([turn])).ask(QUESTION, max_retries=2)
+    assert answer == Answer("Hello there, how are you?")
+
+
+LASTING: dict[str, tuple[Turn, str, str]] = {
+    "429": (Status(429, {"error": {"message": "slow down"}}), "llm_rate_limited", "slow down"),
+    "500": (Status(500, "<html>oops</html>"), "llm_unavailable", "answered 500"),
+    "an error inside a stream": (error_in_stream("overloaded"), "llm_unavailable", "overloaded"),
+    "a stream that is no JSON": (Raw(["{nonsense"]), "llm_failed", "no chat completion"),
+}
+
+
+@pytest.mark.parametrize(("turn", "code", "words"), LASTING.values(), ids=LASTING.keys())
+async def test_lasting_trouble_is_an_error_after_the_last_try(
+    serve: Serve, connect: Connect, turn: Turn, code: str, words: str
+) -> None:
+    model = serve([turn])
+    with pytest.raises(LlmError, match=words) as caught:
+        await connect(model).ask(QUESTION, max_retries=2)
+    assert caught.value.code == code
+    assert len(model.requests) == 3
+
+
+AT_ONCE: dict[str, tuple[Turn, str, str]] = {
+    "401": (Status(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "llm_unauthorized", "api_key"),
+    "403": (Status(403), "llm_unauthorized", "api_key"),
+    "402": (Status(402, {"error": {"message": "Insufficient Balance"}}), "llm_unauthorized", "Insufficient Balance"),
+    "no quota": (
+        Status(429, {"error": {"message": "You have no quota", "code": "insufficient_quota"}}),
+        "llm_unauthorized",
+        "no quota",
+    ),
+    "404": (Status(404, {"error": {"message": "no such model"}}), "llm_not_found", "model_name"),
+    "400": (Status(400, {"error": {"message": f"bad messages from {KEY}"}}), "llm_refused", "bad messages"),
+}
+
+
+@pytest.mark.parametrize(("turn", "code", "words"), AT_ONCE.values(), ids=AT_ONCE.keys())
+async def test_what_trying_again_cannot_help_is_said_at_once_and_without_the_key(
+    serve: Serve, connect: Connect, turn: Turn, code: str, words: str
+) -> None:
+    model = serve([turn])
+    with pytest.raises(LlmError, match=words) as caught:
+        await connect(model).ask(QUESTION, max_retries=5)
+    assert caught.value.code == code
+    assert KEY not in str(caught.value)
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Status(400, {"error": {"message": "This is too long", "code": "context_length_exceeded"}}),
+        Status(400, {"error": {"message": "This model's maximum context length is 4096 tokens"}}),
+        Status(413),
+        error_in_stream("exceeds the context window"),
+    ],
+)
+async def test_a_full_window_is_told_apart(serve: Serve, connect: Connect, turn: Turn) -> None:
+    with pytest.raises(WindowFullError):
+        await connect(serve([turn])).ask(QUESTION)
+
+
+async def test_a_server_that_is_not_there_is_named(connect: Connect) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(LlmError, match=f"{url} could not be reached; check the base URL") as caught:
+            await connect(url).ask(QUESTION, max_retries=1)
+    assert caught.value.code == "llm_unavailable"
+
+
+@pytest.mark.parametrize("url", ["not a url", "ftp://example.org", "", "http://", "http://[::1/v1"])
+async def test_a_base_url_that_is_none_is_an_error_for_people(connect: Connect, url: str) -> None:
+    with pytest.raises(LlmError) as caught:
+        await connect(url).ask(QUESTION, max_retries=0)
+    assert caught.value.code == "llm_unavailable"
+
+
+async def test_a_silent_server_is_given_up(serve: Serve, connect: Connect) -> None:
+    model = serve([Hang()])
+    with pytest.raises(LlmError, match="did not answer in time"):
+        await connect(model, idle_seconds=0.1).ask(QUESTION, max_retries=1)
+    assert len(model.requests) == 2
+
+
+async def test_retry_after_is_honoured(serve: Serve, connect: Connect) -> None:
+    model = serve([Tries(Status(429, headers={"Retry-After": "0.3"}), HELLO)])
+    began = time.monotonic()
+    await connect(model).ask(QUESTION, max_retries=1)
+    assert time.monotonic() - began >= 0.3
+
+
+async def test_the_question_can_be_cancelled_and_the_connection_goes(serve: Serve, connect: Connect) -> None:
+    model = serve([Hang()])
+    asking = asyncio.create_task(connect(model).ask(QUESTION))
+    await model.wait_for_requests(1)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_calls_and_reasoning_arrive_and_reasoning_is_left_out(serve: Serve, connect: Connect) -> None:
+    model = serve([Say("Let me look.", [Call("ls", {"path": "/a"}), Call("ls", {"path": "/b"})], reasoning="Hm.")])
+    answer = await connect(model).ask(QUESTION, tools=[TOOL])
+    assert answer == Answer("Let me look.", (RawCall("ls", '{"path": "/a"}'), RawCall("ls", '{"path": "/b"}')))
+
+
+async def test_a_stream_without_done_is_whole(serve: Serve, connect: Connect) -> None:
+    model = serve([Raw([{"choices": [{"delta": {"content": "Hi"}}]}])])
+    assert await connect(model).ask(QUESTION) == Answer("Hi")
+
+
+async def test_a_server_that_does_not_stream_is_understood(serve: Serve, connect: Connect) -> None:
+    model = serve([Status(200, {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]})])
+    assert await connect(model).ask(QUESTION) == Answer("Hi")
+
+
+async def test_an_error_in_a_document_of_status_200_is_an_error(serve: Serve, connect: Connect) -> None:
+    model = serve([Status(200, {"error": {"message": "no GPU left"}})])
+    with pytest.raises(LlmError, match="no GPU left"):
+        await connect(model).ask(QUESTION, max_retries=0)
+
+
+async def test_progress_grows_to_the_whole(serve: Serve, connect: Connect) -> None:
+    seen: list[str] = []
+
+    async def watch(builder: AnswerBuilder) -> None:
+        seen.append(builder.answer().text)
+
+    await connect(serve([HELLO])).ask(QUESTION, progress=watch)
+    assert seen[-1] == "Hello there, how are you?"
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
+    assert len(set(seen)) > 3
+
+
+REFUSED: dict[str, tuple[str, str, str | None]] = {
+    "tool_choice": ("tool_choice", "deepseek-reasoner does not support this tool_choice", None),
+    "temperature": ("temperature", "Unsupported value: 'temperature' does not support 0.7", None),
+    "max_tokens": ("max_tokens", "Use 'max_completion_tokens' instead of 'max_tokens'", "max_completion_tokens"),
+}
+
+
+@pytest.mark.parametrize(("name", "words", "instead"), REFUSED.values(), ids=REFUSED.keys())
+async def test_a_refused_parameter_is_left_out_from_then_on(
+    serve: Serve, connect: Connect, name: str, words: str, instead: str | None
+) -> None:
+    def answer(request: dict[str, Any]) -> Turn:
+        return Status(400, {"error": {"message": words}}) if name in request else Calls(Call("ls", {"path": "/"}))
+
+    model = serve(answer)
+    client = connect(model)
+    await client.ask(QUESTION, tools=[TOOL], force=True)
+    await client.ask(QUESTION, tools=[TOOL], force=True)
+    assert [name in request for request in model.requests] == [True, False, False]
+    assert instead is None or instead in model.requests[-1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Thinking mode does not support this tool_choice",
+        "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        "Missing `reasoning_content` field in the assistant message at message index 2.",
+    ],
+)
+async def test_a_thinking_mode_that_wants_its_thoughts_back_is_switched_off(
+    serve: Serve, connect: Connect, words: str
+) -> None:
+    def answer(request: dict[str, Any]) -> Turn:
+        if request.get("thinking") != {"type": "disabled"}:
+            return Status(400, {"error": {"message": words}})
+        return Calls(Call("ls", {"path": "/"}))
+
+    model = serve(answer)
+    client = connect(model)
+    await client.ask(QUESTION, tools=[TOOL], force=True)
+    await client.ask(QUESTION, tools=[TOOL], force=True)
+    assert ["thinking" in request for request in model.requests] == [False, True, True]
+    assert all(request["tool_choice"] == "required" for request in model.requests)
+
+
+async def test_the_key_is_sent_and_an_empty_one_does_no_harm(serve: Serve, connect: Connect) -> None:
+    assert await connect(serve([HELLO], api_key=KEY)).ask(QUESTION) == Answer(HELLO.text)
+    assert await connect(serve([HELLO]), api_key="").ask(QUESTION) == Answer(HELLO.text)

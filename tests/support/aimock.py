@@ -1,0 +1,66 @@
+"""`@copilotkit/aimock`, a mock of model providers that others wrote: started on fixtures, installed at first need."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+VERSION = "1.43.0"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moorage" / "aimock" / VERSION
+
+
+def _installed() -> Path:
+    """Its entry script. Two test processes may install at once: one copy wins, whole."""
+    script = CACHE / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
+    if script.exists():
+        return script
+    CACHE.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE.parent) as directory:
+        fresh = Path(directory) / "fresh"
+        fresh.mkdir()
+        subprocess.run(
+            ["npm", "install", "--prefix", str(fresh), "--no-audit", "--no-fund", f"@copilotkit/aimock@{VERSION}"],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        if not CACHE.exists():
+            fresh.rename(CACHE)
+    return script
+
+
+@contextmanager
+def aimock(turns: list[dict[str, Any]], directory: Path) -> Iterator[str]:
+    """Play `turns`, each at the place that is the number of assistant messages in the request. Yields the base URL."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed")
+    fixtures = [{"match": {"turnIndex": place}, "response": turn} for place, turn in enumerate(turns)]
+    (directory / "fixtures.json").write_text(json.dumps({"fixtures": fixtures}))
+    command = ["node", str(_installed()), "--port", "0", "--fixtures", str(directory), "--strict", "--chunk-size", "9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield f"{_address(process)}/v1"
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    """Read what it prints until it says where it listens; its output ends when it dies."""
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if found := re.search(r"listening on (http://\S+)", line):
+            return found[1]
+    raise RuntimeError(f"aimock did not start: {''.join(printed)}")
