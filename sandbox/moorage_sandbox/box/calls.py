@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MAX_KEPT = 2000
-MAX_KEPT_BYTES = 64 * 1024 * 1024
+MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
 class Forgotten(Exception):

@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,8 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024 - 64 * 1024
 """A little less than a client takes, for what it wraps around it."""
 MAX_CONNECTIONS = 128
 MAX_TIMEOUT_SECONDS = 3600
+DRAIN_SECONDS = 2
+MAX_DRAINED_BYTES = 128 * 1024 * 1024
 IDLE_SECONDS = 60
 """A connection on which nothing moves for this long is given up."""
 
@@ -44,7 +47,7 @@ class Server:
         for stale in (temporary, path):
             if os.path.exists(stale):
                 os.unlink(stale)
-        before = os.umask(0o007)
+        before = os.umask(0o117)
         self._socket.bind(temporary)
         os.umask(before)
         self._socket.listen(128)
@@ -55,7 +58,12 @@ class Server:
 
     def _accept(self) -> None:
         while True:
-            connection, _ = self._socket.accept()
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                # No descriptor left, or the caller has already gone; either way the next one must be served.
+                time.sleep(0.05)
+                continue
             # The kernel's own timeouts: with Python's, the descriptor would not block and sendfile would not wait.
             patience = struct.pack("ll", IDLE_SECONDS, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
@@ -64,7 +72,13 @@ class Server:
                 with connection:
                     refuse(connection, BoxError("limit", f"More than {MAX_CONNECTIONS} requests at a time."))
                 continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except RuntimeError:
+                # The commands have used up the number of processes that we share with them.
+                self._slots.release()
+                with connection:
+                    refuse(connection, BoxError("limit", "No thread can be started: too many processes are running."))
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
@@ -72,6 +86,7 @@ class Server:
                 self._handle(connection)
             except BoxError as error:
                 refuse(connection, error)
+                drain(connection)
             except (CutOff, OSError):
                 # Whoever asked has gone, or reads no more.
                 return
@@ -181,6 +196,18 @@ def refuse(connection: socket.socket, error: BoxError, **more: str) -> None:
         answer(connection, refusal(error, **more))
     except OSError:
         # Nobody is left to read it.
+        return
+
+
+def drain(connection: socket.socket) -> None:
+    """Take what is still being sent: closed with that unread, the connection would lose the refusal."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", DRAIN_SECONDS, 0))
+        left = MAX_DRAINED_BYTES
+        while left > 0 and (block := connection.recv(262144)):
+            left -= len(block)
+    except OSError:
         return
 
 

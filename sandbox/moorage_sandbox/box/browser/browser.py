@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64encode
+from contextlib import suppress
 from typing import Any
 
 from moorage_sandbox.box.browser.addresses import checked_url
 from moorage_sandbox.box.browser.cdp import CdpError, CdpTimeout
+from moorage_sandbox.box.browser.display import picture_of_screen
 from moorage_sandbox.box.browser.keys import NAMED, parse
 from moorage_sandbox.box.browser.page import Page, require_present
 from moorage_sandbox.box.browser.tabs import exception_text
@@ -20,7 +23,8 @@ from moorage_sandbox.box.processes import Children
 OBSERVING_SECONDS = 8
 """Kept back from an action's time to look at what came of it."""
 
-LOAD_SECONDS = 15
+LOAD_SECONDS = 10
+SCREEN_SECONDS = 3
 IDLE_SECONDS = 0.8
 SETTLE_SECONDS = 8
 REACTION_SECONDS = 0.25
@@ -38,6 +42,7 @@ RELOAD_KEYS = ("F5", "Control+r", "Control+R")
 class Browser:
     def __init__(self, *, children: Children, paths: Paths, env: dict[str, str]) -> None:
         self._paths = paths
+        self._display = env["DISPLAY"]
         self._window = Window(children=children, paths=paths, env=env)
 
     def browser_view(self, deadline: Deadline) -> dict[str, Any]:
@@ -137,7 +142,7 @@ class Browser:
                 result = _run(page, javascript, seconds)
             except CdpTimeout as error:
                 page.call("Runtime.terminateExecution", seconds=2)
-                raise BoxError("timeout", f"The script did not end within {seconds:g} s and was stopped.") from error
+                raise BoxError("timeout", f"The script did not end within {seconds:.0f} s and was stopped.") from error
             return self._after_action(page, before, deadline) | {"result": result}
 
     def browser_console_view(self, deadline: Deadline, *, max_lines: int = DEFAULT_CONSOLE_LINES) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class Browser:
         """The result of a call: what `page` shows now, after what is to be said about the way there."""
         tabs = self._window.tabs
         seen = page.observe(content=content)
-        picture = page.picture()
+        picture = self._picture(page)
         elements = list(seen["elements"])
         if seen["more"]:
             elements.append(f"({seen['more']} more elements are not listed; scroll to reach them)")
@@ -168,6 +173,17 @@ class Browser:
             result["content"] = "\n".join(text).strip("\n")
         return result
 
+    def _picture(self, page: Page) -> str:
+        """Of the page; of the whole screen if the page gives none, as one that never drew anything does."""
+        try:
+            return page.picture()
+        except CdpTimeout:
+            self._window.tabs.note("The page gave no picture; this one shows the whole screen.")
+        try:
+            return b64encode(picture_of_screen(self._display, Deadline(SCREEN_SECONDS))).decode()
+        except OSError as error:
+            raise BoxError("browser_failed", f"Neither the page nor the screen gives a picture: {error}.") from error
+
     def _navigated(self, page: Page, address: str, deadline: Deadline) -> dict[str, Any]:
         tabs, tab = self._window.tabs, page.tab
         seconds = _time_to_act(deadline)
@@ -176,7 +192,7 @@ class Browser:
             answer = page.call("Page.navigate", seconds=seconds, url=address)
         except CdpTimeout as error:
             page.call("Page.stopLoading", seconds=2)
-            raise BoxError("timeout", f"{address[:200]} did not answer within {seconds:g} s.") from error
+            raise BoxError("timeout", f"{address[:200]} did not answer within {seconds:.0f} s.") from error
         problem, loader = answer.get("errorText"), answer.get("loaderId")
         if problem:
             # A download ends the navigation too, and its own event may come a moment later.
@@ -236,17 +252,35 @@ def _point(page: Page, index: int | None, x: float | None, y: float | None) -> t
 
 
 def _run(page: Page, javascript: str, seconds: float) -> str:
-    options: dict[str, Any] = {"awaitPromise": True, "replMode": True, "userGesture": True, "timeout": seconds * 1000}
-    try:
-        answer = page.call("Runtime.evaluate", seconds=seconds, expression=javascript, returnByValue=True, **options)
-    except CdpError as error:
-        # A window or a DOM node has no JSON; run again, the script would do twice what it does.
-        return f"(the value cannot be shown: {error})"
+    """The script's value as JSON, a promise's once it is kept; what was thrown; a description of what has no JSON."""
+    # With replMode, `await` and a second `let` of the same name are allowed, as in the browser's own console.
+    answer = page.call(
+        "Runtime.evaluate",
+        seconds=seconds,
+        expression=javascript,
+        awaitPromise=True,
+        replMode=True,
+        userGesture=True,
+        timeout=seconds * 1000,
+    )
+    described = answer["result"]
+    if "exceptionDetails" not in answer and described.get("subtype") == "promise":
+        answer = page.call("Runtime.awaitPromise", seconds=seconds, promiseObjectId=described["objectId"])
+        described = answer["result"]
+    if "exceptionDetails" not in answer and "objectId" in described:
+        with suppress(CdpError):
+            answer = page.call(
+                "Runtime.callFunctionOn",
+                seconds=seconds,
+                objectId=described["objectId"],
+                functionDeclaration="function() { return this; }",
+                returnByValue=True,
+            )
     if "exceptionDetails" in answer:
         shown = exception_text(answer["exceptionDetails"])
     elif "value" in answer["result"]:
         shown = json.dumps(answer["result"]["value"], ensure_ascii=False)
     else:
-        shown = str(answer["result"].get("unserializableValue") or answer["result"].get("description") or "undefined")
+        shown = str(described.get("unserializableValue") or described.get("description") or "undefined")
     left_out = len(shown) - MAX_RESULT_CHARACTERS
     return shown if left_out <= 0 else f"{shown[:MAX_RESULT_CHARACTERS]} [{left_out} characters left out]"

@@ -28,7 +28,8 @@ class CdpClosed(Exception):
 
 
 class _Pending:
-    def __init__(self) -> None:
+    def __init__(self, session: str) -> None:
+        self.session = session
         self.done = threading.Event()
         self.answer: dict[str, Any] | None = None
 
@@ -49,7 +50,7 @@ class Cdp:
 
     def call(self, method: str, deadline: Deadline, *, session: str = "", **params: Any) -> dict[str, Any]:
         """Send a command and wait for its result."""
-        pending = _Pending()
+        pending = _Pending(session)
         number = self._send(method, params, session, pending)
         if not pending.done.wait(deadline.remaining()):
             with self._lock:
@@ -68,6 +69,16 @@ class Cdp:
             self._send(method, params, session, None)
         except CdpClosed:
             return
+
+    def abandon(self, session: str) -> None:
+        """Refuse what `session` has not answered; after a crash it never will."""
+        with self._lock:
+            lost = {number: it for number, it in self._pending.items() if it.session == session}
+            for number in lost:
+                del self._pending[number]
+        for pending in lost.values():
+            pending.answer = {"error": {"message": "the page crashed"}}
+            pending.done.set()
 
     def _send(self, method: str, params: dict[str, Any], session: str, pending: _Pending | None) -> int:
         with self._lock:

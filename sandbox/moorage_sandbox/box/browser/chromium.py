@@ -60,11 +60,19 @@ FLAGS = (
 
 
 class Chromium:
-    """A running browser. `cdp.closed` tells when it has gone."""
+    """A running browser, as long as it answers."""
 
     def __init__(self, child: Child, cdp: Cdp) -> None:
         self._child = child
         self.cdp = cdp
+
+    def is_alive(self, deadline: Deadline) -> bool:
+        """Asked rather than remembered: the news of its end may still be on its way."""
+        try:
+            self.cdp.call("Browser.getVersion", deadline)
+        except CdpClosed:
+            return False
+        return True
 
     def end(self) -> None:
         """By itself first, so that the profile is written, then by signals."""

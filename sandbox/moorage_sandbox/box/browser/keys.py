@@ -91,6 +91,8 @@ def parse(text: str) -> tuple[Key, int]:
     key = character("+") if last == "Plus" else character(" ") if last.lower() == "space" else _named(last)
     if key is None and len(last) == 1:
         key = character(last)
+    if key is not None and len(key.name) == 1 and modifiers & MODIFIERS["Shift"]:
+        key = character(_shifted(key.name))
     if key is None:
         names = ", ".join(it.name for it in NAMED.values())
         raise BoxError("invalid", f"{text!r} is no key: use a character or one of {names}, Space.")
@@ -123,6 +125,11 @@ def events(key: Key, modifiers: int) -> list[dict[str, Any]]:
     if key.text and not modifiers & ~MODIFIERS["Shift"]:
         down |= {"type": "keyDown", "text": key.text, "unmodifiedText": key.text}
     return [down, common | {"type": "keyUp"}]
+
+
+def _shifted(text: str) -> str:
+    """What a key types together with Shift."""
+    return next((upper for upper, lower in SHIFTED.items() if lower == text), text.upper())
 
 
 def _named(name: str) -> Key | None:

@@ -15,6 +15,7 @@ from moorage_sandbox.box.errors import BoxError
 WORLD = "moorage"
 SCRIPT_SECONDS = 5
 PICTURE_SECONDS = 5
+INPUT_SECONDS = 3
 AFTER_STOP_SECONDS = 3
 MAX_PICTURE_CHARACTERS = 5 * 1024 * 1024
 MAX_SINGLE_KEYS = 500
@@ -29,6 +30,7 @@ class Page:
         self.tab = tab
         self._cdp = cdp
         self._deadline = deadline
+        self._is_stuck = False
 
     def call(self, method: str, *, seconds: float | None = None, **params: Any) -> dict[str, Any]:
         deadline = self._deadline if seconds is None else self._deadline.within(seconds)
@@ -121,27 +123,39 @@ class Page:
         self.call("Page.navigateToHistoryEntry", entryId=history["entries"][position]["id"])
 
     def move(self, x: float, y: float) -> None:
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        self._act("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def click(self, x: float, y: float, *, count: int = 1) -> None:
         self.move(x, y)
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+            self._act("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
 
     def press(self, key: Key, modifiers: int = 0) -> None:
         for event in events(key, modifiers):
-            self.call("Input.dispatchKeyEvent", **event)
+            self._act("Input.dispatchKeyEvent", **event)
+
+    def _act(self, method: str, **params: Any) -> None:
+        """Send an input event. It is answered when the page has dealt with it; one that never does is not waited for,
+        and the events after it queue up behind.
+        """
+        if self._is_stuck:
+            self._cdp.post(method, session=self.tab.session, **params)
+            return
+        try:
+            self.call(method, seconds=INPUT_SECONDS, **params)
+        except CdpTimeout:
+            self._is_stuck = True
 
     def type(self, text: str) -> None:
         if len(text) > MAX_SINGLE_KEYS or not text.isprintable():
-            self.call("Input.insertText", text=text)
+            self._act("Input.insertText", text=text)
             return
         for one in text:
             key = character(one)
             if key.code:
                 self.press(key)
             else:
-                self.call("Input.insertText", text=one)
+                self._act("Input.insertText", text=one)
 
 
 def require_present(found: dict[str, Any], index: int) -> None:

@@ -49,6 +49,7 @@ class Tabs:
             "Target.detachedFromTarget": self._on_detached,
             "Target.targetCrashed": self._on_crashed,
             "Inspector.targetCrashed": self._on_own_crash,
+            "Inspector.targetReloadedAfterCrash": self._on_recovery,
             "Page.frameStartedLoading": self._on_loading,
             "Page.frameStoppedLoading": self._on_loaded,
             "Page.lifecycleEvent": self._on_lifecycle,
@@ -152,11 +153,17 @@ class Tabs:
     def _on_crashed(self, params: dict[str, Any], tab: Tab | None) -> None:
         for it in self._tabs:
             if it.target == params["targetId"]:
-                it.crashed = True
+                self._on_own_crash(params, it)
 
     def _on_own_crash(self, params: dict[str, Any], tab: Tab | None) -> None:
         if tab is not None:
             tab.crashed = True
+            assert self.cdp is not None
+            self.cdp.abandon(tab.session)
+
+    def _on_recovery(self, params: dict[str, Any], tab: Tab | None) -> None:
+        if tab is not None:
+            tab.crashed = False
 
     def _on_loading(self, params: dict[str, Any], tab: Tab | None) -> None:
         if tab is not None and params["frameId"] == tab.target:

@@ -42,15 +42,18 @@ class Window:
         except CdpClosed as error:
             raise BoxError("browser_failed", "The browser ended during this call; the next starts it anew.") from error
         except CdpTimeout as error:
-            raise BoxError("browser_failed", self._why_silent()) from error
+            message = "The page or the browser does not answer. browser_restart starts it anew."
+            raise BoxError("browser_failed", message) from error
         except CdpError as error:
-            raise BoxError("browser_failed", f"The browser refused: {error}") from error
+            raise BoxError(
+                "browser_failed", f"The browser refused: {error}. browser_view shows what is left."
+            ) from error
         finally:
             self._lock.release()
 
     def newest_page(self, deadline: Deadline) -> Page:
         """Makes what is missing: the browser, a tab, a tab in place of one that crashed."""
-        if self._chromium is not None and self._chromium.cdp.closed:
+        if self._chromium is not None and not self._chromium.is_alive(deadline):
             self._end()
             self.tabs.note("The browser had ended and was started anew; what it showed is gone.")
         chromium = self._chromium or self._start(deadline)
@@ -93,14 +96,13 @@ class Window:
             flatten=True,
             filter=[{"type": "page"}],
         )
+        tabs.wait_until(lambda: tabs.current is not None, deadline.within(TAB_SECONDS))
+        if tabs.current is not None:
+            # Sent on before its first, empty document is there, a tab sometimes crashes.
+            Page(chromium.cdp, tabs.current, deadline).call("Runtime.evaluate", seconds=TAB_SECONDS, expression="0")
         return chromium
 
     def _end(self) -> None:
         chromium, self._chromium = self._chromium, None
         if chromium is not None:
             chromium.end()
-
-    def _why_silent(self) -> str:
-        if self.tabs.current is not None and self.tabs.current.crashed:
-            return "The page crashed. browser_navigate opens another."
-        return "The page or the browser does not answer. browser_restart starts it anew."

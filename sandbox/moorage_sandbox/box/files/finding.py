@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections.abc import Iterator
 
 from moorage_sandbox.box.deadline import Deadline
 from moorage_sandbox.box.errors import BoxError
@@ -53,14 +54,15 @@ class _Pattern:
 
 
 def find(root: str, pattern_text: str, *, most: int, deadline: Deadline) -> tuple[list[str], bool]:
-    """Paths of at most `most` files, and whether there are more. Links are found but not followed."""
+    """Paths of at most `most` files, and whether there may be more. Links are found but not followed."""
     pattern = _Pattern(pattern_text)
     found: list[str] = []
     waiting = [(root, pattern.start())]
     while waiting:
         folder, state = waiting.pop()
-        deadline.check("Looking for files")
-        for entry in _entries(folder, deadline):
+        for entry in _entries(folder):
+            if deadline.expired():
+                return sorted(found), True
             after = pattern.step(state, entry.name)
             if not after:
                 continue
@@ -68,20 +70,15 @@ def find(root: str, pattern_text: str, *, most: int, deadline: Deadline) -> tupl
                 waiting.append((entry.path, after))
             elif pattern.is_match(after):
                 if len(found) == most:
-                    return found, True
+                    return sorted(found), True
                 found.append(os.fsencode(entry.path).decode("utf-8", "replace"))
     return sorted(found), False
 
 
-def _entries(folder: str, deadline: Deadline) -> list[os.DirEntry[str]]:
-    entries: list[os.DirEntry[str]] = []
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as scan:
-            for entry in scan:
-                entries.append(entry)
-                if len(entries) % 10_000 == 0:
-                    deadline.check("Looking for files")
+            yield from scan
     except (PermissionError, FileNotFoundError, NotADirectoryError):
         # Not ours to read, or gone since we saw it: like find, go on with the rest.
-        return entries
-    return entries
+        return

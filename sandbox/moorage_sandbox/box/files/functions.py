@@ -151,7 +151,7 @@ class Files:
             if not os.path.isdir(root):
                 os.stat(root)
                 raise BoxError("invalid", f"{dir_path} is not a directory.")
-        files, truncated = find(root, glob_pattern, most=MAX_FOUND, deadline=deadline)
+        files, truncated = find(root, glob_pattern, most=MAX_FOUND, deadline=deadline.within(MAX_SEARCH_SECONDS))
         return {"files": files, "truncated": truncated}
 
 

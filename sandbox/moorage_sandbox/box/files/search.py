@@ -20,18 +20,18 @@ def search(regex: str) -> dict[str, object]:
         return {"error": "invalid", "message": f"the regular expression is not valid: {error}"}
     matches: list[dict[str, object]] = []
     number = 0
-    part_of_line = False
-    while line := sys.stdin.buffer.readline(MAX_LINE_BYTES):
-        if not part_of_line and number == 0 and b"\0" in line[:8192]:
-            return {"error": "invalid", "message": "this is a binary file, not text; use the shell (grep -a, strings)"}
+    lines = open(0, "rb")  # noqa: SIM115 - standard input, until the end of the process
+    if b"\0" in lines.peek(8192)[:8192]:
+        return {"error": "invalid", "message": "this is a binary file, not text; use the shell (grep -a, strings)"}
+    while line := lines.readline(MAX_LINE_BYTES):
         text = line.decode("utf-8", "replace").rstrip("\r\n")
         if found := pattern.search(text):
             if len(matches) == MAX_MATCHES:
                 return {"matches": matches, "truncated": True}
             start = max(0, found.start() - MAX_TEXT // 2) if len(text) > MAX_TEXT else 0
             matches.append({"line": number, "text": text[start : start + MAX_TEXT]})
-        part_of_line = not line.endswith(b"\n")
-        number += not part_of_line
+        # A line longer than that comes in several parts and counts once.
+        number += line.endswith(b"\n")
     return {"matches": matches, "truncated": False}
 
 

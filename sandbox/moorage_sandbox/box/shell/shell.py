@@ -135,7 +135,7 @@ class Shell:
                     "answer it (shell_write_input), end it (shell_kill_process), or use another shell.",
                 )
             if self.ended:
-                raise BoxError("not_found", f"Shell {self.name!r} has ended.")
+                raise BoxError("not_found", f"Shell {self.name!r} has just ended. Run the command again.")
             if directory:
                 self._directory = directory
             self._reset_terminal()
@@ -143,7 +143,7 @@ class Shell:
             self._add(command)
             self._running = command
         message = b"%s\0%s\0%s\0" % (command.token.encode(), os.fsencode(directory), encoded)
-        if not self._write(self._commands, message, Deadline(10)):
+        if not self._write(self._commands, message, deadline.within(10)):
             self._child.signal_group(signal.SIGKILL)
         return self.wait(deadline, command)
 
@@ -175,8 +175,10 @@ class Shell:
         """End what runs in the foreground, ever more firmly; at last the shell itself."""
         with self._changed:
             command = self._last()
+        # Faster where there is less time than the steps take.
+        hurry = min(1.0, deadline.remaining() / (1.5 * sum(seconds for _, seconds in KILL_STEPS)))
         for number, seconds in KILL_STEPS:
-            ends = Deadline(seconds)
+            ends = Deadline(seconds * hurry)
             while command.exit_code is None and not ends.expired():
                 # Again and again: when one command of a list is ended, bash starts the next.
                 group = self._foreground()

@@ -13,6 +13,7 @@ FURTHEST = 1000
 PIECE = re.compile(
     r"\x1b\[(?P<args>[0-?]*)[ -/]*(?P<final>[@-~])"  # CSI
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, …
+    r"|\x1b\[[0-?]*[ -/]*"  # CSI that breaks off
     r"|\x1b[ -/]*[0-~]?"
     r"|(?P<control>[\x00-\x08\x0a-\x1f\x7f-\x9f])"
     r"|(?P<text>[^\x00-\x08\x0a-\x1f\x1b\x7f-\x9f]+)"
@@ -126,16 +127,16 @@ class _Screen:
         row = self.rows[self.row]
         if final == "P":
             del row[self.column : self.column + max(1, count)]
-        elif final == "@":
+        elif final == "@" and len(row) < FURTHEST:
             row[self.column : self.column] = " " * max(1, count)
         elif final == "X":
             gone = row[self.column : self.column + max(1, count)]
             row[self.column : self.column + len(gone)] = " " * len(gone)
-        elif count == 0:
+        elif final == "K" and count == 0:
             del row[self.column :]
-        elif count == 1:
+        elif final == "K" and count == 1:
             row[: self.column] = " " * min(self.column, len(row))
-        else:
+        elif final == "K":
             row.clear()
 
     def show_other(self, other: bool) -> None:

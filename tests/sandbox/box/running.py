@@ -1,0 +1,144 @@
+"""A real box in a process of its own, and its caller."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-I", "-m", "moorage_sandbox.box"]
+
+
+class Refused(Exception):
+    """An answer with `"ok": false`."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(answer["error"]["message"])
+        self.code: str = answer["error"]["code"]
+        self.message: str = answer["error"]["message"]
+
+
+class RunningBox:
+    def __init__(self, process: subprocess.Popen[bytes], socket_path: Path, home: Path) -> None:
+        self.process = process
+        self.socket_path = socket_path
+        self.home = home
+        self.workspace = home / "workspace"
+        self._calls = 0
+
+    def connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(60)
+        connection.connect(str(self.socket_path))
+        return connection
+
+    def send(self, data: bytes) -> tuple[dict[str, Any], bytes]:
+        """One connection: send `data`, and what comes back as a line and the bytes after it."""
+        with self.connect() as connection:
+            try:
+                connection.sendall(data)
+            except BrokenPipeError:
+                # Refused before everything was sent; the answer is there all the same.
+                connection.shutdown(socket.SHUT_WR)
+            received = bytearray()
+            while block := connection.recv(1 << 20):
+                received += block
+        line, _, body = bytes(received).partition(b"\n")
+        return json.loads(line), body
+
+    def ask(self, body: bytes = b"", **request: Any) -> tuple[dict[str, Any], bytes]:
+        """An operation that is expected to succeed."""
+        answer, content = self.send(json.dumps(request).encode() + b"\n" + body)
+        if not answer["ok"]:
+            raise Refused(answer)
+        return answer, content
+
+    def answer_to(self, function: str, *, call_key: str = "", timeout: float = 30, **args: Any) -> dict[str, Any]:
+        """The whole answer of a call, whose key is new unless given."""
+        self._calls += 1
+        request = {
+            "op": "call",
+            "key": call_key or f"test-{self._calls}",
+            "function": function,
+            "args": args,
+            "timeout_seconds": timeout,
+        }
+        return self.send(json.dumps(request).encode() + b"\n")[0]
+
+    def call(self, function: str, *, timeout: float = 30, **args: Any) -> dict[str, Any]:
+        answer = self.answer_to(function, timeout=timeout, **args)
+        if not answer["ok"]:
+            raise Refused(answer)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def run(self, command: str, *, shell: str = "main", directory: str = "", timeout: float = 30) -> dict[str, Any]:
+        return self.call("shell_execute", timeout=timeout, session_id=shell, exec_dir=directory, command=command)
+
+    def output(self, command: str, *, shell: str = "main", directory: str = "") -> str:
+        """What a command printed that ended well."""
+        result = self.run(command, shell=shell, directory=directory)
+        assert (result["status"], result["exit_code"]) == ("exited", 0), result
+        return str(result["output"])
+
+    def boot_id(self) -> str:
+        return str(self.ask(op="ping")[0]["boot_id"])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+
+@contextmanager
+def running_box(directory: Path, *, display: str = ":0", command: list[str] | None = None) -> Iterator[RunningBox]:
+    """A box whose home and socket are in `directory`; ended with everything below it."""
+    home, socket_path = directory / "home", directory / "box.sock"
+    home.mkdir(exist_ok=True)
+    arguments = ["--socket", str(socket_path), "--home", str(home), "--display", display]
+    process = subprocess.Popen([*(command or COMMAND), *arguments], stdin=subprocess.DEVNULL)
+    box = RunningBox(process, socket_path, home)
+    try:
+        eventually(lambda: socket_path.exists() or process.poll() is not None, "the box listens")
+        yield box
+    finally:
+        if process.poll() is None:
+            box.stop()
+
+
+def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 10) -> None:
+    """Wait until `condition` holds; fail after `seconds`."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """True for a process that is there and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def processes_with(text: str) -> list[int]:
+    """Ids of running processes whose command line holds `text`."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                command_line = Path(f"/proc/{entry}/cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if text.encode() in command_line and is_running(int(entry)):
+                found.append(int(entry))
+    return found
