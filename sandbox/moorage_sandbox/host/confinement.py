@@ -21,8 +21,8 @@ CODE = "/opt/moorage"
 DISPLAY = ":1"
 UID_INSIDE = 1000
 
-INFO_FD = 3
-BLOCK_FD = 4
+HANDSHAKE = ("--info-fd", "3", "--block-fd", "4")
+"""bubblewrap tells its first process's id on one descriptor, and starts the program at a byte on the other."""
 
 MIB = 1024 * 1024
 TMP_BYTES = 1024 * MIB
@@ -32,6 +32,7 @@ OPEN_FILES = 65_536
 FILE_BYTES = 8 * 1024 * MIB
 """Largest file a command may write."""
 
+PARENTS = ("/etc", "/home", "/opt", "/run", "/run/moorage", "/var")
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 ETC_OF_THE_HOST = (
@@ -105,7 +106,8 @@ def module_arguments(python: Python, module: str, arguments: Sequence[str]) -> l
 
 def system_arguments(*, etc: Path, python: Python) -> list[str]:
     """A root that holds the machine's software and nothing else of it."""
-    arguments = ["--ro-bind", "/usr", "/usr"]
+    arguments = [argument for path in PARENTS for argument in ("--perms", "0755", "--dir", path)]
+    arguments += ["--ro-bind", "/usr", "/usr"]
     # What the image does not have either: a machine's own additions are neither needed nor anybody's business.
     arguments += ["--tmpfs", "/usr/local", "--remount-ro", "/usr/local"]
     for name in SYSTEM_LINKS:
@@ -170,9 +172,10 @@ def environment_arguments(environment: dict[str, str]) -> list[str]:
 def box_command(
     *, python: Python, code: Path, etc: Path, home: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
 ) -> list[str]:
-    """The box in its bubblewrap. It starts when a byte arrives on BLOCK_FD; INFO_FD tells its process id."""
+    """The box in its bubblewrap."""
     return [
         *namespace_arguments(),
+        *HANDSHAKE,
         *environment_arguments(
             {
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -195,7 +198,6 @@ def box_command(
         *("--bind", str(home), HOME),
         *("--remount-ro", "/"),
         *("--chdir", HOME),
-        *("--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)),
         "--",
         *limits,
         *module_arguments(
@@ -212,6 +214,7 @@ def vnc_command(
     """Xvnc in a bubblewrap of its own: no network, no home; it shares X with the box and RFB with the gate."""
     return [
         *namespace_arguments(),
+        *HANDSHAKE,
         *environment_arguments({"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}),  # noqa: S108 - inside
         *system_arguments(etc=etc, python=python),
         *device_arguments(shm_bytes=SHM_BYTES),

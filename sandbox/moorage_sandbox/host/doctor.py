@@ -3,8 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import moorage_sandbox
+from moorage_sandbox.host import confinement, limits
+from moorage_sandbox.host.identities import identity_of, is_root
+from moorage_sandbox.host.settings import Settings
+
+TRIAL_SECONDS = 10
+OLDEST_BWRAP = (0, 7)
+OLDEST_PYTHON = (3, 11)
+GATE_MODULES = ("starlette", "uvicorn", "httptools", "uvloop", "websockets", "jwt", "cryptography", "pydantic")
+SOFTWARE_FILE = Path(moorage_sandbox.__file__).parent.parent / "software.txt"
+
+ROOT_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_ADMIN": 21}
+"""linux/capability.h. What a host that is root needs to give its sandboxes users of their own."""
+
+APPARMOR_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+USERNS_SWITCHES = {
+    Path("/proc/sys/kernel/unprivileged_userns_clone"): "kernel.unprivileged_userns_clone=1",
+    Path("/proc/sys/user/max_user_namespaces"): "user.max_user_namespaces=10000",
+}
+APPARMOR_PROFILE = (
+    "abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile bwrap /usr/bin/bwrap flags=(unconfined) {\\n  userns,\\n}\\n"
+)
 
 
 @dataclass(frozen=True)
@@ -18,15 +48,222 @@ class Check:
     required: bool
 
 
-def checks() -> list[Check]:
-    return []
+def checks(*, software_file: Path = SOFTWARE_FILE) -> list[Check]:
+    """All of them, in the order in which to fix them. Starts a few short processes; changes nothing."""
+    return [
+        bubblewrap(),
+        program("prlimit", package="util-linux", required=True, purpose="sets limits inside the sandbox"),
+        python_inside(),
+        gate_packages(),
+        root_capabilities(),
+        user_namespaces(),
+        control_groups(),
+        program("slirp4netns", package="slirp4netns", purpose="without it sandboxes have no network"),
+        program("ip", package="iproute2", purpose="without it sandboxes have no network"),
+        tun_device(),
+        screen(),
+        program("chromium", package="chromium", purpose="the browser"),
+        cjk_fonts(),
+        software(software_file),
+    ]
+
+
+def as_root(command: str) -> str:
+    return command if is_root() else f"sudo {command}"
+
+
+def install(*packages: str) -> str:
+    return as_root("apt-get install --yes --no-install-recommends " + " ".join(packages))
+
+
+def find(name: str) -> str | None:
+    """Also where an ordinary user's PATH does not lead."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+
+
+def output_of(*command: str) -> str:
+    """What it prints, or nothing when it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+def program(name: str, *, package: str, purpose: str, required: bool = False) -> Check:
+    path = find(name)
+    return Check(
+        name, ok=path is not None, detail=path or f"missing: {purpose}", fix=install(package), required=required
+    )
+
+
+def bubblewrap() -> Check:
+    version = re.search(r"(\d+)\.(\d+)", output_of(confinement.BWRAP, "--version"))
+    oldest = ".".join(map(str, OLDEST_BWRAP))
+    ok = version is not None and (int(version[1]), int(version[2])) >= OLDEST_BWRAP
+    detail = f"version {version[0]}, {oldest} or newer is needed" if version else f"{confinement.BWRAP} is missing"
+    return Check("bubblewrap", ok=ok, detail=detail, fix=install("bubblewrap"), required=True)
+
+
+def python_inside() -> Check:
+    python = confinement.find_python()
+    version = re.search(r"(\d+)\.(\d+)", output_of(python.executable, "--version"))
+    new_enough = version is not None and (int(version[1]), int(version[2])) >= OLDEST_PYTHON
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    shown = version[0] if version else "unusable"
+    detail = f"{python.executable} is {shown}, {oldest} or newer is needed"
+    return Check("python in the sandbox", ok=new_enough, detail=detail, fix=install("python3"), required=True)
+
+
+def gate_packages() -> Check:
+    missing = [name for name in GATE_MODULES if importlib.util.find_spec(name) is None]
+    detail = "missing: " + ", ".join(missing) if missing else "installed"
+    return Check("the gate's packages", ok=not missing, detail=detail, fix="pip install 'moorage[gate]'", required=True)
+
+
+def root_capabilities() -> Check:
+    name = "own users for sandboxes"
+    if not is_root():
+        detail = "the host is an ordinary user: sandboxes run as that user, kept apart by namespaces"
+        return Check(name, ok=True, detail=detail, fix="", required=True)
+    effective = int(re.findall(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())[0], 16)
+    missing = [capability for capability, number in ROOT_CAPABILITIES.items() if not effective >> number & 1]
+    detail = "root without " + ", ".join(missing) if missing else "the host is root and gives each sandbox its own"
+    fix = "run the sandbox host as an ordinary user, or give the container these capabilities"
+    return Check(name, ok=not missing, detail=detail, fix=fix, required=True)
+
+
+def user_namespaces() -> Check:
+    """Start a bubblewrap as the sandboxes' user would; nothing else tells whether the kernel allows it."""
+    command = [*confinement.namespace_arguments(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    identity = identity_of(0, uid_base=Settings.uid_base)
+    groups: list[int] | None = None if identity.group is None else []
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TRIAL_SECONDS,
+            check=False,
+            cwd="/",
+            user=identity.box,
+            group=identity.group,
+            extra_groups=groups,
+        )
+        failure = done.stderr.strip() if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failure = str(error)
+    if not failure:
+        return Check("user namespaces", ok=True, detail="bubblewrap runs", fix="", required=True)
+    return Check(
+        "user namespaces", ok=False, detail=f"bubblewrap fails: {failure}", fix=user_namespaces_fix(), required=True
+    )
+
+
+def user_namespaces_fix() -> str:
+    """The command for what forbids them here: Ubuntu's AppArmor rule, or one of two switches of the kernel."""
+    if read_switch(APPARMOR_RESTRICTION) == "1":
+        return (
+            f"printf '{APPARMOR_PROFILE}' | {as_root('tee /etc/apparmor.d/bwrap')} && "
+            f"{as_root('apparmor_parser -r /etc/apparmor.d/bwrap')}"
+        )
+    for path, setting in USERNS_SWITCHES.items():
+        if read_switch(path) == "0":
+            return as_root(f"sysctl -w {setting}")
+    return "a container must be started so that it allows user namespaces (seccomp and AppArmor unconfined)"
+
+
+def read_switch(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def control_groups() -> Check:
+    parents = limits.find_parents()
+    bounded = {"memory": parents.bounds_memory, "processes": parents.bounds_processes, "cpu": parents.bounds_cpu}
+    by_group = [name for name, is_bounded in bounded.items() if is_bounded]
+    without = {
+        "memory": "memory only of each process alone (RLIMIT_DATA), not in total",
+        "processes": "processes by RLIMIT_NPROC",
+        "cpu": "cpu not at all",
+    }
+    parts = ["by control group: " + ", ".join(by_group)] if by_group else ["no control group can be made"]
+    parts += [text for name, text in without.items() if not bounded[name]]
+    fix = "" if is_root() else "systemd-run --user --scope --property=Delegate=yes moorage up"
+    return Check("limits", ok=all(bounded.values()), detail="; ".join(parts), fix=fix, required=False)
+
+
+def tun_device() -> Check:
+    path = "/dev/net/tun"
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
+        return Check(
+            path,
+            ok=False,
+            detail=f"{error.strerror}: sandboxes have no network",
+            fix=as_root("modprobe tun"),
+            required=False,
+        )
+    return Check(path, ok=True, detail="usable", fix="", required=False)
+
+
+def screen() -> Check:
+    found = find("Xtigervnc") or find("Xvnc")
+    fix = install("tigervnc-standalone-server", "xkb-data", "x11-xkb-utils")
+    if found is not None and find("xkbcomp") is None:
+        return Check("Xvnc", ok=False, detail="xkbcomp is missing, which Xvnc starts", fix=fix, required=False)
+    detail = found or "missing: without it nothing is seen in VNC and the browser does not start"
+    return Check("Xvnc", ok=found is not None, detail=detail, fix=fix, required=False)
+
+
+def cjk_fonts() -> Check:
+    found = output_of("fc-list", ":lang=zh", "family").strip()
+    detail = found.splitlines()[0] if found else "missing: Chinese, Japanese and Korean are shown as boxes"
+    return Check(
+        "CJK fonts", ok=bool(found), detail=detail, fix=install("fontconfig", "fonts-noto-cjk"), required=False
+    )
+
+
+def software(file: Path) -> Check:
+    """The packages that a sandbox in a cluster has. What is missing here, commands in a sandbox miss."""
+    name = "software of the sandbox"
+    try:
+        wanted = wanted_packages(file.read_text())
+    except OSError as error:
+        return Check(name, ok=False, detail=f"{file.name}: {error.strerror}", fix="", required=False)
+    shown = output_of("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted)
+    installed = {line.split()[0] for line in shown.splitlines() if line.endswith(" installed")}
+    missing = [package for package in wanted if package not in installed]
+    if not missing:
+        return Check(name, ok=True, detail=f"{len(wanted)} packages installed", fix="", required=False)
+    return Check(name, ok=False, detail="missing: " + " ".join(missing), fix=install(*missing), required=False)
+
+
+def wanted_packages(text: str) -> list[str]:
+    """One package a line; text after "#" is a comment."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
 
 
 def main(arguments: list[str]) -> int:
+    """Print what was found. The exit code is 1 when something required is missing."""
     parser = argparse.ArgumentParser(prog="moorage_sandbox.host doctor", description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(arguments)
     found = checks()
     if given.json:
         print(json.dumps([asdict(check) for check in found], indent=2))
+    else:
+        show(found, print)
     return 0 if all(check.ok or not check.required for check in found) else 1
+
+
+def show(found: list[Check], write: Callable[[str], None]) -> None:
+    for check in found:
+        state = "ok" if check.ok else "MISSING" if check.required else "warning"
+        write(f"{state:8}{check.name}: {check.detail}")
+        if not check.ok and check.fix:
+            write(f"{'':8}fix: {check.fix}")

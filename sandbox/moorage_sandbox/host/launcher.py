@@ -67,9 +67,11 @@ def mount_privately(mounts: list[list[str]]) -> None:
         check(libc.mount(source.encode(), target.encode(), None, MS_BIND, None), f"mount {target}")
 
 
-def join_network(user_fd: int, net_fd: int) -> None:
+def join_namespaces(user_fd: int, net_fd: int | None) -> None:
+    """Be root of a user namespace of ours, which is what its network asks for."""
     check(libc.setns(user_fd, CLONE_NEWUSER), "setns")
-    check(libc.setns(net_fd, CLONE_NEWNET), "setns")
+    if net_fd is not None:
+        check(libc.setns(net_fd, CLONE_NEWNET), "setns")
 
 
 def place_fds(fds: list[int]) -> None:
@@ -102,9 +104,9 @@ def become(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
         os.setgroups([])
         os.setresgid(request["gid"], request["gid"], request["gid"])
         os.setresuid(request["uid"], request["uid"], request["uid"])
-    if request["network_fds"] is not None:
-        join_network(*request["network_fds"])
-    os.umask(0o077)
+    if request["join_fds"] is not None:
+        join_namespaces(*request["join_fds"])
+    os.umask(0o022 if request["gate"] is None else 0o077)
     os.chdir("/")
     die_with(parent)
 

@@ -36,13 +36,15 @@ class LaunchError(Exception):
 class Program:
     """What to run, and as whom. Either `argv` (an absolute path first) or `gate`, the gate's arguments.
 
-    `fds` arrive as descriptors 3, 4, … in their order. `network_fds` are two of those numbers: join the user and
-    the network namespace behind them. `mounts`: see `launcher.mount_privately`.
+    `fds` arrive as descriptors 3, 4, … in their order. `join_fds` are such numbers: join the user namespace
+    behind the first and the network namespace behind the second, if any. `mounts`: see `launcher.mount_privately`.
+    What a chatty program says is kept for when it fails, but logged for debugging only.
     """
 
     name: str
     argv: Sequence[str] = ()
     gate: Sequence[str] | None = None
+    is_chatty: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     uid: int | None = None
     gid: int | None = None
@@ -50,14 +52,15 @@ class Program:
     oom_score_adj: int | None = None
     mounts: Sequence[tuple[str, str]] = ()
     fds: Sequence[int] = ()
-    network_fds: tuple[int, int] | None = None
+    join_fds: tuple[int, int | None] | None = None
 
 
 class Child:
     """A running process. `lines` are the last it wrote."""
 
-    def __init__(self, name: str, pid: int, handle: int, output: int) -> None:
+    def __init__(self, name: str, pid: int, handle: int, output: int, *, is_chatty: bool) -> None:
         self.name = name
+        self._level = logging.DEBUG if is_chatty else logging.INFO
         self.pid = pid
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._handle = handle
@@ -128,9 +131,9 @@ class Child:
         self.lines.append(line)
         self._logged += 1
         if self._logged <= LOGGED_LINES:
-            log.info("%s: %s", self.name, line)
+            log.log(self._level, "%s: %s", self.name, line)
         elif self._logged == LOGGED_LINES + 1:
-            log.info("%s: says more than is logged", self.name)
+            log.log(self._level, "%s: says more than is logged", self.name)
 
 
 class Launcher:
@@ -139,7 +142,7 @@ class Launcher:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Child]] = {}
-        self._outputs: dict[int, tuple[str, int]] = {}
+        self._requests: dict[int, tuple[Program, int]] = {}
         self._children: dict[int, Child] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._connection: socket.socket | None = None
@@ -181,7 +184,7 @@ class Launcher:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
-        self._outputs[number] = (program.name, read_end)
+        self._requests[number] = (program, read_end)
         try:
             protocol.send(self._connection, request_of(program, number), [write_end, *program.fds])
             async with asyncio.timeout(LAUNCH_SECONDS):
@@ -224,14 +227,14 @@ class Launcher:
             if child := self._children.pop(message["ended"], None):
                 child.set_ended(message["code"])
         elif "error" in message:
-            _, output = self._outputs.pop(message["id"])
+            _, output = self._requests.pop(message["id"])
             os.close(output)
             answer = self._waiting.pop(message["id"])
             if not answer.done():
                 answer.set_exception(LaunchError(message["error"]))
         else:
-            name, output = self._outputs.pop(message["id"])
-            child = Child(name, message["pid"], fds[0], output)
+            program, output = self._requests.pop(message["id"])
+            child = Child(program.name, message["pid"], fds[0], output, is_chatty=program.is_chatty)
             self._children[child.pid] = child
             answer = self._waiting.pop(message["id"])
             if answer.done():  # nobody waits for it any more
@@ -248,7 +251,7 @@ class Launcher:
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
         for number, answer in self._waiting.items():
-            os.close(self._outputs.pop(number)[1])
+            os.close(self._requests.pop(number)[1])
             if not answer.done():
                 answer.set_exception(error)
         self._waiting.clear()
@@ -269,5 +272,5 @@ def request_of(program: Program, number: int) -> dict[str, Any]:
         "cgroup_files": list(program.cgroup_files),
         "oom_score_adj": program.oom_score_adj,
         "mounts": [list(mount) for mount in program.mounts],
-        "network_fds": program.network_fds,
+        "join_fds": program.join_fds,
     }

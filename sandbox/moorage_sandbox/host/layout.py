@@ -226,20 +226,13 @@ def discard(kept: Kept, *, trash: Path) -> Path | None:
 
 
 def delete(path: Path) -> None:
-    """Delete a tree that a stranger made: links are not followed, closed directories of our own are opened."""
-
-    def open_and_retry(function: Any, name: str, _: Any) -> None:
-        try:
-            os.chmod(os.path.dirname(name), 0o700)
-            if os.path.isdir(name) and not os.path.islink(name):
-                os.chmod(name, 0o700)
-                shutil.rmtree(name)
-            else:
-                function(name)
-        except FileNotFoundError:
-            return
-
-    shutil.rmtree(path, onerror=open_and_retry)
+    """Delete a tree that a stranger made and that nobody uses: directories may be closed, links are not followed."""
+    for parent, directories, _ in os.walk(path):
+        for name in directories:
+            directory = Path(parent, name)
+            if not directory.is_symlink():
+                directory.chmod(0o700)  # before the walk goes in
+    shutil.rmtree(path)
 
 
 def furnish(layout: Layout, *, python: str) -> None:

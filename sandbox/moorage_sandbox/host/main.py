@@ -14,8 +14,8 @@ from moorage_sandbox.host.confinement import find_python
 from moorage_sandbox.host.launching import Launcher, LaunchError
 from moorage_sandbox.host.layout import Layout, LayoutError
 from moorage_sandbox.host.limits import Limits
+from moorage_sandbox.host.parts import Surroundings
 from moorage_sandbox.host.registry import Registry
-from moorage_sandbox.host.sandbox import Surroundings
 from moorage_sandbox.host.settings import MIB, Settings
 from moorage_sandbox.host.trust import TrustMirror
 

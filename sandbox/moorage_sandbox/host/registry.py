@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 from moorage_sandbox.host import layout
 from moorage_sandbox.host.identities import UIDS_PER_SANDBOX, identity_of, is_root
 from moorage_sandbox.host.layout import Record
-from moorage_sandbox.host.sandbox import Phase, Sandbox, Surroundings
+from moorage_sandbox.host.parts import Surroundings
+from moorage_sandbox.host.sandbox import Phase, Sandbox
 from moorage_sandbox.host.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,277 @@
+"""What a sandbox consists of: its gate, its screen and its box, each run once from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from moorage_sandbox.host import confinement, network
+from moorage_sandbox.host.confinement import Python
+from moorage_sandbox.host.descriptors import readable
+from moorage_sandbox.host.identities import Identity
+from moorage_sandbox.host.launching import Child, Launcher, LaunchError, Program
+from moorage_sandbox.host.layout import Kept, Layout, Running
+from moorage_sandbox.host.limits import Group, Limits, Parents
+from moorage_sandbox.host.network import Namespaces, NetworkError, Slirp
+
+log = logging.getLogger(__name__)
+
+INFO_SECONDS = 5
+EMPTY_SECONDS = 2
+GATE_GRACE_SECONDS = 1.0
+SLIRP_PAUSE_SECONDS = 1.0
+BOX_OOM_SCORE_ADJ = 500
+"""What is in a sandbox is killed before what the platform and its people run."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all sandboxes of a host share."""
+
+    layout: Layout
+    launcher: Launcher
+    python: Python
+    parents: Parents
+    limits: Limits
+    has_network: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`note` takes what works badly, and an empty text when it is well again: people see it.
+
+    Each `run_…` returns why the process ended, and leaves nothing of it behind however it is left. They raise
+    LaunchError or OSError when there is no process.
+    """
+
+    sandbox_uid: str
+    identity: Identity
+    kept: Kept
+    running: Running
+    shared: Surroundings
+    group: Group
+    listener: socket.socket
+    note: Callable[[str, str], None]
+
+    async def run_gate(self) -> str:
+        """Outside bubblewrap. Its socket is ours, so that it keeps its port and callers wait while it is restarted."""
+        state = self.kept.gate if self.identity.group is None else self.running.state
+        child = await self.shared.launcher.launch(
+            Program(
+                name="gate",
+                gate=[
+                    "--listen-fd=3",
+                    f"--box-socket={self.running.box_socket}",
+                    f"--rfb-socket={self.running.rfb_socket}",
+                    f"--state-dir={state}",
+                    f"--trust-file={self.shared.layout.trust_file}",
+                    f"--sandbox-uid={self.sandbox_uid}",
+                ],
+                uid=self.identity.gate,
+                gid=self.identity.group,
+                mounts=self._mounts(self.kept.gate, state),
+                fds=[self.listener.fileno()],
+            )
+        )
+        try:
+            return how_it_ended(child, await child.wait())
+        finally:
+            await child.stop(grace_seconds=GATE_GRACE_SECONDS)
+
+    async def run_screen(self) -> str:
+        command = confinement.vnc_command(
+            python=self.shared.python,
+            code=self.shared.layout.code / "vnc",
+            etc=self.shared.layout.etc,
+            sockets=self.running.rfb_socket.parent,
+            x_sockets=self.running.x_sockets,
+            limits=self._limit_arguments(),
+        )
+        async with self._confined("screen", command, uid=self.identity.vnc) as confined:
+            confined.release()
+            return how_it_ended(confined.child, await confined.child.wait())
+
+    async def run_box(self) -> str:
+        home = self.kept.home if self.identity.group is None else self.running.home
+        command = confinement.box_command(
+            python=self.shared.python,
+            code=self.shared.layout.code / "box",
+            etc=self.shared.layout.etc,
+            home=home,
+            sockets=self.running.box_socket.parent,
+            x_sockets=self.running.x_sockets,
+            limits=self._limit_arguments(),
+        )
+        mounts = self._mounts(self.kept.home, home)
+        async with (
+            self._confined("box", command, uid=self.identity.box, mounts=mounts) as confined,
+            self._connected(confined.pid),
+        ):
+            confined.release()
+            return how_it_ended(confined.child, await confined.child.wait())
+
+    @asynccontextmanager
+    async def _confined(
+        self, name: str, command: list[str], *, uid: int | None, mounts: list[tuple[str, str]] | None = None
+    ) -> AsyncIterator[Confined]:
+        """A bubblewrap with its namespaces made and nothing run in it yet. Empty when this is left."""
+        with ExitStack() as descriptors:
+            info_reader, info_writer = pipe(descriptors)
+            block_reader, block_writer = pipe(descriptors)
+            child = await self.shared.launcher.launch(
+                Program(
+                    name=name,
+                    argv=command,
+                    is_chatty=name == "screen",
+                    uid=uid,
+                    gid=self.identity.group,
+                    cgroup_files=self.group.join_files,
+                    oom_score_adj=BOX_OOM_SCORE_ADJ,
+                    mounts=mounts or [],
+                    fds=[info_writer.number, block_reader.number],
+                )
+            )
+            try:
+                info_writer.close()
+                pid = await read_info(info_reader.number, child)
+                first_process = os.pidfd_open(pid)
+                descriptors.callback(os.close, first_process)
+            except BaseException:
+                await child.stop(grace_seconds=0)
+                raise
+            try:
+                yield Confined(child, pid, block_writer.number)
+            finally:
+                await child.stop(grace_seconds=0)
+                await wait_empty(first_process, name)
+
+    @asynccontextmanager
+    async def _connected(self, pid: int) -> AsyncIterator[None]:
+        """A network for the box, before it runs anything. What cannot be closed is not opened: it goes without."""
+        self.note("network", "")
+        if not self.shared.has_network:
+            yield
+            return
+        with ExitStack() as descriptors:
+            keeping: asyncio.Task[None] | None = None
+            try:
+                namespaces = network.namespaces_of(pid)
+                descriptors.callback(namespaces.close)
+                await network.close_routes(
+                    self.shared.launcher, namespaces, uid=self.identity.box, gid=self.identity.group
+                )
+                slirp = await self._start_slirp(namespaces)
+                keeping = asyncio.create_task(self._keep_slirp(namespaces, slirp))
+            except (NetworkError, LaunchError, OSError) as error:
+                self.note("network", f"The sandbox has no network: {error}")
+            try:
+                yield
+            finally:
+                if keeping is not None:
+                    keeping.cancel()
+                    await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep_slirp(self, namespaces: Namespaces, slirp: Slirp) -> None:
+        """The routes stay in the box's namespace when slirp ends, so only slirp is started again."""
+        while True:
+            try:
+                await slirp.child.wait()
+            finally:
+                await slirp.stop()
+            self.note("network", "The sandbox's network is being restarted")
+            while True:
+                try:
+                    slirp = await self._start_slirp(namespaces)
+                except (NetworkError, LaunchError, OSError) as error:
+                    self.note("network", f"The sandbox has no network: {error}")
+                    await asyncio.sleep(SLIRP_PAUSE_SECONDS)
+                else:
+                    self.note("network", "")
+                    break
+
+    async def _start_slirp(self, namespaces: Namespaces) -> Slirp:
+        return await network.start_slirp(
+            self.shared.launcher, namespaces, uid=self.identity.box, gid=self.identity.group
+        )
+
+    def _mounts(self, source: os.PathLike[str], target: os.PathLike[str]) -> list[tuple[str, str]]:
+        return [] if self.identity.group is None else [(str(source), str(target))]
+
+    def _limit_arguments(self) -> list[str]:
+        parents, wanted = self.shared.parents, self.shared.limits
+        return confinement.limit_arguments(
+            processes=None if parents.bounds_processes else wanted.processes,
+            data_bytes=None if parents.bounds_memory else wanted.memory_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Confined:
+    """A bubblewrap that waits. `pid` is the first process of its namespaces, seen from here."""
+
+    child: Child
+    pid: int
+    block_writer: int
+
+    def release(self) -> None:
+        """Let the program start. A bubblewrap that has ended meanwhile is found out by who waits for it."""
+        with suppress(BrokenPipeError):
+            os.write(self.block_writer, b"\n")
+
+
+class Descriptor:
+    """An end of a pipe, closed once."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._is_open = True
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            os.close(self.number)
+
+
+def pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
+    reader, writer = (Descriptor(number) for number in os.pipe2(os.O_CLOEXEC))
+    descriptors.callback(reader.close)
+    descriptors.callback(writer.close)
+    return reader, writer
+
+
+def how_it_ended(child: Child, code: int) -> str:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    said = f": {child.lines[-1]}" if child.lines else ""
+    return f"the {child.name} {how}{said}"
+
+
+async def read_info(fd: int, child: Child) -> int:
+    """The process id of bubblewrap's first process. Raises LaunchError when there will be none."""
+    data = b""
+    try:
+        async with asyncio.timeout(INFO_SECONDS):
+            while b"}" not in data:
+                await readable(fd)
+                chunk = os.read(fd, 4096)
+                if not chunk:
+                    await child.wait()
+                    raise LaunchError("bubblewrap ended: " + " ".join(child.lines))
+                data += chunk
+    except TimeoutError:
+        raise LaunchError("bubblewrap does not answer") from None
+    return int(json.loads(data)["child-pid"])
+
+
+async def wait_empty(first_process: int, name: str) -> None:
+    """Until nothing runs in its namespaces: the kernel keeps the first process until the last of the others is gone."""
+    try:
+        async with asyncio.timeout(EMPTY_SECONDS):
+            await readable(first_process)
+    except TimeoutError:
+        log.warning("Processes of a %s have not ended within %s s", name, EMPTY_SECONDS)

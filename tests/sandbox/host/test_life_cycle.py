@@ -1,0 +1,251 @@
+"""What the host promises over its socket: one sandbox a session, kept running, ended completely."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import psutil
+import pytest
+from websockets.exceptions import WebSocketException
+
+from support.sandbox_host import ACCOUNTS, GONE_SECONDS, Inside, SandboxHost, sandbox_host, until
+
+
+def test_a_sandbox_runs_commands_as_its_own_user(inside: Inside) -> None:
+    assert inside.run("id -un; hostname; pwd").split() == ["ubuntu", "sandbox", "/home/ubuntu"]
+
+
+def test_a_sandbox_has_a_screen(inside: Inside) -> None:
+    until(lambda: has_screen(inside), "the screen answers", seconds=10)
+
+
+def test_a_second_put_finds_the_first_ones_sandbox(shared_host: SandboxHost, inside: Inside) -> None:
+    again = shared_host.put(inside.session_id)
+    assert (again.uid, again.url, again.boot_id) == (inside.uid, inside.url, inside.boot_id)
+
+
+def test_puts_at_the_same_time_make_one_sandbox(shared_host: SandboxHost) -> None:
+    session_id = str(uuid4())
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: shared_host.put(session_id), range(8)))
+    assert len({(one.uid, one.url, one.boot_id) for one in made}) == 1
+    assert shared_host.gate_of(made[0]).is_running()
+    assert shared_host.request("DELETE", f"/v1/sandboxes/{session_id}").status_code == 204
+
+
+def test_all_sandboxes_are_listed(shared_host: SandboxHost, inside: Inside, neighbour: Inside) -> None:
+    shown = {one["session_id"]: one for one in shared_host.request("GET", "/v1/sandboxes").json()["sandboxes"]}
+    for one in (inside, neighbour):
+        assert shown[one.session_id] == shared_host.seen(one.session_id)
+        assert (shown[one.session_id]["uid"], shown[one.session_id]["phase"]) == (one.uid, "ready")
+
+
+@pytest.mark.parametrize("text", ["x", "..", "%2e%2e", "A9B6A6A5-6F9C-4F55-8C51-0F7C9F6C1B11", f"{{{uuid4()}}}"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_what_is_no_session_id_is_refused(shared_host: SandboxHost, method: str, text: str) -> None:
+    assert shared_host.request(method, f"/v1/sandboxes/{text}").status_code in (400, 404, 405)
+    assert text not in os.listdir(shared_host.data / "sandboxes")
+
+
+def test_an_unknown_session_has_no_sandbox(shared_host: SandboxHost) -> None:
+    for method in ("GET", "DELETE"):
+        response = shared_host.request(method, f"/v1/sandboxes/{uuid4()}")
+        assert (response.status_code, response.json()["error"]) == (404, "not_found")
+
+
+def test_the_socket_is_for_the_hosts_user_alone(shared_host: SandboxHost) -> None:
+    assert stat.S_IMODE(shared_host.socket.stat().st_mode) == 0o600
+
+
+def test_a_second_host_on_the_same_data_refuses(shared_host: SandboxHost) -> None:
+    assert shared_host.spawn().wait(timeout=30) == 1
+    assert "Another sandbox host" in shared_host.log.read_text()
+
+
+def test_a_killed_gate_comes_back_on_its_port_with_its_ledger(shared_host: SandboxHost) -> None:
+    inside = shared_host.put()
+    first = inside.run("echo once >> count; wc -l < count", key="1")
+    shared_host.gate_of(inside).kill()
+    assert inside.run("echo once >> count; wc -l < count", key="1") == first
+    assert inside.run("wc -l < count").strip() == "1"
+    shown = shared_host.seen(inside.session_id)
+    assert (shown["url"], shown["uid"]) == (inside.url, inside.uid)
+
+
+def test_a_killed_box_comes_back_with_its_home(shared_host: SandboxHost) -> None:
+    inside = shared_host.put()
+    inside.run("echo kept > file")
+    boot_id = inside.boot_id
+    kill_all(shared_host.processes_of(inside, "python3"))
+    again = shared_host.put(inside.session_id)
+    assert again.boot_id != boot_id
+    assert (again.url, again.uid) == (inside.url, inside.uid)
+    assert again.run("cat file").strip() == "kept"
+
+
+def test_a_killed_screen_comes_back(shared_host: SandboxHost) -> None:
+    inside = shared_host.put()
+    until(lambda: has_screen(inside), "the screen answers")
+    [screen] = shared_host.processes_of(inside, "Xtigervnc")
+    screen.kill()
+    psutil.wait_procs([screen], timeout=GONE_SECONDS)
+    until(lambda: has_screen(inside), "the screen answers again", seconds=10)
+    assert inside.boot_id == shared_host.put(inside.session_id).boot_id
+
+
+def test_a_killed_launcher_costs_no_sandbox(own_host: SandboxHost) -> None:
+    inside = own_host.put()
+    inside.run("echo kept > file")
+    launcher = psutil.Process(own_host.pid).children()[0]
+    launcher.kill()
+    again = until(lambda: try_put(own_host, inside.session_id), "the sandbox answers again")
+    assert (again.uid, again.url) == (inside.uid, inside.url)
+    assert again.run("cat file").strip() == "kept"
+
+
+def test_nothing_outlives_a_killed_host(host: SandboxHost) -> None:
+    inside = host.put()
+    inside.run("sleep 1000 & setsid sleep 1000 &")
+    until(lambda: host.processes_of(inside, "Xtigervnc"), "the screen runs")
+    processes = host.descendants()
+    assert {"bwrap", "slirp4netns", "sleep", host.gate_of(inside).name()} <= {one.name() for one in processes}
+    host.kill()
+    _, left = psutil.wait_procs(processes, timeout=GONE_SECONDS)
+    assert left == []
+
+
+def test_a_new_host_finds_the_home_and_the_ledger_of_a_killed_one(host: SandboxHost) -> None:
+    inside = host.put()
+    first = inside.run("echo kept > file; date +%s%N", key="7")
+    host.kill()
+    host.start()
+    assert host.request("GET", f"/v1/sandboxes/{inside.session_id}").status_code == 404
+    again = host.put(inside.session_id)
+    assert again.uid == inside.uid
+    assert again.run("cat file").strip() == "kept"
+    assert again.run("echo kept > file; date +%s%N", key="7") == first
+
+
+def test_a_terminated_host_ends_everything_in_time(host: SandboxHost) -> None:
+    host.put()
+    host.put()
+    processes = host.descendants()
+    began = time.monotonic()
+    assert host.stop() == 0
+    assert time.monotonic() - began < 5
+    assert still_running(processes) == []
+    assert not host.socket.exists()
+    assert leftovers(host) == []
+
+
+def test_a_deleted_sandbox_leaves_nothing(shared_host: SandboxHost) -> None:
+    before = set(shared_host.descendants())
+    inside = shared_host.put()
+    inside.run("mkdir -p closed/deep; echo x > closed/deep/file; chmod 0 closed/deep closed; ln -s /etc link")
+    processes = set(shared_host.descendants()) - before
+    assert shared_host.request("DELETE", f"/v1/sandboxes/{inside.session_id}").status_code == 204
+    assert still_running(processes) == []
+    assert not (shared_host.data / "sandboxes" / inside.session_id).exists()
+    until(lambda: os.listdir(shared_host.data / "sandboxes.deleted") == [], "the files are deleted", seconds=5)
+
+
+def test_a_deleted_sandbox_is_made_anew(shared_host: SandboxHost) -> None:
+    inside = shared_host.put()
+    inside.run("echo old > file")
+    assert shared_host.request("DELETE", f"/v1/sandboxes/{inside.session_id}").status_code == 204
+    again = shared_host.put(inside.session_id)
+    assert again.uid != inside.uid
+    assert "No such file" in again.run("cat file")
+
+
+def test_a_sandbox_can_be_deleted_while_it_starts(shared_host: SandboxHost) -> None:
+    session_id = str(uuid4())
+    before = set(shared_host.descendants())
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(shared_host.request, "PUT", f"/v1/sandboxes/{session_id}")
+        until(lambda: shared_host.request("GET", f"/v1/sandboxes/{session_id}").status_code == 200, "it is being made")
+        assert shared_host.request("DELETE", f"/v1/sandboxes/{session_id}").status_code == 204
+        assert making.result().status_code in (200, 503)
+    assert shared_host.request("GET", f"/v1/sandboxes/{session_id}").status_code == 404
+    assert still_running(set(shared_host.descendants()) - before) == []
+
+
+def test_no_more_sandboxes_run_than_may() -> None:
+    with sandbox_host(ACCOUNTS[0], "--max-sandboxes=1") as host:
+        host.start()
+        first = host.put()
+        refused = host.request("PUT", f"/v1/sandboxes/{uuid4()}")
+        assert (refused.status_code, refused.json()["error"]) == (503, "limit")
+        assert "at most 1" in refused.json()["message"]
+        assert host.request("DELETE", f"/v1/sandboxes/{first.session_id}").status_code == 204
+        assert host.put().run("echo fine").strip() == "fine"
+
+
+def test_a_sandbox_that_cannot_run_says_why() -> None:
+    with sandbox_host(ACCOUNTS[0], "--memory-mib=1") as host:
+        host.start()
+        session_id = str(uuid4())
+        refused = host.request("PUT", f"/v1/sandboxes/{session_id}")
+        assert (refused.status_code, refused.json()["error"]) == (503, "failed")
+        shown = host.seen(session_id)
+        assert (shown["phase"], shown["reason"]) == ("failed", refused.json()["message"])
+        assert shown["reason"]
+
+
+def test_a_changed_trust_file_reaches_the_gates(own_host: SandboxHost) -> None:
+    inside = own_host.put()
+    own_host.keys.distrust("runner")
+    until(lambda: status_of_run(inside) == 401, "the key is refused", seconds=5)
+
+
+def has_screen(inside: Inside) -> bool:
+    try:
+        return inside.rfb_greeting() == b"RFB 003.008\n"
+    except (OSError, TimeoutError, WebSocketException):
+        return False
+
+
+def try_put(host: SandboxHost, session_id: str) -> Inside | None:
+    try:
+        return host.put(session_id)
+    except AssertionError:
+        return None
+
+
+def status_of_run(inside: Inside) -> int:
+    try:
+        inside.run("true")
+    except AssertionError as error:
+        return 401 if "unauthorized" in str(error) else 0
+    return 200
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    assert processes
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+
+
+def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Without those that have ended and that their new parent has not noticed yet."""
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def leftovers(host: SandboxHost) -> list[str]:
+    """Runtime directories and control groups that name this host."""
+    name = hashlib.sha256(str(host.data).encode()).hexdigest()[:10]
+    found = subprocess.run(
+        ["find", "/run", "/tmp", "/sys/fs/cgroup", str(host.data), "-maxdepth", "5", "-name", f"moorage-*{name}*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    return [*found, *([str(host.data / "run")] if (host.data / "run").exists() else [])]

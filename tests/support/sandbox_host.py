@@ -1,0 +1,338 @@
+"""A real sandbox host, as root or as an ordinary user, and commands that run inside its sandboxes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import site
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+import psutil
+from websockets.sync.client import connect
+
+import moorage_sandbox
+from moorage_sandbox.protocol import CallResponse, Scope
+from support.gate import Keys
+
+T = TypeVar("T")
+
+ORDINARY_UID = 64_321
+"""Nobody's. When the tests run as root, the host that must do without root runs as this user."""
+
+UID_BASE = 6_000_000
+UID_COUNT = 4_000
+READY_SECONDS = 60
+COMMAND_SECONDS = 30
+GONE_SECONDS = 5
+
+ACCOUNTS = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
+
+
+def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SECONDS) -> T:
+    """The first true answer of `found`. Fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := found():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def worker() -> int:
+    """The number that pytest-xdist gave to this process."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+def as_ordinary_user(command: list[str], directory: Path) -> tuple[list[str], dict[str, str]]:
+    """`command`, a Python module with arguments, run without root by a root that is in the way.
+
+    The interpreter, the packages and our sources may be where only root can go, so they are mounted below
+    `directory` for this process alone.
+    """
+    sources = {
+        "python": Path(sys.base_prefix),
+        "packages": Path(site.getsitepackages()[0]),
+        "sandbox": Path(moorage_sandbox.__file__).parent.parent,
+    }
+    script = "set -e\n"
+    for name, source in sources.items():
+        (directory / name).mkdir(exist_ok=True)
+        script += f"mount --bind '{source}' '{directory / name}'\n"
+    user = f"--reuid={ORDINARY_UID} --regid={ORDINARY_UID} --clear-groups"
+    python = directory / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    script += f'exec setpriv {user} --inh-caps=-all --bounding-set=-all "{python}" -m "$@"\n'
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{directory}/sandbox:{directory}/packages",
+        "LD_LIBRARY_PATH": f"{directory}/python/lib",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(directory),
+    }
+    return ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *command], environment
+
+
+@dataclass
+class Inside:
+    """One sandbox as the runner sees it: through its gate, with a signed token."""
+
+    host: SandboxHost
+    session_id: str
+    url: str
+    uid: str
+    boot_id: str = ""
+
+    def bind(self) -> None:
+        self.boot_id = self._post("/v1/bind", Scope.BIND, {})["box_boot_id"]
+
+    def call(self, function: str, args: dict[str, Any], *, key: str | None = None) -> CallResponse:
+        body = {"function": function, "args": args, "timeout_seconds": COMMAND_SECONDS}
+        return CallResponse.model_validate(self._post(f"/v1/calls/{key or uuid4()}", Scope.CALL, body))
+
+    def run(self, command: str, *, shell: str = "main", key: str | None = None) -> str:
+        """What the command printed. Its shell persists, its exit code is no matter."""
+        args = {"session_id": shell, "exec_dir": "/home/ubuntu", "command": command}
+        response = self.call("shell_execute", args, key=key)
+        assert response.outcome == "succeeded", response
+        assert response.result["status"] == "exited", response.result
+        return str(response.result["output"])
+
+    def python(self, code: str) -> str:
+        return self.run(f"python3 - <<'END_OF_CODE'\n{code}\nEND_OF_CODE")
+
+    def rfb_greeting(self) -> bytes:
+        """The first bytes of an RFB server, through the gate's WebSocket."""
+        url = self.url.replace("http", "ws", 1) + "/v1/vnc"
+        with connect(url, additional_headers=self.headers(Scope.VNC), subprotocols=None, proxy=None) as socket:
+            greeting = socket.recv(timeout=5)
+        assert isinstance(greeting, bytes)
+        return greeting
+
+    def headers(self, scope: Scope) -> dict[str, str]:
+        token = self.host.keys.signer("runner").token(
+            sandbox_uid=self.uid, session_id=self.session_id, epoch=1, scope=scope
+        )
+        return {"Authorization": f"Bearer {token}"}
+
+    def _post(self, path: str, scope: Scope, body: dict[str, Any]) -> dict[str, Any]:
+        timeout = httpx.Timeout(COMMAND_SECONDS + 15)
+        response = httpx.post(self.url + path, json=body, headers=self.headers(scope), timeout=timeout, trust_env=False)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@dataclass
+class SandboxHost:
+    """A host that can be killed and started again on the same data."""
+
+    account: str
+    directory: Path
+    keys: Keys
+    options: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "host.sock"
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "host.log"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        command = [
+            "moorage_sandbox.host",
+            f"--socket={self.socket}",
+            f"--data-dir={self.data}",
+            f"--trust-file={self.keys.trust_file}",
+            f"--uid-base={UID_BASE + worker() * UID_COUNT}",
+            f"--uid-count={UID_COUNT}",
+            *self.options,
+        ]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
+        if self.account == "ordinary" and os.geteuid() == 0:
+            command, environment = as_ordinary_user(command, self.directory)
+        else:
+            command = [sys.executable, "-m", *command]
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env={**environment, **self.environment},
+                start_new_session=True,
+            )
+
+    def start(self) -> None:
+        process = self.process = self.spawn()
+
+        def answers() -> bool:
+            assert process.poll() is None, f"The host ended:\n{self.log.read_text()}"
+            with socket.socket(socket.AF_UNIX) as attempt:  # httpx leaks a socket that does not connect
+                return attempt.connect_ex(str(self.socket)) == 0
+
+        until(answers, "the host answers")
+        assert self.request("GET", "/healthz").status_code == 200
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=10)
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def request(self, method: str, path: str) -> httpx.Response:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://host", timeout=60
+        ) as client:
+            return client.request(method, path)
+
+    def put(self, session_id: str | None = None) -> Inside:
+        """A sandbox that answers, bound to its session."""
+        session_id = session_id or str(uuid4())
+        response = self.request("PUT", f"/v1/sandboxes/{session_id}")
+        assert response.status_code == 200, f"{response.text}\n{self.log.read_text()}"
+        shown = response.json()
+        inside = Inside(self, session_id, shown["url"], shown["uid"])
+        inside.bind()
+        return inside
+
+    def seen(self, session_id: str) -> dict[str, Any]:
+        """What the host says of a sandbox."""
+        response = self.request("GET", f"/v1/sandboxes/{session_id}")
+        assert response.status_code == 200, response.text
+        shown: dict[str, Any] = response.json()
+        return shown
+
+    def gate_of(self, inside: Inside) -> psutil.Process:
+        port = int(inside.url.rpartition(":")[2])
+        [gate] = [process for process in self.descendants() if process.pid != self.pid and is_listening(process, port)]
+        return gate
+
+    def processes_of(self, inside: Inside, name: str) -> list[psutil.Process]:
+        """What runs in the sandbox's bubblewraps under this name."""
+        record = json.loads((self.data / "sandboxes" / inside.session_id / "meta.json").read_text())
+        found = []
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):
+                if process.name() == name and any(
+                    f"/s{record['slot']}/" in " ".join(parent.cmdline()) for parent in process.parents()
+                ):
+                    found.append(process)
+        return found
+
+
+def is_listening(process: psutil.Process, port: int) -> bool:
+    try:
+        connections = process.net_connections("tcp4")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+
+
+@contextmanager
+def sandbox_host(account: str, *options: str, environment: dict[str, str] | None = None) -> Iterator[SandboxHost]:
+    """A directory and keys for a host that is not started yet. Whatever became of it, it ends here."""
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    host = SandboxHost(account, directory, Keys.create(directory), list(options), environment or {})
+    if account == "ordinary" and os.geteuid() == 0:
+        os.chown(directory, ORDINARY_UID, ORDINARY_UID)
+        os.chown(host.keys.trust_file, ORDINARY_UID, ORDINARY_UID)
+    try:
+        yield host
+    finally:
+        if host.process is not None and host.process.poll() is None:
+            try:
+                host.stop()
+            except subprocess.TimeoutExpired:
+                host.kill()
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def listener_everywhere() -> Iterator[int]:
+    """A TCP server on every address of this machine; its port. It says hello to whoever gets through."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = int(server.getsockname()[1])
+        greeter = subprocess.Popen(
+            [sys.executable, "-c", GREETER, str(server.fileno())], pass_fds=[server.fileno()], stdin=subprocess.DEVNULL
+        )
+        try:
+            yield port
+        finally:
+            greeter.kill()
+            greeter.wait()
+
+
+GREETER = """
+import socket, sys
+server = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"reached")
+"""
+
+REACH = """
+import json, socket
+def reach(address, port):
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            return connection.recv(100).decode()
+    except OSError as error:
+        return type(error).__name__
+print(json.dumps({address: reach(address, port) for address, port in TARGETS}))
+"""
+
+
+def reach(targets: list[tuple[str, int]], run: Callable[[str], str]) -> dict[str, str]:
+    """What a connection to each target gives: "reached", or an error's name."""
+    answers: dict[str, str] = json.loads(run(f"TARGETS = {targets!r}\n{REACH}"))
+    return answers
+
+
+def run_here(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def own_addresses() -> list[str]:
+    """Of this machine, but link-local ones, which nobody can use without naming an interface."""
+    return [
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in (socket.AF_INET, socket.AF_INET6) and "%" not in address.address
+    ]
