@@ -22,6 +22,10 @@ from support.services import Services
 
 READY_TIMEOUT_SECONDS = 40.0
 
+UID_BASE = 600_000
+UID_COUNT = 10_000
+"""Users of the sandboxes of one test process. Two hosts with the same ones would get into each other's way."""
+
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """This process's environment with `settings` as the variables that make them."""
@@ -30,6 +34,11 @@ def environment_of(settings: Settings) -> dict[str, str]:
         if value is not None:
             environment[f"MOORAGE_{name.upper()}"] = _as_text(value)
     return environment
+
+
+def _test_process() -> int:
+    """The number that pytest-xdist gave to this process."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def _as_text(value: Any) -> str:
@@ -113,6 +122,10 @@ class Platform:
                 str(make_private_directory(self.directory / "host")),
                 "--trust-file",
                 str(self.services.keys.trust_file),
+                "--uid-base",
+                str(UID_BASE + UID_COUNT * _test_process()),
+                "--uid-count",
+                str(UID_COUNT),
             ],
             {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")},
         )

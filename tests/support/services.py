@@ -155,7 +155,6 @@ def _services(directory: Path) -> Services:
         log=directory / "logs" / "s3.log",
         access_key=credentials.s3_access_key,
         secret_key=credentials.s3_secret_key,
-        internal_key=credentials.s3_internal_key,
     )
     return Services(directory, postgres, valkey, s3, SigningKeys.load(directory / "keys"), credentials)
 

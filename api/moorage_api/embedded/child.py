@@ -124,17 +124,21 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def stop(self, number: signal.Signals = signal.SIGTERM, *, grace_seconds: float = KILL_GRACE_SECONDS) -> int:
-        """Ask the process to end, insist after `grace_seconds`, and return its exit status."""
+    async def ask_to_end(self, number: signal.Signals, *, within_seconds: float) -> bool:
+        """Whether it ended in time."""
         self.send(number)
         try:
-            async with asyncio.timeout(grace_seconds):
-                status = await self.wait()
+            async with asyncio.timeout(within_seconds):
+                await self.wait()
         except TimeoutError:
-            self.kill()
-            status = await self.wait()
-        self.kill()  # whatever it left behind in its group
-        return status
+            return False
+        return True
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM, *, grace_seconds: float = KILL_GRACE_SECONDS) -> int:
+        """Ask the process to end, insist after `grace_seconds`, and return its exit status."""
+        await self.ask_to_end(number, within_seconds=grace_seconds)
+        self.kill()  # it, or whatever it left behind in its group
+        return await self.wait()
 
     def log_tail(self) -> str:
         """The last lines it printed."""

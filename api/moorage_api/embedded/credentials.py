@@ -37,7 +37,6 @@ class Credentials(BaseModel):
     redis_password: str = Field(default_factory=_random)
     s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10))
     s3_secret_key: str = Field(default_factory=_random)
-    s3_internal_key: str = Field(default_factory=_random)
     jwt_secret: str = Field(default_factory=_random)
     admin_password: str = Field(default_factory=lambda: secrets.token_urlsafe(12))
 

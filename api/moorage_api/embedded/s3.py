@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import shutil
 import sysconfig
 from pathlib import Path
@@ -13,6 +14,7 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
+from moorage_api.embedded.certificates import self_signed
 from moorage_api.embedded.child import Child, base_environment
 from moorage_api.embedded.errors import StartError
 from moorage_api.embedded.files import make_private_directory, write_private
@@ -20,6 +22,9 @@ from moorage_api.embedded.ports import PortBook
 from moorage_api.embedded.server import Server
 
 REGION = "us-east-1"
+
+TOKEN_SECTIONS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+GRPC_PARTS = ("master", "volume", "filer", "s3", "admin", "worker", "client")
 
 
 def binary() -> Path:
@@ -49,13 +54,10 @@ class S3(Server):
         "admin-grpc",
     )
 
-    def __init__(
-        self, directory: Path, *, ports: PortBook, log: Path, access_key: str, secret_key: str, internal_key: str
-    ) -> None:
+    def __init__(self, directory: Path, *, ports: PortBook, log: Path, access_key: str, secret_key: str) -> None:
         super().__init__(directory, ports=ports, log=log)
         self.access_key = access_key
         self.secret_key = secret_key
-        self._internal_key = internal_key
 
     @property
     def endpoint(self) -> str:
@@ -77,6 +79,22 @@ class S3(Server):
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = [{"name": "moorage", "credentials": credentials, "actions": actions}]
         write_private(self.directory / "s3.json", json.dumps({"identities": identities}))
+        self._close_inner_ports()
+
+    def _close_inner_ports(self) -> None:
+        """Behind the S3 port are others, on which its parts serve each other, and would serve any user of this machine.
+
+        Their HTTP asks for a token where it is not switched off (see `launch`), their gRPC for a certificate. Both are
+        made anew at each start: nobody else is to have them.
+        """
+        certificate, key = self_signed("moorage")
+        write_private(self.directory / "inner.crt", certificate)
+        write_private(self.directory / "inner.key", key)
+        token_key = secrets.token_hex(32)
+        sections = [f'[{name}]\nkey = "{token_key}"' for name in TOKEN_SECTIONS]
+        sections.append('[grpc]\nca = "inner.crt"')
+        sections += [f'[grpc.{part}]\ncert = "inner.crt"\nkey = "inner.key"' for part in GRPC_PARTS]
+        write_private(self.directory / "security.toml", "\n\n".join(sections) + "\n")
 
     def launch(self) -> Child:
         options: dict[str, str | int] = {
@@ -90,6 +108,7 @@ class S3(Server):
             "s3.localSocket": "s3.sock",  # relative: the default is in /tmp, and a long path does not fit
             "filer.localSocket": "filer.sock",
             "volume.preStopSeconds": 0,  # time for a cluster to notice; there is none
+            "disableHttp": "true",  # of master and filer
             "webdav": "false",
             "admin.ui": "false",
             "master.telemetry": "false",
@@ -107,14 +126,7 @@ class S3(Server):
             ],
             log=self.log,
             directory=self.directory,
-            environment={
-                **base_environment(),
-                # Behind the signed S3 port are others that would serve any user of this machine without asking.
-                "WEED_JWT_SIGNING_KEY": self._internal_key,
-                "WEED_JWT_SIGNING_READ_KEY": self._internal_key,
-                "WEED_JWT_FILER_SIGNING_KEY": self._internal_key,
-                "WEED_JWT_FILER_SIGNING_READ_KEY": self._internal_key,
-            },
+            environment=base_environment(),
         )
 
     async def on_ready(self) -> None:

@@ -16,6 +16,9 @@ from moorage_api.embedded.files import make_private_directory
 from moorage_api.embedded.ports import PortBook, is_free
 
 READY_TIMEOUT_SECONDS = 60.0
+STOP_GRACE_SECONDS = 2.0
+"""What is stored is safe however a server ends: the slow way out only spares it work at the next start."""
+
 POLL_SECONDS = 0.02
 PORT_ATTEMPTS = 3
 
@@ -62,7 +65,9 @@ class Server(ABC):
     async def stop(self, *, at_once: bool = False) -> None:
         """`at_once` is for data that nobody wants any more."""
         if self.child is not None:
-            await self.child.stop(signal.SIGKILL if at_once else self.stop_signal)
+            if not at_once:
+                await self.child.ask_to_end(self.stop_signal, within_seconds=STOP_GRACE_SECONDS)
+            await self.child.stop(self.death_signal)
             self.child = None
         self.clean_up()
 
@@ -81,7 +86,7 @@ class Server(ABC):
 
     @abstractmethod
     def clean_up(self) -> None:
-        """Remove what the ended server left outside its directory."""
+        """Remove what an ended server, or a killed one, left outside its directory."""
 
     @abstractmethod
     async def is_ready(self) -> bool:
@@ -93,6 +98,7 @@ class Server(ABC):
 
     async def _launch_until_ready(self) -> bool:
         """Whether it became ready; False when it ended instead."""
+        self.clean_up()
         self.child = self.launch()
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         try:

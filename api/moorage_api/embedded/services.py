@@ -51,7 +51,6 @@ class EmbeddedServices:
                 log=directory.logs / "s3.log",
                 access_key=credentials.s3_access_key,
                 secret_key=credentials.s3_secret_key,
-                internal_key=credentials.s3_internal_key,
             )
         services.servers = [server for server in (services.postgres, services.valkey, services.s3) if server]
         return services

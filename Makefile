@@ -1,0 +1,50 @@
+# `make` lists what there is. Everything that needs something installs it first.
+
+PYTHON := .venv/bin/python
+N ?= 200
+
+# Python keeps what it compiled, whatever the shell says: a start takes a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up doctor test test-pod chaos check format imports bench lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## install what is missing: Debian packages, a Python environment in .venv
+	@.ci/setup
+
+up: setup ## start the whole platform on this machine; Ctrl-C stops it
+	@exec setpriv --pdeathsig TERM .venv/bin/moorage up
+
+doctor: setup ## say what this machine lacks, and the command that gets it
+	@.venv/bin/moorage doctor
+
+test: setup ## run the whole suite against real servers
+	$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes
+	$(PYTHON) -m pytest -m node $(ARGS)
+
+chaos: setup ## kill processes at random moments of a run, N=200 times
+	CHAOS_ROUNDS=$(N) $(PYTHON) -m pytest -m chaos --timeout 0 $(ARGS)
+
+check: setup imports ## lint, formatting, types, layers, and that models and migrations agree
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/api/embedded/test_schema.py
+
+format: setup ## format the code
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+imports: setup ## prove that imports go one way
+	.venv/bin/lint-imports
+
+bench: setup ## measure and print a table
+	$(PYTHON) -m benchmarks $(ARGS)
+
+lock: setup ## write the lock files anew from pyproject.toml
+	.ci/lock

@@ -1,0 +1,149 @@
+"""`moorage up` as a person starts it, and what became of everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from moorage_api.embedded.child import Child
+
+READY = "Moorage is ready"
+READY_TIMEOUT_SECONDS = 90.0
+GONE_TIMEOUT_SECONDS = 10.0
+
+
+def environment(data: Path, changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's, without what it says of Moorage, and with `changes`."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
+    return {**plain, "MOORAGE_DATA_DIR": str(data), **changes}
+
+
+def moorage(*arguments: str, data: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself. Output and errors are read together, as a person does."""
+    return subprocess.run(
+        [sys.executable, "-m", "moorage_api.cli", *arguments],
+        env=environment(data, changes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=READY_TIMEOUT_SECONDS,
+        check=False,
+    )
+
+
+@dataclass
+class Machine:
+    """One data directory. `start()` may be called again once it was ended."""
+
+    data: Path
+    changes: dict[str, str] = field(default_factory=dict)
+    child: Child | None = None
+    _seen: dict[int, psutil.Process] = field(default_factory=dict)
+
+    @property
+    def up(self) -> Child:
+        assert self.child is not None
+        return self.child
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        log = self.data.with_name(f"{self.data.name}.out")
+        log.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "moorage_api.cli", "up"]
+        self.child = Child.start(command, log=log, environment=environment(self.data, self.changes))
+
+    async def start(self) -> None:
+        self.launch()
+        await self.until_said(READY)
+
+    def output(self) -> str:
+        return self.up.log.read_text(errors="replace")
+
+    @property
+    def url(self) -> str:
+        return next(line.split()[1] for line in self.output().splitlines() if line.startswith("  Address"))
+
+    async def until_said(self, text: str, *, times: int = 1) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while self.output().count(text) < times:
+            if not self.up.is_running or time.monotonic() > deadline:
+                raise AssertionError(f"Never said {text!r}:\n{self.output()}\n{self.logs()}")
+            await asyncio.sleep(0.05)
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+            for path in sorted((self.data / "logs").glob("*.log"))
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything below it now. Also remembered for `left_behind`, as orphans are below nobody."""
+        found = psutil.Process(self.up.pid).children(recursive=True)
+        self._seen.update({process.pid: process for process in found})
+        return found
+
+    def part(self, words: str) -> psutil.Process:
+        """The one below it that has `words` in its command line."""
+        (found,) = [
+            process
+            for process in psutil.Process(self.up.pid).children()
+            if words in " ".join(process.cmdline()) and "embedded.launch" not in process.cmdline()
+        ]
+        return found
+
+    async def kill(self) -> None:
+        """kill -9 of the one process that a person knows of."""
+        self.processes()
+        self.up.process.kill()
+        await self.up.wait()
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; its exit status."""
+        self.processes()
+        self.up.send(number)
+        async with asyncio.timeout(30):
+            return await self.up.wait()
+
+    async def left_behind(self) -> list[str]:
+        """What still runs of what it started, after a moment in which the last may end."""
+        deadline = time.monotonic() + GONE_TIMEOUT_SECONDS
+        while (left := self._left()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return left
+
+    def _left(self) -> list[str]:
+        alive = {pid: process for pid, process in self._seen.items() if is_alive(process)}
+        for process in psutil.process_iter():
+            if is_alive(process) and self._is_ours(process):
+                alive[process.pid] = process
+        return [f"{pid} {' '.join(process.cmdline())}" for pid, process in alive.items()]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            traces = [*process.cmdline(), process.cwd(), *process.environ().values()]
+        except psutil.Error:
+            return False
+        return process.pid != os.getpid() and any(str(self.data) in trace for trace in traces)
+
+    async def discard(self) -> None:
+        """For the end of a test, whatever it came to."""
+        if self.child is not None:
+            self.processes() if self.child.is_running else None
+            await self.child.stop(grace_seconds=15)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
