@@ -22,7 +22,7 @@ from moorage_api.embedded.ports import PortBook
 from moorage_api.embedded.postgres import Postgres
 from moorage_api.events.log import append
 from moorage_api.events.schemas import ChatEvent, MessageEvent
-from moorage_api.sessions.repository import SessionRepository
+from moorage_api.sessions.repository import create_session
 from moorage_api.users.repository import UserRepository
 
 TRANSACTIONS = 200
@@ -58,7 +58,7 @@ async def measure(url: str) -> list[Row]:
         async with db.begin() as tx:
             user_id = uuid7()
             await UserRepository(tx).add(user_id, username=str(user_id), email=None, password_hash="", nickname="")
-            await SessionRepository(tx).add(session_id, owner_id=user_id)
+        await create_session(db, session_id, owner_id=user_id)
         for _ in range(filled // 10):
             await _append(db, session_id, 10)
         for batch, aim in ((1, ""), (10, "<= 0.15")):

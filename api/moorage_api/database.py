@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import DateTime, MetaData
+import asyncpg
+from sqlalchemy import URL, DateTime, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
-
-Database = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
@@ -47,8 +48,67 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     )
 
 
+class Database:
+    """`db.begin()` is one transaction; `db()` reads, each statement for itself: one round trip instead of three.
+
+    `db.fetch` is for the few statements that every request makes: straight through asyncpg, a tenth of the cost.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, direct: DirectPool | None = None) -> None:
+        self._direct = direct or DirectPool(engine.url)
+        self._writing = async_sessionmaker(engine, expire_on_commit=False)
+        reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = async_sessionmaker(reading, expire_on_commit=False)
+
+    def __call__(self) -> AsyncSession:
+        return self._reading()
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return self._writing.begin()
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """All rows of one statement, which is a transaction of its own; `$1` stands for the first argument."""
+        return await self._direct.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        rows = await self._direct.fetch(statement, *arguments)
+        return rows[0] if rows else None
+
+    async def close(self) -> None:
+        await self._direct.close()
+
+
+class DirectPool:
+    """A pool of plain asyncpg connections, made at first use. None of them keeps any state, so none is reset."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        pool = self._pool or await self._open()
+        return list(await pool.fetch(statement, *arguments))
+
+    async def _open(self) -> asyncpg.Pool:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._url, min_size=0, max_size=10, timeout=5, command_timeout=30, reset=_keep_as_it_is
+                )
+        return self._pool
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+
+
+async def _keep_as_it_is(_: object) -> None:
+    return
+
+
 def create_database(engine: AsyncEngine) -> Database:
-    return async_sessionmaker(engine, expire_on_commit=False)
+    return Database(engine)
 
 
 def uuid7() -> UUID:

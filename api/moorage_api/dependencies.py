@@ -1,4 +1,4 @@
-"""What routes ask for: the resources, and who is calling."""
+"""What routes ask for: the resources, and who is calling. All coroutines: a plain function would cost a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ bearer = HTTPBearer(auto_error=False, description="Access token of /api/auth/log
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def get_resources(connection: HTTPConnection) -> Resources:
+async def get_resources(connection: HTTPConnection) -> Resources:
     resources = connection.app.state.resources
     assert isinstance(resources, Resources)
     return resources
@@ -27,7 +27,7 @@ def get_resources(connection: HTTPConnection) -> Resources:
 ResourcesDep = Annotated[Resources, Depends(get_resources)]
 
 
-def user_service(resources: ResourcesDep) -> UserService:
+async def user_service(resources: ResourcesDep) -> UserService:
     settings = resources.settings
     tokens = Tokens(
         settings.jwt_secret.get_secret_value(),

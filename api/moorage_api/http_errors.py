@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
@@ -91,7 +92,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.DomainError, render_domain_error)
     app.add_exception_handler(RequestValidationError, render_validation_error)
     app.add_exception_handler(HTTPException, render_http_exception)
-    for away in (RedisError, OperationalError, InterfaceError, PoolTimeoutError, ConnectionError):
+    for away in (
+        RedisError,
+        OperationalError,
+        InterfaceError,
+        PoolTimeoutError,
+        ConnectionError,
+        TimeoutError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.InterfaceError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+    ):
         app.add_exception_handler(away, render_dependency_away)
     app.add_exception_handler(DBAPIError, render_dbapi_error)
     app.add_exception_handler(Exception, render_unexpected)

@@ -60,6 +60,7 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
     finally:
         await sandboxes.close()
         await redis.aclose()
+        await db.close()
         await engine.dispose()
         await blobs.close()
         passwords.close()

@@ -14,7 +14,7 @@ from moorage_api.envelope import Envelope, ok
 router = APIRouter(prefix="/app-config", tags=["app-config"])
 
 
-def config_service(resources: ResourcesDep) -> ConfigService:
+async def config_service(resources: ResourcesDep) -> ConfigService:
     return ConfigService(resources.db, resources.settings)
 
 

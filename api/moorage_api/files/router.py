@@ -37,7 +37,7 @@ FORM_SCHEMA = {
 }
 
 
-def file_service(resources: ResourcesDep) -> FileService:
+async def file_service(resources: ResourcesDep) -> FileService:
     return FileService(resources.db, resources.blobs, limit_bytes=resources.settings.upload_limit_bytes)
 
 

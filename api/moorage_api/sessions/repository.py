@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from moorage_api.database import Database
 from moorage_api.errors import ForbiddenError, NotFoundError
 from moorage_api.sessions.models import SessionRow
+from moorage_api.sessions.schemas import ListSessionItem
+
+LIST = """
+    SELECT id::text AS session_id, title, latest_message, latest_message_at, status, unread_message_count
+    FROM sessions WHERE ($1::uuid IS NULL OR owner_id = $1) AND deleted_at IS NULL
+    ORDER BY latest_message_at DESC NULLS LAST, id DESC LIMIT $2
+"""
+
+CREATE = """
+    WITH session AS (INSERT INTO sessions (id, owner_id) VALUES ($1, $2) RETURNING id),
+    head AS (INSERT INTO session_heads (session_id) SELECT id FROM session)
+    INSERT INTO user_heads (user_id, version) VALUES ($2, 1)
+    ON CONFLICT (user_id) DO UPDATE SET version = user_heads.version + 1
+"""
 
 
 class Reader(Protocol):
@@ -36,18 +49,6 @@ class SessionRepository:
     def __init__(self, tx: AsyncSession) -> None:
         self._tx = tx
 
-    async def add(self, session_id: UUID, *, owner_id: UUID) -> None:
-        """Insert the session with its head in one statement."""
-        await self._tx.execute(
-            text(
-                """
-                WITH session AS (INSERT INTO sessions (id, owner_id) VALUES (:id, :owner_id) RETURNING id)
-                INSERT INTO session_heads (session_id) SELECT id FROM session
-                """
-            ),
-            {"id": session_id, "owner_id": owner_id},
-        )
-
     async def get(self, session_id: UUID, *, reader: Reader) -> SessionRow:
         """Raises NotFoundError for a missing session, ForbiddenError for one that `reader` may not see."""
         row = await self._tx.get(SessionRow, session_id)
@@ -64,10 +65,13 @@ class SessionRepository:
             raise ForbiddenError("This session belongs to somebody else")
         return row
 
-    async def list_of(self, owner_id: UUID | None, *, limit: int) -> Sequence[SessionRow]:
-        """Newest activity first; of everyone where `owner_id` is None."""
-        query = select(SessionRow).where(SessionRow.deleted_at.is_(None))
-        if owner_id is not None:
-            query = query.where(SessionRow.owner_id == owner_id)
-        query = query.order_by(SessionRow.latest_message_at.desc().nulls_last(), SessionRow.id.desc()).limit(limit)
-        return (await self._tx.scalars(query)).all()
+
+async def list_sessions(db: Database, owner_id: UUID | None, *, limit: int) -> list[ListSessionItem]:
+    """Newest activity first; of everyone where `owner_id` is None."""
+    rows = await db.fetch(LIST, owner_id, limit)
+    return [ListSessionItem.model_construct(**row) for row in rows]
+
+
+async def create_session(db: Database, session_id: UUID, *, owner_id: UUID) -> None:
+    """Insert the session with its head and raise the version of its owner's list, in one statement."""
+    await db.fetch(CREATE, session_id, owner_id)

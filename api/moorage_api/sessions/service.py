@@ -21,7 +21,7 @@ from moorage_api.objects.store import BlobStore
 from moorage_api.runs import queue
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.sessions.models import SessionRow
-from moorage_api.sessions.repository import Reader, SessionRepository
+from moorage_api.sessions.repository import Reader, SessionRepository, create_session, list_sessions
 from moorage_api.sessions.schemas import ListSessionItem
 from moorage_api.sessions.summary import apply_events, touch_list
 
@@ -47,16 +47,12 @@ class SessionService:
 
     async def create(self, *, owner_id: UUID) -> UUID:
         session_id = uuid7()
-        async with self._db.begin() as tx:
-            await SessionRepository(tx).add(session_id, owner_id=owner_id)
-            await touch_list(tx, owner_id)
+        await create_session(self._db, session_id, owner_id=owner_id)
         await self._hub.publish_list_change(owner_id)
         return session_id
 
     async def list_of(self, reader: Reader, *, everyone: bool = False) -> list[ListSessionItem]:
-        async with self._db() as tx:
-            rows = await SessionRepository(tx).list_of(None if everyone else reader.id, limit=LIST_LIMIT)
-        return [item_of(row) for row in rows]
+        return await list_sessions(self._db, None if everyone else reader.id, limit=LIST_LIMIT)
 
     async def get(self, session_id: UUID, *, reader: Reader) -> SessionRow:
         async with self._db() as tx:
@@ -186,14 +182,3 @@ class SessionService:
 def object_prefix(session_id: UUID) -> str:
     """Where the session's own objects (pictures, long outputs) are; files are their owner's."""
     return f"sessions/{session_id}/"
-
-
-def item_of(row: SessionRow) -> ListSessionItem:
-    return ListSessionItem.model_construct(
-        session_id=str(row.id),
-        title=row.title,
-        latest_message=row.latest_message,
-        latest_message_at=row.latest_message_at,
-        status=row.status,
-        unread_message_count=row.unread_message_count,
-    )

@@ -36,7 +36,7 @@ SANDBOX_FAILED = 1011
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-def reader(resources: ResourcesDep) -> SandboxReader:
+async def reader(resources: ResourcesDep) -> SandboxReader:
     return SandboxReader(resources.sandboxes, resources.signer)
 
 

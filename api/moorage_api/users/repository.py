@@ -10,17 +10,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from moorage_api.database import Database
 from moorage_api.errors import ConflictError
 from moorage_api.users.account import Account, Role
 
 COLUMNS = "users.id, username, email, nickname, avatar, role, status, users.created_at"
 
-BY_LOGIN = text(
-    f"""
+BY_LOGIN = f"""
     SELECT {COLUMNS} FROM users JOIN token_families ON token_families.user_id = users.id
-    WHERE users.id = :user_id AND token_families.id = :family_id
-    """  # noqa: S608 - our own column names
-)
+    WHERE users.id = $1 AND token_families.id = $2
+"""  # noqa: S608 - our own column names
 BY_NAME = text(f"SELECT {COLUMNS}, password_hash FROM users WHERE lower(username) = lower(:name)")  # noqa: S608
 BY_EMAIL = text(f"SELECT {COLUMNS}, password_hash FROM users WHERE lower(email) = lower(:name)")  # noqa: S608
 INSERT = text(
@@ -36,6 +35,12 @@ UPDATE = text(
     WHERE id = :id RETURNING {COLUMNS}
     """  # noqa: S608
 )
+
+
+async def find_by_login(db: Database, user_id: UUID, family_id: UUID) -> Account | None:
+    """The account of a token, None once its login has ended. Asked by every request."""
+    row = await db.fetchrow(BY_LOGIN, user_id, family_id)
+    return Account(*row.values()) if row else None
 
 
 def account_of(row: Any) -> Account:
@@ -75,11 +80,6 @@ class UserRepository:
             taken = "e-mail address" if "email" in str(error.orig) else "username"
             raise ConflictError(f"This {taken} is taken") from error
         return account_of(row)
-
-    async def by_login(self, user_id: UUID, family_id: UUID) -> Account | None:
-        """The account of a token, None once its login has ended."""
-        row = (await self._tx.execute(BY_LOGIN, {"user_id": user_id, "family_id": family_id})).first()
-        return account_of(row) if row else None
 
     async def by_name_or_email(self, username: str | None, email: str | None) -> tuple[Account, str | None] | None:
         """The account and its password hash. With both given, both must be its own."""

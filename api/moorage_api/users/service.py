@@ -9,9 +9,9 @@ from moorage_api.database import Database, uuid7
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.users.account import Account
 from moorage_api.users.passwords import Passwords
-from moorage_api.users.repository import UserRepository
+from moorage_api.users.repository import UserRepository, find_by_login
 from moorage_api.users.schemas import LoginRequest, RegisterRequest, UpdateUserRequest
-from moorage_api.users.tokens import IssuedPair, Tokens
+from moorage_api.users.tokens import Claims, IssuedPair, Tokens
 
 WRONG_LOGIN = "Wrong username, e-mail address or password"
 
@@ -69,12 +69,9 @@ class UserService:
         """
         claims = self._tokens.read(refresh_token, kind="refresh")
         pair = self._tokens.issue(claims.user_id, claims.family_id, now=self._now())
+        await self._account_of(claims)
         async with self._db.begin() as tx:
             users = UserRepository(tx)
-            account = await users.by_login(claims.user_id, claims.family_id)
-            if account is None:
-                raise UnauthenticatedError("This login has ended")
-            check_active(account)
             rotated = await users.rotate(
                 claims.family_id,
                 jti=pair.refresh_jti,
@@ -90,16 +87,18 @@ class UserService:
     async def authenticate(self, access_token: str) -> Account:
         """Raises UnauthenticatedError for a token that is not good any more, ForbiddenError for a banned account."""
         claims = self._tokens.read(access_token, kind="access")
-        async with self._db() as tx:
-            account = await UserRepository(tx).by_login(claims.user_id, claims.family_id)
-        if account is None:
-            raise UnauthenticatedError("This login has ended")
-        check_active(account)
-        return account
+        return await self._account_of(claims)
 
     async def update(self, user_id: UUID, request: UpdateUserRequest) -> Account:
         async with self._db.begin() as tx:
             return await UserRepository(tx).update(user_id, nickname=request.nickname, avatar=request.avatar)
+
+    async def _account_of(self, claims: Claims) -> Account:
+        account = await find_by_login(self._db, claims.user_id, claims.family_id)
+        if account is None:
+            raise UnauthenticatedError("This login has ended")
+        check_active(account)
+        return account
 
     def _issue(self, user_id: UUID) -> tuple[IssuedPair, UUID]:
         family_id = uuid7()

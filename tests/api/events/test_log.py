@@ -13,7 +13,7 @@ from moorage_api.database import Database, create_database, create_engine, uuid7
 from moorage_api.errors import FencedError, NotFoundError
 from moorage_api.events.log import append, last_seq, read
 from moorage_api.events.schemas import DoneEvent, MessageEvent, TitleEvent
-from moorage_api.sessions.repository import SessionRepository
+from moorage_api.sessions.repository import create_session
 from moorage_api.users.repository import UserRepository
 
 
@@ -29,7 +29,7 @@ async def session_id(db: Database) -> UUID:
     user_id, session_id = uuid7(), uuid7()
     async with db.begin() as tx:
         await UserRepository(tx).add(user_id, username="alice", email=None, password_hash="", nickname="")
-        await SessionRepository(tx).add(session_id, owner_id=user_id)
+    await create_session(db, session_id, owner_id=user_id)
     return session_id
 
 
@@ -62,7 +62,7 @@ async def _last(db: Database, session_id: UUID) -> int:
 
 
 async def test_a_rolled_back_append_leaves_no_hole(db: Database, session_id: UUID) -> None:
-    async with db() as tx:
+    async with db.begin() as tx:
         await append(tx, session_id, [DoneEvent()])
         await tx.rollback()
     async with db.begin() as tx:

@@ -16,7 +16,7 @@ from moorage_api.events.follow import Idle, Partial, follow_session
 from moorage_api.events.log import StoredEvent
 from moorage_api.events.schemas import TitleEvent
 from moorage_api.resources import Resources, open_resources
-from moorage_api.sessions.repository import SessionRepository
+from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
 from moorage_api.users.repository import UserRepository
 from support.services import Services
@@ -34,7 +34,7 @@ async def ids(resources: Resources) -> tuple[UUID, UUID]:
     user_id, session_id = uuid7(), uuid7()
     async with resources.db.begin() as tx:
         await UserRepository(tx).add(user_id, username="alice", email=None, password_hash="", nickname="")
-        await SessionRepository(tx).add(session_id, owner_id=user_id)
+    await create_session(resources.db, session_id, owner_id=user_id)
     return user_id, session_id
 
 

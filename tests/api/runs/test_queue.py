@@ -17,7 +17,7 @@ from moorage_api.resources import Resources, open_resources
 from moorage_api.runs import queue
 from moorage_api.runs.journal import UnreadMessagesError, open_journal
 from moorage_api.runs.queue import LeasedRun
-from moorage_api.sessions.repository import SessionRepository
+from moorage_api.sessions.repository import create_session
 from moorage_api.sessions.service import SessionService
 from moorage_api.settings import Settings
 from moorage_api.users.account import Account
@@ -44,8 +44,7 @@ def sessions(resources: Resources) -> SessionService:
 @pytest.fixture
 async def session_id(resources: Resources, alice: Account) -> UUID:
     session_id = uuid7()
-    async with resources.db.begin() as tx:
-        await SessionRepository(tx).add(session_id, owner_id=alice.id)
+    await create_session(resources.db, session_id, owner_id=alice.id)
     return session_id
 
 
