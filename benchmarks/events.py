@@ -65,6 +65,7 @@ async def measure(url: str) -> list[Row]:
             samples = [await _append(db, session_id, batch) for _ in range(TRANSACTIONS)]
             name = f"append to a log of {filled:,}, {batch} a transaction"
             rows.append(Row(name, "ms/event", [seconds * 1000 / batch for seconds in samples], aim))
+    await db.close()
     await engine.dispose()
     return rows
 

@@ -17,6 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
 
+CLOSE_SECONDS = 2
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -100,7 +103,11 @@ class DirectPool:
 
     async def close(self) -> None:
         if self._pool is not None:
-            self._pool.terminate()
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._pool.close()
+            except TimeoutError:
+                self._pool.terminate()
 
 
 async def _keep_as_it_is(_: object) -> None:

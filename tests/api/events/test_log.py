@@ -20,7 +20,9 @@ from moorage_api.users.repository import UserRepository
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[Database]:
     engine = create_engine(database_url, pool_size=10)
-    yield create_database(engine)
+    db = create_database(engine)
+    yield db
+    await db.close()
     await engine.dispose()
 
 
