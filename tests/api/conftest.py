@@ -41,6 +41,7 @@ def api(services: Services) -> Iterator[Api]:
     platform = Platform(services, run(services.create_database()), directory)
     try:
         process = run(platform.start_api())
+        run(platform.start_host())
         yield Api(process.url, platform.database_url, platform.settings())
     finally:
         run(platform.stop())

@@ -108,7 +108,7 @@ async def chat(
     cursor = sse.parse_cursor(body.event_id) or sse.parse_cursor(last_event_id)
     await sessions.get(session_id, reader=user)
     until: int | None = None
-    if body.message is not None or body.attachments:
+    if body.says_something:
         attachments = await files.get_many(body.attachments, reader=user)
         posted = await sessions.post_message(
             session_id, reader=user, message=body.message or "", attachments=attachments

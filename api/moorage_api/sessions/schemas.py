@@ -57,6 +57,11 @@ class ChatRequest(BaseModel):
     timestamp: int | float | None = None
     """Sent by some clients; the log's own times count."""
 
+    @property
+    def says_something(self) -> bool:
+        """An empty message says nothing: some clients send one to follow a run."""
+        return bool((self.message or "").strip() or self.attachments)
+
 
 class SessionFilesResponse(BaseModel):
     files: list[FileInfo]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import jwt
@@ -15,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from support.accounts import Person, client_for, data, register
 
+NOWHERE = "0192f0c1-2f4e-7d3a-9c55-6b7d8e9f0a1b"
 EVERYONE = ("owner", "other", "admin", "banned", "nobody", "expired")
 OWN = {"owner": 200, "other": 403, "admin": 200, "banned": 403, "nobody": 401, "expired": 401}
 OWN_ONLY = {**OWN, "admin": 403}
@@ -126,7 +126,7 @@ async def test_the_screen_is_refused_with_a_code_that_says_why(world: World, who
 
 
 async def test_the_screen_of_no_session_does_not_exist(world: World) -> None:
-    for session in (str(uuid4()), "nonsense"):
+    for session in (NOWHERE, "nonsense"):
         assert await close_code(f"{world.url}/api/sessions/{session}/vnc?token={world.tokens['owner']}") == 4404
 
 
@@ -158,7 +158,7 @@ async def test_another_origin_may_not_open_the_screen(world: World) -> None:
         ("DELETE", "/api/files/{id}"),
     ],
 )
-@pytest.mark.parametrize(("id_", "status"), [(str(uuid4()), 404), ("not-an-id", 422), ("%00", 422)])
+@pytest.mark.parametrize(("id_", "status"), [(NOWHERE, 404), ("not-an-id", 422), ("%00", 422)])
 async def test_what_does_not_exist_is_not_found(alice: Person, method: str, path: str, id_: str, status: int) -> None:
     assert await status_of(alice.client, method, path.format(id=id_)) == status
 
