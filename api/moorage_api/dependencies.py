@@ -12,7 +12,6 @@ from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.resources import Resources
 from moorage_api.users.account import Account
 from moorage_api.users.service import UserService
-from moorage_api.users.tokens import Tokens
 
 bearer = HTTPBearer(auto_error=False, description="Access token of /api/auth/login")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
@@ -28,14 +27,12 @@ ResourcesDep = Annotated[Resources, Depends(get_resources)]
 
 
 async def user_service(resources: ResourcesDep) -> UserService:
-    settings = resources.settings
-    tokens = Tokens(
-        settings.jwt_secret.get_secret_value(),
-        access_seconds=settings.access_token_seconds,
-        refresh_seconds=settings.refresh_token_seconds,
-    )
     return UserService(
-        resources.db, resources.passwords, tokens, resources.now, refresh_single_use=settings.refresh_single_use
+        resources.db,
+        resources.passwords,
+        resources.tokens,
+        resources.now,
+        refresh_single_use=resources.settings.refresh_single_use,
     )
 
 

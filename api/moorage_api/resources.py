@@ -18,6 +18,7 @@ from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.settings import Settings
 from moorage_api.users.passwords import Passwords
+from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner
 
 
@@ -32,6 +33,7 @@ class Resources:
     sandboxes: Sandboxes
     signer: TokenSigner
     passwords: Passwords
+    tokens: Tokens
     now: Clock = utc_now
 
 
@@ -54,9 +56,14 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
     signer = TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer)
     blobs = MinioStore.from_settings(settings)
     passwords = Passwords(concurrency=settings.hashing_concurrency)
+    tokens = Tokens(
+        settings.jwt_secret.get_secret_value(),
+        access_seconds=settings.access_token_seconds,
+        refresh_seconds=settings.refresh_token_seconds,
+    )
     try:
         async with hub:
-            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer, passwords)
+            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer, passwords, tokens)
     finally:
         await sandboxes.close()
         await redis.aclose()

@@ -86,7 +86,7 @@ class UserService:
 
     async def authenticate(self, access_token: str) -> Account:
         """Raises UnauthenticatedError for a token that is not good any more, ForbiddenError for a banned account."""
-        claims = self._tokens.read(access_token, kind="access")
+        claims = self._tokens.read_access(access_token)
         return await self._account_of(claims)
 
     async def update(self, user_id: UUID, request: UpdateUserRequest) -> Account:

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from moorage_sandbox.box.arguments import SIGNATURES, checked
+from moorage_sandbox.box.arguments import checked
 from moorage_sandbox.box.deadline import Deadline
 from moorage_sandbox.box.environment import command_environment
 from moorage_sandbox.box.files.functions import Files
@@ -51,6 +51,3 @@ class Box:
 
                 self._browser = Browser(children=self.children, paths=self.paths, env=self._env)
             return self._browser
-
-
-FUNCTIONS = tuple(SIGNATURES)

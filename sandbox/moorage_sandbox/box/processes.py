@@ -82,14 +82,15 @@ class Children:
         """
         # Copies above every target, so that no dup2 in the child overwrites the source of another.
         floor = max([2, *fds]) + 1
-        sources = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, floor) for target, source in fds.items()}
-        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-            (os.POSIX_SPAWN_DUP2, source, target) for target, source in sources.items()
-        ]
-        if terminal is not None:
-            actions.append((os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0))
-            actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+        sources: list[int] = []
+        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = []
         try:
+            for target, source in fds.items():
+                sources.append(fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, floor))
+                actions.append((os.POSIX_SPAWN_DUP2, sources[-1], target))
+            if terminal is not None:
+                actions.append((os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0))
+                actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
             # Under the lock, so that a child which ends at once is known before `reap` looks at it.
             with self._lock:
                 if self._closed:
@@ -99,7 +100,7 @@ class Children:
                 )
                 child = self._running[pid] = Child(pid, on_exit)
         finally:
-            for source in sources.values():
+            for source in sources:
                 os.close(source)
         return child
 

@@ -114,10 +114,16 @@ class Server:
 
     def _call(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
         boot_id = self._box.boot_id
-        expected = request.get("boot_id")
-        if expected is not None and expected != boot_id:
-            refuse(connection, BoxError("rebooted", "The box was started anew; nothing was run."), boot_id=boot_id)
-            return
+        try:
+            expected = request.get("boot_id")
+            if expected is not None and expected != boot_id:
+                raise BoxError("rebooted", "The box was started anew; nothing was run.")
+            line = self._answer_of(request)
+        except BoxError as error:
+            line = encoded(refusal(error, boot_id=boot_id))
+        connection.sendall(line)
+
+    def _answer_of(self, request: dict[str, Any]) -> bytes:
         key = field(request, "key", str)
         function = field(request, "function", str)
         args = field(request, "args", dict)
@@ -127,12 +133,9 @@ class Server:
         if not 0 < len(key) <= 256:
             raise BoxError("invalid", "'key' must have 1 to 256 characters.")
         try:
-            line = self._ledger.answer(key, lambda: self._run(function, args, timeout))
-        except Forgotten:
-            error = BoxError("forgotten", "This call was run, and its answer is no longer kept.")
-            refuse(connection, error, boot_id=boot_id)
-            return
-        connection.sendall(line)
+            return self._ledger.answer(key, lambda: self._run(function, args, timeout))
+        except Forgotten as error:
+            raise BoxError("forgotten", "This call was run, and its answer is no longer kept.") from error
 
     def _run(self, function: str, args: dict[str, Any], timeout_seconds: float) -> bytes:
         """The call's answer as a line. Never raises: what is in the ledger must have an end."""
@@ -191,9 +194,9 @@ def refusal(error: BoxError, **more: str) -> dict[str, Any]:
     return {"ok": False, **more, "error": {"code": error.code, "message": error.message}}
 
 
-def refuse(connection: socket.socket, error: BoxError, **more: str) -> None:
+def refuse(connection: socket.socket, error: BoxError) -> None:
     try:
-        answer(connection, refusal(error, **more))
+        answer(connection, refusal(error))
     except OSError:
         # Nobody is left to read it.
         return

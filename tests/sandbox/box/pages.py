@@ -29,6 +29,9 @@ PAGES = {
     "/framed": "<button onclick=\"parent.document.title = 'frame'\">In the frame</button>",
     "/long": "<title>Long</title>" + "".join(f"<p>Line {n} <a href=/plain>link</a></p>" for n in range(3000)),
     "/loop": "<title>Loop</title>Before<script>while (true);</script>",
+    "/dialogs": "<title>Dialogs</title><script>while (true) alert('again');</script>",
+    "/leaving": """<title>Leaving</title><button>Do nothing</button><button onclick="print()">Print</button>
+        <script>onbeforeunload = (event) => event.preventDefault();</script>""",
     "/download": "",
     "/sent": "<title>Sent</title>",
 }

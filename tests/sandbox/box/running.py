@@ -142,3 +142,9 @@ def processes_with(text: str) -> list[int]:
             if text.encode() in command_line and is_running(int(entry)):
                 found.append(int(entry))
     return found
+
+
+def memory_of(box: RunningBox) -> int:
+    """Bytes of memory that the box itself uses."""
+    status = Path(f"/proc/{box.process.pid}/statm").read_text()
+    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from sandbox.box.pages import Site
-from sandbox.box.running import Refused, RunningBox, eventually, is_running, processes_with, running_box
+from sandbox.box.running import Refused, RunningBox, eventually, is_running, memory_of, processes_with, running_box
 
 
 def element(result: dict[str, Any], text: str) -> int:
@@ -32,8 +32,8 @@ def picture(result: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(result["screenshot_png"])))
 
 
-def opened(box: RunningBox, site: Site, path: str) -> dict[str, Any]:
-    return box.call("browser_navigate", url=site.url(path))
+def opened(box: RunningBox, site: Site, path: str, *, timeout: float = 30) -> dict[str, Any]:
+    return box.call("browser_navigate", url=site.url(path), timeout=timeout)
 
 
 def test_a_page_is_seen_as_text_elements_and_picture(browser_box: RunningBox, site: Site) -> None:
@@ -264,6 +264,31 @@ def test_a_page_that_spins_is_stopped_and_told(browser_box: RunningBox, site: Si
     assert "did not end and was stopped" in spun["content"]
     assert time.monotonic() - began < 20
     assert click(browser_box, spun, "Click me")["title"] == "clicked"
+
+
+def test_a_page_that_asks_without_end_is_closed(browser_box: RunningBox, site: Site) -> None:
+    began = time.monotonic()
+    answer = browser_box.answer_to("browser_navigate", url=site.url("/dialogs"))
+    assert time.monotonic() - began < 20
+    if answer["ok"]:
+        assert "one dialog after another" in answer["result"]["content"]
+    assert opened(browser_box, site, "/plain")["title"] == "Plain"
+
+
+def test_a_page_cannot_hold_on_to_the_browser(browser_box: RunningBox, site: Site) -> None:
+    seen = opened(browser_box, site, "/leaving")
+    click(browser_box, seen, "Do nothing")
+    assert click(browser_box, seen, "Print")["title"] == "Leaving"
+    assert opened(browser_box, site, "/loop", timeout=10)["content"].endswith("Before")
+    assert opened(browser_box, site, "/plain")["title"] == "Plain"
+
+
+def test_a_huge_value_is_refused_and_the_box_stays_small(browser_box: RunningBox, site: Site) -> None:
+    opened(browser_box, site, "/plain")
+    with pytest.raises(Refused) as refused:
+        browser_box.call("browser_console_exec", javascript="'x'.repeat(5e7)")
+    assert refused.value.code == "browser_failed"
+    assert memory_of(browser_box) < 160 * 1024 * 1024
 
 
 def test_shell_and_files_do_not_wait_for_the_browser(browser_box: RunningBox, site: Site) -> None:

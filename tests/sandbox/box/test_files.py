@@ -82,20 +82,20 @@ def test_a_binary_file_is_refused_with_a_hint(shared_box: RunningBox) -> None:
     assert refusal(shared_box, "search_in_file", filepath="a.png", regex="PNG") == "invalid"
 
 
-@pytest.mark.parametrize("function", ["read_file", "write_file", "append_file", "replace_in_file", "search_in_file"])
-def test_what_is_no_file_neither_hangs_nor_fills_the_memory(box: RunningBox, function: str) -> None:
+def test_what_is_no_file_neither_hangs_nor_fills_the_memory(box: RunningBox) -> None:
     os.mkfifo(box.workspace / "fifo")
     (box.workspace / "folder").mkdir()
     box.output("python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'")
-    more: dict[str, dict[str, Any]] = {
-        "write_file": {"content": "x"},
-        "append_file": {"content": "x", "append": True},
-        "replace_in_file": {"old_str": "a", "new_str": "b"},
-        "search_in_file": {"regex": "a"},
-    }
-    name = "write_file" if function == "append_file" else function
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("read_file", {}),
+        ("write_file", {"content": "x"}),
+        ("write_file", {"content": "x", "append": True}),
+        ("replace_in_file", {"old_str": "a", "new_str": "b"}),
+        ("search_in_file", {"regex": "a"}),
+    ]
     for path in ("fifo", "folder", "socket", "/dev/zero", "/dev/full"):
-        assert refusal(box, name, filepath=path, timeout=5, **more.get(function, {})) == "not_a_file", path
+        for function, more in calls:
+            assert refusal(box, function, filepath=path, timeout=5, **more) == "not_a_file", (function, path)
 
 
 @pytest.mark.parametrize("path", ["missing", "~/missing", "a.txt/below", "missing/below"])
@@ -106,34 +106,34 @@ def test_a_missing_file_is_not_found(shared_box: RunningBox, path: str) -> None:
     assert refusal(shared_box, "replace_in_file", filepath=path, old_str="x", new_str="y") == "not_found"
 
 
-def test_links_that_lead_in_a_circle_are_refused(box: RunningBox) -> None:
-    (box.workspace / "loop").symlink_to("loop")
-    assert refusal(box, "read_file", filepath="loop") == "invalid"
+def test_links_that_lead_in_a_circle_are_refused(shared_box: RunningBox) -> None:
+    (shared_box.workspace / "loop").symlink_to("loop")
+    assert refusal(shared_box, "read_file", filepath="loop") == "invalid"
 
 
-def test_a_file_is_written_with_its_folders_and_read_back(box: RunningBox) -> None:
-    written = box.call("write_file", filepath="new/folder/a.txt", content="ä\n")
-    assert written == {"filepath": str(box.workspace / "new/folder/a.txt"), "size": 3}
-    assert box.call("read_file", filepath="~/workspace/new/folder/a.txt")["content"] == "ä\n"
+def test_a_file_is_written_with_its_folders_and_read_back(shared_box: RunningBox) -> None:
+    written = shared_box.call("write_file", filepath="new/folder/a.txt", content="ä\n")
+    assert written == {"filepath": str(shared_box.workspace / "new/folder/a.txt"), "size": 3}
+    assert shared_box.call("read_file", filepath="~/workspace/new/folder/a.txt")["content"] == "ä\n"
 
 
-def test_newlines_are_added_where_asked(box: RunningBox) -> None:
-    box.call("write_file", filepath="a", content="1", trailing_newline=True)
-    box.call("write_file", filepath="a", content="2", append=True)
-    box.call("write_file", filepath="a", content="3", append=True, leading_newline=True, trailing_newline=True)
-    assert (box.workspace / "a").read_text() == "1\n2\n3\n"
-    box.call("write_file", filepath="a", content="")
-    assert (box.workspace / "a").read_text() == ""
+def test_newlines_are_added_where_asked(shared_box: RunningBox) -> None:
+    shared_box.call("write_file", filepath="a", content="1", trailing_newline=True)
+    shared_box.call("write_file", filepath="a", content="2", append=True)
+    shared_box.call("write_file", filepath="a", content="3", append=True, leading_newline=True, trailing_newline=True)
+    assert (shared_box.workspace / "a").read_text() == "1\n2\n3\n"
+    shared_box.call("write_file", filepath="a", content="")
+    assert (shared_box.workspace / "a").read_text() == ""
 
 
-def test_an_overwritten_file_keeps_its_mode_and_its_links(box: RunningBox) -> None:
-    script = write(box, "run.sh", "old")
+def test_an_overwritten_file_keeps_its_mode_and_its_links(shared_box: RunningBox) -> None:
+    script = write(shared_box, "run.sh", "old")
     script.chmod(0o750)
-    (box.workspace / "link").symlink_to("run.sh")
-    box.call("write_file", filepath="link", content="new")
-    assert (box.workspace / "link").is_symlink()
+    (shared_box.workspace / "link").symlink_to("run.sh")
+    shared_box.call("write_file", filepath="link", content="new")
+    assert (shared_box.workspace / "link").is_symlink()
     assert (script.read_text(), stat.S_IMODE(script.stat().st_mode)) == ("new", 0o750)
-    box.call("replace_in_file", filepath="run.sh", old_str="new", new_str="newer")
+    shared_box.call("replace_in_file", filepath="run.sh", old_str="new", new_str="newer")
     assert (script.read_text(), stat.S_IMODE(script.stat().st_mode)) == ("newer", 0o750)
 
 
@@ -187,15 +187,15 @@ def test_a_bad_regular_expression_is_explained(shared_box: RunningBox) -> None:
     assert "unterminated" in refused.value.message
 
 
-def test_a_regular_expression_that_never_ends_is_stopped(box: RunningBox) -> None:
-    write(box, "a.txt", "a" * 40 + "!\n")
-    assert refusal(box, "search_in_file", filepath="a.txt", regex="^(a+)+$", timeout=1) == "timeout"
-    assert box.output("ps -eo args | grep -c '[s]earch.py' || true") == "0"
+def test_a_regular_expression_that_never_ends_is_stopped(shared_box: RunningBox) -> None:
+    write(shared_box, "a.txt", "a" * 40 + "!\n")
+    assert refusal(shared_box, "search_in_file", filepath="a.txt", regex="^(a+)+$", timeout=1) == "timeout"
+    assert shared_box.output("ps -eo args | grep -c '[s]earch.py' || true") == "0"
 
 
-def test_an_endless_line_is_searched_in_parts(box: RunningBox) -> None:
-    write(box, "a.txt", "x" * 30_000_000 + "needle\nneedle\n")
-    found = box.call("search_in_file", filepath="a.txt", regex="needle")
+def test_an_endless_line_is_searched_in_parts(shared_box: RunningBox) -> None:
+    write(shared_box, "a.txt", "x" * 30_000_000 + "needle\nneedle\n")
+    found = shared_box.call("search_in_file", filepath="a.txt", regex="needle")
     assert [it["line"] for it in found["matches"]] == [0, 1]
 
 
@@ -244,7 +244,7 @@ def test_found_files_are_bounded_and_odd_names_survive(box: RunningBox) -> None:
     assert box.call("find_files", dir_path=".", glob_pattern="*.md")["files"] == [f"{box.workspace}/odd\ufffd\n.md"]
 
 
-def test_a_missing_folder_is_not_found(box: RunningBox) -> None:
-    assert refusal(box, "find_files", dir_path="missing", glob_pattern="*") == "not_found"
-    write(box, "a.txt", "")
-    assert refusal(box, "find_files", dir_path="a.txt", glob_pattern="*") == "invalid"
+def test_a_missing_folder_is_not_found(shared_box: RunningBox) -> None:
+    assert refusal(shared_box, "find_files", dir_path="missing", glob_pattern="*") == "not_found"
+    write(shared_box, "a.txt", "")
+    assert refusal(shared_box, "find_files", dir_path="a.txt", glob_pattern="*") == "invalid"

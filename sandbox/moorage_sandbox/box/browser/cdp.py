@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from moorage_sandbox.box.deadline import Deadline
 
 WRITE_SECONDS = 5
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
 
 class CdpError(Exception):
@@ -94,6 +96,8 @@ class Cdp:
             try:
                 self._write(json.dumps(message).encode() + b"\0")
             except OSError as error:
+                # Half a message may be under way, so nothing can follow it.
+                self.closed = True
                 self._pending.pop(number, None)
                 raise CdpClosed from error
         return number
@@ -115,6 +119,7 @@ class Cdp:
 
     def _read(self) -> None:
         pieces: list[bytes] = []
+        size = 0
         while True:
             try:
                 block = os.read(self._answers, 1 << 20)
@@ -123,10 +128,13 @@ class Cdp:
             if not block:
                 break
             first, *others = block.split(b"\0")
-            pieces.append(first)
+            size += len(first)
+            # Of a message that is too long the beginning is kept: it tells which call it would have answered.
+            if size <= MAX_MESSAGE_BYTES or not pieces:
+                pieces.append(first)
             for other in others:
-                self._take(b"".join(pieces))
-                pieces = [other]
+                self._take(b"".join(pieces), whole=size <= MAX_MESSAGE_BYTES)
+                pieces, size = [other], len(other)
         with self._lock:
             self.closed = True
             waiting, self._pending = self._pending, {}
@@ -136,8 +144,13 @@ class Cdp:
             pending.done.set()
         self._on_event("closed", {}, "")
 
-    def _take(self, message: bytes) -> None:
-        value = json.loads(message)
+    def _take(self, message: bytes, *, whole: bool) -> None:
+        if whole:
+            value = json.loads(message)
+        elif number := re.match(rb'\{"id":(\d+),', message):
+            value = {"id": int(number[1]), "error": {"message": "the answer is too large"}}
+        else:
+            return
         if "id" in value:
             with self._lock:
                 pending = self._pending.pop(value["id"], None)

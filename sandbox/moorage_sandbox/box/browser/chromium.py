@@ -46,7 +46,7 @@ FLAGS = (
     "--disable-background-timer-throttling",
     "--disable-search-engine-choice-screen",
     "--disable-smooth-scrolling",
-    "--disable-features=Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,AutofillServerCommunication",
+    "--disable-features=Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,Prerender2",
     "--hide-crash-restore-bubble",
     "--metrics-recording-only",
     "--mute-audio",

@@ -114,7 +114,7 @@ globalThis.moorage ??= (() => {
     const listed = elements.map((element, at) => `${at}: ${describe(element)}`);
     const view = document.scrollingElement ?? document.documentElement;
     const result = {
-      url: location.href, title: document.title, elements: listed, more,
+      url: location.href.slice(0, 2048), title: short(document.title, 500), elements: listed, more,
       scroll: [Math.round(scrollY), innerHeight, view?.scrollHeight ?? 0],
     };
     if (withContent) {

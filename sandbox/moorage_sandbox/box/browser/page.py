@@ -13,9 +13,9 @@ from moorage_sandbox.box.deadline import Deadline
 from moorage_sandbox.box.errors import BoxError
 
 WORLD = "moorage"
-SCRIPT_SECONDS = 5
+SCRIPT_SECONDS = 4
 PICTURE_SECONDS = 5
-INPUT_SECONDS = 3
+INPUT_SECONDS = 2
 AFTER_STOP_SECONDS = 3
 MAX_PICTURE_CHARACTERS = 5 * 1024 * 1024
 MAX_SINGLE_KEYS = 500
@@ -37,14 +37,21 @@ class Page:
         return self._cdp.call(method, deadline, session=self.tab.session, **params)
 
     def observe(self, *, content: bool) -> dict[str, Any]:
-        """What `moorage.observe` of page.js says. A script that never ends is stopped to find out."""
+        """What `moorage.observe` of page.js says. A script that never ends is stopped to find out, and a page that
+        does not answer even then is ended: nothing else could be opened in its place.
+        """
         try:
             return self.ask("observe", content)
         except CdpTimeout:
             self._cdp.post("Runtime.terminateExecution", session=self.tab.session)
+        try:
             observed = self.ask("observe", content, seconds=AFTER_STOP_SECONDS)
-            observed["stopped"] = True
-            return observed
+        except CdpTimeout as error:
+            self.tab.crashed = True
+            self._cdp.post("Page.crash", session=self.tab.session)
+            raise BoxError("browser_failed", "The page did not answer and was closed.") from error
+        observed["stopped"] = True
+        return observed
 
     def ask(self, function: str, *args: Any, seconds: float = SCRIPT_SECONDS) -> dict[str, Any]:
         """Call a function of page.js."""

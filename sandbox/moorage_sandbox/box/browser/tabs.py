@@ -13,8 +13,13 @@ from moorage_sandbox.box.deadline import Deadline
 MAX_CONSOLE_LINES = 1000
 MAX_CONSOLE_LINE = 1000
 MAX_NOTES = 20
+MAX_DIALOGS = 20
+"""In one call; more is a loop."""
 CONFIRMED_DIALOGS = ("alert", "beforeunload")
 """An alert has only one answer; leaving a page is what was asked for. Everything else is declined."""
+
+NO_PRINTING = "window.print = () => console.log('The page asked to be printed.')"
+"""The dialog for printing would hold up the page until a person closes it."""
 
 
 class Tab:
@@ -23,6 +28,7 @@ class Tab:
         self.session = session
         self.loading = False
         self.crashed = False
+        self.dialogs = 0
         self.reached: set[tuple[str, str]] = set()
         """(loader, lifecycle name) of the main frame's present document."""
 
@@ -65,7 +71,8 @@ class Tabs:
     @property
     def current(self) -> Tab | None:
         """The newest tab that is open: what a click opened is what the caller wants to see."""
-        return self._tabs[-1] if self._tabs else None
+        newest = self._tabs[-1:]
+        return newest[0] if newest else None
 
     @property
     def count(self) -> int:
@@ -88,6 +95,8 @@ class Tabs:
         with self._changed:
             notes = list(self._notes)
             self._notes.clear()
+            for tab in self._tabs:
+                tab.dialogs = 0
         return notes
 
     def console_lines(self, most: int) -> list[str]:
@@ -135,6 +144,7 @@ class Tabs:
         self._post("Page.enable", session)
         self._post("Page.setLifecycleEventsEnabled", session, enabled=True)
         self._post("Page.setInterceptFileChooserDialog", session, enabled=True)
+        self._post("Page.addScriptToEvaluateOnNewDocument", session, source=NO_PRINTING)
         self._post("Runtime.enable", session)
         self._post("Log.enable", session)
         self._post("Emulation.setFocusEmulationEnabled", session, enabled=True)
@@ -180,7 +190,13 @@ class Tabs:
             tab.reached.add((params["loaderId"], params["name"]))
 
     def _on_dialog(self, params: dict[str, Any], tab: Tab | None) -> None:
-        if tab is None:
+        if tab is None or tab.crashed:
+            return
+        tab.dialogs += 1
+        if tab.dialogs > MAX_DIALOGS:
+            # Its script cannot be stopped: that is put off while a dialog is open.
+            self._post("Page.crash", tab.session)
+            self._notes.append("The page showed one dialog after another.")
             return
         kind, accept = params["type"], params["type"] in CONFIRMED_DIALOGS
         self._post("Page.handleJavaScriptDialog", tab.session, accept=accept)

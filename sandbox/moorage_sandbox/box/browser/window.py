@@ -12,7 +12,7 @@ from moorage_sandbox.box.browser.chromium import Chromium, start
 from moorage_sandbox.box.browser.page import Page
 from moorage_sandbox.box.browser.tabs import Tabs
 from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.errors import BoxError, explained
 from moorage_sandbox.box.paths import Paths
 from moorage_sandbox.box.processes import Children
 
@@ -75,10 +75,11 @@ class Window:
     def _start(self, deadline: Deadline) -> Chromium:
         # A new list: events of an older browser may still be on their way to the old one.
         self.tabs = tabs = Tabs(notes=self.tabs.take_notes())
-        os.makedirs(self._paths.downloads, exist_ok=True)
-        self._chromium = chromium = start(
-            children=self._children, paths=self._paths, env=self._env, on_event=tabs.on_event, deadline=deadline
-        )
+        with explained("The browser"):
+            os.makedirs(self._paths.downloads, exist_ok=True)
+            self._chromium = chromium = start(
+                children=self._children, paths=self._paths, env=self._env, on_event=tabs.on_event, deadline=deadline
+            )
         tabs.cdp = chromium.cdp
         chromium.cdp.call(
             "Browser.setDownloadBehavior",

@@ -119,7 +119,7 @@ class Files:
     def search_in_file(self, deadline: Deadline, *, filepath: str, regex: str) -> dict[str, Any]:
         """Lines that hold a match, counted from 0. A process of its own: nothing can stop a regular expression."""
         path = self._paths.resolve(filepath)
-        with open_regular(path, filepath) as file:
+        with open_regular(path, filepath) as file, explained("The search"):
             output, output_write = os.pipe()
             try:
                 child = self._children.spawn(
@@ -130,7 +130,7 @@ class Files:
         with open(output, "rb", buffering=0) as reader:
             limit = deadline.within(MAX_SEARCH_SECONDS)
             answer = _read_until(reader.fileno(), limit)
-        child.signal_group(signal.SIGKILL)
+        child.signal(signal.SIGKILL)
         if answer is None:
             raise BoxError(
                 "timeout", f"The regular expression took longer than {limit.seconds:g} s. Make it simpler, or use grep."

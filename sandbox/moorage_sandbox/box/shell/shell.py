@@ -17,7 +17,9 @@ from moorage_sandbox.box.deadline import Deadline
 from moorage_sandbox.box.errors import BoxError, explained
 from moorage_sandbox.box.paths import Paths
 from moorage_sandbox.box.processes import Child, Children, send_group_signal
-from moorage_sandbox.box.shell.output import Output, shortened
+from moorage_sandbox.box.shell.command import Command
+from moorage_sandbox.box.shell.output import shortened
+from moorage_sandbox.box.shell.reader import Reader
 from moorage_sandbox.box.shell.terminal import COLUMNS, ROWS
 
 STARTUP = os.path.join(os.path.dirname(__file__), "startup.bash")
@@ -30,38 +32,7 @@ MAX_RECORDS_CHARACTERS = 512 * 1024
 MAX_LINE_BYTES = 4000
 """A terminal in line mode keeps 4095 bytes of a line and drops the rest."""
 
-MARKER_SECONDS = 1.0
-"""How long the marker in the output may come after the report; longer only when a command broke the terminal."""
-
 KILL_STEPS = ((signal.SIGINT, 1.5), (signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0))
-
-
-class Command:
-    """A command and what came of it. `exit_code` is None while it runs."""
-
-    def __init__(self, text: str, *, ps1: str) -> None:
-        self.text = text
-        self.ps1 = ps1
-        self.token = os.urandom(8).hex()
-        self.output = Output()
-        self.exit_code: int | None = None
-        self.note = ""
-
-    def shown(self) -> tuple[str, bool]:
-        text, truncated = self.output.shown()
-        text = text.strip("\n")
-        return f"{text}\n{self.note}".strip("\n") if self.note else text, truncated
-
-    def result(self) -> dict[str, Any]:
-        running = self.exit_code is None
-        output, truncated = self.shown()
-        result: dict[str, Any] = {"output": output, "status": "running" if running else "exited"}
-        if not running:
-            result["exit_code"] = self.exit_code
-        if truncated:
-            result["truncated"] = True
-        result["console_records"] = [{"ps1": self.ps1, "command": self.text, "output": output}]
-        return result
 
 
 class Shell:
@@ -74,8 +45,6 @@ class Shell:
         self._changed = threading.Condition()
         self._records: deque[Command] = deque()
         self._running: Command | None = None
-        self._background = Output()
-        """What is printed before the first command."""
         self._directory = paths.workspace
         self._last_output_at = 0.0
         self._io = threading.Lock()
@@ -250,11 +219,15 @@ class Shell:
                 try:
                     if self.ended:
                         return False
-                    left = left[os.write(fd, left[:512]) :]
+                    written = os.write(fd, left[:512])
                 except BlockingIOError:
-                    continue
+                    written = 0
                 except OSError:
                     return False
+            left = left[written:]
+            if not written:
+                # Ready, but not for as much as must go in at once.
+                time.sleep(0.005)
         return True
 
     def _await_quiet(self, command: Command, deadline: Deadline) -> None:
@@ -271,30 +244,20 @@ class Shell:
                 self._changed.wait(deadline.remaining(at_most=min(left, 0.03)))
 
     def _follow(self) -> None:
-        """Read terminal and reports until bash has ended."""
-        poller = select.poll()
-        for fd in (self._master, self._reports, self._wake):
-            poller.register(fd, select.POLLIN)
-        reader = _Reader(self)
-        while self._child.exit_code is None:
-            for fd, _ in poller.poll(reader.timeout_ms()):
-                if fd == self._master:
-                    if not reader.read_terminal(self._master):
-                        poller.unregister(fd)
-                elif fd == self._reports and not reader.read_reports(self._reports):
-                    poller.unregister(fd)
-            reader.settle()
-        reader.read_rest(self._master, self._reports)
+        Reader(terminal=self._master, reports=self._reports, listener=self).follow(self._wake, self._child)
         self._finish_shell()
 
-    def took(self, data: bytes) -> None:
-        with self._changed:
-            self._last_output_at = time.monotonic()
-            (self._records[-1].output if self._records else self._background).append(data)
+    # What its reader tells.
 
     def running_token(self) -> str | None:
         command = self._running
         return command.token if command is not None else None
+
+    def took(self, data: bytes) -> None:
+        with self._changed:
+            self._last_output_at = time.monotonic()
+            if self._records:
+                self._records[-1].output.append(data)
 
     def finished(self, token: str, status: int, directory: str) -> None:
         with self._changed:
@@ -319,61 +282,3 @@ class Shell:
             if self._records:
                 self._records[-1].output.close()
             self._changed.notify_all()
-
-
-class _Reader:
-    """Puts together what arrives in pieces: the reports, and the markers among the output."""
-
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
-        self._partial = b""
-        self._recent = b""
-        self._report: tuple[str, int, str] | None = None
-        self._reported_at = 0.0
-        self._marker_seen = False
-
-    def timeout_ms(self) -> float | None:
-        if self._report is None:
-            return None
-        return max(0.0, self._reported_at + MARKER_SECONDS - time.monotonic()) * 1000
-
-    def read_terminal(self, fd: int) -> bool:
-        """False when no process has the terminal open any more."""
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        token = self._shell.running_token()
-        if token is not None and not self._marker_seen:
-            recent = self._recent + data
-            self._marker_seen = b"\x1b]777;%s\x07" % token.encode() in recent
-            self._recent = recent[-64:]
-        self._shell.took(data)
-        return bool(data)
-
-    def read_reports(self, fd: int) -> bool:
-        data = os.read(fd, 65536)
-        *whole, self._partial = (self._partial + data).split(b"\0")
-        for token, status, directory in zip(whole[0::3], whole[1::3], whole[2::3], strict=False):
-            if token.decode("ascii", "replace") == self._shell.running_token():
-                self._report = (token.decode(), int(status), os.fsdecode(directory))
-                self._reported_at = time.monotonic()
-        if len(whole) % 3:
-            self._partial = b"\0".join([*whole[-(len(whole) % 3) :], self._partial])
-        return bool(data)
-
-    def settle(self) -> None:
-        """Finish the command once both its report and its marker are here."""
-        if self._report is not None and (self._marker_seen or self.timeout_ms() == 0):
-            report, self._report, self._marker_seen, self._recent = self._report, None, False, b""
-            self._shell.finished(*report)
-
-    def read_rest(self, master: int, reports: int) -> None:
-        """What bash left behind; processes in the background may go on writing, so not to the end of it."""
-        ends = time.monotonic() + 0.2
-        poller = select.poll()
-        poller.register(master, select.POLLIN)
-        while time.monotonic() < ends and poller.poll(20) and self.read_terminal(master):
-            continue

@@ -1,0 +1,36 @@
+"""A command that was given to a shell, and what came of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from moorage_sandbox.box.shell.output import Output
+
+
+class Command:
+    """`exit_code` is None while it runs. `token` tells its report and its marker from all others."""
+
+    def __init__(self, text: str, *, ps1: str) -> None:
+        self.text = text
+        self.ps1 = ps1
+        self.token = os.urandom(8).hex()
+        self.output = Output()
+        self.exit_code: int | None = None
+        self.note = ""
+
+    def shown(self) -> tuple[str, bool]:
+        text, truncated = self.output.shown()
+        text = text.strip("\n")
+        return f"{text}\n{self.note}".strip("\n") if self.note else text, truncated
+
+    def result(self) -> dict[str, Any]:
+        running = self.exit_code is None
+        output, truncated = self.shown()
+        result: dict[str, Any] = {"output": output, "status": "running" if running else "exited"}
+        if not running:
+            result["exit_code"] = self.exit_code
+        if truncated:
+            result["truncated"] = True
+        result["console_records"] = [{"ps1": self.ps1, "command": self.text, "output": output}]
+        return result
