@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api import migrations
@@ -12,12 +12,11 @@ from moorage_api.embedded import postgres
 from moorage_api.embedded.credentials import Credentials
 from moorage_api.embedded.directory import DataDirectory
 from moorage_api.embedded.errors import StartError
-from moorage_api.embedded.options import Options
+from moorage_api.embedded.options import Options, check_account
 from moorage_api.embedded.ports import PortBook
 from moorage_api.embedded.postgres import Postgres
 from moorage_api.errors import DomainError
 from moorage_api.users.admin import create_admin, reset_password
-from moorage_api.users.schemas import RegisterRequest
 
 
 async def migrate() -> int:
@@ -33,7 +32,10 @@ async def migrate() -> int:
 
 async def admin(action: str, *, username: str, password: str) -> int:
     """`action` is create or reset-password. Raises StartError."""
-    _check_account(username, password)
+    try:
+        check_account(username, SecretStr(password))
+    except ValueError as error:
+        raise StartError(str(error)) from None
     engine = create_engine(_database_url(Options.from_environment()))
     try:
         await _change(create_database(engine), action, username=username, password=password)
@@ -52,14 +54,6 @@ async def _change(db: Database, action: str, *, username: str, password: str) ->
         await create_admin(db, username=username, password=password)
     else:
         await reset_password(db, username=username, password=password)
-
-
-def _check_account(username: str, password: str) -> None:
-    """The rules of registration."""
-    try:
-        RegisterRequest(username=username, password=SecretStr(password))
-    except ValidationError as error:
-        raise StartError("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from None
 
 
 def _database_url(options: Options) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from moorage_api.embedded.errors import StartError
+from moorage_api.users.schemas import RegisterRequest
 
 DEFAULT_PORT = 8000
 
@@ -50,6 +51,11 @@ class Options(BaseSettings):
             raise ValueError("MOORAGE_S3_ENDPOINT needs MOORAGE_S3_ACCESS_KEY and MOORAGE_S3_SECRET_KEY beside it")
         return self
 
+    @model_validator(mode="after")
+    def _admin_could_register(self) -> Self:
+        check_account(self.admin_username, self.admin_password or SecretStr("a password that is made up"))
+        return self
+
     @classmethod
     def from_environment(cls) -> Self:
         """Raises StartError, which names the variables and never shows a value: it may be a secret."""
@@ -64,4 +70,13 @@ def invalid_environment(error: ValidationError) -> StartError:
         f"{'MOORAGE_' + str(item['loc'][0]).upper() + ': ' if item['loc'] else ''}{item['msg']}"
         for item in error.errors()
     ]
-    return StartError("\n".join(lines))
+    return StartError("\n".join(line.removeprefix("Value error, ") for line in lines))
+
+
+def check_account(username: str, password: SecretStr) -> None:
+    """The rules of registration, for an admin too. Raises ValueError."""
+    try:
+        RegisterRequest(username=username, password=password)
+    except ValidationError as error:
+        problems = [f"the {item['loc'][0]} of the admin: {item['msg']}" for item in error.errors()]
+        raise ValueError("; ".join(problems)) from None

@@ -7,6 +7,8 @@ import json
 import secrets
 import shutil
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,15 +65,21 @@ class S3(Server):
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.ports['s3']}"
 
-    def client(self) -> Minio:
-        return Minio(
-            self.endpoint,
-            access_key=self.access_key,
-            secret_key=self.secret_key,
-            secure=False,
-            region=REGION,  # or else presigning asks the server
-            http_client=urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10)),
-        )
+    @contextmanager
+    def client(self) -> Iterator[Minio]:
+        """With every right there is. Blocks, and is closed at the end."""
+        pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10))
+        try:
+            yield Minio(
+                self.endpoint,
+                access_key=self.access_key,
+                secret_key=self.secret_key,
+                secure=False,
+                region=REGION,  # or else presigning asks the server
+                http_client=pool,
+            )
+        finally:
+            pool.clear()
 
     async def prepare(self) -> None:
         make_private_directory(self.directory / "data")
@@ -143,7 +151,8 @@ class S3(Server):
 
     def _answers(self) -> bool:
         try:
-            self.client().list_buckets()
+            with self.client() as client:
+                client.list_buckets()
         except (MinioException, urllib3.exceptions.HTTPError, OSError):
             return False
         return True

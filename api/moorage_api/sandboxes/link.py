@@ -67,6 +67,8 @@ class SandboxLink:
         self._opening = asyncio.Lock()
         self._client: GateClient | None = None
         self._since_seq = 0
+        self._notice: str | None = None
+        """What is to be told; None until it was asked for."""
 
     async def close(self) -> None:
         if self._client is not None:
@@ -112,12 +114,16 @@ class SandboxLink:
 
     async def notices(self) -> list[str]:
         """See `Gate.notices`. The journal clears them with the next messages it records."""
-        async with self._db() as tx:
-            notice = await tx.scalar(
-                text("SELECT notice FROM session_sandboxes WHERE session_id = :id"), {"id": self._journal.session_id}
+        if self._notice is None:
+            row = await self._db.fetchrow(
+                "SELECT notice FROM session_sandboxes WHERE session_id = $1", self._journal.session_id
             )
-        self._journal.told_notice = notice or ""
-        return [notice] if notice else []
+            self._notice = row["notice"] if row else ""
+        if not self._notice:
+            return []
+        told, self._notice = self._notice, ""
+        self._journal.told_notice = told
+        return [told]
 
     async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
         """See `Attachments.to_sandbox`. Two files of one name get different paths. Raises DomainError."""
@@ -216,6 +222,7 @@ class SandboxLink:
         )
         try:
             self._since_seq = await self._note(sandbox.uid)
+            self._notice = None  # another sandbox has left one
             await client.bind()
         except BaseException:
             await client.__aexit__(None, None, None)
