@@ -126,7 +126,7 @@ class Machine:
         for process in psutil.process_iter():
             if is_alive(process) and self._is_ours(process):
                 alive[process.pid] = process
-        return [f"{pid} {' '.join(process.cmdline())}" for pid, process in alive.items()]
+        return [str(process) for process in alive.values() if is_alive(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:

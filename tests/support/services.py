@@ -163,7 +163,8 @@ async def _start(services: Services) -> None:
     async with asyncio.TaskGroup() as group:
         for server in (services.postgres, services.valkey, services.s3):
             group.create_task(server.start())
-    await asyncio.to_thread(services.s3.client().make_bucket, BUCKET)
+    with services.s3.client() as client:
+        client.make_bucket(BUCKET)
     await migrations.upgrade(services.postgres.url())
 
 

@@ -33,6 +33,7 @@ class Options(BaseSettings):
     s3_bucket: str = "moorage"
     s3_region: str = "us-east-1"
 
+    jwt_secret: SecretStr | None = Field(default=None, min_length=32)
     admin_username: str = "admin"
     admin_password: SecretStr | None = None
 

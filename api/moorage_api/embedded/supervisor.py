@@ -133,7 +133,7 @@ class Supervisor:
             failures += 1
             try:
                 await member.restart()
-            except StartError as error:
+            except (StartError, OSError) as error:
                 self._tell(str(error))
             else:
                 self._tell(f"{member.title} runs again")
@@ -142,7 +142,7 @@ class Supervisor:
     def _settings(self, key_id: str, key_file: Path) -> Settings:
         """From the environment, with what we know better."""
         known: dict[str, Any] = {
-            "jwt_secret": os.environ.get("MOORAGE_JWT_SECRET") or self._credentials.jwt_secret,
+            "jwt_secret": self._options.jwt_secret or self._credentials.jwt_secret,
             **self._services.addresses(),
             "signing_key_file": key_file,
             "signing_key_id": key_id,

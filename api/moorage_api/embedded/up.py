@@ -34,6 +34,8 @@ class StopRequests:
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # `nohup moorage up` is to outlive its terminal
             loop.add_signal_handler(number, self.request)
 
     def request(self) -> None:
@@ -57,14 +59,14 @@ async def up(options: Options) -> int:
     with directory.locked(), open_listener(options.host, options.port) as listener:
         tell(f"Starting Moorage in {directory.root}")
         supervisor = Supervisor(options, directory, listener, tell)
-        problems: list[StartError] = []
+        problems: list[Exception] = []
         try:
             if prepared := await _unless(stops.first, supervisor.start()):
                 seconds = time.monotonic() - began
                 tell(summary(options, directory, listener, prepared, supervisor.admin_password, seconds=seconds))
                 await _unless(stops.first, supervisor.watch())
             tell("Stopping; Ctrl-C once more stops at once")
-        except* StartError as group:
+        except* (StartError, OSError) as group:
             problems = leaves(group)
         listener.close()  # the api has it as long as it lives: after that nobody should wait for an answer
         stopped = await _unless(stops.second, _stop(supervisor))
@@ -95,10 +97,10 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
     return None
 
 
-def leaves(group: BaseExceptionGroup[StartError]) -> list[StartError]:
-    found: list[StartError] = []
+def leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
     for error in group.exceptions:
-        found.extend(leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+        found.extend(leaves(error) if isinstance(error, ExceptionGroup) else [error])
     return found
 
 

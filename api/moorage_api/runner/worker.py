@@ -6,8 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -21,11 +22,26 @@ from moorage_api.runner.turn import work_on
 from moorage_api.runs import queue
 from moorage_api.runs.journal import RunJournal, UnreadMessagesError, open_journal
 from moorage_api.runs.queue import LeasedRun
+from moorage_api.sessions.service import SessionService
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """Longest time a queued or orphaned run waits for a runner that missed the wake-up."""
+
+
+SWEEP_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` beside the block and end it with it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Runner:
@@ -45,7 +61,7 @@ class Runner:
         self._wake.set()
 
     async def run(self) -> None:
-        async with self._listening():
+        async with background(self._listen()), background(self._sweep()):
             while not self._stopping.is_set():
                 try:
                     async with self._alive():
@@ -141,14 +157,16 @@ class Runner:
                 if time.monotonic() > held_until:
                     raise FencedError("The lease could not be held") from error
 
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._listen())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async def _sweep(self) -> None:
+        """Remove what deleted sessions left when their sandbox or the object store was away."""
+        resources = self._resources
+        sessions = SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await sessions.sweep_deleted()
+            except (SQLAlchemyError, OSError) as error:
+                logger.warning("Could not sweep, will again: %s", type(error).__name__)
 
     async def _listen(self) -> None:
         """Redis only makes things quick: a wake-up when a run is queued, a nudge when a run's row has news."""

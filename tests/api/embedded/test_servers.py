@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import pwd
 import socket
 import ssl
 import subprocess
@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from moorage_api.embedded.ports import PortBook
-from moorage_api.embedded.postgres import DATABASE, ROLE, Postgres
+from moorage_api.embedded.postgres import DATABASE, ROLE, Postgres, unprivileged
 from moorage_api.embedded.valkey import Valkey
 from support.services import BUCKET, Services
 
@@ -56,8 +56,8 @@ async def test_valkey_refuses_who_has_no_password(services: Services) -> None:
 
 
 async def test_the_object_store_makes_no_bucket_by_itself(services: Services) -> None:
-    with pytest.raises(S3Error, match="NoSuchBucket"):
-        services.s3.client().fput_object("unheard-of", "key", __file__)
+    with services.s3.client() as client, pytest.raises(S3Error, match="NoSuchBucket"):
+        client.fput_object("unheard-of", "key", __file__)
 
 
 INNER_PATHS = ["/buckets/", f"/{BUCKET}/key", "/dir/assign", f"/col/delete?collection={BUCKET}", "/vol/status"]
@@ -201,9 +201,7 @@ async def test_secrets_of_one_directory_stay_the_same(services: Services) -> Non
     assert len(set(stored.values())) == len(stored)
 
 
-def test_root_and_everybody_else_start_postgresql_as_themselves() -> None:
-    """What the kernel says of a process that went through the wrapper: no user but the caller's own is behind it."""
-    from moorage_api.embedded.postgres import unprivileged
-
+def test_postgresql_is_started_as_a_user_with_a_name_and_not_as_root() -> None:
     reply = subprocess.run([*unprivileged(), "id", "-u"], capture_output=True, text=True, check=True)
-    assert int(reply.stdout) == (1000 if os.geteuid() == 0 else os.geteuid())
+    assert int(reply.stdout) != 0
+    assert pwd.getpwuid(int(reply.stdout)).pw_name
