@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,16 +30,21 @@ from support.gate import Keys
 
 T = TypeVar("T")
 
-ORDINARY_UID = 64_321
-"""Nobody's. When the tests run as root, the host that must do without root runs as this user."""
-
-UID_BASE = 6_000_000
 UID_COUNT = 4_000
 READY_SECONDS = 60
 COMMAND_SECONDS = 30
 GONE_SECONDS = 5
 
 ACCOUNTS = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
+
+
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""The number that pytest-xdist gave to this process. Users are not shared between them."""
+
+UID_BASE = 6_000_000 + WORKER * UID_COUNT
+
+ORDINARY_UID = 64_300 + WORKER
+"""Nobody's. When the tests run as root, the host that must do without root runs as this user."""
 
 
 def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SECONDS) -> T:
@@ -49,11 +55,6 @@ def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SE
             return answer
         time.sleep(0.02)
     raise AssertionError(f"{what}: not within {seconds} s")
-
-
-def worker() -> int:
-    """The number that pytest-xdist gave to this process."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def as_ordinary_user(command: list[str], directory: Path) -> tuple[list[str], dict[str, str]]:
@@ -73,7 +74,7 @@ def as_ordinary_user(command: list[str], directory: Path) -> tuple[list[str], di
         script += f"mount --bind '{source}' '{directory / name}'\n"
     user = f"--reuid={ORDINARY_UID} --regid={ORDINARY_UID} --clear-groups"
     python = directory / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    script += f'exec setpriv {user} --inh-caps=-all --bounding-set=-all "{python}" -m "$@"\n'
+    script += f'exec setpriv {user} --pdeathsig=KILL --inh-caps=-all --bounding-set=-all "{python}" -m "$@"\n'
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{directory}/sandbox:{directory}/packages",
@@ -154,6 +155,21 @@ class SandboxHost:
         return self.directory / "data"
 
     @property
+    def name(self) -> str:
+        """What its runtime directory and its control groups are called by."""
+        return hashlib.sha256(str(self.data).encode()).hexdigest()[:10]
+
+    @property
+    def runtime(self) -> Path:
+        return Path(f"/run/moorage-{self.name}") if self.account == "root" else self.data / "run"
+
+    def groups(self) -> list[Path]:
+        """Its sandboxes' control groups."""
+        command = ["find", "/sys/fs/cgroup", "-maxdepth", "5", "-name", f"moorage-{self.name}-*"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return [Path(line) for line in found.splitlines()]
+
+    @property
     def log(self) -> Path:
         return self.directory / "host.log"
 
@@ -168,7 +184,7 @@ class SandboxHost:
             f"--socket={self.socket}",
             f"--data-dir={self.data}",
             f"--trust-file={self.keys.trust_file}",
-            f"--uid-base={UID_BASE + worker() * UID_COUNT}",
+            f"--uid-base={UID_BASE}",
             f"--uid-count={UID_COUNT}",
             *self.options,
         ]
@@ -176,7 +192,7 @@ class SandboxHost:
         if self.account == "ordinary" and os.geteuid() == 0:
             command, environment = as_ordinary_user(command, self.directory)
         else:
-            command = [sys.executable, "-m", *command]
+            command = ["/usr/bin/setpriv", "--pdeathsig=KILL", sys.executable, "-m", *command]
         with open(self.log, "ab") as log:
             return subprocess.Popen(
                 command,
@@ -211,6 +227,12 @@ class SandboxHost:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=10)
 
+    def uids(self) -> set[int]:
+        """The users of its sandboxes, and its own when it is nobody's but the tests'."""
+        if self.account == "root":
+            return set(range(UID_BASE, UID_BASE + UID_COUNT))
+        return {ORDINARY_UID} if os.geteuid() == 0 else set()
+
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children(recursive=True)
 
@@ -237,22 +259,43 @@ class SandboxHost:
         shown: dict[str, Any] = response.json()
         return shown
 
+    def kept(self, inside: Inside) -> Path:
+        """A sandbox's directory below the data directory."""
+        return self.data / "sandboxes" / inside.session_id
+
+    def running(self, inside: Inside) -> Path:
+        """Where a sandbox's sockets are."""
+        return self.runtime / f"s{json.loads((self.kept(inside) / 'meta.json').read_text())['slot']}"
+
     def gate_of(self, inside: Inside) -> psutil.Process:
         port = int(inside.url.rpartition(":")[2])
         [gate] = [process for process in self.descendants() if process.pid != self.pid and is_listening(process, port)]
         return gate
 
+    def box_of(self, inside: Inside) -> psutil.Process:
+        pythons = self.processes_of(inside, "python3")
+        [box] = [process for process in pythons if "moorage_sandbox.box" in " ".join(process.cmdline())]
+        return box
+
     def processes_of(self, inside: Inside, name: str) -> list[psutil.Process]:
         """What runs in the sandbox's bubblewraps under this name."""
-        record = json.loads((self.data / "sandboxes" / inside.session_id / "meta.json").read_text())
+        directory = str(self.running(inside))
         found = []
         for process in self.descendants():
             with suppress(psutil.NoSuchProcess):
-                if process.name() == name and any(
-                    f"/s{record['slot']}/" in " ".join(parent.cmdline()) for parent in process.parents()
-                ):
+                if process.name() == name and any(directory in " ".join(one.cmdline()) for one in process.parents()):
                     found.append(process)
         return found
+
+
+def still_running(processes: Iterable[psutil.Process]) -> dict[str, int]:
+    """Their ids by name, without those that have ended and that their new parent has not noticed yet."""
+    found = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found[process.name()] = process.pid
+    return found
 
 
 def is_listening(process: psutil.Process, port: int) -> bool:
@@ -279,6 +322,11 @@ def sandbox_host(account: str, *options: str, environment: dict[str, str] | None
                 host.stop()
             except subprocess.TimeoutExpired:
                 host.kill()
+        # What a killed host leaves for the next one on its data, which there will not be.
+        shutil.rmtree(host.runtime, ignore_errors=True)
+        for group in host.groups():
+            with suppress(OSError):
+                group.rmdir()
         shutil.rmtree(directory)
 
 
@@ -308,13 +356,15 @@ while True:
 
 REACH = """
 import json, socket
+from concurrent.futures import ThreadPoolExecutor
 def reach(address, port):
     try:
-        with socket.create_connection((address, port), timeout=2) as connection:
+        with socket.create_connection((address, port), timeout=1) as connection:
             return connection.recv(100).decode()
     except OSError as error:
         return type(error).__name__
-print(json.dumps({address: reach(address, port) for address, port in TARGETS}))
+with ThreadPoolExecutor(8) as pool:
+    print(json.dumps(dict(zip([address for address, _ in TARGETS], pool.map(lambda one: reach(*one), TARGETS)))))
 """
 
 

@@ -21,8 +21,13 @@ CODE = "/opt/moorage"
 DISPLAY = ":1"
 UID_INSIDE = 1000
 
-HANDSHAKE = ("--info-fd", "3", "--block-fd", "4")
-"""bubblewrap tells its first process's id on one descriptor, and starts the program at a byte on the other."""
+INFO_FD = 3
+"""bubblewrap tells here what its first process's id is."""
+START_FD = 4
+"""What runs inside says here that it is there and waits for a byte before it begins. So the box does not begin before
+its network is closed where it must be; and nothing begins whose bubblewrap was killed too early to take it along."""
+SECCOMP_FD = 5
+"""bubblewrap reads the filter of system calls here."""
 
 MIB = 1024 * 1024
 TMP_BYTES = 1024 * MIB
@@ -97,9 +102,10 @@ def limit_arguments(*, processes: int | None, data_bytes: int | None) -> list[st
 
 
 def module_arguments(python: Python, module: str, arguments: Sequence[str]) -> list[str]:
+    """Call `main` of a module in CODE, once it may begin. It is loaded while it waits, and ends when nobody lets it."""
     start = (
-        f"import sys; sys.path.insert(0, {CODE!r}); from runpy import run_module; "
-        f"run_module({module!r}, run_name='__main__', alter_sys=True)"
+        f"import os, sys; sys.path.insert(0, {CODE!r}); os.write({START_FD}, b'!'); from {module} import main; "
+        f"os.read({START_FD}, 1) or sys.exit(1); os.close({START_FD}); main()"
     )
     return [python.executable, "-I", "-S", "-c", start, *arguments]
 
@@ -165,17 +171,24 @@ def device_arguments(*, shm_bytes: int) -> list[str]:
     ]
 
 
+def bwrap_command(arguments: Sequence[str], *, has_filter: bool) -> list[str]:
+    return [
+        *namespace_arguments(),
+        *("--info-fd", str(INFO_FD)),
+        *(("--seccomp", str(SECCOMP_FD)) if has_filter else ()),
+        *arguments,
+    ]
+
+
 def environment_arguments(environment: dict[str, str]) -> list[str]:
     return [argument for name, value in environment.items() for argument in ("--setenv", name, value)]
 
 
-def box_command(
+def box_arguments(
     *, python: Python, code: Path, etc: Path, home: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
 ) -> list[str]:
-    """The box in its bubblewrap."""
+    """What the box sees, and the box."""
     return [
-        *namespace_arguments(),
-        *HANDSHAKE,
         *environment_arguments(
             {
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -202,19 +215,17 @@ def box_command(
         *limits,
         *module_arguments(
             python,
-            "moorage_sandbox.box",
+            "moorage_sandbox.box.__main__",
             ["--socket", f"{BOX_SOCKETS}/box.sock", "--home", HOME, "--display", DISPLAY],
         ),
     ]
 
 
-def vnc_command(
+def vnc_arguments(
     *, python: Python, code: Path, etc: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
 ) -> list[str]:
-    """Xvnc in a bubblewrap of its own: no network, no home; it shares X with the box and RFB with the gate."""
+    """What Xvnc sees, and Xvnc: no home; it shares X with the box and RFB with the gate."""
     return [
-        *namespace_arguments(),
-        *HANDSHAKE,
         *environment_arguments({"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}),  # noqa: S108 - inside
         *system_arguments(etc=etc, python=python),
         *device_arguments(shm_bytes=SHM_BYTES),

@@ -41,3 +41,12 @@ def give(path: str | os.PathLike[str], *, uid: int | None, gid: int | None, mode
     if uid is not None and gid is not None:
         os.chown(path, uid, gid, follow_symlinks=False)
     os.chmod(path, mode)
+
+
+def give_all(path: str | os.PathLike[str], *, uid: int, gid: int | None) -> None:
+    """A tree that nobody uses, to another user: its sandbox has a new number. Links are given, not followed."""
+    group = -1 if gid is None else gid
+    os.chown(path, uid, group)
+    for parent, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            os.chown(os.path.join(parent, name), uid, group, follow_symlinks=False)

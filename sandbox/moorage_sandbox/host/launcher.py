@@ -1,9 +1,11 @@
 """The process that starts all others: single-threaded, so that it may fork, and with the gate's modules loaded.
 
-Every process of a sandbox is its child and dies with it, and it dies with the host (PR_SET_PDEATHSIG): whoever kills
-the host, however hard, leaves nothing behind. A gate is forked from the loaded modules, which saves the 0.3 s that
-importing them takes; everything else is executed. One message a request on a SEQPACKET socket; file descriptors
-travel with it.
+Every process of a sandbox is its child and dies with it (PR_SET_PDEATHSIG). When the host ends, however it was killed,
+the connection to it closes; the launcher then ends all of them, and itself. It adopts what they leave behind: a
+bubblewrap that is killed while it starts has a child that waits for it for ever.
+
+A gate is forked from the loaded modules, which saves the 0.3 s that importing them takes; everything else is executed.
+One message a request on a SEQPACKET socket; file descriptors travel with it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ FIRST_FD = 3
 GATE_MODULE = "moorage_sandbox.gate.main"
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -88,8 +91,9 @@ def place_fds(fds: list[int]) -> None:
 
 def become(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
     """Everything between fork and the program: order matters, as each step takes away what the one before needed."""
-    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if request["gate"] is None:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and other programs rely on
     for path in request["cgroup_files"]:
         with open(path, "w") as file:
             file.write("0")
@@ -132,14 +136,23 @@ class Server:
         self._connection = connection
         self._gate = gate
         self._pid = os.getpid()
+        self._children: set[int] = set()
 
     def serve(self) -> None:
-        """Until the host closes its end. Signals interrupt the wait, so that ended children are reported at once."""
+        """Until the host closes its end. Then nothing that was started here is left."""
+        try:
+            self._serve()
+        except ConnectionError:
+            return  # it closed it while we spoke
+        finally:
+            end_all()
+
+    def _serve(self) -> None:
         woken_reader, woken_writer = socket.socketpair()
         woken_reader.setblocking(False)
         woken_writer.setblocking(False)
         signal.set_wakeup_fd(woken_writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # it is the wake-up that matters
         poller = select.poll()
         poller.register(self._connection, select.POLLIN)
         poller.register(woken_reader, select.POLLIN)
@@ -165,6 +178,7 @@ class Server:
             return True
         if pid == 0:
             run_child(request, fds, parent=self._pid, gate=self._gate)
+        self._children.add(pid)
         for fd in fds:
             os.close(fd)
         handle = os.pidfd_open(pid)
@@ -173,17 +187,49 @@ class Server:
         return True
 
     def _report_ended(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._send({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+        while (ended := reap()) is not None:
+            pid, code = ended
+            if pid in self._children:
+                self._children.remove(pid)
+                if code < 0:  # only who was killed leaves others behind
+                    for orphan in children_of(self._pid) - self._children:
+                        os.kill(orphan, signal.SIGKILL)
+                self._send({"ended": pid, "code": code})
 
     def _send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         send(self._connection, message, fds or [])
+
+
+def reap() -> tuple[int, int] | None:
+    """A child that has ended, with its exit code or minus its signal. None when there is none (now)."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (pid, os.waitstatus_to_exitcode(status)) if pid else None
+
+
+def children_of(parent: int) -> set[int]:
+    """With those that were adopted. Zombies are among them."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/stat") as file:
+                # The second field is the program's name in brackets, and may hold anything.
+                if int(file.read().rpartition(")")[2].split()[1]) == parent:
+                    found.add(int(name))
+    return found
+
+
+def end_all() -> None:
+    """Kill every child, and those that they leave to us, until there is none."""
+    while True:
+        for child in children_of(os.getpid()):
+            os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def send(connection: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
@@ -209,6 +255,8 @@ def main(arguments: list[str]) -> None:
     os.setsid()  # a terminal's Ctrl-C is the host's to act on
     gate = importlib.import_module(GATE_MODULE)
     gc.freeze()
+    check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+    check(libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl")  # from now on there may be something to end first
     Server(connection, gate=gate).serve()
 
 

@@ -24,6 +24,8 @@ READY_SECONDS = 20
 LAUNCH_SECONDS = 5
 KEPT_LINES = 20
 LINE_BYTES = 400
+READ_BYTES = 65_536
+READ_PAUSE_SECONDS = 0.05
 LOGGED_LINES = 200
 """A process may log so many lines in its life; what a command in a sandbox writes must not fill the host's log."""
 
@@ -97,7 +99,8 @@ class Child:
     def set_ended(self, code: int) -> None:
         if self._ended.done():
             return
-        self._read()
+        with suppress(BlockingIOError):
+            self._take_lines(os.read(self._output, READ_BYTES))
         asyncio.get_running_loop().remove_reader(self._output)
         os.close(self._output)
         os.close(self._handle)
@@ -113,21 +116,28 @@ class Child:
         self.set_ended(-signal.SIGKILL)
 
     def _read(self) -> None:
-        try:
-            data = os.read(self._output, 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            asyncio.get_running_loop().remove_reader(self._output)
-            return
+        data = os.read(self._output, READ_BYTES)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._output)
+        if data:
+            loop.call_later(READ_PAUSE_SECONDS, self._read_on)
+        self._take_lines(data)
+
+    def _take_lines(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-LINE_BYTES:]
-        for line in lines:
+        for line in lines[-LOGGED_LINES:]:
             self._keep(line[:LINE_BYTES].decode("utf-8", "replace").rstrip())
+
+    def _read_on(self) -> None:
+        """After a pause: who writes without end is slowed down, not served."""
+        if self.is_running:
+            asyncio.get_running_loop().add_reader(self._output, self._read)
 
     def _keep(self, line: str) -> None:
         if not line:
             return
+        line = "".join(character if character.isprintable() else "?" for character in line)
         self.lines.append(line)
         self._logged += 1
         if self._logged <= LOGGED_LINES:
@@ -152,29 +162,32 @@ class Launcher:
     async def start(self) -> None:
         """Raises LaunchError when the launcher does not come up: the gate's packages are missing, most likely."""
         async with self._starting:
-            if self._connection is not None:
-                return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "moorage_sandbox.host.launcher",
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            loop = asyncio.get_running_loop()
-            self._ready = loop.create_future()
-            self._connection = ours
-            loop.add_reader(ours, self._read)
+            if self._connection is None:
+                await self._spawn()
+        assert self._ready is not None
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await asyncio.shield(self._ready)
         except TimeoutError as error:
             raise LaunchError("The launcher does not answer") from error
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "moorage_sandbox.host.launcher",
+                str(theirs.fileno()),
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        self._connection = ours
+        loop.add_reader(ours, self._read)
 
     async def launch(self, program: Program) -> Child:
         """Raises LaunchError. `program.fds` stay the caller's."""

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import moorage_sandbox
-from moorage_sandbox.host.identities import Identity, give, is_root
+from moorage_sandbox.host.identities import Identity, give, give_all, is_root
 
 SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET = "/s99999/box/box.sock"
@@ -175,6 +175,7 @@ def read_record(kept: Kept) -> Record | None:
 
 
 def write_record(kept: Kept, record: Record) -> None:
+    kept.root.mkdir(mode=0o700, exist_ok=True)
     text = json.dumps(
         {"session_id": str(record.session_id), "uid": record.uid, "slot": record.slot, "created": record.created}
     )
@@ -187,10 +188,11 @@ def write_record(kept: Kept, record: Record) -> None:
 
 
 def make_kept(kept: Kept, identity: Identity) -> None:
-    kept.root.mkdir(mode=0o700, exist_ok=True)
     for path, uid in ((kept.home, identity.box), (kept.gate, identity.gate)):
         path.mkdir(mode=0o700, exist_ok=True)
-        give(path, uid=uid, gid=identity.group, mode=0o700)
+        if uid is not None and path.stat().st_uid != uid:
+            give_all(path, uid=uid, gid=identity.group)
+        path.chmod(0o700)
 
 
 def make_running(running: Running, identity: Identity) -> None:
@@ -267,5 +269,5 @@ ETC_FILES = {
     "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
     "hostname": "sandbox\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-    "resolv.conf": "nameserver 10.0.2.3\noptions edns0\n",
+    "resolv.conf": "nameserver 10.0.2.3\n",
 }

@@ -45,6 +45,7 @@ async def run(settings: Settings) -> None:
             parents=parents,
             limits=Limits.of(settings),
             has_network=settings.network,
+            unresponsive_seconds=settings.unresponsive_seconds,
         )
         registry = Registry(settings, surroundings)
         registry.empty_trash()
@@ -74,6 +75,12 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--processes", type=int, default=Settings.processes, help="and threads, of one sandbox")
     parser.add_argument("--cpus", type=float, default=Settings.cpus, help="of one sandbox, where control groups work")
     parser.add_argument("--no-network", action="store_true", help="sandboxes reach nothing at all")
+    parser.add_argument(
+        "--unresponsive-seconds",
+        type=float,
+        default=Settings.unresponsive_seconds,
+        help="after which a sandbox that does not answer is restarted",
+    )
     parser.add_argument("--uid-base", type=int, default=Settings.uid_base, help="first of the sandboxes' users (root)")
     parser.add_argument("--uid-count", type=int, default=Settings.uid_count, help="how many (root)")
     given = parser.parse_args(arguments)
@@ -86,6 +93,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         processes=given.processes,
         cpus=given.cpus,
         network=not given.no_network,
+        unresponsive_seconds=given.unresponsive_seconds,
         uid_base=given.uid_base,
         uid_count=given.uid_count,
     )

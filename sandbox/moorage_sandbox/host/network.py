@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import ipaddress
-import json
-import logging
 import os
+import re
 import shutil
+import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from moorage_sandbox.host.descriptors import readable
 from moorage_sandbox.host.launching import Child, Launcher, Program
 
-log = logging.getLogger(__name__)
+FIB_TRIE = Path("/proc/net/fib_trie")
+LOCAL_ENTRY = re.compile(r"\|-- ([\d.]+)\n\s+(/\d+) host LOCAL")
 
 NS_GET_USERNS = 0xB701
 """linux/nsfs.h: the user namespace that owns the one behind a descriptor."""
 
 READY_SECONDS = 5
+MAPPED_PAUSE_SECONDS = 0.002
 
 CLOSED_RANGES = (
     "0.0.0.0/8",
@@ -58,7 +61,13 @@ class Namespaces:
         os.close(self.net)
 
 
-def namespaces_of(pid: int) -> Namespaces:
+async def namespaces_of(pid: int) -> Namespaces:
+    """Raises NetworkError, or OSError when the process has ended."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not has_users(pid):
+        if time.monotonic() > deadline:
+            raise NetworkError("bubblewrap does not set up its users")
+        await asyncio.sleep(MAPPED_PAUSE_SECONDS)
     net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         user = fcntl.ioctl(net, NS_GET_USERNS)
@@ -69,29 +78,20 @@ def namespaces_of(pid: int) -> Namespaces:
     return Namespaces(user=user, net=net)
 
 
-async def own_addresses() -> list[str]:
-    """Every address of this machine, public ones included: slirp would reach what listens on them.
-
-    Raises NetworkError.
-    """
-    ip = tool("ip", "/usr/sbin/ip", "/sbin/ip", package="iproute2")
-    process = await asyncio.create_subprocess_exec(ip, "-j", "address", stdout=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(READY_SECONDS):
-        output, _ = await process.communicate()
-    try:
-        return [
-            entry["local"] for link in json.loads(output) for entry in link.get("addr_info", []) if "local" in entry
-        ]
-    except ValueError:
-        raise NetworkError("The machine's own addresses are not known") from None
+def has_users(pid: int) -> bool:
+    """bubblewrap tells its id before it has written this; until then nobody is root of the user namespace."""
+    return bool(Path(f"/proc/{pid}/gid_map").read_text())
 
 
-def route_commands(addresses: list[str]) -> str:
+def own_addresses(trie: str | None = None) -> list[str]:
+    """Every range that is this machine itself, public addresses included: slirp would reach what listens on them."""
+    trie = FIB_TRIE.read_text() if trie is None else trie
+    return sorted({"".join(match) for match in LOCAL_ENTRY.findall(trie)})
+
+
+def route_commands(own: Iterable[str]) -> str:
     """Input of `ip -batch`."""
-    own = [address for address in addresses if ipaddress.ip_address(address).version == 4]
-    lines = [f"route replace prohibit {closed}" for closed in (*CLOSED_RANGES, *(f"{address}/32" for address in own))]
-    lines += [f"route replace prohibit {closed}" for closed in CLOSED_RANGES_V6]
-    return "\n".join(dict.fromkeys(lines)) + "\n"
+    return "".join(f"route replace prohibit {closed}\n" for closed in (*CLOSED_RANGES, *own, *CLOSED_RANGES_V6))
 
 
 def tool(name: str, *places: str, package: str) -> str:
@@ -104,7 +104,7 @@ def tool(name: str, *places: str, package: str) -> str:
 async def close_routes(launcher: Launcher, namespaces: Namespaces, *, uid: int | None, gid: int | None) -> None:
     """Raises NetworkError or LaunchError."""
     ip = tool("ip", "/usr/sbin/ip", "/sbin/ip", package="iproute2")
-    commands = route_commands(await own_addresses())
+    commands = route_commands(own_addresses())
     batch = os.memfd_create("routes", os.MFD_CLOEXEC)
     try:
         os.write(batch, commands.encode())

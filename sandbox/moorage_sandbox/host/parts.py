@@ -8,10 +8,10 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
-from moorage_sandbox.host import confinement, network
+from moorage_sandbox.host import confinement, network, seccomp
 from moorage_sandbox.host.confinement import Python
 from moorage_sandbox.host.descriptors import readable
 from moorage_sandbox.host.identities import Identity
@@ -23,6 +23,7 @@ from moorage_sandbox.host.network import Namespaces, NetworkError, Slirp
 log = logging.getLogger(__name__)
 
 INFO_SECONDS = 5
+START_SECONDS = 10
 EMPTY_SECONDS = 2
 GATE_GRACE_SECONDS = 1.0
 SLIRP_PAUSE_SECONDS = 1.0
@@ -40,6 +41,7 @@ class Surroundings:
     parents: Parents
     limits: Limits
     has_network: bool
+    unresponsive_seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class Parts:
     group: Group
     listener: socket.socket
     note: Callable[[str, str], None]
+    _children: dict[str, Child] = field(default_factory=dict)
+
+    def kill(self, name: str) -> None:
+        """Gate or box. It is then run again by whoever keeps it."""
+        if (child := self._children.get(name)) is not None:
+            child.kill()
 
     async def run_gate(self) -> str:
         """Outside bubblewrap. Its socket is ours, so that it keeps its port and callers wait while it is restarted."""
@@ -79,13 +87,14 @@ class Parts:
                 fds=[self.listener.fileno()],
             )
         )
+        self._children["gate"] = child
         try:
             return how_it_ended(child, await child.wait())
         finally:
             await child.stop(grace_seconds=GATE_GRACE_SECONDS)
 
     async def run_screen(self) -> str:
-        command = confinement.vnc_command(
+        arguments = confinement.vnc_arguments(
             python=self.shared.python,
             code=self.shared.layout.code / "vnc",
             etc=self.shared.layout.etc,
@@ -93,13 +102,14 @@ class Parts:
             x_sockets=self.running.x_sockets,
             limits=self._limit_arguments(),
         )
-        async with self._confined("screen", command, uid=self.identity.vnc) as confined:
-            confined.release()
+        async with self._confined("screen", arguments, uid=self.identity.vnc) as confined:
+            await confined.begin()
             return how_it_ended(confined.child, await confined.child.wait())
 
     async def run_box(self) -> str:
+        self.running.box_socket.unlink(missing_ok=True)  # of one that was killed: its existence says that a box is up
         home = self.kept.home if self.identity.group is None else self.running.home
-        command = confinement.box_command(
+        arguments = confinement.box_arguments(
             python=self.shared.python,
             code=self.shared.layout.code / "box",
             etc=self.shared.layout.etc,
@@ -110,35 +120,43 @@ class Parts:
         )
         mounts = self._mounts(self.kept.home, home)
         async with (
-            self._confined("box", command, uid=self.identity.box, mounts=mounts) as confined,
+            self._confined("box", arguments, uid=self.identity.box, mounts=mounts) as confined,
             self._connected(confined.pid),
         ):
-            confined.release()
+            self._children["box"] = confined.child
+            await confined.begin()
             return how_it_ended(confined.child, await confined.child.wait())
 
     @asynccontextmanager
     async def _confined(
-        self, name: str, command: list[str], *, uid: int | None, mounts: list[tuple[str, str]] | None = None
+        self, name: str, arguments: list[str], *, uid: int | None, mounts: list[tuple[str, str]] | None = None
     ) -> AsyncIterator[Confined]:
-        """A bubblewrap with its namespaces made and nothing run in it yet. Empty when this is left."""
+        """A bubblewrap whose namespaces are made and whose program waits. When this is left nothing runs in them."""
         with ExitStack() as descriptors:
             info_reader, info_writer = pipe(descriptors)
-            block_reader, block_writer = pipe(descriptors)
+            ours, theirs = socket.socketpair()
+            descriptors.callback(ours.close)
+            descriptors.callback(theirs.close)
+            fds = [info_writer.number, theirs.fileno()]
+            if (filter_file := seccomp.filter_file()) is not None:
+                descriptors.callback(os.close, filter_file)
+                fds.append(filter_file)
             child = await self.shared.launcher.launch(
                 Program(
                     name=name,
-                    argv=command,
+                    argv=confinement.bwrap_command(arguments, has_filter=filter_file is not None),
                     is_chatty=name == "screen",
                     uid=uid,
                     gid=self.identity.group,
                     cgroup_files=self.group.join_files,
                     oom_score_adj=BOX_OOM_SCORE_ADJ,
                     mounts=mounts or [],
-                    fds=[info_writer.number, block_reader.number],
+                    fds=fds,
                 )
             )
             try:
                 info_writer.close()
+                theirs.close()
                 pid = await read_info(info_reader.number, child)
                 first_process = os.pidfd_open(pid)
                 descriptors.callback(os.close, first_process)
@@ -146,7 +164,7 @@ class Parts:
                 await child.stop(grace_seconds=0)
                 raise
             try:
-                yield Confined(child, pid, block_writer.number)
+                yield Confined(child, pid, ours)
             finally:
                 await child.stop(grace_seconds=0)
                 await wait_empty(first_process, name)
@@ -161,12 +179,9 @@ class Parts:
         with ExitStack() as descriptors:
             keeping: asyncio.Task[None] | None = None
             try:
-                namespaces = network.namespaces_of(pid)
+                namespaces = await network.namespaces_of(pid)
                 descriptors.callback(namespaces.close)
-                await network.close_routes(
-                    self.shared.launcher, namespaces, uid=self.identity.box, gid=self.identity.group
-                )
-                slirp = await self._start_slirp(namespaces)
+                slirp = await self._open_network(namespaces)
                 keeping = asyncio.create_task(self._keep_slirp(namespaces, slirp))
             except (NetworkError, LaunchError, OSError) as error:
                 self.note("network", f"The sandbox has no network: {error}")
@@ -176,6 +191,23 @@ class Parts:
                 if keeping is not None:
                     keeping.cancel()
                     await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _open_network(self, namespaces: Namespaces) -> Slirp:
+        """Routes and slirp at the same time: nothing is there yet that could use one without the other."""
+        closing = asyncio.create_task(
+            network.close_routes(self.shared.launcher, namespaces, uid=self.identity.box, gid=self.identity.group)
+        )
+        try:
+            slirp = await self._start_slirp(namespaces)
+            try:
+                await closing
+            except BaseException:
+                await slirp.stop()
+                raise
+        finally:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+        return slirp
 
     async def _keep_slirp(self, namespaces: Namespaces, slirp: Slirp) -> None:
         """The routes stay in the box's namespace when slirp ends, so only slirp is started again."""
@@ -213,16 +245,28 @@ class Parts:
 
 @dataclass(frozen=True)
 class Confined:
-    """A bubblewrap that waits. `pid` is the first process of its namespaces, seen from here."""
+    """A running bubblewrap. `pid` is the first process of its namespaces, seen from here."""
 
     child: Child
     pid: int
-    block_writer: int
+    start: socket.socket
 
-    def release(self) -> None:
-        """Let the program start. A bubblewrap that has ended meanwhile is found out by who waits for it."""
-        with suppress(BrokenPipeError):
-            os.write(self.block_writer, b"\n")
+    async def begin(self) -> None:
+        """Let the program begin. Raises LaunchError when it is not there.
+
+        Once it has spoken, bubblewrap has made sure that it will not be survived; before, a bubblewrap that is killed
+        leaves behind a program that waits for us in vain, and ends.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await readable(self.start.fileno())
+                if self.start.recv(1):
+                    self.start.send(b"!")
+                    return
+                await self.child.wait()
+        except (TimeoutError, ConnectionError) as error:
+            raise LaunchError(f"the {self.child.name} does not start: {error!r}") from error
+        raise LaunchError(" ".join(["bubblewrap ended:", *self.child.lines]))
 
 
 class Descriptor:
@@ -261,7 +305,7 @@ async def read_info(fd: int, child: Child) -> int:
                 chunk = os.read(fd, 4096)
                 if not chunk:
                     await child.wait()
-                    raise LaunchError("bubblewrap ended: " + " ".join(child.lines))
+                    raise LaunchError(" ".join(["bubblewrap ended:", *child.lines]))
                 data += chunk
     except TimeoutError:
         raise LaunchError("bubblewrap does not answer") from None

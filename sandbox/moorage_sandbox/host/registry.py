@@ -74,14 +74,14 @@ class Registry:
             self._delete_later(path)
 
     def _make(self, session_id: UUID) -> Sandbox:
-        if len(self._sandboxes) >= self._settings.max_sandboxes:
+        if sum(one.phase is not Phase.FAILED for one in self.all()) >= self._settings.max_sandboxes:
             raise LimitReachedError(f"This machine runs at most {self._settings.max_sandboxes} sandboxes at a time")
         kept = self._shared.layout.kept(session_id)
         record = layout.read_record(kept) or self._new_record(session_id)
         sandbox = Sandbox(record, identity_of(record.slot, uid_base=self._settings.uid_base), self._shared)
-        sandbox.start()
         layout.write_record(kept, record)
         self._slots[session_id] = record.slot
+        sandbox.start()
         self._sandboxes[session_id] = sandbox
         return sandbox
 

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -25,7 +26,10 @@ LONGEST_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 10.0
 """A process that lived so long did not fail at its start: counting begins anew."""
 READY_SECONDS = 20
-PROBE_SECONDS = 2
+SCREEN_DELAY_SECONDS = 0.5
+PROBE_SECONDS = 5
+MISSED_PROBES = 4
+"""So many without an answer, and something is started anew; an answer makes up for half a one."""
 PROBE_PAUSE_SECONDS = 0.005
 BACKLOG = 256
 
@@ -87,12 +91,11 @@ class Sandbox:
             listener=self._listener,
             note=self._note,
         )
-        self._lost.set()
         self._tasks = [
-            asyncio.create_task(self._keep("gate", parts.run_gate, is_essential=True)),
             asyncio.create_task(self._keep("box", parts.run_box, is_essential=True)),
-            asyncio.create_task(self._keep("screen", parts.run_screen, is_essential=False)),
-            asyncio.create_task(self._watch_readiness()),
+            asyncio.create_task(self._keep("gate", parts.run_gate, is_essential=True)),
+            asyncio.create_task(self._keep_screen(parts)),
+            asyncio.create_task(self._watch_readiness(parts)),
         ]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
@@ -153,6 +156,13 @@ class Sandbox:
             failures += 1
             await asyncio.sleep(pause)
 
+    async def _keep_screen(self, parts: Parts) -> None:
+        """Xvnc keeps a core busy when it starts. Commands come first."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SCREEN_DELAY_SECONDS):
+                await self._ready.wait()
+        await self._keep("screen", parts.run_screen, is_essential=False)
+
     def _fail(self, reason: str) -> None:
         """Nothing of a sandbox that failed goes on, and its port refuses. Who asks for it again gets a new start."""
         if not self._failed.done():
@@ -175,32 +185,53 @@ class Sandbox:
         else:
             self._notes.pop(subject, None)
 
-    async def _watch_readiness(self) -> None:
+    async def _watch_readiness(self, parts: Parts) -> None:
         """Set readiness when gate and box answer; `_keep` takes it away when one of them ends."""
         while True:
-            await self._lost.wait()
             self._lost.clear()
-            while not await is_ready(self.url):  # noqa: ASYNC110 - another process's readiness
+            # Looking for the socket is cheap; asking again and again would slow down what we wait for.
+            while not (  # noqa: ASYNC110 - it is another process that becomes ready
+                self._running.box_socket.exists() and await self._answers("/readyz")
+            ):
                 await asyncio.sleep(PROBE_PAUSE_SECONDS)
             if not self._lost.is_set():
                 self._ready.set()
+                await self._watch_answers(parts)
+
+    async def _watch_answers(self, parts: Parts) -> None:
+        """Until one of them ends. One that mostly does not answer is killed, which ends it.
+
+        Mostly: in a sandbox that a fork bomb fills, an answer still gets through now and then.
+        """
+        missed = 0.0
+        pause = self._shared.unresponsive_seconds / MISSED_PROBES
+        while not self._lost.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._lost.wait()
+                    return
+            answers = await self._answers("/readyz", seconds=pause)
+            missed = max(0.0, missed - 0.5) if answers else missed + 1
+            if missed >= MISSED_PROBES and not self._lost.is_set():
+                name = "box" if await self._answers("/healthz", seconds=pause) else "gate"
+                log.warning("Sandbox %s: the %s does not answer", self.record.session_id, name)
+                parts.kill(name)
+                missed = 0.0
+
+    async def _answers(self, path: str, *, seconds: float = PROBE_SECONDS) -> bool:
+        """Whether the gate says yes: /healthz asks itself, /readyz the box. One that is starting lets us wait."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        try:
+            async with asyncio.timeout(seconds):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                try:
+                    writer.write(f"GET {path} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n".encode())
+                    return (await reader.readline()).split(b" ")[1:2] == [b"200"]
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, ValueError):
+            return False
 
 
 def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-async def is_ready(url: str) -> bool:
-    """Whether the gate says that the box answers. A gate that is starting keeps us waiting in its socket's queue."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(host, int(port))
-            try:
-                writer.write(b"GET /readyz HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n")
-                status = await reader.readline()
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, ValueError):
-        return False
-    return status.split(b" ")[1:2] == [b"200"]

@@ -23,5 +23,7 @@ class Settings:
     processes: int = 512
     cpus: float = 2
     network: bool = True
+    unresponsive_seconds: float = 20
+    """A gate or a box that does not answer for so long is started anew: commands may have used up its processes."""
     uid_base: int = 600_000
     uid_count: int = 65_536

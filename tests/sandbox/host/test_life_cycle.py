@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import signal
+import socket
 import stat
-import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import uuid4
 
 import psutil
 import pytest
 from websockets.exceptions import WebSocketException
 
-from support.sandbox_host import ACCOUNTS, GONE_SECONDS, Inside, SandboxHost, sandbox_host, until
+from support.sandbox_host import ACCOUNTS, GONE_SECONDS, Inside, SandboxHost, sandbox_host, still_running, until
 
 
 def test_a_sandbox_runs_commands_as_its_own_user(inside: Inside) -> None:
@@ -84,11 +83,23 @@ def test_a_killed_box_comes_back_with_its_home(shared_host: SandboxHost) -> None
     inside = shared_host.put()
     inside.run("echo kept > file")
     boot_id = inside.boot_id
-    kill_all(shared_host.processes_of(inside, "python3"))
-    again = shared_host.put(inside.session_id)
+    shared_host.box_of(inside).kill()
+    again = until(lambda: try_put(shared_host, inside.session_id), "the sandbox answers again")
     assert again.boot_id != boot_id
     assert (again.url, again.uid) == (inside.url, inside.uid)
     assert again.run("cat file").strip() == "kept"
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_a_box_that_does_not_answer_is_started_anew(account: str) -> None:
+    with sandbox_host(account, "--unresponsive-seconds=1") as host:
+        host.start()
+        inside = host.put()
+        box = host.box_of(inside)
+        box.suspend()
+        assert psutil.wait_procs([box], timeout=20)[1] == []
+        again = until(lambda: try_put(host, inside.session_id), "the sandbox answers again")
+        assert (again.uid, again.boot_id != inside.boot_id) == (inside.uid, True)
 
 
 def test_a_killed_screen_comes_back(shared_host: SandboxHost) -> None:
@@ -116,10 +127,25 @@ def test_nothing_outlives_a_killed_host(host: SandboxHost) -> None:
     inside.run("sleep 1000 & setsid sleep 1000 &")
     until(lambda: host.processes_of(inside, "Xtigervnc"), "the screen runs")
     processes = host.descendants()
-    assert {"bwrap", "slirp4netns", "sleep", host.gate_of(inside).name()} <= {one.name() for one in processes}
+    assert {"bwrap", "slirp4netns", "sleep", host.gate_of(inside).name()} <= still_running(processes).keys()
     host.kill()
     _, left = psutil.wait_procs(processes, timeout=GONE_SECONDS)
     assert left == []
+
+
+@pytest.mark.parametrize("delay_seconds", [0.02, 0.06, 0.1, 0.2])
+def test_nothing_outlives_a_host_that_is_killed_while_it_makes_a_sandbox(
+    host: SandboxHost, delay_seconds: float
+) -> None:
+    before = set(processes_of_users(host.uids())) - set(host.descendants())
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(host.socket))
+        client.sendall(f"PUT /v1/sandboxes/{uuid4()} HTTP/1.1\r\nHost: host\r\n\r\n".encode())
+        client.settimeout(delay_seconds)  # a moment in the making, which nothing tells us
+        with suppress(TimeoutError):
+            client.recv(1)
+        host.kill()
+    until(lambda: set(processes_of_users(host.uids())) <= before, "nothing is left", seconds=GONE_SECONDS)
 
 
 def test_a_new_host_finds_the_home_and_the_ledger_of_a_killed_one(host: SandboxHost) -> None:
@@ -141,9 +167,10 @@ def test_a_terminated_host_ends_everything_in_time(host: SandboxHost) -> None:
     began = time.monotonic()
     assert host.stop() == 0
     assert time.monotonic() - began < 5
-    assert still_running(processes) == []
+    assert still_running(processes) == {}
     assert not host.socket.exists()
-    assert leftovers(host) == []
+    assert not host.runtime.exists()
+    assert host.groups() == []
 
 
 def test_a_deleted_sandbox_leaves_nothing(shared_host: SandboxHost) -> None:
@@ -152,7 +179,7 @@ def test_a_deleted_sandbox_leaves_nothing(shared_host: SandboxHost) -> None:
     inside.run("mkdir -p closed/deep; echo x > closed/deep/file; chmod 0 closed/deep closed; ln -s /etc link")
     processes = set(shared_host.descendants()) - before
     assert shared_host.request("DELETE", f"/v1/sandboxes/{inside.session_id}").status_code == 204
-    assert still_running(processes) == []
+    assert still_running(processes) == {}
     assert not (shared_host.data / "sandboxes" / inside.session_id).exists()
     until(lambda: os.listdir(shared_host.data / "sandboxes.deleted") == [], "the files are deleted", seconds=5)
 
@@ -175,7 +202,7 @@ def test_a_sandbox_can_be_deleted_while_it_starts(shared_host: SandboxHost) -> N
         assert shared_host.request("DELETE", f"/v1/sandboxes/{session_id}").status_code == 204
         assert making.result().status_code in (200, 503)
     assert shared_host.request("GET", f"/v1/sandboxes/{session_id}").status_code == 404
-    assert still_running(set(shared_host.descendants()) - before) == []
+    assert still_running(set(shared_host.descendants()) - before) == {}
 
 
 def test_no_more_sandboxes_run_than_may() -> None:
@@ -228,24 +255,8 @@ def status_of_run(inside: Inside) -> int:
     return 200
 
 
-def kill_all(processes: list[psutil.Process]) -> None:
-    assert processes
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-
-
-def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Without those that have ended and that their new parent has not noticed yet."""
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-
-
-def leftovers(host: SandboxHost) -> list[str]:
-    """Runtime directories and control groups that name this host."""
-    name = hashlib.sha256(str(host.data).encode()).hexdigest()[:10]
-    found = subprocess.run(
-        ["find", "/run", "/tmp", "/sys/fs/cgroup", str(host.data), "-maxdepth", "5", "-name", f"moorage-*{name}*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split()
-    return [*found, *([str(host.data / "run")] if (host.data / "run").exists() else [])]
+def processes_of_users(uids: set[int]) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if process.uids().real in uids and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
