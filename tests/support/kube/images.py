@@ -6,29 +6,25 @@ kept outside the tree; what has not changed is not built again.
 
 import fcntl
 import hashlib
-import io
-import json
 import os
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from support.kube.archives import saved_image
 from support.kube.binaries import cache_directory
 from support.kube.errors import UnavailableError
 from support.kube.privileges import as_root
 from support.kube.progress import Progress
+from support.kube.store import PRIVATE_MOUNTS, unpack
 
 SANDBOX = Path(__file__).resolve().parents[3] / "sandbox"
 BASE = "docker.io/library/debian:bookworm-slim"
-PAUSE = "localhost/moorage-pause:test"
 TARGETS = ("gate", "vnc", "box")
 BUILD_TIMEOUT_SECONDS = 1800
-PRIVATE_MOUNTS = ("unshare", "--mount", "--propagation", "private")
-"""A build that is killed leaves no mount behind."""
 
 LEFT_OUT = ("usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "usr/share/doc/*")
 """As in the image that this stands in for."""
@@ -38,28 +34,24 @@ def image_name(target: str) -> str:
     return f"localhost/moorage-{target}:test"
 
 
-def layout_directory() -> Path:
-    """An OCI image layout with the finished images."""
-    return cache_directory() / "images" / "layout"
-
-
 def sources_digest() -> str:
-    """Changes with anything that goes into an image."""
+    """Changes with anything that goes into an image, which the sandbox host does not (.dockerignore)."""
     digest = hashlib.sha256()
-    files = [p for p in (SANDBOX / "moorage_sandbox").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    code = SANDBOX / "moorage_sandbox"
+    files = [p for p in code.rglob("*") if p.is_file() and p.suffix != ".pyc" and code / "host" not in p.parents]
     top = [SANDBOX / name for name in ("images/Dockerfile", ".dockerignore", "software.txt", "requirements.lock")]
     for source in sorted([*files, *top]):
         digest.update(f"{source.relative_to(SANDBOX)}\0{source.stat().st_mode:o}\0".encode() + source.read_bytes())
     return digest.hexdigest()
 
 
-class Store:
-    """Buildah's store, in the cache."""
+class Buildah:
+    """Buildah with a storage of its own, in the cache."""
 
     def __init__(self, directory: Path, *, run_directory: str) -> None:
         self._options = ["--root", str(directory), "--runroot", run_directory, "--storage-driver", "overlay"]
 
-    def buildah(self, *arguments: str, log: IO[bytes]) -> str:
+    def __call__(self, *arguments: str, log: IO[bytes]) -> str:
         """Run one buildah command. Raises UnavailableError with the end of its output when it fails."""
         command = as_root(*PRIVATE_MOUNTS, "nice", "-n", "10", "buildah", *self._options, *arguments)
         done = subprocess.run(
@@ -76,48 +68,58 @@ def tail(path: Path, *, lines: int = 30) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def prepared_images(*, say: Progress) -> Iterator[Path]:
+    """Build what has changed of gate, vnc and box. Yields the containerd directory that holds them (`store`).
 
-
-def prepared_images(*, say: Progress) -> Path:
-    """Build what has changed of gate, vnc and box. Returns the layout that holds them."""
+    Until the end nobody changes it: builders wait for those who use it.
+    """
     directory = cache_directory() / "images"
-    with locked(directory / "lock"):
-        built, layout = directory / "built", layout_directory()
-        digest = sources_digest()
-        if built.exists() and built.read_text() == digest:
-            return layout
-        built.unlink(missing_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix="moorage-buildah-") as run_directory,
-            (directory / "build.log").open("wb") as log,
-        ):
-            store = Store(directory / "storage", run_directory=run_directory)
-            try:
-                store.buildah("rm", "--all", log=log)
-                if not store.buildah("images", "--quiet", "--filter", f"reference={BASE}", log=log):
-                    import_base(store, say=say, log=log)
-                for target in TARGETS:
-                    say(f"building the image {target}")
-                    build(store, target, log=log)
-                    store.buildah(
-                        "push", "--disable-compression", "--format", "oci",
-                        image_name(target), f"oci:{layout}:{image_name(target)}",
-                        log=log,
-                    )  # fmt: skip
-            finally:
-                leftover = [str(path) for path in Path(run_directory).iterdir()]
-                subprocess.run(as_root("rm", "-rf", "--one-file-system", "--", *leftover), check=False)
-        drop_unused_blobs(layout)
-        built.write_text(digest)
-        return layout
+    directory.mkdir(parents=True, exist_ok=True)
+    built, store = directory / "built", directory / "containerd"
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if not is_current(built):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_current(built):
+                digest = sources_digest()
+                built.unlink(missing_ok=True)
+                build_images(directory, store=store, say=say)
+                built.write_text(digest)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield store
 
 
-def import_base(store: Store, *, say: Progress, log: IO[bytes]) -> None:
+def is_current(built: Path) -> bool:
+    return built.exists() and built.read_text() == sources_digest()
+
+
+def build_images(directory: Path, *, store: Path, say: Progress) -> None:
+    # Two gigabytes. Always the same place, so that a build finds what one that was killed has left.
+    saved = directory / "saved"
+    saved.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="moorage-buildah-") as run_directory,
+        (directory / "build.log").open("wb") as log,
+    ):
+        buildah = Buildah(directory / "storage", run_directory=run_directory)
+        try:
+            buildah("rm", "--all", log=log)
+            if not buildah("images", "--quiet", "--filter", f"reference={BASE}", log=log):
+                import_base(buildah, say=say, log=log)
+            for target in TARGETS:
+                say(f"building the image {target}")
+                build(buildah, target, log=log)
+                # Uncompressed: packing and unpacking would take longer than everything else.
+                push = ("push", "--disable-compression", "--format", "oci")
+                buildah(*push, image_name(target), f"dir:{saved / target}", log=log)
+            say("unpacking the images")
+            unpack([saved_image(image_name(name), saved / name) for name in TARGETS], store=store, log=log)
+        finally:
+            leftover = [str(path) for path in (saved, *Path(run_directory).iterdir())]
+            subprocess.run(as_root("rm", "-rf", "--one-file-system", "--", *leftover), check=False)
+
+
+def import_base(buildah: Buildah, *, say: Progress, log: IO[bytes]) -> None:
     say("making a minimal Debian, once")
     with tempfile.TemporaryDirectory(prefix="moorage-base-") as place:
         tar = Path(place, "base.tar")
@@ -129,13 +131,13 @@ def import_base(store: Store, *, say: Progress, log: IO[bytes]) -> None:
         )
         if done.returncode:
             raise UnavailableError(f"mmdebstrap failed:\n{tail(Path(log.name))}")
-        container = store.buildah("from", "scratch", log=log)
-        store.buildah("add", container, str(tar), "/", log=log)
-        store.buildah("config", "--cmd", "bash", container, log=log)
-        store.buildah("commit", "--rm", container, BASE, log=log)
+        container = buildah("from", "scratch", log=log)
+        buildah("add", container, str(tar), "/", log=log)
+        buildah("config", "--cmd", "bash", container, log=log)
+        buildah("commit", "--rm", container, BASE, log=log)
 
 
-def build(store: Store, target: str, *, log: IO[bytes]) -> None:
+def build(buildah: Buildah, target: str, *, log: IO[bytes]) -> None:
     """Build one target. Pip gets the host's index and CA bundle by build arguments, of which nothing stays."""
     arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--pull-never"]
     bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
@@ -143,101 +145,8 @@ def build(store: Store, target: str, *, log: IO[bytes]) -> None:
         arguments += ["--volume", f"{Path(bundle).resolve()}:/run/ca.crt:ro", "--build-arg", "PIP_CERT=/run/ca.crt"]
     if index := os.environ.get("PIP_INDEX_URL"):
         arguments += ["--build-arg", f"PIP_INDEX_URL={index}"]
-    store.buildah(
+    buildah(
         "bud", *arguments, "--target", target, "--tag", image_name(target),
         "--file", str(SANDBOX / "images" / "Dockerfile"), str(SANDBOX),
         log=log,
     )  # fmt: skip
-
-
-# --- OCI layout
-
-REFERENCE = "org.opencontainers.image.ref.name"
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def read_blob(layout: Path, digest: str) -> Any:
-    return json.loads((layout / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_bytes())
-
-
-def images_in(layout: Path) -> list[dict[str, Any]]:
-    """The index's descriptors, each with its name."""
-    manifests: list[dict[str, Any]] = json.loads((layout / "index.json").read_bytes())["manifests"]
-    return manifests
-
-
-def blobs_of(layout: Path, descriptor: dict[str, Any]) -> list[str]:
-    manifest = read_blob(layout, descriptor["digest"])
-    return [descriptor["digest"], manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
-
-
-def drop_unused_blobs(layout: Path) -> None:
-    used = {digest.removeprefix("sha256:") for image in images_in(layout) for digest in blobs_of(layout, image)}
-    unused = [str(blob) for blob in (layout / "blobs" / "sha256").iterdir() if blob.name not in used]
-    if unused:
-        subprocess.run(as_root("rm", "--", *unused), check=True)
-
-
-def write_archive(layout: Path | None, *, pause: Path, target: IO[bytes]) -> None:
-    """Stream the images, and one around the program `pause`, as `ctr images import` reads them."""
-    small, pause_descriptor = pause_image(pause)
-    descriptors = [
-        {
-            **image,
-            "annotations": {"io.containerd.image.name": image["annotations"]["org.opencontainers.image.ref.name"]},
-        }
-        for image in (images_in(layout) if layout else [])
-    ]
-    index = {"schemaVersion": 2, "manifests": [*descriptors, pause_descriptor]}
-    with tarfile.open(fileobj=target, mode="w|") as tar:
-        add_bytes(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        add_bytes(tar, "index.json", json.dumps(index).encode())
-        for content in small:
-            add_bytes(tar, f"blobs/sha256/{hashlib.sha256(content).hexdigest()}", content)
-        if layout:
-            for digest in sorted({digest for image in descriptors for digest in blobs_of(layout, image)}):
-                name = f"blobs/sha256/{digest.removeprefix('sha256:')}"
-                tar.add(layout / name, arcname=name)
-
-
-def add_bytes(tar: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), mode
-    tar.addfile(member, io.BytesIO(content))
-
-
-def pause_image(program: Path) -> tuple[list[bytes], dict[str, Any]]:
-    """An image that holds one static program. Returns its blobs and its descriptor."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        add_bytes(tar, "pause", program.read_bytes(), mode=0o755)
-
-    def described(content: bytes, kind: str) -> dict[str, Any]:
-        media_type = f"application/vnd.oci.image.{kind}"
-        return {
-            "mediaType": media_type,
-            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
-            "size": len(content),
-        }
-
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer.getvalue())]},
-        }
-    ).encode()
-    manifest = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": described(config, "config.v1+json"),
-            "layers": [described(layer.getvalue(), "layer.v1.tar")],
-        }
-    ).encode()
-    descriptor = described(manifest, "manifest.v1+json")
-    return [layer.getvalue(), config, manifest], {**descriptor, "annotations": {"io.containerd.image.name": PAUSE}}

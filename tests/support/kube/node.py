@@ -21,19 +21,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from support.kube.archives import PAUSE, import_into, pause_image
 from support.kube.binaries import prepared_binaries
 from support.kube.credentials import Authority
 from support.kube.errors import NodeError
-from support.kube.images import PAUSE, prepared_images, write_archive
+from support.kube.images import prepared_images
 from support.kube.privileges import SEARCH_PATH, as_root, install_packages
 from support.kube.progress import Progress, Stopwatch
+from support.kube.store import link
 
 Manifest = dict[str, Any]
 
@@ -145,6 +147,8 @@ class Supervisor:
         except subprocess.TimeoutExpired as error:
             raise NodeError(f"the node did not end in 30 s (process {self._process.pid})") from error
         finally:
+            assert self._process.stdout
+            self._process.stdout.close()
             self._log.close()
 
 
@@ -172,12 +176,19 @@ class Node:
         say = say or Stopwatch()
         install_packages(say=say)
         binaries = prepared_binaries(say=say)
-        layout = prepared_images(say=say) if images else None
-        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+        with prepared_images(say=say) if images else nullcontext() as store:
+            with cls._in(Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp")), binaries, store, say) as node:
+                yield node
+
+    @classmethod
+    @contextmanager
+    def _in(cls, directory: Path, binaries: dict[str, Path], store: Path | None, say: Progress) -> Iterator["Node"]:
         node: Node | None = None
         try:
+            if store:
+                link(store, own=directory / "var-lib" / "containerd")
             node = cls(directory, binaries=binaries, say=say)
-            node._boot(layout)
+            node._boot()
             yield node
         except NodeError as error:
             raise NodeError(f"{error}\n\n{last_words(directory / 'logs')}") from error
@@ -194,7 +205,9 @@ class Node:
         authority = Authority(self.directory / "pki")
         hosts = [address, "127.0.0.1", str(SERVICES[1]), "localhost", "kubernetes", "kubernetes.default.svc"]
         self._server_pair = authority.issue("apiserver", user="kube-apiserver", hosts=hosts)
-        self._kubelet_client = authority.issue("kubelet-client", user="kubelet-client", groups=["system:masters"])
+        self._kubelet_client = authority.issue(
+            "apiserver-to-kubelet", user="kube-apiserver-kubelet-client", groups=["system:masters"]
+        )
         self._kubelet_pair = authority.issue("kubelet", user="kubelet", hosts=[address, NODE_NAME])
         self._token_key = authority.signing_key("service-accounts")
         self._ca = authority.pair
@@ -224,22 +237,17 @@ class Node:
     def _start(self, name: str, *flags: str) -> None:
         self._supervisor.start(name, str(self._binaries[name]), *flags)
 
-    def _boot(self, layout: Path | None) -> None:
+    def _boot(self) -> None:
         self._start_etcd()
         self._start_containerd()
         self._start_api_server()
-        importing = threading.Thread(target=self._import_images, args=(layout,), name="import-images")
-        importing.start()
+        self._import_pause()
         self.wait("the API server to be ready", lambda: self.get("/readyz") == "ok", seconds=90)
         self._say("API server ready")
         self._start_controllers()
         self._start_kubelet()
         self.wait("the node to be Ready", self._is_ready, seconds=90)
         self._say("node Ready")
-        importing.join(timeout=180)
-        if importing.is_alive() or self._import_failure:
-            raise NodeError(f"the images were not imported: {self._import_failure or 'not done in 180 s'}")
-        self._say("images imported")
 
     def _start_etcd(self) -> None:
         client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"  # this namespace's loopback
@@ -350,25 +358,13 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
     def _containerd_socket(self) -> Path:
         return self.directory / "containerd.sock"
 
-    _import_failure: str | None = None
-
-    def _import_images(self, layout: Path | None) -> None:
-        try:
-            self.wait("containerd to listen", self._containerd_socket.exists, seconds=30)
-            with (self.logs / "import-images.log").open("wb") as log:
-                process = subprocess.Popen(
-                    as_root("ctr", "-a", str(self._containerd_socket), "-n", "k8s.io", "images", "import", "-"),
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                )
-                assert process.stdin
-                with suppress(BrokenPipeError), process.stdin:
-                    write_archive(layout, pause=self._binaries["pause"], target=process.stdin)
-                if status := process.wait(timeout=120):
-                    self._import_failure = f"ctr ended with {status}"
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that joins this one
-            self._import_failure = repr(error)
+    def _import_pause(self) -> None:
+        self.wait("containerd to listen", self._containerd_socket.exists, seconds=30)
+        with (self.logs / "import-pause.log").open("wb") as log:
+            try:
+                import_into(self._containerd_socket, [pause_image(self._binaries["pause"])], log=log)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise NodeError(f"containerd did not take the image {PAUSE}: {error}") from error
 
     def _start_kubelet(self) -> None:
         resolv = self.directory / "resolv.conf"
@@ -488,6 +484,15 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
         described = self.kubectl_result("describe", "pod", "--namespace", namespace, name).stdout
         logs = self.kubectl_result("logs", "--namespace", namespace, name, "--all-containers", "--prefix", "--tail=40")
         return f"{described}\n{logs.stdout}{logs.stderr}"
+
+    def kill_container(self, container_id: str) -> None:
+        """kill -9 the first process of a container, named as in a pod's status (`containerd://...`).
+
+        From outside, since the first process of a namespace is deaf to what comes from within.
+        """
+        ctr = as_root("ctr", "-a", str(self._containerd_socket), "-n", "k8s.io")
+        task = container_id.removeprefix("containerd://")
+        subprocess.run([*ctr, "task", "kill", "--signal", "SIGKILL", task], check=True, timeout=30)
 
     def signal(self, component: str, number: int) -> None:
         """Send a signal to a component, such as the kubelet."""

@@ -28,7 +28,8 @@ def main() -> int:
         if "kubernetes" in steps:
             prepared_binaries(say=say)
         if "images" in steps:
-            prepared_images(say=say)
+            with prepared_images(say=say):
+                pass
     except UnavailableError as error:
         say(f"unavailable: {error}")
         return 1

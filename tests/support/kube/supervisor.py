@@ -142,13 +142,26 @@ def connect(pid: int, network: dict[str, Any]) -> None:
 
 # --- inner
 
+KUBELET_PARAMETERS = {
+    "kernel/keys/root_maxbytes": 25_000_000,
+    "kernel/keys/root_maxkeys": 1_000_000,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+}
+"""Source: kubernetes, pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables."""
+
 
 def mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
 def arrange_mounts(directory: Path) -> None:
-    """Give the node its own /run, /var/lib and /var/log, and keep it from setting the host's kernel parameters."""
+    """Give the node its own /run, /var/lib and /var/log, and keep it from setting the host's kernel parameters.
+
+    The kubelet sets some and refuses to run where it can't. It reads them first, and finds them as it wants them.
+    """
     for own, place in (("var-lib", "/var/lib"), ("var-log", "/var/log")):
         (directory / own).mkdir(exist_ok=True)
         mount("--bind", str(directory / own), place)
@@ -156,6 +169,11 @@ def arrange_mounts(directory: Path) -> None:
     for parameters in ("/proc/sys/kernel", "/proc/sys/vm"):
         mount("--bind", parameters, parameters)
         mount("-o", "remount,bind,ro", parameters)
+    for name, value in KUBELET_PARAMETERS.items():
+        shown = Path("/run/kernel-parameters", name)
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.write_text(f"{value}\n")
+        mount("--bind", str(shown), f"/proc/sys/{name}")
     mount("--make-rshared", "/")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 

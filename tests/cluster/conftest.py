@@ -1,0 +1,58 @@
+"""One node and one sandbox pod for all node tests, and every component's log beside a failure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from moorage_sandbox.client import GateClient
+from support.gate import Keys
+from support.kube.errors import UnavailableError
+from support.kube.node import Node, last_words
+from support.kube.sandbox_pod import SandboxPod
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fixtures = getattr(item, "funcargs", {})
+    node, sandbox = fixtures.get("node"), fixtures.get("sandbox")
+    if report.failed and isinstance(node, Node):
+        report.sections.append(("components of the node", last_words(node.logs)))
+        if isinstance(sandbox, SandboxPod):
+            report.sections.append(("the sandbox pod", node.describe_pod(sandbox.namespace, sandbox.name)))
+    return report
+
+
+@pytest.fixture(scope="session")
+def node(pytestconfig: pytest.Config) -> Iterator[Node]:
+    """A booted node with the sandbox's images.
+
+    The first time it builds for many minutes, so its progress is shown while pytest still keeps what tests print.
+    """
+    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with ExitStack() as stack:
+        try:
+            with capturing.global_and_fixture_disabled():
+                booted = stack.enter_context(Node.booted())
+        except UnavailableError as error:
+            pytest.skip(f"no Kubernetes here: {error}")
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def sandbox(node: Node, tmp_path_factory: pytest.TempPathFactory) -> SandboxPod:
+    """The pod of sandbox-pod.yaml, Ready."""
+    return SandboxPod.created(node, keys=Keys.create(tmp_path_factory.mktemp("keys")))
+
+
+@pytest.fixture
+async def client(sandbox: SandboxPod) -> AsyncIterator[GateClient]:
+    """A runner's, bound to the session that the pod belongs to."""
+    async with sandbox.client() as client:
+        await client.bind()
+        yield client

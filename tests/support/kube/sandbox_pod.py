@@ -1,0 +1,115 @@
+"""The sandbox of `tests/cluster/sandbox-pod.yaml` on a node: applied, spoken to, and its containers killed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moorage_sandbox.client import GateClient
+from support.gate import Keys
+from support.kube.node import Manifest, Node
+
+MANIFEST = Path(__file__).resolve().parents[2] / "cluster" / "sandbox-pod.yaml"
+TRUST = "sandbox-trust"
+CONTAINERS = ("gate", "vnc", "box")
+PORT = 8080
+
+
+def manifests() -> tuple[Manifest, Manifest]:
+    """The namespace and the pod."""
+    namespace, pod = yaml.safe_load_all(MANIFEST.read_text())
+    return namespace, pod
+
+
+def container_of(pod: Manifest, name: str) -> dict[str, Any]:
+    """The part of the manifest that describes one container, to be read or changed."""
+    containers: list[dict[str, Any]] = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
+    return next(container for container in containers if container["name"] == name)
+
+
+def named(pod: Manifest, name: str) -> Manifest:
+    """A copy of the pod with another name."""
+    other = copy.deepcopy(pod)
+    other["metadata"]["name"] = name
+    return other
+
+
+def status_of(pod: Manifest, container: str) -> dict[str, Any]:
+    """What the kubelet says of one container; empty before it said anything."""
+    status = pod.get("status", {})
+    said = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((one for one in said if one["name"] == container), {})
+
+
+@dataclass
+class SandboxPod:
+    """A pod that runs and is Ready. `keys` are those that its trust file lists."""
+
+    node: Node
+    keys: Keys
+    namespace: str
+    name: str
+    uid: str
+    url: str
+
+    @classmethod
+    def created(cls, node: Node, *, keys: Keys, pod: Manifest | None = None, seconds: float = 120) -> SandboxPod:
+        """Apply `pod`, or else the one of the manifest, and wait until it is Ready."""
+        namespace, written = manifests()
+        pod = pod or written
+        names = {"namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"]}
+        node.apply([namespace, trust_map(keys, names["namespace"]), pod])
+        ready = node.wait_pod_ready(names["namespace"], names["name"], seconds=seconds)
+        url = f"http://{ready['status']['podIP']}:{PORT}"
+        return cls(node, keys, **names, uid=ready["metadata"]["uid"], url=url)
+
+    def client(self, *, key: str = "runner", session: str = "s1", epoch: int = 1) -> GateClient:
+        return GateClient(self.url, signer=self.keys.signer(key), sandbox_uid=self.uid, session_id=session, epoch=epoch)
+
+    def publish_trust(self) -> None:
+        """Bring the trust file in the pod to what `keys` say now; the kubelet takes some seconds to carry it there."""
+        self.node.apply([trust_map(self.keys, self.namespace)])
+
+    def run_in(self, container: str, *command: str) -> str:
+        """What an operator of the cluster sees in a container, as its user. Raises NodeError when the command fails."""
+        where = ("--namespace", self.namespace, self.name, "--container", container)
+        return self.node.kubectl("exec", *where, "--", *command)
+
+    def delete(self, *, seconds: float) -> None:
+        """Returns when all its processes have ended. Raises NodeError when that takes longer."""
+        where = ("--namespace", self.namespace, "pod", self.name)
+        self.node.kubectl("delete", *where, f"--timeout={seconds}s", seconds=seconds + 10)
+
+    def status(self, container: str) -> dict[str, Any]:
+        return status_of(self.node.pod(self.namespace, self.name), container)
+
+    def kill(self, container: str) -> None:
+        """kill -9 a container's first process. Returns when the kubelet has noticed and started another one."""
+        before = self.status(container)["restartCount"]
+        self.node.kill_container(self.status(container)["containerID"])
+
+        def is_back() -> bool:
+            status = self.status(container)
+            return bool(status["restartCount"] > before and "running" in status["state"])
+
+        self.node.wait(f"{container} to be started again", is_back, seconds=60)
+
+
+def trust_map(keys: Keys, namespace: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": TRUST, "namespace": namespace},
+        "data": {"trust.json": keys.trust_file.read_text()},
+    }
+
+
+def dry_run(node: Node, pod: Manifest) -> str:
+    """What the API server says to creating `pod`: nothing when it would, else why it refuses."""
+    done = node.kubectl_result("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
+    return "" if done.returncode == 0 else done.stderr
