@@ -1,0 +1,114 @@
+"""Guards of the layout: what would be noticed late, or only in an image."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import moorage_api
+import moorage_sandbox
+from moorage_api.errors import DomainError
+from moorage_api.http_errors import STATUS_BY_ERROR
+
+ROOT = Path(__file__).parent.parent
+
+FOLDERS = {"api", "benchmarks", "charts", "crds", "docs", "examples", "operator", "sandbox", "tests"}
+FILES = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "skaffold.yaml"}
+
+# Opens what it is told to open, so whoever imports a module must not have opened anything yet.
+IMPORT_EVERYTHING = """
+import importlib, os, socket, subprocess, sys
+
+class Untouched(dict):
+    def __getitem__(self, name):
+        if str(name).startswith("MOORAGE_"):
+            raise AssertionError(f"{name} is read at import")
+        return super().__getitem__(name)
+    def get(self, name, default=None):
+        return self[name] if name in self else default
+    def __contains__(self, name):
+        if str(name).startswith("MOORAGE_"):
+            raise AssertionError(f"{name} is read at import")
+        return super().__contains__(name)
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.bind", "subprocess.Popen", "os.fork", "os.exec", "os.posix_spawn"):
+        raise AssertionError(f"{event} at import: {arguments}")
+
+os.environ = Untouched(os.environ)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def modules() -> list[str]:
+    """Ours that may be imported. `__main__` is to be run, Alembic's files are for Alembic."""
+    return [
+        module.name
+        for package in (moorage_api, moorage_sandbox)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not module.name.endswith("__main__") and ".migrations." not in module.name
+    ]
+
+
+def tracked_files() -> list[Path]:
+    reply = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [Path(line) for line in reply.stdout.splitlines() if (ROOT / line).exists()]
+
+
+def test_folders_that_must_be_no_packages_are_none() -> None:
+    """An `operator/__init__.py` would hide the standard library's module, and one in `api/` makes a second copy."""
+    markers = {path for path in tracked_files() if path.name == "__init__.py"}
+    sources = {Path(folder) for folder in ("api", "operator", "sandbox", "crds")}
+    assert [path for path in markers if path.parts[0] == "tests" or path.parent in sources] == []
+
+
+def test_the_top_level_holds_what_is_written_down() -> None:
+    files = [path for path in tracked_files() if not path.parts[0].startswith(".")]
+    assert {path.parts[0] for path in files if len(path.parts) > 1} - FOLDERS == set()
+    assert {path.name for path in files if len(path.parts) == 1} - FILES == set()
+
+
+def subclasses(of: type[DomainError]) -> set[type[DomainError]]:
+    return {of_it for direct in of.__subclasses__() for of_it in {direct, *subclasses(direct)}}
+
+
+def test_every_domain_error_has_a_status() -> None:
+    ours = {error for error in subclasses(DomainError) if error.__module__.startswith("moorage_api")}
+    assert ours - set(STATUS_BY_ERROR) == set()
+    codes = [error.code for error in ours]
+    assert len(codes) == len(set(codes))
+
+
+def test_importing_opens_nothing_and_reads_no_settings() -> None:
+    script = IMPORT_EVERYTHING.replace("os.environ = ", "sys.addaudithook(refuse)\nos.environ = ")
+    environment = {"PATH": "/usr/bin:/bin", "MOORAGE_DATABASE_URL": "never read"}
+    reply = subprocess.run(
+        [sys.executable, "-c", script, *modules()], env=environment, capture_output=True, text=True, check=False
+    )
+    assert reply.returncode == 0, reply.stderr
+
+
+@pytest.mark.parametrize("module", ["moorage_sandbox.box", "moorage_sandbox.vnc"])
+def test_what_runs_beside_the_agent_needs_the_standard_library_alone(module: str) -> None:
+    """In their images there is nothing else; and what is not imported cannot be slow."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'sandbox')!r}); import {module}"
+    reply = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert reply.returncode == 0, reply.stderr
+
+
+def test_lines_of_the_make_help_are_its_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = [line for line in makefile.splitlines() if line.startswith(".PHONY:")]
+    reply = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line.split()[1] for line in reply.stdout.splitlines()] == phony.split()[1:]
