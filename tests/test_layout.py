@@ -16,7 +16,7 @@ from moorage_api.http_errors import STATUS_BY_ERROR
 
 ROOT = Path(__file__).parent.parent
 
-FOLDERS = {"api", "benchmarks", "charts", "crds", "docs", "examples", "operator", "sandbox", "tests"}
+FOLDERS = {"api", "benchmarks", "charts", "crds", "docs", "operator", "sandbox", "tests"}
 FILES = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "skaffold.yaml"}
 
 # Opens what it is told to open, so whoever imports a module must not have opened anything yet.
