@@ -25,6 +25,7 @@ import psutil
 from websockets.sync.client import connect
 
 import moorage_sandbox
+from moorage_sandbox.host.launcher import TUN
 from moorage_sandbox.protocol import CallResponse, Scope
 from support.gate import Keys
 
@@ -57,6 +58,11 @@ def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SE
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
+def own_tun(*, mode: str) -> str:
+    """Shell that gives a mount namespace its own network tap."""
+    return f"mount -t tmpfs tmpfs {os.path.dirname(TUN)}\nmknod -m {mode} {TUN} c 10 200\n"
+
+
 def as_ordinary_user(command: list[str], directory: Path) -> tuple[list[str], dict[str, str]]:
     """`command`, a Python module with arguments, run without root by a root that is in the way.
 
@@ -72,6 +78,8 @@ def as_ordinary_user(command: list[str], directory: Path) -> tuple[list[str], di
     for name, source in sources.items():
         (directory / name).mkdir(exist_ok=True)
         script += f"mount --bind '{source}' '{directory / name}'\n"
+    if os.stat(TUN).st_mode & 0o006 != 0o006:  # a machine without udev: what `doctor` asks for, for this host alone
+        script += own_tun(mode="0666")
     user = f"--reuid={ORDINARY_UID} --regid={ORDINARY_UID} --clear-groups"
     python = directory / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     script += f'exec setpriv {user} --pdeathsig=KILL --inh-caps=-all --bounding-set=-all "{python}" -m "$@"\n'
@@ -144,6 +152,8 @@ class SandboxHost:
     keys: Keys
     options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    root_tun: bool = False
+    """Whether the root's host finds a network tap that only root may open, as on a machine without udev."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -193,6 +203,9 @@ class SandboxHost:
             command, environment = as_ordinary_user(command, self.directory)
         else:
             command = ["/usr/bin/setpriv", "--pdeathsig=KILL", sys.executable, "-m", *command]
+            if self.root_tun:
+                script = f'{own_tun(mode="0600")}exec "$@"'
+                command = ["unshare", "--mount", "--propagation=private", "sh", "-ec", script, "sh", *command]
         with open(self.log, "ab") as log:
             return subprocess.Popen(
                 command,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage_sandbox.gate.errors import RefusedError
+from moorage_sandbox.gate.sockets import connect_itself
 from moorage_sandbox.protocol import MAX_RESULT_BYTES
 
 CHUNK_BYTES = 512 * 1024
@@ -38,7 +39,7 @@ class Box:
     async def connect(self) -> AsyncIterator[Connection]:
         """Raises RefusedError `box_unavailable` when nobody listens: then nothing was asked either."""
         try:
-            reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=MAX_RESULT_BYTES)
+            reader, writer = await connect_itself(self._socket, limit=MAX_RESULT_BYTES)
         except OSError as error:
             raise RefusedError("box_unavailable", "The sandbox is starting or was restarted, try again") from error
         try:

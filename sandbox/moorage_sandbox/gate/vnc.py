@@ -9,6 +9,7 @@ from pathlib import Path
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from moorage_sandbox.gate.errors import RefusedError
+from moorage_sandbox.gate.sockets import connect_itself
 
 CHUNK_BYTES = 256 * 1024
 FAILED = 1011
@@ -18,7 +19,7 @@ FAILED = 1011
 async def proxy(socket: WebSocket, rfb: Path) -> None:
     """Accept and join the two. Raises RefusedError, before accepting, while there is no screen."""
     try:
-        reader, writer = await asyncio.open_unix_connection(str(rfb), limit=CHUNK_BYTES)
+        reader, writer = await connect_itself(rfb, limit=CHUNK_BYTES)
     except OSError as error:
         raise RefusedError("vnc_unavailable", "The screen of this sandbox is not up") from error
     try:

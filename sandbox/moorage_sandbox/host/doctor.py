@@ -16,6 +16,7 @@ from pathlib import Path
 import moorage_sandbox
 from moorage_sandbox.host import confinement, limits
 from moorage_sandbox.host.identities import identity_of, is_root
+from moorage_sandbox.host.launcher import TUN
 from moorage_sandbox.host.settings import Settings
 
 TRIAL_SECONDS = 10
@@ -196,18 +197,13 @@ def control_groups() -> Check:
 
 
 def tun_device() -> Check:
-    path = "/dev/net/tun"
     try:
-        os.close(os.open(path, os.O_RDWR))
+        os.close(os.open(TUN, os.O_RDWR))
     except OSError as error:
-        return Check(
-            path,
-            ok=False,
-            detail=f"{error.strerror}: sandboxes have no network",
-            fix=as_root("modprobe tun"),
-            required=False,
-        )
-    return Check(path, ok=True, detail="usable", fix="", required=False)
+        fix = as_root(f"chmod 0666 {TUN}") if isinstance(error, PermissionError) else as_root("modprobe tun")
+        detail = f"{error.strerror}: sandboxes have no network"
+        return Check(TUN, ok=False, detail=detail, fix=fix, required=False)
+    return Check(TUN, ok=True, detail="usable", fix="", required=False)
 
 
 def screen() -> Check:

@@ -21,6 +21,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 from contextlib import suppress
 from types import ModuleType
@@ -31,6 +32,10 @@ MAX_FDS = 16
 FIRST_FD = 3
 """Descriptors of a request arrive in the child as 3, 4, … in their order; the first of all is its stdout and stderr."""
 
+TUN = "/dev/net/tun"
+TUN_NUMBER = (10, 200)
+"""Source: Documentation/admin-guide/devices.txt."""
+
 GATE_MODULE = "moorage_sandbox.gate.main"
 
 PR_SET_PDEATHSIG = 1
@@ -39,6 +44,8 @@ PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+MS_NOSUID = 0x2
+MS_NOEXEC = 0x8
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
@@ -68,6 +75,19 @@ def mount_privately(mounts: list[list[str]]) -> None:
     check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
     for source, target in mounts:
         check(libc.mount(source.encode(), target.encode(), None, MS_BIND, None), f"mount {target}")
+
+
+def show_tun() -> None:
+    """Put a network tap that everybody may open at its usual place, seen by this process and its children alone.
+
+    With udev it is one (mode 0666, 50-udev-default.rules); machines and containers without it may have root's alone.
+    """
+    check(libc.unshare(CLONE_NEWNS), "unshare")
+    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+    place = os.path.dirname(TUN)
+    check(libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NOEXEC, b"mode=755,size=64k"), f"mount {place}")
+    os.mknod(TUN, stat.S_IFCHR, os.makedev(*TUN_NUMBER))
+    os.chmod(TUN, 0o666)  # noqa: S103 - as udev makes it; who uses it needs a network namespace of their own
 
 
 def join_namespaces(user_fd: int, net_fd: int | None) -> None:
@@ -104,6 +124,8 @@ def become(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if request["mounts"]:
         mount_privately(request["mounts"])
+    if request["own_tun"]:
+        show_tun()
     if request["uid"] is not None:
         os.setgroups([])
         os.setresgid(request["gid"], request["gid"], request["gid"])

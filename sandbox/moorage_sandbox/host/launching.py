@@ -39,7 +39,8 @@ class Program:
     """What to run, and as whom. Either `argv` (an absolute path first) or `gate`, the gate's arguments.
 
     `fds` arrive as descriptors 3, 4, … in their order. `join_fds` are such numbers: join the user namespace
-    behind the first and the network namespace behind the second, if any. `mounts`: see `launcher.mount_privately`.
+    behind the first and the network namespace behind the second, if any. `mounts` and `own_tun`: see
+    `launcher.mount_privately` and `launcher.show_tun`.
     What a chatty program says is kept for when it fails, but logged for debugging only.
     """
 
@@ -55,6 +56,7 @@ class Program:
     mounts: Sequence[tuple[str, str]] = ()
     fds: Sequence[int] = ()
     join_fds: tuple[int, int | None] | None = None
+    own_tun: bool = False
 
 
 class Child:
@@ -286,4 +288,5 @@ def request_of(program: Program, number: int) -> dict[str, Any]:
         "oom_score_adj": program.oom_score_adj,
         "mounts": [list(mount) for mount in program.mounts],
         "join_fds": program.join_fds,
+        "own_tun": program.own_tun,
     }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage_sandbox.host.descriptors import readable
+from moorage_sandbox.host.launcher import TUN
 from moorage_sandbox.host.launching import Child, Launcher, Program
 
 FIB_TRIE = Path("/proc/net/fib_trie")
@@ -132,6 +133,13 @@ async def close_routes(launcher: Launcher, namespaces: Namespaces, *, uid: int |
         raise NetworkError("The routes were not set: " + " ".join(child.lines))
 
 
+def is_everybodys(device: str) -> bool:
+    try:
+        return os.stat(device).st_mode & 0o006 == 0o006
+    except FileNotFoundError:
+        return True  # slirp4netns says so itself
+
+
 class Slirp:
     """A running slirp4netns. It ends by itself when the host's end of its exit pipe closes."""
 
@@ -179,6 +187,7 @@ async def start_slirp(launcher: Launcher, namespaces: Namespaces, *, uid: int | 
                 gid=gid,
                 fds=[namespaces.user, namespaces.net, ready_writer, exit_reader],
                 join_fds=(3, None),
+                own_tun=uid is not None and not is_everybodys(TUN),
             )
         )
         theirs.close()  # so that its end is seen when it ends

@@ -47,7 +47,10 @@ def test_all_sandboxes_are_listed(shared_host: SandboxHost, inside: Inside, neig
         assert (shown[one.session_id]["uid"], shown[one.session_id]["phase"]) == (one.uid, "ready")
 
 
-@pytest.mark.parametrize("text", ["x", "..", "%2e%2e", "A9B6A6A5-6F9C-4F55-8C51-0F7C9F6C1B11", "{a9b6a6a5-6f9c-4f55-8c51-0f7c9f6c1b11}"])
+@pytest.mark.parametrize(
+    "text",
+    ["x", "..", "%2e%2e", "A9B6A6A5-6F9C-4F55-8C51-0F7C9F6C1B11", "{a9b6a6a5-6f9c-4f55-8c51-0f7c9f6c1b11}"],
+)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_what_is_no_session_id_is_refused(shared_host: SandboxHost, method: str, text: str) -> None:
     assert shared_host.request(method, f"/v1/sandboxes/{text}").status_code in (400, 404, 405)

@@ -71,6 +71,14 @@ def test_two_sandboxes_do_not_meet(inside: Inside, neighbour: Inside) -> None:
     assert "reached" not in reach([("10.0.2.100", 4321)], inside.python).values()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a tap that is root's alone")
+def test_a_tap_that_only_root_may_open_is_no_obstacle() -> None:
+    with sandbox_host("root") as host:
+        host.root_tun = True
+        host.start()
+        assert "default via" in host.put().run("ip route")
+
+
 def test_a_killed_slirp_is_replaced(shared_host: SandboxHost) -> None:
     inside = shared_host.put()
     assert "default via" in inside.run("ip route")
