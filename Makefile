@@ -43,8 +43,9 @@ format: setup ## format the code
 imports: setup ## prove that imports go one way
 	.venv/bin/lint-imports
 
-bench: setup ## measure and print a table
-	$(PYTHON) -m benchmarks $(ARGS)
+bench: ## measure and print a table
+	@.ci/setup wrk
+	PYTHONPATH=tests $(PYTHON) -m benchmarks $(ARGS)
 
 lock: setup ## write the lock files anew from pyproject.toml
 	.ci/lock
