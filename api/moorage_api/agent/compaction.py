@@ -43,14 +43,16 @@ async def request(work: Work, tools: Sequence[Function]) -> list[Message]:
 async def expect_less(work: Work) -> None:
     """The server found the last request too long: take its window to be smaller from now on."""
     shortened = work.state.shortened
-    now = shortened.context_tokens or work.llm.context_tokens
+    now = shortened.window(work.llm)
     sent = tokens(_view(work)) + work.llm.answer_tokens
     smaller = max(int(min(now, sent) * 0.7), 2 * LEAST_TOKENS)
-    await work.record(shortened=shortened.model_copy(update={"context_tokens": smaller}))
+    await work.record(
+        shortened=shortened.model_copy(update={"context_tokens": smaller, "context_of": work.llm.identity})
+    )
 
 
 def _room(work: Work, system: Sequence[Message], tools: Sequence[Function]) -> int:
-    window = work.state.shortened.context_tokens or work.llm.context_tokens
+    window = work.state.shortened.window(work.llm)
     answer = min(work.llm.answer_tokens, window // 4)
     described = tokens([{"name": tool.name, "about": tool.description, "schema": tool.parameters} for tool in tools])
     return max(window - answer - tokens(system) - described, LEAST_TOKENS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -21,6 +23,8 @@ MAX_RESULT_CHARS = 12_000
 MAX_ARGUMENT_CHARS = 16_000
 MAX_CALLS = 16
 """Calls taken from one answer."""
+REPEATS_TO_TELL = 3
+"""The same call with the same result so often in a row, and the model is told that it turns in a circle."""
 
 
 async def execute(work: Work, tools: Tools) -> bool:
@@ -132,14 +136,26 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     else:
         key = await key_of(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
+    outcome = _digest(call, result)
+    repeats = work.state.repeats + 1 if outcome == work.state.last_outcome else 1
+    told = clipped(mended(result.text), MAX_RESULT_CHARS)
+    if repeats >= REPEATS_TO_TELL:
+        told += f"\n\n{prompts.repeated(repeats)}"
     await _advance(
         work,
         tools,
         _tool_event(call, "called", result),
-        messages=[tool_message(call, clipped(mended(result.text), MAX_RESULT_CHARS))],
+        messages=[tool_message(call, told)],
         calls=rest,
         call_failed=work.state.call_failed or result.outcome != "succeeded",
+        last_outcome=outcome,
+        repeats=repeats,
     )
+
+
+def _digest(call: OpenCall, result: ToolResult) -> str:
+    told = json.dumps([call.function, call.args, result.outcome, result.text], sort_keys=True)
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def key_of(work: Work, call: OpenCall) -> str:

@@ -74,6 +74,11 @@ class LlmClient:
         self._timeout = httpx2.Timeout(idle_seconds, connect=CONNECT_SECONDS)
         self._opened: openai.AsyncOpenAI | None = None
 
+    @property
+    def identity(self) -> str:
+        """Which model this is: what was learnt of one does not hold for another."""
+        return f"{self._model} at {self._base_url}"
+
     def _client(self) -> openai.AsyncOpenAI:
         """Raises LlmError for a base URL that is none."""
         if self._opened is None:

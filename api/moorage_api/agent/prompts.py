@@ -54,6 +54,15 @@ NOT_RUN_ENDED = "Not run: the work was ended."
 NOT_RUN_ASKED = "Not run: the user was asked first."
 STOPPED_CALL = "The user stopped the work while this ran. Outcome unknown."
 NOTED = "The user was told."
+
+
+def repeated(times: int) -> str:
+    return (
+        f"[Moorage] The same call with the same result, {times} times in a row: once more will change nothing. Do "
+        "something else, or call `finish_step`."
+    )
+
+
 FAILED_STEP = "The step counts as failed. Call `update_plan` with what is to be done now."
 STOPPED = "[Moorage] The user stopped the work here."
 FINISH_AFTER_FAILURE = (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from moorage_api.events.schemas import FileInfo, PlanStep
+
+if TYPE_CHECKING:
+    from moorage_api.agent.llm import LlmClient
 
 Toolkit = Literal["file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"]
 Phase = Literal["idle", "planning", "replanning", "executing", "summarising", "waiting"]
@@ -44,7 +47,14 @@ class Shortened(BaseModel):
     summarised_before: int = 0
     summary: str = ""
     context_tokens: int | None = None
-    """Smaller than the model's setting once its server has said that it takes less."""
+    """Smaller than the model's setting once its server has said that it takes less; holds for `context_of` only."""
+    context_of: str = ""
+
+    def window(self, llm: LlmClient) -> int:
+        """How much this model reads, answer included."""
+        if self.context_tokens is not None and self.context_of == llm.identity:
+            return self.context_tokens
+        return llm.context_tokens
 
 
 class AgentState(BaseModel):
@@ -66,6 +76,10 @@ class AgentState(BaseModel):
     """Model turns since the user last spoke."""
     invalid: int = 0
     """Answers in a row that could not be used."""
+    last_outcome: str = ""
+    """Digest of the last call, its arguments and its result."""
+    repeats: int = 0
+    """How often in a row a call has come out the same."""
     files: list[str] = []
     """Paths that steps have named as results."""
     attachments: list[FileInfo] | None = None

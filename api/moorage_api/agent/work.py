@@ -94,7 +94,11 @@ class Work:
                 continue
             self.state = self.state.model_copy(update={"iterations": self.state.iterations + 1})
             return answer
-        raise failure
+        raise LlmError(
+            failure.code,
+            "The model reads too little for this work, even with the conversation shortened as far as it can be; "
+            f"choose one with a larger window. {failure}",
+        ) from failure
 
     async def tell_notes(self) -> None:
         """Put into the transcript what the model must know before it goes on."""

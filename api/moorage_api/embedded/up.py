@@ -8,7 +8,9 @@ import socket
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -104,6 +106,16 @@ def leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
     return found
 
 
+def is_nearby(base_url: str) -> bool:
+    """Whether a model is one's own: on this machine or in a private network, where keys are rarely asked for."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
+    return address.is_private or address.is_loopback
+
+
 def summary(
     options: Options,
     directory: DataDirectory,
@@ -130,7 +142,7 @@ def summary(
         password = admin_password.get_secret_value()
         lines.append(f"  Admin     {options.admin_username}   password {password}   (shown this once)")
     lines.append(f"  Model     {prepared.llm.model_name} at {prepared.llm.base_url}")
-    if not prepared.llm.api_key.get_secret_value():
+    if not prepared.llm.api_key.get_secret_value() and not is_nearby(prepared.llm.base_url):
         lines.append("            without a key: set MOORAGE_LLM_API_KEY (also _BASE_URL, _MODEL) and start again,")
         lines.append(f"            or as admin POST {url}/api/app-config/llm")
     lines.append(f"  Data      {directory.root}   (logs in {directory.logs})")

@@ -22,7 +22,7 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("httpx", "httpx2"):
+    for name in ("httpx", "httpx2", "ddgs", "primp"):  # at INFO they write addresses, and those hold users' words
         logging.getLogger(name).setLevel(logging.WARNING)
     asyncio.run(serve(Settings()))
 

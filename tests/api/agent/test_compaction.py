@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.messages import clipped, elided, merged_users, tokens, with_clipped_content
 from moorage_api.agent.ports import AgentLimits
+from moorage_api.agent.state import AgentState
+from moorage_api.events.schemas import ErrorEvent
 from support.agent import Bench, shell, shell_output
-from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Turn
+from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn
 
 SHORTENING = "too long to keep"
 WINDOW = 12_000
@@ -197,3 +200,28 @@ def test_user_messages_in_a_row_are_joined() -> None:
 @pytest.mark.parametrize(("text", "low", "high"), [("word " * 700, 900, 1100), ("字" * 1000, 700, 1100)])
 def test_tokens_are_estimated_for_any_script(text: str, low: int, high: int) -> None:
     assert low <= tokens({"role": "user", "content": text}) <= high
+
+
+async def test_a_window_that_was_learnt_holds_for_that_model_only() -> None:
+    too_long = Status(400, {"error": {"message": "maximum context length is 4096 tokens", "code": None}})
+    with ScriptedModel([Tries(too_long, Plan("T", "Hello", [])), Say("Done")]) as model:
+        bench = Bench(model, context_tokens=WINDOW)
+        bench.log.say("Hi " * 1_000)
+        await bench.run()
+        state = AgentState.model_validate(bench.journal().state)
+        async with bench.llm() as same, LlmClient(model.url, "", "another", context_tokens=WINDOW) as other:
+            assert state.shortened.window(same) < WINDOW
+            assert state.shortened.window(other) == WINDOW
+
+
+async def test_a_window_too_small_for_the_instructions_is_said_as_that() -> None:
+    too_long = Status(400, {"error": {"message": "maximum context length is 512 tokens"}})
+    with ScriptedModel(lambda _: too_long) as model:
+        bench = Bench(model, context_tokens=WINDOW)
+        bench.log.say("Hi")
+        await bench.run()
+    error = bench.log.events[-1]
+    assert isinstance(error, ErrorEvent)
+    assert error.code == "llm_window_full"
+    assert "choose one with a larger window" in error.error
+    assert "512" in error.error

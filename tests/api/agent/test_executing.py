@@ -303,3 +303,13 @@ async def test_a_lost_call_to_a_tool_that_is_gone_is_unknown() -> None:
         assert told(model, 2) == prompts.UNKNOWN_OUTCOME
     assert [event.status for event in bench.log.all(ToolEvent)] == ["calling", "called"]
     assert bench.log.types()[-1] == "done"
+
+
+async def test_the_same_call_with_the_same_result_is_remarked_upon_the_third_time() -> None:
+    calls: list[Turn] = [shell("date"), shell("date"), shell("date"), shell("ls"), shell("date"), *END]
+    with ScriptedModel([PLAN, *calls]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+        remarked = ["times in a row" in told(model, place) for place in range(2, 7)]
+    assert remarked == [False, False, True, False, False]

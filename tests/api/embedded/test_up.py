@@ -19,6 +19,7 @@ import pytest
 from moorage_api.embedded.credentials import Credentials
 from moorage_api.embedded.ports import PortBook, free_ports
 from moorage_api.embedded.s3 import S3
+from moorage_api.embedded.up import is_nearby
 from support.machine import Machine, moorage
 from support.services import BUCKET, Services, run
 
@@ -244,3 +245,21 @@ async def test_a_port_that_was_asked_for_and_is_taken_is_named(other: Machine) -
         refused = moorage("up", data=other.data, MOORAGE_PORT=str(number))
     assert refused.returncode == 1
     assert f"Port {number} on 127.0.0.1 is in use" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("base_url", "nearby"),
+    [
+        ("http://localhost:11434/v1", True),
+        ("http://127.0.0.1:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://192.168.1.7:8000/v1", True),
+        ("http://ollama:11434/v1", True),
+        ("http://gpu.internal/v1", True),
+        ("https://api.deepseek.com", False),
+        ("https://8.8.8.8/v1", False),
+        ("no address", True),
+    ],
+)
+def test_a_key_is_asked_for_where_models_are_far_away(base_url: str, nearby: bool) -> None:
+    assert is_nearby(base_url) is nearby
