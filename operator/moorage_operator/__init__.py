@@ -1,0 +1,1 @@
+"""The cluster side: keeps a sandbox pod for every AgentSession that wants one."""

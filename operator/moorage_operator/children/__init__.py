@@ -1,0 +1,1 @@
+"""Manifests of what a session owns, as pure functions."""

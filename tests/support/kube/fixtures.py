@@ -1,0 +1,48 @@
+"""The control plane that all tests of one process share. Used by conftest files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.kube.control_plane import ControlPlane, Manifest
+from support.kube.errors import UnavailableError
+
+ROOT = Path(__file__).parents[3]
+CRD = ROOT / "crds" / "moorage.dev_agentsessions.yaml"
+
+
+def crd() -> Manifest:
+    manifest: Manifest = yaml.safe_load(CRD.read_text())
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
+    """Booted, with our resource definition established.
+
+    The first time it builds Kubernetes for many minutes, so its progress is shown while pytest keeps what tests print.
+    """
+    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with ExitStack() as stack:
+        try:
+            with capturing.global_and_fixture_disabled():
+                booted = stack.enter_context(ControlPlane.booted())
+        except UnavailableError as error:
+            pytest.skip(f"no Kubernetes here: {error}")
+        booted.apply([crd()])
+
+        def is_established() -> bool:
+            shown = json.loads(
+                booted.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentsessions.moorage.dev")
+            )
+            conditions = shown.get("status", {}).get("conditions", [])
+            return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+        booted.wait("the resource definition to be established", is_established, seconds=30)
+        yield booted
