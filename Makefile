@@ -7,7 +7,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor test test-pod chaos check format imports bench lock
+.PHONY: help setup up doctor test kubernetes test-control-plane test-pod chaos check format imports bench lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,8 +21,14 @@ up: setup ## start the whole platform on this machine; Ctrl-C stops it
 doctor: setup ## say what this machine lacks, and the command that gets it
 	@.venv/bin/moorage doctor
 
-test: setup ## run the whole suite against real servers
+test: setup kubernetes ## run the whole suite against real servers
 	$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+
+kubernetes: setup ## build Kubernetes for the tests, once: ten minutes
+	-@PYTHONPATH=tests $(PYTHON) -m support.kube.prepare kubernetes
+
+test-control-plane: setup kubernetes ## the operator and the API's cluster side on a real control plane
+	$(PYTHON) -m pytest tests/crds tests/operator $(ARGS)
 
 test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes
 	$(PYTHON) -m pytest -m node $(ARGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,25 +15,11 @@ from support import report, victims
 from support.accounts import Person, data
 from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform, Process
+from support.seeds import many_seeds, seeds
 from support.sse import Chat, Frame
 
 UseModel = Callable[[str], None]
 NewUser = Callable[[str], Awaitable[Person]]
-
-ROUNDS = 10
-"""Seeds of one run of the suite; they rotate with the day, and a failure names its seed."""
-
-
-def seeds() -> list[int]:
-    if given := os.environ.get("CHAOS_SEEDS"):
-        return [int(seed) for seed in given.split(",")]
-    first = int(time.time() // 86400) * 1000
-    return list(range(first, first + ROUNDS))
-
-
-def many_seeds() -> list[int]:
-    first = time.time_ns() % 10**9
-    return list(range(first, first + int(os.environ.get("CHAOS_ROUNDS", "200"))))
 
 
 @dataclass

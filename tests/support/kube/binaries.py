@@ -4,6 +4,7 @@ All components are one program (`tests/cluster/kube/main.go`) with a link for ea
 minutes on two cores; it is kept under a name that follows from what went into it, so later runs find it.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -55,7 +56,11 @@ def prepared_binaries(*, say: Progress, build: bool = True) -> dict[str, Path]:
     if not (directory / "complete").exists():
         if not build:
             raise UnavailableError("Kubernetes has not been built yet: make test-pod builds it")
-        build_into(directory, say=say)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with (directory.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be at it
+            if not (directory / "complete").exists():
+                build_into(directory, say=say)
     binaries = {name: directory / name for name in (*COMPONENTS, "pause")}
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         given = {name: Path(assets, name) for name in COMPONENTS if Path(assets, name).exists()}

@@ -226,6 +226,16 @@ class ControlPlane:
         self._tls.load_cert_chain(admin.with_suffix(".crt"), admin.with_suffix(".key"))
 
     @property
+    def tls(self) -> ssl.SSLContext:
+        """An administrator's."""
+        return self._tls
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that the server's is signed by."""
+        return self._ca.certificate
+
+    @property
     def kubeconfig(self) -> Path:
         """An administrator's."""
         return self._kubeconfigs["admin"]

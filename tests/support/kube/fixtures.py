@@ -41,7 +41,7 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
             shown = json.loads(
                 booted.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentsessions.moorage.dev")
             )
-            conditions = shown.get("status", {}).get("conditions", [])
+            conditions = shown.get("status", {}).get("conditions") or []
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
         booted.wait("the resource definition to be established", is_established, seconds=30)

@@ -1,0 +1,118 @@
+"""The only module that talks to Kubernetes: reads into the store, and the few writes that there are."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from moorage_crds import names
+from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
+from moorage_crds.types import AgentSession, AgentSessionStatus
+from moorage_operator import metrics
+from moorage_operator.pods import Pod
+from moorage_operator.store import Store
+
+Manifest = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+LISTS_TRIED = 3
+
+
+class Cluster:
+    def __init__(self, kube: Kube, *, namespace: str) -> None:
+        self._kube = kube
+        self.store = Store()
+        self._sessions = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+
+    async def relist(self) -> set[str]:
+        """Read everything, page by page. Returns the names of all that is or was there. Raises KubeError."""
+        before = {*self.store.sessions, *self.store.pods}
+        sessions, listed_at = await self._list(self._sessions, selector="")
+        for manifest in sessions:
+            self.store.see_session(manifest)
+        self.store.keep_sessions((one["metadata"]["name"] for one in sessions), listed_at=listed_at)
+        pods, listed_at = await self._list(self._pods, selector=names.SESSION_LABEL)
+        for manifest in pods:
+            self.store.see_pod(manifest)
+        self.store.keep_pods((one["metadata"]["name"] for one in pods), listed_at=listed_at)
+        return before | {*self.store.sessions, *self.store.pods}
+
+    async def _list(self, path: str, *, selector: str) -> tuple[list[Manifest], int]:
+        for _ in range(LISTS_TRIED - 1):
+            try:
+                return await self._listed(path, selector)
+            except KubeError as error:
+                if not error.is_gone:
+                    raise
+        return await self._listed(path, selector)
+
+    async def _listed(self, path: str, selector: str) -> tuple[list[Manifest], int]:
+        items: list[Manifest] = []
+        version = 0
+        async for page in self._kube.pages(path, selector=selector):
+            items += page["items"]
+            version = version or int(page["metadata"]["resourceVersion"])
+        return items, version
+
+    async def create_pod(self, manifest: Manifest) -> None:
+        """Where one of that name is there already, it is looked at instead: it may be ours."""
+        try:
+            created = await self._write("create", "pod", "POST", self._pods, body=manifest)
+        except KubeError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            found = await self._kube.find(f"{self._pods}/{manifest['metadata']['name']}")
+            if found is not None:
+                self.store.see_pod(found)
+            return
+        self.store.see_pod(created)
+
+    async def delete_pod(self, pod: Pod, *, at_once: bool = False) -> None:
+        """This very pod, not a later one of its name. One that is gone is fine."""
+        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
+        if at_once:
+            body["gracePeriodSeconds"] = 0
+        try:
+            answer = await self._write("delete", "pod", "DELETE", f"{self._pods}/{pod.name}", body=body)
+        except KubeError as error:
+            if error.status not in (404, 409):
+                raise
+            self.store.forget_pod({"metadata": {"name": pod.name, "uid": pod.uid}})
+            return
+        if answer.get("kind") == "Pod" and not at_once:
+            self.store.see_pod(answer)
+
+    async def label_pod(self, pod: Pod, labels: dict[str, str]) -> None:
+        body = {"metadata": {"uid": pod.uid, "labels": labels}}
+        changed = await self._write(
+            "patch", "pod", "PATCH", f"{self._pods}/{pod.name}", body=body, content_type=MERGE_PATCH
+        )
+        self.store.see_pod(changed)
+
+    async def write_status(self, session: AgentSession, status: AgentSessionStatus) -> None:
+        """One merge patch. Fields that are gone are taken out; the uid keeps it from a later resource of that name."""
+        told = status.manifest()
+        gone = {name: None for name in session.status.manifest() if name not in told}
+        changed = await self._write(
+            "patch",
+            "agentsession status",
+            "PATCH",
+            f"{self._sessions}/{session.name}/status",
+            body={"metadata": {"uid": session.uid}, "status": {**told, **gone}},
+            content_type=MERGE_PATCH,
+        )
+        self.store.see_session(changed)
+
+    async def delete_session(self, session: AgentSession) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": session.uid}}
+        try:
+            await self._write("delete", "agentsession", "DELETE", f"{self._sessions}/{session.name}", body=body)
+        except KubeError as error:
+            if error.status not in (404, 409):
+                raise
+
+    async def _write(self, verb: str, what: str, method: str, path: str, **options: Any) -> Manifest:
+        metrics.WRITES.labels(verb=verb, resource=what).inc()
+        return await self._kube.request(method, path, **options)

@@ -1,0 +1,60 @@
+"""One pass over one session: observe, decide, act, then write the status, once, when it changed."""
+
+from __future__ import annotations
+
+from moorage_crds.types import AgentSession, AgentSessionStatus
+from moorage_operator.children.pod import pod_labels, sandbox_pod
+from moorage_operator.clock import Clock
+from moorage_operator.cluster import Cluster
+from moorage_operator.decisions import Act, Decision, decide
+from moorage_operator.pods import Pod
+from moorage_operator.settings import PodSettings
+
+
+async def reconcile(name: str, *, cluster: Cluster, settings: PodSettings, now: Clock) -> float | None:
+    """Make the cluster hold what the session asks for, then report what it holds.
+
+    Safe at any time and any number of times. Returns after how many seconds time alone asks for another pass. Raises
+    KubeError: then too, try again.
+    """
+    session, pod = cluster.store.sessions.get(name), cluster.store.pods.get(name)
+    if session is None:
+        return None  # the garbage collector takes what it owned
+    decision = decide(session, pod, now=now())
+    await _act(decision.act, session, pod, cluster=cluster, settings=settings)
+    waits = [decision.again_after_seconds]
+    if is_different(session.status, decision.status):
+        if decision.quiet_seconds > 0:
+            waits.append(decision.quiet_seconds)
+        elif decision.act is not Act.DELETE_SESSION:
+            await cluster.write_status(session, decision.status)
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+async def _act(act: Act, session: AgentSession, pod: Pod | None, *, cluster: Cluster, settings: PodSettings) -> None:
+    match act:
+        case Act.CREATE_POD:
+            await cluster.create_pod(sandbox_pod(session, settings=settings))
+        case Act.DELETE_POD if pod is not None:
+            await cluster.delete_pod(pod)
+        case Act.DROP_POD if pod is not None:
+            await cluster.delete_pod(pod, at_once=True)
+        case Act.LABEL_POD if pod is not None:
+            await cluster.label_pod(pod, pod_labels(session))
+        case Act.DELETE_SESSION:
+            await cluster.delete_session(session)
+        case _:
+            pass
+
+
+def is_different(before: AgentSessionStatus, after: AgentSessionStatus) -> bool:
+    """Whether anything but the generation that was looked at differs; that alone is not worth a write."""
+    return _told(before) != _told(after)
+
+
+def _told(status: AgentSessionStatus) -> AgentSessionStatus:
+    plain = [one.model_copy(update={"observed_generation": None}) for one in status.conditions]
+    return status.model_copy(update={"observed_generation": None, "conditions": plain})
+
+
+__all__ = ["Decision", "is_different", "reconcile"]

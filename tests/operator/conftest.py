@@ -1,0 +1,51 @@
+"""One control plane for all, a namespace and a kubelet for each test, and operators that end with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from support.kube.control_plane import ControlPlane
+from support.kube.fixtures import control_plane
+from support.kube.kubelet import Kubelet
+from support.kube.sessions import Operator, Sessions, namespace_on
+
+__all__ = ["control_plane"]
+
+StartOperator = Callable[..., Awaitable[Operator]]
+
+
+@pytest.fixture
+async def sessions(control_plane: ControlPlane) -> AsyncIterator[Sessions]:
+    async with namespace_on(control_plane) as made:
+        yield made
+
+
+@pytest.fixture
+async def kubelet(sessions: Sessions) -> AsyncIterator[Kubelet]:
+    async with Kubelet.at_work(sessions.kube, sessions.namespace) as at_work:
+        yield at_work
+
+
+@pytest.fixture
+async def start_operator(
+    control_plane: ControlPlane, sessions: Sessions, tmp_path: Path
+) -> AsyncIterator[StartOperator]:
+    """Starts an operator on the test's namespace; `leads=False` does not wait for the Lease."""
+    started: list[Operator] = []
+
+    async def start(*, leads: bool = True, kubeconfig: Path | None = None, **environment: str) -> Operator:
+        log = tmp_path / f"operator-{len(started)}.log"
+        operator = Operator(kubeconfig or control_plane.kubeconfig, sessions.namespace, log, environment)
+        started.append(operator)
+        await operator.start()
+        if leads:
+            await operator.ready()
+        return operator
+
+    yield start
+    for operator in started:
+        if operator.process is not None and operator.process.returncode is None:
+            await operator.kill()

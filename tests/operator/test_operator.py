@@ -1,0 +1,321 @@
+"""A real operator process against a real API server; a stand-in moves the pods."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from moorage_crds import names
+from moorage_crds.kube import MERGE_PATCH
+from support.kube import kubelet as words
+from support.kube.control_plane import ControlPlane
+from support.kube.kubelet import Behaviour, Kubelet, Manifest, ended, status, waiting
+from support.kube.sessions import Sessions, until, writes_in
+
+pytestmark = pytest.mark.timeout(15 * 60)
+
+
+async def test_a_session_gets_its_pod_and_loses_it(
+    control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    await start_operator()
+    name = await sessions.create()
+    await sessions.patch(name, desiredState="Running")
+    ready = await sessions.awaited(name, "SandboxReady")
+    assert ready["status"] == "True"
+    session, pod = await sessions.get(name), await sessions.pod(name)
+    assert session is not None
+    assert pod is not None
+    assert session["status"] | {"conditions": []} == {
+        "observedGeneration": session["metadata"]["generation"],
+        "phase": "Running",
+        "podName": name,
+        "podUID": pod["metadata"]["uid"],
+        "podIP": words.POD_IP,
+        "gatePort": 8080,
+        "conditions": [],
+    }
+    listed = control_plane.kubectl("get", "ags", "--namespace", sessions.namespace, "--no-headers").split()
+    assert listed[:6] == [name, "Running", "True", "SandboxReady", "alice", name]
+
+    await sessions.patch(name, desiredState="Suspended")
+    await sessions.awaited(name, "Suspended")
+    assert await sessions.pod(name) is None
+
+    await sessions.patch(name, desiredState="Running")
+    await sessions.awaited(name, "SandboxReady")
+    await sessions.delete(name)
+
+    async def is_gone() -> bool:
+        return not await sessions.pods()
+
+    await until(is_gone, "the pod goes with its session")
+
+
+async def test_a_life_costs_three_writes_of_the_operator(
+    control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    """With the api's three (create, run, delete) that is the aim of six."""
+    operator = await start_operator()
+    name = await sessions.create()
+    await sessions.awaited(name, "Suspended")
+    await sessions.patch(name, desiredState="Running")
+    await sessions.awaited(name, "SandboxReady")
+    await sessions.delete(name)
+
+    async def is_gone() -> bool:
+        return not await sessions.pods()
+
+    await until(is_gone, "the pod goes with its session")
+    assert await operator.metric("moorage_operator_writes_total") == 3
+    ours = [(verb, kind) for user, verb, kind in writes_in(control_plane.audit_log, sessions.namespace)]
+    assert ours.count(("create", "pods")) == 1
+    assert ours.count(("patch", f"{names.PLURAL}/status")) == 2
+
+
+FAILURES: dict[str, tuple[Behaviour, str, str]] = {
+    "no node takes it": (lambda _: None, "Unschedulable", "Insufficient memory"),
+    "an image is not there": (
+        lambda pod: status(pod, phase="Pending", containers={"box": waiting("ImagePullBackOff", "no such image")}),
+        "ImagePullFailed",
+        "The image of box cannot be pulled: no such image",
+    ),
+    "a container can't start": (
+        lambda pod: status(
+            pod, phase="Pending", containers={"gate": waiting("CreateContainerConfigError", "no trust file")}
+        ),
+        "ContainerCannotStart",
+        "gate cannot start: no trust file",
+    ),
+    "the box needs too much": (
+        lambda pod: status(
+            pod,
+            containers={
+                "box": {
+                    **waiting("CrashLoopBackOff"),
+                    "restartCount": 1,
+                    "lastState": {"terminated": ended(137, reason="OOMKilled")},
+                }
+            },
+        ),
+        "OutOfMemory",
+        "more memory",
+    ),
+    "the vnc ends": (
+        lambda pod: status(
+            pod,
+            containers={
+                "vnc": {**waiting("CrashLoopBackOff"), "restartCount": 2, "lastState": {"terminated": ended(1)}}
+            },
+        ),
+        "ContainerEnded",
+        "vnc ended with exit code 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("behave", "reason", "message"), FAILURES.values(), ids=FAILURES.keys())
+async def test_what_a_pod_lacks_is_a_reason_and_the_pod_stays(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any, behave: Behaviour, reason: str, message: str
+) -> None:
+    kubelet.behave = behave
+    await start_operator()
+    name = await sessions.create(desiredState="Running")
+    condition = await sessions.awaited(name, reason)
+    assert condition["status"] == "False"
+    assert message in condition["message"]
+    session = await sessions.get(name)
+    assert session is not None
+    assert session["status"]["phase"] == "Failed"
+    pod = await sessions.pod(name)
+    assert pod is not None
+    await kubelet.show(name, words.running(pod))
+    await sessions.awaited(name, "SandboxReady")
+    assert len(kubelet.seen) == 1
+
+
+async def test_skills_that_can_not_be_had_are_said(sessions: Sessions, kubelet: Kubelet, start_operator: Any) -> None:
+    kubelet.behave = lambda pod: status(
+        pod,
+        phase="Pending",
+        containers={
+            "skills": {
+                **waiting("CrashLoopBackOff"),
+                "restartCount": 1,
+                "lastState": {"terminated": ended(1, message="pdf: the archive is not there (404)")},
+            }
+        },
+    )
+    await start_operator(MOORAGE_OPERATOR_POD__SKILLS_URL="http://api:8081/internal/skills")
+    pin = {"id": "pdf", "digest": "sha256:" + "0" * 64, "phase": "initial"}
+    name = await sessions.create(desiredState="Running", skills=[pin])
+    assert "the archive is not there (404)" in (await sessions.awaited(name, "SkillsFailed"))["message"]
+    assert (await sessions.condition(name, "SkillsSynced"))["status"] == "False"
+
+
+REPLACED: dict[str, tuple[Behaviour, str]] = {
+    "evicted": (
+        lambda pod: status(pod, phase="Failed", reason="Evicted", message="The node was low on disk"),
+        "Evicted",
+    ),
+    "its node shuts down": (lambda pod: status(pod, phase="Failed", reason="Terminated"), "NodeShutdown"),
+    "failed": (lambda pod: status(pod, phase="Failed"), "PodFailed"),
+    "it ends again and again": (
+        lambda pod: status(
+            pod,
+            containers={
+                "box": {**waiting("CrashLoopBackOff"), "restartCount": 4, "lastState": {"terminated": ended(1)}}
+            },
+        ),
+        "CrashLooping",
+    ),
+}
+
+
+@pytest.mark.parametrize(("behave", "reason"), REPLACED.values(), ids=REPLACED.keys())
+async def test_a_pod_that_failed_is_replaced_after_a_pause(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any, behave: Behaviour, reason: str
+) -> None:
+    await start_operator()
+    name = await sessions.create(desiredState="Running")
+    await sessions.awaited(name, "SandboxReady")
+    pod = await sessions.pod(name)
+    assert pod is not None
+    failing = behave(pod)
+    assert failing is not None
+    await kubelet.show(name, failing)
+    condition = await sessions.awaited(name, reason)
+    assert condition["status"] == "False"
+    failed = await sessions.get(name)
+    assert failed is not None
+    assert failed["status"]["failures"] == 1
+    await sessions.awaited(name, "SandboxReady", seconds=40)
+    replaced = await sessions.pod(name)
+    assert replaced is not None
+    assert replaced["metadata"]["uid"] != pod["metadata"]["uid"]
+
+
+async def test_a_pod_that_was_deleted_by_hand_is_made_again_at_once(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    await start_operator()
+    name = await sessions.create(desiredState="Running")
+    await sessions.awaited(name, "SandboxReady")
+    before = await sessions.pod(name)
+    await sessions.kube.request("DELETE", f"{sessions.pods_path}/{name}")
+
+    async def is_another() -> bool:
+        session, pod = await sessions.get(name), await sessions.pod(name)
+        assert session is not None
+        assert before is not None
+        return (
+            pod is not None
+            and pod["metadata"]["uid"] != before["metadata"]["uid"]
+            and session["status"].get("podUID") == pod["metadata"]["uid"]
+        )
+
+    await until(is_another, "another pod is there and reported", seconds=10)
+
+
+async def test_labels_that_were_taken_off_come_back(sessions: Sessions, kubelet: Kubelet, start_operator: Any) -> None:
+    """Network policies select by them."""
+    await start_operator()
+    name = await sessions.create(desiredState="Running")
+    await sessions.awaited(name, "SandboxReady")
+    component = "app.kubernetes.io/component"
+    body = {"metadata": {"labels": {component: None}}}
+    await sessions.kube.request("PATCH", f"{sessions.pods_path}/{name}", body=body, content_type=MERGE_PATCH)
+
+    async def is_back() -> bool:
+        pod = await sessions.pod(name)
+        return pod is not None and pod["metadata"]["labels"].get(component) == "sandbox"
+
+    await until(is_back, "the label is back")
+
+
+async def test_somebody_elses_pod_of_that_name_is_left_alone(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    session_id = "0198b3a2-0000-7000-8000-000000000001"
+    name = f"session-{session_id}"
+    theirs: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "box",
+                    "image": "theirs",
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+    made = await sessions.kube.request("POST", sessions.pods_path, body=theirs)
+    await start_operator()
+    await sessions.create(session_id=session_id, desiredState="Running")
+    condition = await sessions.awaited(name, "PodNameTaken")
+    assert "somebody else" in condition["message"]
+    pod = await sessions.pod(name)
+    assert pod is not None
+    assert pod["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+async def test_a_pod_on_a_node_that_is_gone_is_dropped(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    await start_operator()
+    name = await sessions.create(desiredState="Running")
+    await sessions.awaited(name, "SandboxReady")
+    before = await sessions.pod(name)
+    kubelet.holds_on = True
+    body = {"gracePeriodSeconds": 1}
+    await sessions.kube.request("DELETE", f"{sessions.pods_path}/{name}", body=body)
+    assert (await sessions.awaited(name, "NodeLost", seconds=120))["status"] == "False"
+    kubelet.holds_on = False
+    await sessions.awaited(name, "SandboxReady", seconds=40)
+    after = await sessions.pod(name)
+    assert before is not None
+    assert after is not None
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+async def test_a_standby_takes_over_from_a_killed_leader(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    first = await start_operator()
+    second = await start_operator(leads=False)
+
+    async def is_healthy() -> bool:
+        return bool(await second.metric("python_info") == 1)
+
+    await until(is_healthy, "the standby serves health and metrics")
+    assert await second.metric("moorage_operator_leading") == 0
+    await first.kill()
+    name = await sessions.create(desiredState="Running")
+    await second.ready()
+    await sessions.awaited(name, "SandboxReady")
+
+
+async def test_a_leader_that_is_asked_to_end_hands_over_at_once(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
+    long = {"MOORAGE_OPERATOR_LEASE_SECONDS": "120", "MOORAGE_OPERATOR_RENEW_SECONDS": "60"}
+    first = await start_operator(**long)
+    second = await start_operator(leads=False, **long)
+    assert await first.stop() == 0
+    await second.ready()
+
+
+async def test_a_leader_whose_lease_was_taken_ends(sessions: Sessions, start_operator: Any) -> None:
+    operator = await start_operator()
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{sessions.namespace}/leases/moorage-operator"
+    body = {"spec": {"holderIdentity": "somebody-else"}}
+    await sessions.kube.request("PATCH", path, body=body, content_type=MERGE_PATCH)
+    async with asyncio.timeout(20):
+        assert await operator.process.wait() == 1
+    assert "The Lease is lost" in operator.said()

@@ -1,0 +1,218 @@
+"""The initial skills of a pod: fetched by digest from a real server, compared, and unpacked without tricks."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from moorage_sandbox import skills
+
+Members = list[tuple[tarfile.TarInfo, bytes]]
+
+
+def member(
+    name: str, content: bytes = b"x", *, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644
+) -> Members:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, mode
+    info.size = len(content) if kind == tarfile.REGTYPE else 0
+    return [(info, content)]
+
+
+def archive(*members: Members) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for info, content in [one for each in members for one in each]:
+            tar.addfile(info, io.BytesIO(content))
+    return gzip.compress(packed.getvalue())
+
+
+GOOD = archive(
+    member("SKILL.md", b"---\nname: pdf\n---\n"),
+    member("scripts/run.sh", b"#!/bin/sh\n", mode=0o755),
+    member("a/b/c", b""),
+)
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@dataclass
+class Server:
+    """Answers by path; `answers` may be changed while it runs."""
+
+    url: str
+    answers: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def offer(self, content: bytes, *, digest: str | None = None) -> str:
+        digest = digest or digest_of(content)
+        self.answers[f"/skills/{digest}"] = [(200, content)]
+        return digest
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            turns = made.answers.get(self.path, [(404, b"")])
+            code, content = turns.pop(0) if len(turns) > 1 else turns[0]
+            self.send_response(code)
+            if code == 302:
+                self.send_header("Location", content.decode())
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = Server(f"http://127.0.0.1:{server.server_port}/skills")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as made:
+        yield made
+
+
+def run(server: Server, home: Path, pins: object) -> subprocess.CompletedProcess[str]:
+    """As the init container does."""
+    source = Path(skills.__file__).parent.parent
+    start = f"import sys; sys.path.insert(0, {str(source)!r}); from moorage_sandbox.skills import main; main()"
+    environment = {"PATH": os.environ["PATH"], "MOORAGE_SKILLS": pins if isinstance(pins, str) else json.dumps(pins)}
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", start, f"--url={server.url}", f"--home={home}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def placed(home: Path) -> Path:
+    return home / "workspace" / ".skills"
+
+
+def test_skills_are_there_with_their_modes_and_fetched_once(server: Server, tmp_path: Path) -> None:
+    pins = [{"id": "pdf--0a1b2c3d", "digest": server.offer(GOOD)}]
+    assert run(server, tmp_path, pins).returncode == 0
+    skill = placed(tmp_path) / "pdf--0a1b2c3d"
+    assert (skill / "SKILL.md").read_text().startswith("---")
+    assert os.access(skill / "scripts" / "run.sh", os.X_OK)
+    assert not os.access(skill / "SKILL.md", os.X_OK)
+    assert "0 of 1 fetched" in run(server, tmp_path, pins).stderr
+    assert len(server.asked) == 1
+
+
+def test_another_version_takes_the_place_of_the_last(server: Server, tmp_path: Path) -> None:
+    run(server, tmp_path, [{"id": "pdf", "digest": server.offer(GOOD)}])
+    newer = archive(member("SKILL.md", b"newer"))
+    assert run(server, tmp_path, [{"id": "pdf", "digest": server.offer(newer)}]).returncode == 0
+    assert sorted(path.name for path in (placed(tmp_path) / "pdf").iterdir()) == ["SKILL.md"]
+    assert sorted(path.name for path in placed(tmp_path).iterdir()) == [".digests", "pdf"]
+
+
+def test_a_server_that_is_busy_is_asked_again(server: Server, tmp_path: Path) -> None:
+    digest = server.offer(GOOD)
+    server.answers[f"/skills/{digest}"] = [(503, b""), (429, b""), (200, GOOD)]
+    assert run(server, tmp_path, [{"id": "pdf", "digest": digest}]).returncode == 0
+    assert len(server.asked) == 3
+
+
+BOMB = gzip.compress(bytes(200 * 1024 * 1024))
+OFFERS: dict[str, tuple[Callable[[Server], str], str]] = {
+    "another archive": (lambda server: server.offer(GOOD, digest=digest_of(b"")), "not the one that was asked for"),
+    "none": (lambda server: digest_of(b"nowhere"), "the archive is not there (404)"),
+    "no archive": (lambda server: server.offer(b"hello"), "can't be unpacked"),
+    "half an archive": (lambda server: server.offer(GOOD[: len(GOOD) // 2]), "can't be unpacked"),
+    "a path upwards": (lambda server: server.offer(archive(member("../evil"))), "leads out of the skill"),
+    "a path upwards later": (lambda server: server.offer(archive(member("a/../../evil"))), "leads out of the skill"),
+    "an absolute path": (lambda server: server.offer(archive(member("/etc/evil"))), "leads out of the skill"),
+    "a link": (
+        lambda server: server.offer(archive(member("l", kind=tarfile.SYMTYPE, link="/etc"), member("l/evil"))),
+        "is no file and no folder",
+    ),
+    "a hard link": (
+        lambda server: server.offer(archive(member("l", kind=tarfile.LNKTYPE, link="/etc/passwd"))),
+        "is no file and no folder",
+    ),
+    "a device": (lambda server: server.offer(archive(member("d", kind=tarfile.CHRTYPE))), "is no file and no folder"),
+    "a file twice": (lambda server: server.offer(archive(member("a"), member("a"))), "can't be unpacked"),
+    "a large file": (
+        lambda server: server.offer(archive(member("a", bytes(skills.MAX_FILE_BYTES + 1)))),
+        "larger than a skill may be",
+    ),
+    "many files": (
+        lambda server: server.offer(archive(*(member(f"f{n}", b"") for n in range(skills.MAX_FILES + 1)))),
+        "larger than a skill may be",
+    ),
+    "a bomb": (lambda server: server.offer(BOMB), "has no SKILL.md"),
+    "a bomb in a file": (
+        lambda server: server.offer(archive(member("SKILL.md", bytes(100 * 1024 * 1024)))),
+        "larger than a skill may be",
+    ),
+    "no skill": (lambda server: server.offer(archive(member("README.md"))), "has no SKILL.md"),
+}
+
+
+@pytest.mark.parametrize(("offer", "said"), OFFERS.values(), ids=OFFERS.keys())
+def test_what_is_not_as_it_should_be_is_refused_and_leaves_nothing(
+    server: Server, tmp_path: Path, offer: Callable[[Server], str], said: str
+) -> None:
+    done = run(server, tmp_path, [{"id": "pdf", "digest": offer(server)}])
+    assert done.returncode == 1
+    assert "skills: pdf: " in done.stderr
+    assert said in done.stderr
+    assert [path.name for path in placed(tmp_path).iterdir()] == [".digests"]
+    assert not any(path.name == "evil" for path in tmp_path.rglob("*"))
+
+
+def test_it_is_led_nowhere_else(server: Server, tmp_path: Path) -> None:
+    digest = digest_of(GOOD)
+    server.answers["/elsewhere"] = [(200, GOOD)]
+    server.answers[f"/skills/{digest}"] = [(302, server.url.replace("/skills", "/elsewhere").encode())]
+    assert run(server, tmp_path, [{"id": "pdf", "digest": digest}]).returncode == 1
+    assert "/elsewhere" not in server.asked
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [
+        "no json",
+        "{}" * 2,
+        [{"id": "../pdf", "digest": digest_of(b"")}],
+        [{"id": "pdf", "digest": "latest"}],
+        [{"id": "pdf", "digest": digest_of(b"") + "/.."}],
+        [{"id": "pdf"}],
+    ],
+    ids=["no json", "half json", "a path for an id", "no digest", "a path for a digest", "no digest at all"],
+)
+def test_pins_that_are_none_are_refused(server: Server, tmp_path: Path, pins: object) -> None:
+    assert run(server, tmp_path, pins).returncode == 1
+    assert server.asked == []

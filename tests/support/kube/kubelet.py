@@ -1,0 +1,151 @@
+"""A stand-in for scheduler and kubelet: moves the pods of one namespace through their states, as a script says.
+
+It speaks to the real API server, which checks every step; what it does not do is run anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
+
+Manifest = dict[str, Any]
+Behaviour = Callable[[Manifest], Manifest | None]
+"""A pod's status once it is on the node; None for a pod that no node takes."""
+
+NODE = "stand-in"
+POD_IP = "10.0.0.1"
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def running(pod: Manifest) -> Manifest:
+    """All is well."""
+    return status(pod, ready=True)
+
+
+def status(
+    pod: Manifest,
+    *,
+    phase: str = "Running",
+    ready: bool = False,
+    containers: Mapping[str, Manifest] | None = None,
+    **more: Any,
+) -> Manifest:
+    """A kubelet's words. `containers` says what differs for some of them, a state above all."""
+
+    def said(one: Manifest) -> Manifest:
+        state = {"terminated": ended(0)} if one["name"] == "skills" else {"running": {"startedAt": now()}}
+        is_ready = ready or one["name"] != "box"
+        shown = {"state": state, "ready": is_ready, "started": True, "restartCount": 0, "image": one["image"]}
+        return {"name": one["name"], "imageID": "", **shown, **(containers or {}).get(one["name"], {})}
+
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
+    return {
+        "phase": phase,
+        "podIP": POD_IP,
+        "podIPs": [{"ip": POD_IP}],
+        "conditions": [condition, {**condition, "type": "Ready", "status": str(ready)}],
+        "initContainerStatuses": [said(one) for one in pod["spec"].get("initContainers", [])],
+        "containerStatuses": [said(one) for one in pod["spec"]["containers"]],
+        **more,
+    }
+
+
+def ended(code: int, *, reason: str = "Error", message: str = "") -> Manifest:
+    return {
+        "exitCode": code,
+        "reason": "Completed" if code == 0 else reason,
+        "message": message,
+        "startedAt": now(),
+        "finishedAt": now(),
+    }
+
+
+def waiting(reason: str, message: str = "") -> Manifest:
+    return {"state": {"waiting": {"reason": reason, "message": message}}, "ready": False, "started": False}
+
+
+class Kubelet:
+    """`behave` may be changed at any time; `holds_on` keeps pods from ending, as a node does that is gone."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self.behave: Behaviour = running
+        self.holds_on = False
+        self.seen: list[str] = []
+        """UIDs of the pods that came, in their order."""
+
+    @classmethod
+    @asynccontextmanager
+    async def at_work(cls, kube: Kube, namespace: str) -> AsyncIterator[Kubelet]:
+        kubelet = cls(kube, namespace)
+        task = asyncio.create_task(kubelet._run())
+        try:
+            yield kubelet
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for page in self._kube.pages(self._pods):
+                version = page["metadata"]["resourceVersion"]
+                for pod in page["items"]:
+                    group.create_task(self._handle(pod))
+            while True:
+                try:
+                    async for event in self._kube.watch(self._pods, since=version):
+                        version = event["object"]["metadata"]["resourceVersion"]
+                        if event["type"] in ("ADDED", "MODIFIED"):
+                            group.create_task(self._handle(event["object"]))
+                except KubeError as error:
+                    if error.is_gone:
+                        raise
+                    await asyncio.sleep(0.2)
+
+    async def _handle(self, pod: Manifest) -> None:
+        path = f"{self._pods}/{pod['metadata']['name']}"
+        with suppress(KubeError):  # it is gone, or another event has done it
+            if pod["metadata"].get("deletionTimestamp"):
+                if not self.holds_on:
+                    body = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
+                    await self._kube.request("DELETE", path, body=body)
+                return
+            if pod["spec"].get("nodeName") or pod["metadata"]["uid"] in self.seen:
+                return
+            self.seen.append(pod["metadata"]["uid"])
+            shown = self.behave(pod)
+            if shown is None:
+                await self._show(path, unschedulable())
+                return
+            target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+            body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
+            await self._kube.request("POST", f"{path}/binding", body={**body, "target": target})
+            await self._show(path, shown)
+
+    async def show(self, name: str, shown: Manifest) -> None:
+        """Something happens to a pod that runs."""
+        await self._show(f"{self._pods}/{name}", shown)
+
+    async def _show(self, path: str, shown: Manifest) -> None:
+        await self._kube.request("PATCH", f"{path}/status", body={"status": shown}, content_type=MERGE_PATCH)
+
+
+def unschedulable() -> Manifest:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes are available: 1 Insufficient memory.",
+        "lastTransitionTime": now(),
+    }
+    return {"phase": "Pending", "conditions": [condition]}
