@@ -56,6 +56,18 @@ class Cluster:
             version = version or int(page["metadata"]["resourceVersion"])
         return items, version
 
+    async def look(self, name: str) -> None:
+        """Read one session and its pod as they are now. Raises KubeError."""
+        for known, path, see, forget in (
+            (self.store.sessions.get(name), self._sessions, self.store.see_session, self.store.forget_session),
+            (self.store.pods.get(name), self._pods, self.store.see_pod, self.store.forget_pod),
+        ):
+            found = await self._kube.find(f"{path}/{name}")
+            if known is not None and (found is None or found["metadata"]["uid"] != known.uid):
+                forget({"metadata": {"name": name, "uid": known.uid}})
+            if found is not None:
+                see(found)
+
     async def create_pod(self, manifest: Manifest) -> None:
         """Where one of that name is there already, it is looked at instead: it may be ours."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moorage_crds.kube import KubeError
 from moorage_crds.types import AgentSession, AgentSessionStatus
 from moorage_operator.children.pod import pod_labels, sandbox_pod
 from moorage_operator.clock import Clock
@@ -21,13 +22,25 @@ async def reconcile(name: str, *, cluster: Cluster, settings: PodSettings, now: 
     if session is None:
         return None  # the garbage collector takes what it owned
     decision = decide(session, pod, now=now())
-    await _act(decision.act, session, pod, cluster=cluster, settings=settings)
-    waits = [decision.again_after_seconds]
-    if is_different(session.status, decision.status):
-        if decision.quiet_seconds > 0:
-            waits.append(decision.quiet_seconds)
-        elif decision.act is not Act.DELETE_SESSION:
-            await cluster.write_status(session, decision.status)
+    if decision.act is Act.CREATE_POD:
+        # A watch that was cut may not have told us that the session is gone; its pod would be nobody's
+        await cluster.look(name)
+        session, pod = cluster.store.sessions.get(name), cluster.store.pods.get(name)
+        if session is None:
+            return None
+        decision = decide(session, pod, now=now())
+    try:
+        await _act(decision.act, session, pod, cluster=cluster, settings=settings)
+        waits = [decision.again_after_seconds]
+        if is_different(session.status, decision.status):
+            if decision.quiet_seconds > 0:
+                waits.append(decision.quiet_seconds)
+            elif decision.act is not Act.DELETE_SESSION:
+                await cluster.write_status(session, decision.status)
+    except KubeError as error:
+        if error.status in (404, 409):  # something is not as we thought
+            await cluster.look(name)
+        raise
     return min((wait for wait in waits if wait is not None), default=None)
 
 

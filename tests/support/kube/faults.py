@@ -13,7 +13,7 @@ from aiohttp import web
 from support.kube.control_plane import ControlPlane
 
 Fault = int | str | None
-"""A status to answer instead. "cut" ends the connection, a watch's after its first event; "gone" ends a watch with 410."""
+"""A status to answer instead. "cut" ends the connection, a watch's after its first event; "gone" is a watch's 410."""
 
 
 class FaultyProxy:
