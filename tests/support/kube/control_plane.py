@@ -165,7 +165,10 @@ class ControlPlane:
     @classmethod
     @contextmanager
     def booted(cls, *, say: Progress | None = None) -> Iterator["ControlPlane"]:
-        """Raises UnavailableError where it cannot run at all, NodeError with every component's last words."""
+        """Without a controller manager, see `start_controller_manager`.
+
+        Raises UnavailableError where it cannot run at all, NodeError with every component's last words.
+        """
         say = say or Stopwatch()
         with cls._in(Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp")), prepared_binaries(say=say), say) as booted:
             yield booted
@@ -190,7 +193,6 @@ class ControlPlane:
         self._start_etcd()
         self._start_api_server()
         self._await_api_server()
-        self._start_controller_manager()
 
     def _await_api_server(self) -> None:
         self.wait("the API server to be ready", lambda: self.get("/readyz") == "ok", seconds=90)
@@ -300,7 +302,8 @@ class ControlPlane:
         )
         return policy
 
-    def _start_controller_manager(self) -> None:
+    def start_controller_manager(self) -> None:
+        """Its garbage collector looks for new resource definitions every 30 s: have them there before."""
         self._start(
             "kube-controller-manager",
             f"--kubeconfig={self._kubeconfigs['kube-controller-manager']}",

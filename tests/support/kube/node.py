@@ -56,7 +56,7 @@ class Node(ControlPlane):
         self._start_api_server()
         self._import_pause()
         self._await_api_server()
-        self._start_controller_manager()
+        self.start_controller_manager()
         self._start_scheduler()
         self._start_kubelet()
         self.wait("the node to be Ready", self._is_ready, seconds=90)
