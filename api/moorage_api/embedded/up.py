@@ -108,7 +108,10 @@ def leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
 
 def is_nearby(base_url: str) -> bool:
     """Whether a model is one's own: on this machine or in a private network, where keys are rarely asked for."""
-    host = urlsplit(base_url).hostname or ""
+    try:
+        host = (urlsplit(base_url).hostname or "").removesuffix(".")
+    except ValueError:
+        return False  # no address at all: that is said where the model is first asked
     try:
         address = ip_address(host)
     except ValueError:

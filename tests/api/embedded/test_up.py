@@ -258,7 +258,9 @@ async def test_a_port_that_was_asked_for_and_is_taken_is_named(other: Machine) -
         ("http://gpu.internal/v1", True),
         ("https://api.deepseek.com", False),
         ("https://8.8.8.8/v1", False),
+        ("http://localhost.:8000/v1", True),
         ("no address", True),
+        ("http://[::1/v1", False),
     ],
 )
 def test_a_key_is_asked_for_where_models_are_far_away(base_url: str, nearby: bool) -> None:
