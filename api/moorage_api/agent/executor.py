@@ -25,6 +25,8 @@ MAX_CALLS = 16
 """Calls taken from one answer."""
 REPEATS_TO_TELL = 3
 """The same call with the same result so often in a row, and the model is told that it turns in a circle."""
+LOOKS_AGAIN = frozenset({"shell_read_output", "shell_wait_process"})
+"""Asked again and again for good reason, while a silent command runs."""
 
 
 async def execute(work: Work, tools: Tools) -> bool:
@@ -136,8 +138,8 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     else:
         key = await key_of(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
-    outcome = _digest(call, result)
-    repeats = work.state.repeats + 1 if outcome == work.state.last_outcome else 1
+    outcome = "" if call.function in LOOKS_AGAIN else _digest(call, result)
+    repeats = work.state.repeats + 1 if outcome and outcome == work.state.last_outcome else 1
     told = clipped(mended(result.text), MAX_RESULT_CHARS)
     if repeats >= REPEATS_TO_TELL:
         told += f"\n\n{prompts.repeated(repeats)}"

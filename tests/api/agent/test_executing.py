@@ -313,3 +313,15 @@ async def test_the_same_call_with_the_same_result_is_remarked_upon_the_third_tim
         await bench.run()
         remarked = ["times in a row" in told(model, place) for place in range(2, 7)]
     assert remarked == [False, False, True, False, False]
+
+
+async def test_waiting_for_a_silent_command_is_no_circle() -> None:
+    wait = Call("shell_wait_process", {"session_id": "main", "seconds": 600})
+    with ScriptedModel([PLAN, *([wait] * 5), *END]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+        remarked = [place for place in range(2, 7) if "times in a row" in told(model, place)]
+    assert remarked == []
+    assert len(bench.log.all(ToolEvent)) == 10
+    assert bench.log.types()[-1] == "done"
