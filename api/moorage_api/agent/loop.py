@@ -81,7 +81,9 @@ async def _read_messages(work: Work) -> None:
         asked, *others = state.calls
         messages = [tool_message(asked, "\n\n".join(said))]
         messages += [tool_message(call, prompts.NOT_RUN_ASKED) for call in others]
-        await work.record(messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], iterations=0)
+        await work.record(
+            messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], iterations=0, repeats=0
+        )
         return
     messages = [tool_message(call, prompts.NOT_RUN_NEW_MESSAGE) for call in state.calls]
     messages += [user_message(text) for text in said]
@@ -97,7 +99,9 @@ async def _read_messages(work: Work) -> None:
     else:
         new_turn = {"phase": "replanning", "attachments": None}
         messages.append(user_message(prompts.NEW_MESSAGE))
-    await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], iterations=0, invalid=0, **new_turn)
+    await work.record(
+        messages=messages, consumed_seq=consumed_seq, calls=[], iterations=0, invalid=0, repeats=0, **new_turn
+    )
 
 
 async def _with_files(work: Work, message: UserMessage) -> str:

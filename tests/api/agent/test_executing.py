@@ -325,3 +325,15 @@ async def test_waiting_for_a_silent_command_is_no_circle() -> None:
     assert remarked == []
     assert len(bench.log.all(ToolEvent)) == 10
     assert bench.log.types()[-1] == "done"
+
+
+async def test_what_the_user_says_ends_the_count_of_repeated_calls() -> None:
+    first: list[Turn] = [PLAN, shell("date"), shell("date"), Finish(), Say("Done")]
+    with ScriptedModel([*first, PLAN, shell("date"), shell("date"), shell("date"), *END]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+        bench.log.say("Once more")
+        await bench.run()
+        remarked = ["times in a row" in told(model, place) for place in range(6, 10)]
+    assert remarked == [False, False, False, True]
