@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from moorage_api import errors
@@ -82,6 +82,12 @@ async def render_dbapi_error(request: Request, error: Exception) -> JSONResponse
     return await render_unexpected(request, error)
 
 
+async def render_gone_client(_: Request, error: Exception) -> JSONResponse:
+    """For nobody: the client went away while it sent, which is no fault of ours and no line in the log."""
+    assert isinstance(error, ClientDisconnect)
+    return envelope_response(400, "The request was cut off; nothing was stored", {"error": "invalid"})
+
+
 async def render_unexpected(_: Request, error: Exception) -> JSONResponse:
     request_id = uuid4().hex
     logger.error("Unexpected error %s", request_id, exc_info=error)
@@ -105,5 +111,6 @@ def install(app: FastAPI) -> None:
         asyncpg.TooManyConnectionsError,
     ):
         app.add_exception_handler(away, render_dependency_away)
+    app.add_exception_handler(ClientDisconnect, render_gone_client)
     app.add_exception_handler(DBAPIError, render_dbapi_error)
     app.add_exception_handler(Exception, render_unexpected)

@@ -1,0 +1,31 @@
+"""What is an error of ours, and what is only a client that went away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from moorage_api import http_errors
+
+
+async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(caplog: Any) -> None:
+    app = FastAPI()
+    http_errors.install(app)
+
+    @app.post("/")
+    async def read(request: Request) -> None:
+        await request.body()
+
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "http_version": "1.1"}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert not caplog.records
