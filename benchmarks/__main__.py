@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from benchmarks import chats, events, requests, sandboxes, screens, streams
+from benchmarks import chats, events, operators, requests, sandboxes, screens, streams
 from benchmarks.rows import Row, table
 from moorage_api.database import create_engine
 from moorage_api.embedded.credentials import RUNNER_KEY_ID
@@ -115,6 +115,10 @@ async def measure_events(_: Services, __: Path) -> list[Row]:
     return await events.rows()
 
 
+async def measure_operators(_: Services, directory: Path) -> list[Row]:
+    return await operators.measure(directory)
+
+
 MEASUREMENTS: dict[str, Measure] = {
     "events": measure_events,
     "sandboxes": measure_sandboxes,
@@ -122,6 +126,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "requests": measure_requests,
     "streams": measure_streams,
     "screens": measure_screens,
+    "operators": measure_operators,
 }
 
 

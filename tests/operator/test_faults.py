@@ -100,7 +100,10 @@ async def test_an_api_server_that_fails_now_and_then_changes_nothing_in_the_end(
 ) -> None:
     async with FaultyProxy.before(control_plane, tmp_path) as proxy:
         operator = await start_operator(
-            kubeconfig=proxy.kubeconfig, MOORAGE_OPERATOR_LEASE_SECONDS="60", MOORAGE_OPERATOR_RENEW_SECONDS="50"
+            kubeconfig=proxy.kubeconfig,
+            MOORAGE_OPERATOR_LEASE_SECONDS="60",
+            MOORAGE_OPERATOR_RENEW_SECONDS="50",
+            MOORAGE_OPERATOR_RELIST_SECONDS="5",
         )
         proxy.fault = refusing(random.Random(7)) if how == "refuses" else cutting(how)
         wanted: dict[str, str] = {}

@@ -302,7 +302,7 @@ class ControlPlane:
         )
         return policy
 
-    def start_controller_manager(self) -> None:
+    def start_controller_manager(self, *, without: Sequence[str] = ()) -> None:
         """Its garbage collector looks for new resource definitions every 30 s: have them there before."""
         self._start(
             "kube-controller-manager",
@@ -311,6 +311,7 @@ class ControlPlane:
             f"--root-ca-file={self._ca.certificate}",
             "--use-service-account-credentials",
             "--leader-elect=false",
+            f"--controllers={','.join(['*', *(f'-{name}' for name in without)])}",
             "--bind-address=127.0.0.1",
         )
 

@@ -45,5 +45,5 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
         booted.wait("the resource definition to be established", is_established, seconds=30)
-        booted.start_controller_manager()
+        booted.start_controller_manager(without=["pod-garbage-collector-controller"])  # it ends pods without nodes
         yield booted
