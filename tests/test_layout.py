@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import moorage_api
+import moorage_crds
+import moorage_operator
 import moorage_sandbox
 from moorage_api.errors import DomainError
 from moorage_api.http_errors import STATUS_BY_ERROR
@@ -49,7 +51,7 @@ def modules() -> list[str]:
     """Ours that may be imported. `__main__` is to be run, Alembic's files are for Alembic."""
     return [
         module.name
-        for package in (moorage_api, moorage_sandbox)
+        for package in (moorage_api, moorage_crds, moorage_operator, moorage_sandbox)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         if not module.name.endswith("__main__") and ".migrations." not in module.name
     ]
@@ -99,7 +101,7 @@ def test_importing_opens_nothing_and_reads_no_settings() -> None:
     assert reply.returncode == 0, reply.stderr
 
 
-@pytest.mark.parametrize("module", ["moorage_sandbox.box", "moorage_sandbox.vnc"])
+@pytest.mark.parametrize("module", ["moorage_sandbox.box", "moorage_sandbox.vnc", "moorage_sandbox.skills"])
 def test_what_runs_beside_the_agent_needs_the_standard_library_alone(module: str) -> None:
     """In their images there is nothing else; and what is not imported cannot be slow."""
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'sandbox')!r}); import {module}"
