@@ -24,6 +24,12 @@ class InvalidError(DomainError):
     code = "invalid"
 
 
+class OutboundRefusedError(DomainError):
+    """A configured URL, or where it leads, is not one that the platform connects to."""
+
+    code = "outbound_refused"
+
+
 class UnauthenticatedError(DomainError):
     """No token, a bad one or an expired one: the caller should refresh or log in."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,12 +15,15 @@ from moorage_api.clock import Clock, utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
 from moorage_api.objects.store import BlobStore, MinioStore
+from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.settings import Settings
 from moorage_api.users.passwords import Passwords
 from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass
@@ -34,7 +38,22 @@ class Resources:
     signer: TokenSigner
     passwords: Passwords
     tokens: Tokens
+    outbound: Outbound
     now: Clock = utc_now
+
+
+def outbound_of(settings: Settings) -> Outbound:
+    """What the settings allow. Our own services on this machine stay closed to what people configure."""
+    urls = (
+        settings.database_url.get_secret_value(),
+        settings.redis_url.get_secret_value(),
+        f"s3://{settings.s3_endpoint}",
+    )
+    services = [urlsplit(url) for url in urls]
+    return Outbound(
+        private=frozenset(purpose for purpose in PURPOSES if purpose in settings.outbound_private.split(",")),
+        closed_ports=frozenset(one.port for one in services if one.port and one.hostname in LOOPBACK),
+    )
 
 
 @asynccontextmanager
@@ -61,9 +80,10 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
         access_seconds=settings.access_token_seconds,
         refresh_seconds=settings.refresh_token_seconds,
     )
+    outbound = outbound_of(settings)
     try:
         async with hub:
-            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer, passwords, tokens)
+            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer, passwords, tokens, outbound)
     finally:
         await sandboxes.close()
         await redis.aclose()

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     open_config: bool = False
     """Restores the letter of the contract: configuration endpoints need no token. Logged as a warning."""
 
+    outbound_private: str = Field(default="llm,mcp,a2a", pattern="^((llm|mcp|a2a|skills)(,(llm|mcp|a2a|skills))*)?$")
+    """For what private addresses may be configured, of: llm, mcp, a2a, skills. Empty: for nothing."""
+
     upload_limit_bytes: int = 100 * 1024 * 1024
 
     llm_base_url: str = "https://api.deepseek.com"

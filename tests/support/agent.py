@@ -16,6 +16,7 @@ from moorage_api.agent.ports import AgentLimits, GateResult, Message, Toolset, U
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent
+from moorage_api.outbound import Outbound
 from moorage_api.runs.journal import UnreadMessagesError
 from support.llm import Call, ScriptedModel
 
@@ -279,6 +280,7 @@ class Bench:
             context_tokens=self.context_tokens,
             backoff_seconds=0.01,
             idle_seconds=self.idle_seconds,
+            outbound=Outbound(),
         )
 
     async def run(self, journal: MemoryJournal | None = None, *, llm: LlmClient | None = None) -> MemoryJournal:

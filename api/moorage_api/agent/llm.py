@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +14,8 @@ import openai
 
 from moorage_api.agent.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
 from moorage_api.agent.ports import Function, Message
+from moorage_api.errors import OutboundRefusedError
+from moorage_api.outbound import Outbound
 
 CONNECT_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 20.0
@@ -58,6 +58,7 @@ class LlmClient:
         temperature: float | None = 0.7,
         max_tokens: int | None = 8192,
         *,
+        outbound: Outbound,
         context_tokens: int = 64_000,
         idle_seconds: float = 120.0,
         backoff_seconds: float = 0.5,
@@ -68,6 +69,7 @@ class LlmClient:
         self._model = model
         self._api_key = api_key
         self._base_url = base_url
+        self._outbound = outbound
         self._backoff_seconds = backoff_seconds
         self._parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
         self._forces = True
@@ -80,10 +82,9 @@ class LlmClient:
         return f"{self._model} at {self._base_url}"
 
     def _client(self) -> openai.AsyncOpenAI:
-        """Raises LlmError for a base URL that is none."""
+        """Raises OutboundRefusedError for a base URL that is none."""
         if self._opened is None:
-            if not _is_url(self._base_url):
-                raise LlmError("llm_unavailable", f"`base_url` is no http or https address: {self._base_url!r}")
+            http_client = self._outbound.client2("llm", self._base_url, timeout=self._timeout)
             # what is left out here the SDK would read from the environment of this process
             self._opened = openai.AsyncOpenAI(
                 base_url=self._base_url,
@@ -92,7 +93,7 @@ class LlmClient:
                 project="",
                 max_retries=0,
                 timeout=self._timeout,
-                http_client=openai.DefaultAsyncHttpxClient(verify=_tls()),
+                http_client=http_client,
             )
         return self._opened
 
@@ -145,6 +146,8 @@ class LlmClient:
             body = self._body(messages, tools, force)
             try:
                 return await self._stream(body, {tool.name for tool in tools}, progress)
+            except OutboundRefusedError as error:
+                raise self._explain_refusal(error) from error
             except openai.APIStatusError as error:
                 if not self._adapt(error, body):
                     raise self._explain_status(error) from error
@@ -238,6 +241,9 @@ class LlmClient:
             return True
         return False
 
+    def _explain_refusal(self, error: OutboundRefusedError) -> LlmError:
+        return LlmError("llm_unavailable", f"`base_url` {self._base_url!r} is not used: {error}")
+
     def _explain_status(self, error: openai.APIStatusError) -> Exception:
         status, said = error.status_code, self._said(error)
         if status in (401, 403):
@@ -274,20 +280,6 @@ class LlmClient:
         if self._api_key:
             text = text.replace(self._api_key, "…")
         return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Takes 50 ms to make and serves every client of the process."""
-    return httpx2.create_ssl_context()
-
-
-def _is_url(text: str) -> bool:
-    try:
-        url = httpx2.URL(text)
-    except httpx2.InvalidURL:
-        return False
-    return url.scheme in ("http", "https") and bool(url.host)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

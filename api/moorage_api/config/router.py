@@ -28,9 +28,9 @@ async def get_llm_config(config: Config) -> Envelope[LlmConfigRead]:
 
 
 @router.post("/llm", dependencies=[ConfigWriter])
-async def update_llm_config(body: LlmConfigUpdate, config: Config) -> Envelope[LlmConfigRead]:
+async def update_llm_config(body: LlmConfigUpdate, config: Config, resources: ResourcesDep) -> Envelope[LlmConfigRead]:
     """Any OpenAI-compatible endpoint. Without `api_key` the stored one stays, as long as `base_url` does."""
-    return ok(await config.update_llm(body))
+    return ok(await config.update_llm(body, outbound=resources.outbound))
 
 
 @router.get("/agent")

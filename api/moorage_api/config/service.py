@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.database import Database
+from moorage_api.outbound import Outbound
 from moorage_api.settings import Settings
 
 DEFAULT_TEMPERATURE = 0.7
@@ -43,8 +44,9 @@ class ConfigService:
             max_tokens=stored.get("max_tokens", DEFAULT_MAX_TOKENS),
         )
 
-    async def update_llm(self, update: LlmConfigUpdate) -> LlmConfigRead:
-        """Raises nothing of its own. A stored key never goes to another host: a new base URL drops it."""
+    async def update_llm(self, update: LlmConfigUpdate, *, outbound: Outbound) -> LlmConfigRead:
+        """Raises OutboundRefusedError. A stored key never goes to another host: a new base URL drops it."""
+        await outbound.check("llm", update.base_url)
         stored = await self._read("llm")
         before = stored.get("base_url", self._settings.llm_base_url)
         kept = stored.get("api_key", "") if before == update.base_url else ""

@@ -59,6 +59,7 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
             model=llm_config.model_name,
             temperature=llm_config.temperature,
             max_tokens=llm_config.max_tokens,
+            outbound=resources.outbound,
         ) as llm:
             toolsets = default_toolsets(
                 link,

@@ -7,6 +7,7 @@ from typing import Any
 
 from moorage_api.agent.llm import LlmClient
 from moorage_api.events.schemas import MessageEvent, ToolEvent
+from moorage_api.outbound import Outbound
 from support.agent import Bench
 from support.aimock import aimock
 from support.llm import ScriptedModel
@@ -40,7 +41,7 @@ async def test_a_turn_against_aimock_streams_calls_and_keeps_reasoning_out(tmp_p
     bench = Bench(ScriptedModel([]))
     bench.log.say("Which files are there?")
     with aimock(TURNS, tmp_path) as url:
-        async with LlmClient(url, "any key", "gpt-4o") as llm:
+        async with LlmClient(url, "any key", "gpt-4o", outbound=Outbound()) as llm:
             await bench.run(llm=llm)
     told = ["message", "title", "message", "plan", "step", "tool", "tool", "tool", "tool", "step"]
     assert bench.log.types() == [*told, "message", "plan", "done"]

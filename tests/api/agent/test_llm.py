@@ -15,6 +15,7 @@ import pytest
 from moorage_api.agent.answers import Answer, AnswerBuilder, RawCall
 from moorage_api.agent.llm import LlmClient, LlmError, WindowFullError
 from moorage_api.agent.toolsets.schema import function, text
+from moorage_api.outbound import Outbound
 from support.llm import Call, Calls, Drop, Hang, Raw, Responder, Say, ScriptedModel, Status, Tries, Turn
 
 KEY = "sk-very-secret"
@@ -41,7 +42,8 @@ async def connect() -> AsyncIterator[Callable[..., LlmClient]]:
 
     def make(model: ScriptedModel | str, **options: Any) -> LlmClient:
         url = model if isinstance(model, str) else model.url
-        client = LlmClient(url, options.pop("api_key", KEY), "scripted", **({"backoff_seconds": 0.01} | options))
+        given: dict[str, Any] = {"backoff_seconds": 0.01, "outbound": Outbound(), "api_key": KEY} | options
+        client = LlmClient(url, model="scripted", **given)
         clients.append(client)
         return client
 

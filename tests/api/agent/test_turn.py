@@ -11,6 +11,7 @@ import pytest
 
 from moorage_api.agent.llm import LlmClient
 from moorage_api.events.schemas import MessageEvent, PlanEvent, StepEvent, TitleEvent, ToolEvent
+from moorage_api.outbound import Outbound
 from support.agent import Bench, shell
 from support.llm import Finish, Plan, Say, ScriptedModel, Tries, Turn
 
@@ -108,7 +109,7 @@ async def test_a_scripted_model_is_a_process_of_its_own_for_whoever_wants_it(tmp
         try:
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("listening on ").strip()
-            async with LlmClient(url, "", "any", backoff_seconds=0.01) as llm:
+            async with LlmClient(url, "", "any", backoff_seconds=0.01, outbound=Outbound()) as llm:
                 await bench.run(llm=llm)
         finally:
             process.terminate()
