@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     open_config: bool = False
     """Restores the letter of the contract: configuration endpoints need no token. Logged as a warning."""
 
+    config_key: SecretStr | None = Field(default=None, min_length=32)
+    """Encrypts the secrets of stored configuration. Without it a key is derived from `jwt_secret`."""
+    mcp_commands_url: str | None = None
+    """Where MCP servers that are commands run: `unix:/path` or `tcp://host:port`; else the sandbox host runs them."""
+    mcp_commands_token: SecretStr = SecretStr("")
+    """What a tcp:// one asks for."""
     outbound_private: str = Field(default="llm,mcp,a2a", pattern="^((llm|mcp|a2a|skills)(,(llm|mcp|a2a|skills))*)?$")
     """For what private addresses may be configured, of: llm, mcp, a2a, skills. Empty: for nothing."""
 

@@ -241,3 +241,57 @@ def vnc_arguments(
             python, "moorage_sandbox.vnc", ["--display", DISPLAY, "--rfb-socket", f"{RFB_SOCKETS}/rfb.sock"]
         ),
     ]
+
+
+COMMAND_START = f"""
+import json, os, shutil, sys
+os.write({START_FD}, b"!")
+os.read({START_FD}, 1) or sys.exit(1)
+stdio = max(int(name) for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{{name}}"))
+def take(count):
+    data = b""
+    while len(data) < count:
+        data += os.read(stdio, count - len(data)) or sys.exit(1)
+    return data
+asked = json.loads(take(int.from_bytes(take(4), "big")))
+os.environ.update(asked["env"])
+program = asked["argv"][0]
+if shutil.which(program) is None:
+    sys.exit(f"The command {{program!r}} is not there, or not for everybody to run")
+os.write(stdio, b"+")
+os.dup2(stdio, 0)
+os.dup2(stdio, 1)
+os.closerange(3, 256)
+os.execvp(program, asked["argv"])
+"""
+"""Inside: wait to be let begin, hear over the last descriptor what to run, and become it. So nothing secret is in an
+argument list, which everybody on the machine can read."""
+
+
+def command_arguments(
+    *, python: Python, etc: Path, home: Path, visible: Sequence[tuple[Path, Path]], limits: Sequence[str]
+) -> list[str]:
+    """What a stdio MCP server sees: the machine's software, `visible` (source and place) read-only, an empty home."""
+    places = [str(place) for _, place in visible]
+    programs = [f"{place}{below}" for place in places for below in ("/bin", "/node_modules/.bin", "")]
+    return [
+        *environment_arguments(
+            {
+                "PATH": ":".join([*programs, "/usr/local/bin:/usr/bin:/bin"]),
+                "HOME": HOME,
+                "USER": "ubuntu",
+                "LANG": "C.UTF-8",
+                "LC_ALL": "C.UTF-8",
+            }
+        ),
+        *system_arguments(etc=etc, python=python),
+        *device_arguments(shm_bytes=SHM_BYTES),
+        *("--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--bind", str(home), HOME),
+        *(argument for source, place in visible for argument in ("--ro-bind", str(source), str(place))),
+        *("--remount-ro", "/"),
+        *("--chdir", HOME),
+        "--",
+        *limits,
+        *(python.executable, "-I", "-S", "-c", COMMAND_START),
+    ]

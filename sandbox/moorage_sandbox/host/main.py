@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from moorage_sandbox.host import doctor, layout, limits, server
+from moorage_sandbox.host.commands import Commands
 from moorage_sandbox.host.confinement import find_python
 from moorage_sandbox.host.launching import Launcher, LaunchError
 from moorage_sandbox.host.layout import Layout, LayoutError
@@ -31,7 +32,9 @@ async def run(settings: Settings) -> None:
     places = Layout(settings.data_dir)
     launcher = Launcher()
     listener = None
+    commands_listener = None
     try:
+        refuse_paths(settings)
         python = find_python()
         layout.furnish(places, python=python.executable)
         parents = limits.find_parents()
@@ -50,19 +53,37 @@ async def run(settings: Settings) -> None:
         registry = Registry(settings, surroundings)
         registry.empty_trash()
         listener = server.listen(settings.socket)
+        commands_listener = server.listen(settings.commands_socket)
         following = asyncio.create_task(trust.follow())
+        commands = Commands(settings, surroundings, registry)
+        await commands.start(commands_listener)
         log.info("Sandbox host listens on %s", settings.socket)
         try:
             await server.serve(server.HostApp(registry, trust), listener, stop=stop)
         finally:
             following.cancel()
+            await commands.close()
             await registry.close()
     finally:
         await launcher.close()
         if listener is not None:
             listener.close()
             settings.socket.unlink(missing_ok=True)
+        if commands_listener is not None:
+            commands_listener.close()
+            settings.commands_socket.unlink(missing_ok=True)
         places.close()
+
+
+def refuse_paths(settings: Settings) -> None:
+    """What commands are shown must hold nothing of the platform's. Raises LayoutError."""
+    ours = [settings.data_dir.resolve(), settings.socket.parent.resolve()]
+    for path in settings.command_paths:
+        real = path.resolve()
+        if not real.is_dir():
+            raise LayoutError(f"{path} is no directory that MCP servers could be shown")
+        if any(own.is_relative_to(real) or real.is_relative_to(own) for own in ours):
+            raise LayoutError(f"{path} holds the platform's own data, which MCP servers must not see")
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -83,6 +104,13 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
     parser.add_argument("--uid-base", type=int, default=Settings.uid_base, help="first of the sandboxes' users (root)")
     parser.add_argument("--uid-count", type=int, default=Settings.uid_count, help="how many (root)")
+    parser.add_argument(
+        "--command-path",
+        type=Path,
+        action="append",
+        default=[],
+        help="directory that stdio MCP servers are shown, read-only; may be given several times",
+    )
     given = parser.parse_args(arguments)
     return Settings(
         socket=given.socket.absolute(),
@@ -94,6 +122,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         cpus=given.cpus,
         network=not given.no_network,
         unresponsive_seconds=given.unresponsive_seconds,
+        command_paths=tuple(path.absolute() for path in given.command_path),
         uid_base=given.uid_base,
         uid_count=given.uid_count,
     )

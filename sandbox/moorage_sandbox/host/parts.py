@@ -7,9 +7,10 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from moorage_sandbox.host import confinement, network, seccomp
 from moorage_sandbox.host.confinement import Python
@@ -58,8 +59,9 @@ class Parts:
     running: Running
     shared: Surroundings
     group: Group
-    listener: socket.socket
     note: Callable[[str, str], None]
+    listener: socket.socket | None = None
+    """The gate's; a command has none."""
     _children: dict[str, Child] = field(default_factory=dict)
 
     def kill(self, name: str) -> None:
@@ -69,6 +71,7 @@ class Parts:
 
     async def run_gate(self) -> str:
         """Outside bubblewrap. Its socket is ours, so that it keeps its port and callers wait while it is restarted."""
+        assert self.listener is not None
         state = self.kept.gate if self.identity.group is None else self.running.state
         child = await self.shared.launcher.launch(
             Program(
@@ -128,8 +131,44 @@ class Parts:
             return how_it_ended(confined.child, await confined.child.wait())
 
     @asynccontextmanager
+    async def running_command(
+        self, stdio: socket.socket, paths: Sequence[Path], wanted: Limits
+    ) -> AsyncIterator[Child]:
+        """A program of others, told on `stdio` what it is. It ends when this is left."""
+        home = self.kept.home if self.identity.group is None else self.running.home
+        mounts = self._mounts(self.kept.home, home)
+        visible = []
+        for number, path in enumerate(paths):
+            if self.identity.group is None:
+                visible.append((path, path))
+                continue
+            place = self.running.root / f"path{number}"  # its user may have no way to the path itself
+            place.mkdir(mode=0o700)
+            mounts += self._mounts(path, place)
+            visible.append((place, path))
+        arguments = confinement.command_arguments(
+            python=self.shared.python,
+            etc=self.shared.layout.etc,
+            home=home,
+            visible=visible,
+            limits=self._limit_arguments(wanted),
+        )
+        async with (
+            self._confined("command", arguments, uid=self.identity.box, mounts=mounts, last_fd=stdio) as confined,
+            self._connected(confined.pid),
+        ):
+            await confined.begin()
+            yield confined.child
+
+    @asynccontextmanager
     async def _confined(
-        self, name: str, arguments: list[str], *, uid: int | None, mounts: list[tuple[str, str]] | None = None
+        self,
+        name: str,
+        arguments: list[str],
+        *,
+        uid: int | None,
+        mounts: list[tuple[str, str]] | None = None,
+        last_fd: socket.socket | None = None,
     ) -> AsyncIterator[Confined]:
         """A bubblewrap whose namespaces are made and whose program waits. When this is left nothing runs in them."""
         with ExitStack() as descriptors:
@@ -141,11 +180,13 @@ class Parts:
             if (filter_file := seccomp.filter_file()) is not None:
                 descriptors.callback(os.close, filter_file)
                 fds.append(filter_file)
+            if last_fd is not None:
+                fds.append(last_fd.fileno())
             child = await self.shared.launcher.launch(
                 Program(
                     name=name,
                     argv=confinement.bwrap_command(arguments, has_filter=filter_file is not None),
-                    is_chatty=name == "screen",
+                    is_chatty=name != "box",
                     uid=uid,
                     gid=self.identity.group,
                     cgroup_files=self.group.join_files,
@@ -235,8 +276,8 @@ class Parts:
     def _mounts(self, source: os.PathLike[str], target: os.PathLike[str]) -> list[tuple[str, str]]:
         return [] if self.identity.group is None else [(str(source), str(target))]
 
-    def _limit_arguments(self) -> list[str]:
-        parents, wanted = self.shared.parents, self.shared.limits
+    def _limit_arguments(self, wanted: Limits | None = None) -> list[str]:
+        parents, wanted = self.shared.parents, wanted or self.shared.limits
         return confinement.limit_arguments(
             processes=None if parents.bounds_processes else wanted.processes,
             data_bytes=None if parents.bounds_memory else wanted.memory_bytes,

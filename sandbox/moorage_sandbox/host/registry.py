@@ -71,7 +71,7 @@ class Registry:
     def empty_trash(self) -> None:
         """Delete what an earlier host had no time for."""
         for path in self._shared.layout.trash.iterdir():
-            self._delete_later(path)
+            self.delete_later(path)
 
     def _make(self, session_id: UUID) -> Sandbox:
         if sum(one.phase is not Phase.FAILED for one in self.all()) >= self._settings.max_sandboxes:
@@ -85,11 +85,24 @@ class Registry:
         self._sandboxes[session_id] = sandbox
         return sandbox
 
-    def _new_record(self, session_id: UUID) -> Record:
+    def take_slot(self, key: UUID) -> int:
+        """A slot that is nobody else's until `release_slot`. Raises LimitReachedError."""
+        slot = self._free_slot()
+        self._slots[key] = slot
+        return slot
+
+    def release_slot(self, key: UUID) -> None:
+        self._slots.pop(key, None)
+
+    def _free_slot(self) -> int:
         taken = set(self._slots.values())
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
         if is_root() and (slot + 1) * UIDS_PER_SANDBOX > self._settings.uid_count:
             raise LimitReachedError("No user is left for another sandbox: delete old sessions or widen --uid-count")
+        return slot
+
+    def _new_record(self, session_id: UUID) -> Record:
+        slot = self._free_slot()
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return Record(session_id=session_id, uid=str(uuid4()), slot=slot, created=created)
 
@@ -108,11 +121,11 @@ class Registry:
                 discarded = layout.discard(self._shared.layout.kept(session_id), trash=self._shared.layout.trash)
                 self._slots.pop(session_id, None)
                 if discarded is not None:
-                    self._delete_later(discarded)
+                    self.delete_later(discarded)
         finally:
             self._endings.pop(session_id, None)
 
-    def _delete_later(self, path: Path) -> None:
+    def delete_later(self, path: Path) -> None:
         task = asyncio.create_task(asyncio.to_thread(layout.delete, path))
         self._deletions.add(task)
         task.add_done_callback(self._deleted)

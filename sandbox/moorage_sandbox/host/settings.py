@@ -23,7 +23,14 @@ class Settings:
     processes: int = 512
     cpus: float = 2
     network: bool = True
+    command_paths: tuple[Path, ...] = ()
+    """Directories that stdio MCP servers are shown, read-only: their programs, where /usr does not hold them."""
     unresponsive_seconds: float = 20
     """A gate or a box that does not answer for so long is started anew: commands may have used up its processes."""
     uid_base: int = 600_000
     uid_count: int = 65_536
+
+    @property
+    def commands_socket(self) -> Path:
+        """Beside the host's own: where stdio MCP servers are asked for, see `moorage_sandbox.commands`."""
+        return self.socket.with_name("commands.sock")

@@ -1,0 +1,50 @@
+"""Tables of connected tools and of what users prefer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, LargeBinary, String, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from moorage_api.database import Base
+
+
+class McpServerRow(Base):
+    """`sealed` is all that says how to connect, encrypted. `probe`: `{tools, error}` of the last time it was asked."""
+
+    __tablename__ = "mcp_servers"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    transport: Mapped[str] = mapped_column(String(20))
+    description: Mapped[str] = mapped_column(String(2000), server_default="")
+    enabled: Mapped[bool]
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    probe: Mapped[dict[str, Any]]
+    probed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class A2aServerRow(Base):
+    """A remote agent; `card` is its agent card as it was read last."""
+
+    __tablename__ = "a2a_servers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    base_url: Mapped[str] = mapped_column(String(2048), unique=True)
+    card: Mapped[dict[str, Any]]
+    enabled: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ToolPreferenceRow(Base):
+    """What a user chose; without a row a tool is wanted. `tool_id` is an MCP server's name or an A2A id."""
+
+    __tablename__ = "tool_preferences"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    tool_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    enabled: Mapped[bool]

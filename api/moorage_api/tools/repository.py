@@ -1,0 +1,109 @@
+"""SQL of connected tools and preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.errors import ConflictError, NotFoundError
+from moorage_api.tools.models import A2aServerRow, McpServerRow, ToolPreferenceRow
+
+Kind = Literal["mcp", "a2a"]
+
+
+class ToolRepository:
+    def __init__(self, tx: AsyncSession) -> None:
+        self._tx = tx
+
+    async def mcp_servers(self) -> Sequence[McpServerRow]:
+        """By name: the order decides which of two tools gets the shorter name."""
+        return (await self._tx.scalars(select(McpServerRow).order_by(McpServerRow.name))).all()
+
+    async def mcp_server(self, name: str) -> McpServerRow:
+        row = await self._tx.get(McpServerRow, name)
+        if row is None:
+            raise NotFoundError("There is no MCP server of that name")
+        return row
+
+    async def put_mcp_server(
+        self, name: str, *, transport: str, description: str, enabled: bool, sealed: bytes
+    ) -> None:
+        """A server of that name is replaced, with what was known of its tools."""
+        values = {
+            "transport": transport,
+            "description": description,
+            "enabled": enabled,
+            "sealed": sealed,
+            "probe": {},
+            "probed_at": None,
+        }
+        await self._tx.execute(
+            insert(McpServerRow).values(name=name, **values).on_conflict_do_update(index_elements=["name"], set_=values)
+        )
+
+    async def count_mcp_servers(self, *, besides: Sequence[str]) -> int:
+        counted = select(func.count()).select_from(McpServerRow).where(McpServerRow.name.not_in(besides))
+        return int(await self._tx.scalar(counted) or 0)
+
+    async def set_probe(self, name: str, *, sealed: bytes, probe: Mapping[str, Any]) -> None:
+        """Unless the server was replaced meanwhile: what was asked is another one then."""
+        await self._tx.execute(
+            update(McpServerRow)
+            .where(McpServerRow.name == name, McpServerRow.sealed == sealed)
+            .values(probe=dict(probe), probed_at=func.now())
+        )
+
+    async def set_mcp_enabled(self, name: str, *, enabled: bool) -> None:
+        row = await self.mcp_server(name)
+        row.enabled = enabled
+
+    async def delete_mcp_server(self, name: str) -> None:
+        await self._tx.delete(await self.mcp_server(name))
+        await self._forget_preferences("mcp", name)
+
+    async def a2a_servers(self) -> Sequence[A2aServerRow]:
+        return (await self._tx.scalars(select(A2aServerRow).order_by(A2aServerRow.created_at, A2aServerRow.id))).all()
+
+    async def a2a_server(self, server_id: UUID) -> A2aServerRow:
+        row = await self._tx.get(A2aServerRow, server_id)
+        if row is None:
+            raise NotFoundError("There is no A2A server with that id")
+        return row
+
+    async def add_a2a_server(self, row: A2aServerRow) -> None:
+        self._tx.add(row)
+        try:
+            await self._tx.flush()
+        except IntegrityError as error:
+            raise ConflictError("This A2A server is there already") from error
+
+    async def delete_a2a_server(self, server_id: UUID) -> None:
+        await self._tx.delete(await self.a2a_server(server_id))
+        await self._forget_preferences("a2a", str(server_id))
+
+    async def preferences(self, user_id: UUID, kind: Kind) -> dict[str, bool]:
+        rows = await self._tx.execute(
+            select(ToolPreferenceRow.tool_id, ToolPreferenceRow.enabled).where(
+                ToolPreferenceRow.user_id == user_id, ToolPreferenceRow.kind == kind
+            )
+        )
+        return dict(rows.tuples().all())
+
+    async def set_preference(self, user_id: UUID, kind: Kind, tool_id: str, *, enabled: bool) -> None:
+        values = {"user_id": user_id, "kind": kind, "tool_id": tool_id, "enabled": enabled}
+        await self._tx.execute(
+            insert(ToolPreferenceRow)
+            .values(values)
+            .on_conflict_do_update(index_elements=["user_id", "kind", "tool_id"], set_={"enabled": enabled})
+        )
+
+    async def _forget_preferences(self, kind: Kind, tool_id: str) -> None:
+        await self._tx.execute(
+            delete(ToolPreferenceRow).where(ToolPreferenceRow.kind == kind, ToolPreferenceRow.tool_id == tool_id)
+        )

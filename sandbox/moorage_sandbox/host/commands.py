@@ -1,0 +1,135 @@
+"""Stdio MCP servers of this machine, each under bubblewrap with a user, a home and a network like a sandbox's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+from moorage_sandbox import commands
+from moorage_sandbox.commands import Command, CommandError
+from moorage_sandbox.host import layout, limits
+from moorage_sandbox.host.identities import identity_of
+from moorage_sandbox.host.launching import LaunchError
+from moorage_sandbox.host.layout import Kept
+from moorage_sandbox.host.limits import Limits
+from moorage_sandbox.host.parts import Parts, Surroundings
+from moorage_sandbox.host.registry import LimitReachedError, Registry
+from moorage_sandbox.host.settings import MIB, Settings
+
+log = logging.getLogger(__name__)
+
+MAX_COMMANDS = 32
+LIMITS = Limits(memory_bytes=1024 * MIB, processes=128, cpus=1)
+STARTED = b"+"
+"""What comes from inside right before the command begins."""
+
+
+class Socket:
+    """The stdio of a confined command, which is one socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+
+    async def read(self) -> bytes:
+        return await self._loop.sock_recv(self._connection, commands.CHUNK_BYTES)
+
+    async def write(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self._connection, data)
+
+
+class Commands:
+    """Answers on a listener of its own, beside the host's."""
+
+    def __init__(self, settings: Settings, surroundings: Surroundings, registry: Registry) -> None:
+        self._settings = settings
+        self._shared = surroundings
+        self._registry = registry
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=commands.REQUEST_BYTES)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # no token: the socket is our own user's alone
+        task = asyncio.create_task(commands.answer(reader, writer, token="", run=self.run))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("A command failed unexpectedly", exc_info=error)
+
+    @asynccontextmanager
+    async def run(self, command: Command) -> AsyncIterator[Socket]:
+        if len(self._tasks) > MAX_COMMANDS:
+            raise CommandError(f"At most {MAX_COMMANDS} commands run at a time")
+        key = uuid4()
+        try:
+            slot = self._registry.take_slot(key)
+        except LimitReachedError as error:
+            raise CommandError(str(error)) from error
+        try:
+            async with self._confined(command, key, slot) as stdio:
+                yield stdio
+        except (LaunchError, OSError) as error:
+            raise CommandError(f"{command.argv[0]} was not started: {error}") from error
+        finally:
+            self._registry.release_slot(key)
+
+    @asynccontextmanager
+    async def _confined(self, command: Command, key: UUID, slot: int) -> AsyncIterator[Socket]:
+        """Its home is in the trash from the beginning: a host that is killed leaves nothing that is not deleted."""
+        identity = identity_of(slot, uid_base=self._settings.uid_base)
+        kept = Kept(self._shared.layout.trash / key.hex)
+        running = self._shared.layout.running(slot)
+        kept.root.mkdir(mode=0o700)
+        layout.make_kept(kept, identity)
+        layout.make_running(running, identity)
+        group = limits.make_group(self._shared.parents, f"moorage-{self._shared.layout.name}-{slot}", LIMITS)
+        parts = Parts(
+            sandbox_uid="",
+            identity=identity,
+            kept=kept,
+            running=running,
+            shared=self._shared,
+            group=group,
+            note=self._note,
+        )
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            async with parts.running_command(theirs, self._settings.command_paths, LIMITS) as child:
+                theirs.close()
+                stdio = Socket(ours)
+                request = json.dumps({"argv": list(command.argv), "env": dict(command.env)}).encode()
+                await stdio.write(len(request).to_bytes(4, "big") + request)
+                if await asyncio.get_running_loop().sock_recv(ours, 1) != STARTED:
+                    await child.wait()
+                    raise CommandError(child.lines[-1] if child.lines else f"{command.argv[0]} was not started")
+                yield stdio
+        finally:
+            for one in (ours, theirs):
+                one.close()
+            await group.remove()
+            layout.remove_running(running)
+            self._registry.delete_later(kept.root)
+
+    @staticmethod
+    def _note(subject: str, text: str) -> None:
+        if text:
+            log.warning("A command's %s: %s", subject, text)

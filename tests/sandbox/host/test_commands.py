@@ -1,0 +1,96 @@
+"""Stdio commands of others on this machine: they run, they are shown nothing, and they end."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import psutil
+import pytest
+
+from moorage_sandbox.commands import Command, CommandError, opened
+from support.sandbox_host import SandboxHost, until
+
+LOOK = """
+import json, os, socket
+def reach(host, port):
+    try:
+        socket.create_connection((host, port), 2).close()
+        return True
+    except OSError:
+        return False
+seen = {
+    "asked": input(),
+    "secret": os.environ.get("SECRET"),
+    "names": sorted(os.environ),
+    "arguments": [open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()],
+    "home": os.listdir("/home/ubuntu"),
+    "root": sorted(os.listdir("/")),
+    "ports": [port for port in %(ports)s if reach("127.0.0.1", port) or reach("10.0.2.2", port)],
+    "exists": [path for path in %(paths)s if os.path.exists(path)],
+    "user": [os.getuid(), os.getgid()],
+    "writable": os.access("/usr/bin", os.W_OK),
+}
+open("/home/ubuntu/left", "w").write("x")
+print(json.dumps(seen), flush=True)
+"""
+
+
+async def look(host: SandboxHost, *, ports: list[int], paths: list[str]) -> dict[str, object]:
+    url = f"unix:{host.socket.with_name('commands.sock')}"
+    command = Command(["python3", "-c", LOOK % {"ports": ports, "paths": paths}], {"SECRET": "s3cret"})
+    async with opened(url, command) as (reader, writer):
+        writer.write(b"hello\n")
+        answer: dict[str, object] = json.loads(await reader.readline())
+    return answer
+
+
+async def test_a_command_speaks_and_sees_nothing_of_the_platform(shared_host: SandboxHost) -> None:
+    made = shared_host.put()
+    gate_port = int(made.url.rpartition(":")[2])
+    paths = [str(shared_host.directory), str(shared_host.socket), "/root", "/etc/shadow", "/run/docker.sock"]
+    seen = await look(shared_host, ports=[gate_port], paths=paths)
+    assert seen["asked"] == "hello"
+    assert seen["secret"] == "s3cret"
+    assert not any("s3cret" in line for line in seen["arguments"])  # type: ignore[attr-defined]
+    assert not [name for name in seen["names"] if name.startswith("MOORAGE")]  # type: ignore[attr-defined]
+    assert (seen["home"], seen["ports"], seen["exists"], seen["writable"]) == ([], [], [], False)
+    assert seen["user"] == [1000, 1000]
+    assert (await look(shared_host, ports=[], paths=[]))["home"] == [], "the next one finds nothing of the last"
+
+
+async def test_a_secret_is_in_no_argument_list_of_the_machine(shared_host: SandboxHost) -> None:
+    async with opened(
+        f"unix:{shared_host.socket.with_name('commands.sock')}", Command(["cat"], {"TOKEN": "very-s3cret-token"})
+    ) as (reader, writer):
+        writer.write(b"x\n")
+        assert await reader.readline() == b"x\n"
+        assert not [one for one in psutil.process_iter(["cmdline"]) if "very-s3cret" in str(one.info["cmdline"])]
+
+
+async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> None:
+    mark = f"sleep {os.getpid()}9999"
+    script = f"trap '' TERM; echo ready; exec 0</dev/null; {mark} & wait"
+    url = f"unix:{shared_host.socket.with_name('commands.sock')}"
+    async with opened(url, Command(["bash", "-c", script])) as (reader, _):
+        assert await reader.readline() == b"ready\n"
+        assert [one for one in psutil.process_iter(["cmdline"]) if mark == " ".join(one.info["cmdline"] or [])]
+    until(
+        lambda: not [one for one in psutil.process_iter(["cmdline"]) if mark == " ".join(one.info["cmdline"] or [])],
+        "the command and its children have ended",
+        seconds=10,
+    )
+
+
+async def test_the_connection_ends_with_the_command(shared_host: SandboxHost) -> None:
+    url = f"unix:{shared_host.socket.with_name('commands.sock')}"
+    async with opened(url, Command(["bash", "-c", "echo bye"])) as (reader, _):
+        assert await reader.read() == b"bye\n"
+
+
+@pytest.mark.parametrize("argv", [["no-such-program"], ["/root/secret/program"], [""]], ids=["none", "hidden", "empty"])
+async def test_what_is_not_there_is_an_error_that_names_it(shared_host: SandboxHost, argv: list[str]) -> None:
+    url = f"unix:{shared_host.socket.with_name('commands.sock')}"
+    with pytest.raises(CommandError, match="is not there"):
+        async with opened(url, Command(argv, {"TOKEN": "s3cret"})):
+            raise AssertionError("it was started")
