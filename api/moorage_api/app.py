@@ -14,6 +14,8 @@ from moorage_api.resources import Resources
 from moorage_api.sessions.pictures import router as pictures_router
 from moorage_api.sessions.router import router as sessions_router
 from moorage_api.sessions.vnc import router as vnc_router
+from moorage_api.tools.router import config_router as tools_config_router
+from moorage_api.tools.router import user_router as user_tools_router
 from moorage_api.users.router import router as users_router
 
 
@@ -31,6 +33,8 @@ def create_app(resources: Resources) -> FastAPI:
             expose_headers=["Retry-After", "Content-Disposition"],
         )
     for router in (users_router, sessions_router, vnc_router, pictures_router, files_router, config_router):
+        app.include_router(router, prefix="/api")
+    for router in (tools_config_router, user_tools_router):
         app.include_router(router, prefix="/api")
     app.include_router(health_router)
     return app

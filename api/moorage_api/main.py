@@ -18,6 +18,10 @@ STOP_GRACE_SECONDS = 2
 """Open streams are cut after this: their clients resume at another replica, or here after the restart."""
 
 
+CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a", "mcp", "client")
+"""At INFO these write addresses and what was said, and those hold users' words."""
+
+
 async def serve(settings: Settings, *, host: str, port: int, fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `fd` is a listening socket that the parent made, instead of host and port."""
     if settings.open_config:
@@ -48,7 +52,8 @@ def main() -> None:
     parser.add_argument("--fd", type=int, default=None, help="inherited listening socket, instead of host and port")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
         runner.run(serve(Settings(), host=arguments.host, port=arguments.port, fd=arguments.fd))
 

@@ -6,10 +6,11 @@ from moorage_api.events.models import EventRow, SessionHeadRow
 from moorage_api.files.models import FileRow
 from moorage_api.runs.models import AgentStateRow, RunRow, SandboxRow, TranscriptRow
 from moorage_api.sessions.models import SessionRow
-from moorage_api.tools.models import A2aServerRow, McpServerRow, ToolPreferenceRow
+from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow, ToolPreferenceRow
 from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserRow
 
 __all__ = [
+    "A2aConversationRow",
     "A2aServerRow",
     "AgentStateRow",
     "Base",

@@ -19,6 +19,8 @@ from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.settings import Settings
+from moorage_api.tools.mcp_connection import Commands, McpConnections
+from moorage_api.tools.sealing import Sealing
 from moorage_api.users.passwords import Passwords
 from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner
@@ -39,6 +41,8 @@ class Resources:
     passwords: Passwords
     tokens: Tokens
     outbound: Outbound
+    sealing: Sealing
+    mcp: McpConnections
     now: Clock = utc_now
 
 
@@ -54,6 +58,17 @@ def outbound_of(settings: Settings) -> Outbound:
         private=frozenset(purpose for purpose in PURPOSES if purpose in settings.outbound_private.split(",")),
         closed_ports=frozenset(one.port for one in services if one.port and one.hostname in LOOPBACK),
     )
+
+
+def sealing_of(settings: Settings) -> Sealing:
+    """With a key of its own, what was sealed before under the derived one can still be read."""
+    derived = settings.jwt_secret.get_secret_value()
+    return Sealing([settings.config_key.get_secret_value(), derived] if settings.config_key else [derived])
+
+
+def commands_of(settings: Settings) -> Commands:
+    beside_host = f"unix:{settings.sandbox_host_socket.with_name('commands.sock')}"
+    return Commands(settings.mcp_commands_url or beside_host, settings.mcp_commands_token.get_secret_value())
 
 
 @asynccontextmanager
@@ -81,10 +96,27 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
         refresh_seconds=settings.refresh_token_seconds,
     )
     outbound = outbound_of(settings)
+    sealing = sealing_of(settings)
+    mcp = McpConnections(outbound=outbound, commands=commands_of(settings))
     try:
         async with hub:
-            yield Resources(settings, engine, db, redis, blobs, hub, sandboxes, signer, passwords, tokens, outbound)
+            yield Resources(
+                settings=settings,
+                engine=engine,
+                db=db,
+                redis=redis,
+                blobs=blobs,
+                hub=hub,
+                sandboxes=sandboxes,
+                signer=signer,
+                passwords=passwords,
+                tokens=tokens,
+                outbound=outbound,
+                sealing=sealing,
+                mcp=mcp,
+            )
     finally:
+        await mcp.close()
         await sandboxes.close()
         await redis.aclose()
         await db.close()

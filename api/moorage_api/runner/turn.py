@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.loop import run_turn
-from moorage_api.agent.ports import AgentLimits
+from moorage_api.agent.ports import AgentLimits, Toolset
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.config.service import ConfigService
 from moorage_api.errors import DomainError, FencedError
@@ -17,6 +17,10 @@ from moorage_api.files.service import FileService
 from moorage_api.resources import Resources
 from moorage_api.runs.journal import RunJournal, UnreadMessagesError
 from moorage_api.sandboxes.link import SandboxLink
+from moorage_api.tools.a2a_service import A2aService
+from moorage_api.tools.a2a_toolset import A2aToolset
+from moorage_api.tools.mcp_service import McpService
+from moorage_api.tools.mcp_toolset import McpToolset
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,14 @@ async def work_on(journal: RunJournal, resources: Resources) -> None:
         number = uuid4().hex
         logger.error("A turn failed unexpectedly: %s", number, exc_info=error)
         await journal.record(ErrorEvent(error=f"Something went wrong on our side (error {number})", code="internal"))
+
+
+async def remote_toolsets(journal: RunJournal, resources: Resources, link: SandboxLink) -> list[Toolset]:
+    """Those MCP servers and remote agents that are on for everyone and for this user."""
+    mcp = McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
+    a2a = A2aService(resources.db, resources.outbound)
+    servers, agents = await mcp.offered(journal.owner_id), await a2a.offered(journal.owner_id)
+    return [McpToolset(mcp, servers, link), A2aToolset(a2a, agents, journal.session_id, link)]
 
 
 async def _work_on(journal: RunJournal, resources: Resources) -> None:
@@ -67,6 +79,7 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
                 max_search_results=limits.max_search_results,
                 searxng_url=resources.settings.searxng_url,
             )
+            toolsets += await remote_toolsets(journal, resources, link)
             await run_turn(journal, llm=llm, toolsets=toolsets, attachments=link, gate=link, limits=limits)
     finally:
         preparing.cancel()

@@ -39,6 +39,17 @@ class A2aServerRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class A2aConversationRow(Base):
+    """Where a session and a remote agent left off; `task_id` while the agent waits for an answer."""
+
+    __tablename__ = "a2a_conversations"
+
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[UUID] = mapped_column(ForeignKey("a2a_servers.id", ondelete="CASCADE"), primary_key=True)
+    context_id: Mapped[str] = mapped_column(String(500))
+    task_id: Mapped[str] = mapped_column(String(500))
+
+
 class ToolPreferenceRow(Base):
     """What a user chose; without a row a tool is wanted. `tool_id` is an MCP server's name or an A2A id."""
 

@@ -70,7 +70,7 @@ async def test_a_secret_is_in_no_argument_list_of_the_machine(shared_host: Sandb
 
 async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> None:
     mark = f"sleep {os.getpid()}9999"
-    script = f"trap '' TERM; echo ready; exec 0</dev/null; {mark} & wait"
+    script = f"trap '' TERM; exec 0</dev/null; {mark} & until pgrep sleep >/dev/null; do :; done; echo ready; wait"
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
     async with opened(url, Command(["bash", "-c", script])) as (reader, _):
         assert await reader.readline() == b"ready\n"

@@ -36,6 +36,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("base_url", name=op.f("uq_a2a_servers_base_url")),
     )
     op.create_table(
+        "a2a_conversations",
+        sa.Column("session_id", sa.Uuid(), nullable=False),
+        sa.Column("server_id", sa.Uuid(), nullable=False),
+        sa.Column("context_id", sa.String(length=500), nullable=False),
+        sa.Column("task_id", sa.String(length=500), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["session_id"], ["sessions.id"], name=op.f("fk_a2a_conversations_session_id_sessions"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["server_id"],
+            ["a2a_servers.id"],
+            name=op.f("fk_a2a_conversations_server_id_a2a_servers"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("session_id", "server_id", name=op.f("pk_a2a_conversations")),
+    )
+    op.create_table(
         "tool_preferences",
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
@@ -50,5 +67,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("tool_preferences")
+    op.drop_table("a2a_conversations")
     op.drop_table("a2a_servers")
     op.drop_table("mcp_servers")

@@ -1,0 +1,141 @@
+"""A2A servers: remote agents that an admin adds, and how a run speaks to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from moorage_api.database import Database, uuid7
+from moorage_api.outbound import Outbound
+from moorage_api.tools.a2a_client import RemoteAgent, Reply, fetch_card, parsed_card
+from moorage_api.tools.models import A2aServerRow
+from moorage_api.tools.repository import ToolRepository
+from moorage_api.tools.schemas import A2aServerList, A2aServerRead, ToolList, ToolWithPreference
+
+
+@dataclass(frozen=True)
+class OfferedAgent:
+    """A remote agent that a run may use."""
+
+    id: UUID
+    base_url: str
+    card: dict[str, Any]
+
+
+class A2aService:
+    def __init__(self, db: Database, outbound: Outbound) -> None:
+        self._db = db
+        self._outbound = outbound
+
+    async def read_all(self) -> A2aServerList:
+        async with self._db() as tx:
+            rows = await ToolRepository(tx).a2a_servers()
+        return A2aServerList(a2a_servers=[shown(row) for row in rows])
+
+    async def create(self, base_url: str) -> None:
+        """Raises InvalidError for an agent that is away, and stores nothing; ConflictError for a known one."""
+        card = await fetch_card(self._outbound, base_url)
+        async with self._db.begin() as tx:
+            await ToolRepository(tx).add_a2a_server(
+                A2aServerRow(id=uuid7(), base_url=base_url, card=card, enabled=True)
+            )
+
+    async def delete(self, server_id: UUID) -> None:
+        async with self._db.begin() as tx:
+            await ToolRepository(tx).delete_a2a_server(server_id)
+
+    async def set_enabled(self, server_id: UUID, *, enabled: bool) -> None:
+        """Enabling reads the card anew. Raises NotFoundError, and InvalidError for an agent that is away."""
+        async with self._db() as tx:
+            row = await ToolRepository(tx).a2a_server(server_id)
+        card = await fetch_card(self._outbound, row.base_url) if enabled else row.card
+        async with self._db.begin() as tx:
+            row = await ToolRepository(tx).a2a_server(server_id)
+            row.enabled, row.card = enabled, card
+
+    async def for_user(self, user_id: UUID) -> ToolList:
+        async with self._db() as tx:
+            repository = ToolRepository(tx)
+            rows, wanted = await repository.a2a_servers(), await repository.preferences(user_id, "a2a")
+        cards = [(row, parsed_card(row.card)) for row in rows]
+        return ToolList(
+            tools=[
+                ToolWithPreference(
+                    tool_id=str(row.id),
+                    tool_name=card.name,
+                    description=card.description,
+                    enabled_global=row.enabled,
+                    enabled_user=wanted.get(str(row.id), True),
+                )
+                for row, card in cards
+            ]
+        )
+
+    async def set_preference(self, user_id: UUID, server_id: UUID, *, enabled: bool) -> None:
+        """Raises NotFoundError."""
+        async with self._db.begin() as tx:
+            repository = ToolRepository(tx)
+            await repository.a2a_server(server_id)
+            await repository.set_preference(user_id, "a2a", str(server_id), enabled=enabled)
+
+    async def offered(self, user_id: UUID) -> Sequence[OfferedAgent]:
+        async with self._db() as tx:
+            repository = ToolRepository(tx)
+            rows, wanted = await repository.a2a_servers(), await repository.preferences(user_id, "a2a")
+        return [
+            OfferedAgent(row.id, row.base_url, row.card)
+            for row in rows
+            if row.enabled and wanted.get(str(row.id), True)
+        ]
+
+    async def send(self, agent: OfferedAgent, session_id: UUID, query: str) -> Reply:
+        """Go on with what the session and the agent talked about last. See RemoteAgent.send for what is raised."""
+        async with self._db() as tx:
+            known = (
+                await tx.execute(
+                    text(
+                        "SELECT context_id, task_id FROM a2a_conversations "
+                        "WHERE session_id = :session_id AND server_id = :server_id"
+                    ),
+                    {"session_id": session_id, "server_id": agent.id},
+                )
+            ).one_or_none()
+        context_id, task_id = known.tuple() if known is not None else ("", "")
+        remote = RemoteAgent(self._outbound, agent.base_url, agent.card)
+        reply = await remote.send(query, context_id=context_id, task_id=task_id)
+        async with self._db.begin() as tx:
+            await tx.execute(
+                text(
+                    """
+                    INSERT INTO a2a_conversations (session_id, server_id, context_id, task_id)
+                    VALUES (:session_id, :server_id, :context_id, :task_id)
+                    ON CONFLICT (session_id, server_id) DO UPDATE
+                    SET context_id = excluded.context_id, task_id = excluded.task_id
+                    """
+                ),
+                {
+                    "session_id": session_id,
+                    "server_id": agent.id,
+                    "context_id": reply.context_id[:500],
+                    "task_id": reply.task_id[:500],
+                },
+            )
+        return reply
+
+
+def shown(row: A2aServerRow) -> A2aServerRead:
+    card = parsed_card(row.card)
+    return A2aServerRead(
+        id=row.id,
+        name=card.name,
+        description=card.description,
+        input_modes=list(card.default_input_modes),
+        output_modes=list(card.default_output_modes),
+        streaming=card.capabilities.streaming,
+        push_notifications=card.capabilities.push_notifications,
+        enabled=row.enabled,
+    )

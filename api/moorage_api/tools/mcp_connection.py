@@ -1,0 +1,376 @@
+"""One open connection to an MCP server. One task owns it from its start to its end; the others hand it their calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx2
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp import Client
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    REQUEST_TIMEOUT,
+    CallToolResult,
+    Implementation,
+    Tool,
+    jsonrpc_message_adapter,
+)
+
+from moorage_api.errors import OutboundRefusedError
+from moorage_api.outbound import Outbound
+from moorage_sandbox import commands
+from moorage_sandbox.commands import Command, CommandError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 15.0
+IDLE_SECONDS = 300.0
+CLOSE_SECONDS = 5.0
+MAX_PAGES = 20
+MAX_MESSAGE_CHARS = 300
+SESSION_IS_GONE = (INVALID_REQUEST, "Session terminated")
+"""What the SDK says of a server that forgot our session and so has not looked at the call."""
+HTTP_ERROR = (INTERNAL_ERROR, "Server returned an error response")
+"""What it says of an HTTP status from 400 on: a proxy may have given up on a server that still works."""
+
+Streams = tuple[Any, Any]
+"""What the SDK reads from and writes to: streams whose classes it keeps to itself."""
+
+
+class McpUnavailableError(Exception):
+    """There is no connection, so nothing was sent. The text is for people and holds no secret."""
+
+
+class McpLostError(Exception):
+    """A call was sent and its result will not come."""
+
+
+class McpRefusedError(Exception):
+    """The server answered with an error of the protocol: the call was not carried out."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Where stdio servers run, see `moorage_sandbox.commands`."""
+
+    url: str
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to reach one. `connection` is what was sealed; its values are secret."""
+
+    name: str
+    transport: str
+    connection: dict[str, Any] = field(repr=False)
+
+    def secrets(self) -> list[str]:
+        values = [*self.connection.get("env", {}).values(), *self.connection.get("headers", {}).values()]
+        return [value for value in values if len(value) >= 4]
+
+
+@dataclass
+class _Job:
+    tool: str
+    args: dict[str, Any]
+    seconds: float
+    result: asyncio.Future[CallToolResult]
+
+
+class McpConnection:
+    """Connects when it is started, ends when it was idle for long, when it is lost, or when it is closed."""
+
+    def __init__(self, server: Server, *, outbound: Outbound, commands: Commands) -> None:
+        self._server = server
+        self._outbound = outbound
+        self._commands = commands
+        self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._running = 0
+        self._is_lost = False
+        self._tools: asyncio.Future[list[Tool]] = asyncio.get_running_loop().create_future()
+        self._owner = asyncio.create_task(self._own(), name=f"mcp {server.name}")
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._is_lost and not self._owner.done()
+
+    async def tools(self) -> list[Tool]:
+        """What it offered when it was connected. Raises McpUnavailableError."""
+        return await asyncio.shield(self._tools)
+
+    async def call(self, tool: str, args: dict[str, Any], *, seconds: float) -> CallToolResult:
+        """Raises McpUnavailableError, McpLostError and McpRefusedError."""
+        await self.tools()
+        if not self.is_usable:
+            raise McpUnavailableError("The connection has just ended")
+        job = _Job(tool, args, seconds, asyncio.get_running_loop().create_future())
+        self._jobs.put_nowait(job)
+        return await job.result
+
+    async def close(self) -> None:
+        self._jobs.put_nowait(None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.wait({self._owner})
+        self._owner.cancel()
+        await asyncio.gather(self._owner, return_exceptions=True)
+
+    async def _own(self) -> None:
+        failure: Exception = McpUnavailableError("The connection has ended")
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS) as limit:
+                async with Client(
+                    self._transport(), cache=None, client_info=Implementation(name="moorage", version="0.1.0")
+                ) as client:
+                    tools = await all_tools(client)
+                    limit.reschedule(None)
+                    self._tools.set_result(tools)
+                    await self._serve(client)
+        except Exception as error:  # noqa: BLE001 - transports fail in their own many ways, in groups
+            failure = McpUnavailableError(self._explained(error))
+        finally:
+            self._is_lost = True
+            if not self._tools.done():
+                self._tools.set_exception(failure)
+                self._tools.exception()  # asked for, or nobody waits for it any more
+            while not self._jobs.empty():
+                if (job := self._jobs.get_nowait()) is not None and not job.result.done():
+                    job.result.set_exception(McpUnavailableError("The connection ended before the call was sent"))
+
+    async def _serve(self, client: Client) -> None:
+        calls: set[asyncio.Task[None]] = set()
+        try:
+            while not self._is_lost:
+                try:
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        job = await self._jobs.get()
+                except TimeoutError:
+                    if not calls:
+                        return
+                    continue
+                if job is None:
+                    return
+                task = asyncio.create_task(self._run(client, job))
+                job.result.add_done_callback(partial(_end_unwanted, task))
+                calls.add(task)
+                task.add_done_callback(calls.discard)
+        finally:
+            for task in tuple(calls):
+                task.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _run(self, client: Client, job: _Job) -> None:
+        try:
+            result = await client.call_tool(job.tool, job.args, read_timeout_seconds=job.seconds)
+        except MCPError as error:
+            if (error.code, error.message) == SESSION_IS_GONE:
+                self._settle(job, McpUnavailableError("The server has forgotten the session"))
+                self._lost()
+            elif (error.code, error.message) == HTTP_ERROR or error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
+                self._settle(job, McpLostError(self._explained(error)))
+                if error.code == CONNECTION_CLOSED:
+                    self._lost()
+            else:
+                self._settle(job, McpRefusedError(self._explained(error)))
+        except asyncio.CancelledError:
+            self._settle(job, McpLostError("The connection ended while the call ran"))
+            raise
+        except Exception as error:  # noqa: BLE001 - what a server sends is read by the SDK, in its own many ways
+            self._settle(job, McpLostError(self._explained(error)))
+            self._lost()
+        else:
+            if not job.result.done():
+                job.result.set_result(result)
+
+    @staticmethod
+    def _settle(job: _Job, error: Exception) -> None:
+        if not job.result.done():
+            job.result.set_exception(error)
+
+    def _lost(self) -> None:
+        """The server's side has ended: nothing more is sent on this connection."""
+        self._is_lost = True
+        self._jobs.put_nowait(None)
+
+    @asynccontextmanager
+    async def _transport(self) -> AsyncIterator[Streams]:
+        async with self._unwatched() as (incoming, outgoing):
+            writer, reader = anyio.create_memory_object_stream[SessionMessage | Exception](16)
+            async with anyio.create_task_group() as group, reader:
+                group.start_soon(self._relay, incoming, writer)
+                try:
+                    yield reader, outgoing
+                finally:
+                    group.cancel_scope.cancel()
+
+    async def _relay(self, incoming: Any, writer: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+        """Pass messages on, and notice when there will be no more."""
+        async with writer:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                async for message in incoming:
+                    await writer.send(message)
+        self._lost()
+
+    def _unwatched(self) -> AbstractAsyncContextManager[Streams]:
+        how = self._server.connection
+        if self._server.transport == "stdio":
+            command = Command([how["command"], *how["args"]], how["env"])
+            return command_streams(self._commands, command)
+        if self._server.transport == "sse":
+            return sse_client(how["url"], headers=how["headers"], httpx_client_factory=self._http_client)
+        return self._streamable(how["url"], how["headers"])
+
+    @asynccontextmanager
+    async def _streamable(self, url: str, headers: dict[str, str]) -> AsyncIterator[Streams]:
+        timeout = httpx2.Timeout(CONNECT_SECONDS, read=None)  # each call has its own limit
+        async with self._outbound.client2("mcp", url, headers=headers, timeout=timeout) as client:
+            async with streamable_http_client(url, http_client=client) as streams:
+                yield streams
+
+    def _http_client(
+        self,
+        headers: dict[str, str] | None = None,
+        timeout: httpx2.Timeout | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> httpx2.AsyncClient:
+        url = self._server.connection["url"]
+        return self._outbound.client2(
+            "mcp", url, headers=headers, auth=auth, timeout=httpx2.Timeout(CONNECT_SECONDS, read=None)
+        )
+
+    def _explained(self, error: BaseException) -> str:
+        """In words for people, without what is secret: a server may repeat it."""
+        text = " ".join(_words(_innermost(error)).split())[:MAX_MESSAGE_CHARS]
+        for secret in self._server.secrets():
+            text = text.replace(secret, "…")
+        return text
+
+
+def _end_unwanted(task: asyncio.Task[None], result: asyncio.Future[CallToolResult]) -> None:
+    """Nobody waits for it any more: the user has stopped the run."""
+    if result.cancelled():
+        task.cancel()
+
+
+async def all_tools(client: Client) -> list[Tool]:
+    """All pages, up to a bound."""
+    tools: list[Tool] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        tools += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return tools
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return error
+
+
+def _words(error: BaseException) -> str:
+    match error:
+        case OutboundRefusedError() | CommandError():
+            return str(error)
+        case httpx2.HTTPStatusError():
+            return f"The server answered with HTTP status {error.response.status_code}"
+        case httpx2.TimeoutException() | TimeoutError():
+            return "The server did not answer in time"
+        case httpx2.HTTPError():
+            return "The server could not be reached"
+        case MCPError() if error.code == CONNECTION_CLOSED:
+            return "The server closed the connection"
+        case MCPError() if error.code == REQUEST_TIMEOUT:
+            return "The server did not answer in time"
+        case MCPError():
+            return f"The server said: {error.message}"
+        case _:
+            return f"The connection failed ({type(error).__name__})"
+
+
+@asynccontextmanager
+async def command_streams(where: Commands, command: Command) -> AsyncIterator[Streams]:
+    """A stdio server that runs elsewhere: one JSON-RPC message a line, both ways."""
+    async with commands.opened(where.url, command, token=where.token) as (reader, writer):
+        to_client, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        outgoing, from_client = anyio.create_memory_object_stream[SessionMessage](0)
+        async with anyio.create_task_group() as group, incoming, outgoing:
+            group.start_soon(_read_lines, reader, to_client)
+            group.start_soon(_write_lines, from_client, writer)
+            try:
+                yield incoming, outgoing
+            finally:
+                group.cancel_scope.cancel()
+
+
+async def _read_lines(
+    reader: asyncio.StreamReader, to_client: MemoryObjectSendStream[SessionMessage | Exception]
+) -> None:
+    async with to_client:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, ValueError):
+            while line := await reader.readline():  # ValueError: a line without end
+                if not line.strip():
+                    continue
+                try:
+                    message = SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+                except ValueError:
+                    logger.debug("A stdio server printed what is no message")  # many greet on stdout
+                    continue
+                await to_client.send(message)
+
+
+async def _write_lines(from_client: MemoryObjectReceiveStream[SessionMessage], writer: asyncio.StreamWriter) -> None:
+    async with from_client:
+        with suppress(OSError):
+            async for message in from_client:
+                writer.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                await writer.drain()
+
+
+Key = tuple[str, str, str]
+"""A server's name, the digest of what was sealed, and for whom: people don't share a server's state."""
+
+
+class McpConnections:
+    """The open connections of this process. A key's connection is made at its first use and again after it ended."""
+
+    def __init__(self, *, outbound: Outbound, commands: Commands) -> None:
+        self._outbound = outbound
+        self._commands = commands
+        self._open: dict[Key, McpConnection] = {}
+
+    def connection(self, key: Key, server: Server) -> McpConnection:
+        self._open = {other: one for other, one in self._open.items() if one.is_usable}
+        if key not in self._open:
+            self._open[key] = McpConnection(server, outbound=self._outbound, commands=self._commands)
+        return self._open[key]
+
+    async def forget(self, names: Sequence[str]) -> None:
+        """Close what goes to these servers: their configuration has changed."""
+        ended = [self._open.pop(key) for key in list(self._open) if key[0] in names]
+        await asyncio.gather(*(one.close() for one in ended))
+
+    async def forget_key(self, key: Key) -> None:
+        if (one := self._open.pop(key, None)) is not None:
+            await one.close()
+
+    async def close(self) -> None:
+        ended, self._open = list(self._open.values()), {}
+        await asyncio.gather(*(one.close() for one in ended))

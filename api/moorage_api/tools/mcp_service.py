@@ -1,0 +1,205 @@
+"""MCP servers: what an admin configures, what their last probe said, and how a run reaches them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from mcp_types import CallToolResult, Tool
+
+from moorage_api.database import Database
+from moorage_api.errors import InvalidError, UnavailableError
+from moorage_api.outbound import Outbound
+from moorage_api.tools.mcp_connection import McpConnections, McpLostError, McpUnavailableError, Server
+from moorage_api.tools.models import McpServerRow
+from moorage_api.tools.repository import ToolRepository
+from moorage_api.tools.schemas import McpConfig, McpServerList, McpServerRead, ToolList, ToolWithPreference
+from moorage_api.tools.sealing import Sealing
+
+logger = logging.getLogger(__name__)
+
+MAX_SERVERS = 50
+MAX_TOOLS = 200
+"""Kept of one server."""
+MAX_SCHEMA_CHARS = 16_384
+PROBE_SECONDS = 20.0
+RUN_PROBE_SECONDS = 3.0
+"""How long the start of a run waits for servers; slower ones are offered with the tools of their last probe."""
+
+
+@dataclass(frozen=True)
+class OfferedServer:
+    """A server that a run may use, with its tools (`{name, description, schema, read_only}`)."""
+
+    name: str
+    tools: Sequence[dict[str, Any]]
+    server: Server
+    key: tuple[str, str, str]
+
+
+class McpService:
+    def __init__(self, db: Database, sealing: Sealing, connections: McpConnections, outbound: Outbound) -> None:
+        self._db = db
+        self._sealing = sealing
+        self._connections = connections
+        self._outbound = outbound
+
+    async def read_all(self) -> McpServerList:
+        async with self._db() as tx:
+            rows = await ToolRepository(tx).mcp_servers()
+        return McpServerList(mcp_servers=[shown(row) for row in rows])
+
+    async def put(self, config: McpConfig) -> None:
+        """Store all of them or none, then ask each what it offers. Raises OutboundRefusedError and InvalidError."""
+        for server in config.mcpServers.values():
+            if server.transport != "stdio":
+                await self._outbound.check("mcp", (server.url or "").strip())
+        names = list(config.mcpServers)
+        async with self._db.begin() as tx:
+            repository = ToolRepository(tx)
+            if await repository.count_mcp_servers(besides=names) + len(names) > MAX_SERVERS:
+                raise InvalidError(f"At most {MAX_SERVERS} MCP servers can be configured")
+            for name, server in config.mcpServers.items():
+                await repository.put_mcp_server(
+                    name,
+                    transport=server.transport,
+                    description=server.description or "",
+                    enabled=server.enabled,
+                    sealed=self._sealing.seal(server.connection()),
+                )
+        await self._connections.forget(names)
+        await self.refresh([name for name, server in config.mcpServers.items() if server.enabled])
+
+    async def delete(self, name: str) -> None:
+        async with self._db.begin() as tx:
+            await ToolRepository(tx).delete_mcp_server(name)
+        await self._connections.forget([name])
+
+    async def set_enabled(self, name: str, *, enabled: bool) -> None:
+        async with self._db.begin() as tx:
+            await ToolRepository(tx).set_mcp_enabled(name, enabled=enabled)
+        if enabled:
+            await self.refresh([name])
+
+    async def refresh(self, names: Sequence[str]) -> None:
+        """Ask these servers anew what they offer, all at once and for a bounded time. Raises NotFoundError."""
+        async with self._db() as tx:
+            rows = [await ToolRepository(tx).mcp_server(name) for name in names]
+        await self._connections.forget(names)
+        await asyncio.gather(*(self._probe(row, for_whom="") for row in rows))
+
+    async def for_user(self, user_id: UUID) -> ToolList:
+        async with self._db() as tx:
+            repository = ToolRepository(tx)
+            rows, wanted = await repository.mcp_servers(), await repository.preferences(user_id, "mcp")
+        return ToolList(
+            tools=[
+                ToolWithPreference(
+                    tool_id=row.name,
+                    tool_name=row.name,
+                    description=row.description,
+                    enabled_global=row.enabled,
+                    enabled_user=wanted.get(row.name, True),
+                )
+                for row in rows
+            ]
+        )
+
+    async def set_preference(self, user_id: UUID, name: str, *, enabled: bool) -> None:
+        """Raises NotFoundError."""
+        async with self._db.begin() as tx:
+            repository = ToolRepository(tx)
+            await repository.mcp_server(name)
+            await repository.set_preference(user_id, "mcp", name, enabled=enabled)
+
+    async def offered(self, user_id: UUID) -> list[OfferedServer]:
+        """What a run of this user may use, asked now; a server that is slow or away holds nothing up."""
+        async with self._db() as tx:
+            repository = ToolRepository(tx)
+            rows, wanted = await repository.mcp_servers(), await repository.preferences(user_id, "mcp")
+        rows = [row for row in rows if row.enabled and wanted.get(row.name, True)]
+        probes = {row.name: asyncio.create_task(self._probe(row, for_whom=str(user_id))) for row in rows}
+        if probes:
+            await asyncio.wait(probes.values(), timeout=RUN_PROBE_SECONDS)
+        offered = []
+        for row in rows:
+            probe = probes[row.name]
+            tools = probe.result() if probe.done() else row.probe.get("tools")
+            probe.cancel()  # no-op for those that are done; the connection itself goes on
+            if tools and (server := self._opened(row)) is not None:
+                offered.append(OfferedServer(row.name, tools, server, self._key(row, str(user_id))))
+        await asyncio.gather(*probes.values(), return_exceptions=True)
+        return offered
+
+    async def call(self, to: OfferedServer, tool: str, args: dict[str, Any], *, seconds: float) -> CallToolResult:
+        """Once, unless it is certain that nothing was sent. See McpConnection for what is raised."""
+        try:
+            return await self._connections.connection(to.key, to.server).call(tool, args, seconds=seconds)
+        except McpUnavailableError:
+            return await self._connections.connection(to.key, to.server).call(tool, args, seconds=seconds)
+
+    def _opened(self, row: McpServerRow) -> Server | None:
+        try:
+            return Server(row.name, row.transport, self._sealing.open(row.sealed))
+        except UnavailableError as error:
+            logger.warning("MCP server %s cannot be used: %s", row.name, error)
+            return None
+
+    @staticmethod
+    def _key(row: McpServerRow, for_whom: str) -> tuple[str, str, str]:
+        return (row.name, hashlib.sha256(row.sealed).hexdigest(), for_whom)
+
+    async def _probe(self, row: McpServerRow, *, for_whom: str) -> list[dict[str, Any]]:
+        """Its tools, stored with what went wrong if something did."""
+        tools: list[dict[str, Any]] = []
+        problem = ""
+        server = self._opened(row)
+        if server is None:
+            problem = "It was stored under another key: configure it again"
+        else:
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    found = await self._connections.connection(self._key(row, for_whom), server).tools()
+                tools = [kept(tool) for tool in found[:MAX_TOOLS]]
+            except (McpUnavailableError, McpLostError) as error:
+                problem = str(error)
+            except TimeoutError:
+                problem = "The server did not answer in time"
+        if problem:
+            logger.warning("MCP server %s: %s", row.name, problem)
+        probe = {"tools": tools, "error": problem}
+        if probe != row.probe:
+            async with self._db.begin() as tx:
+                await ToolRepository(tx).set_probe(row.name, sealed=row.sealed, probe=probe)
+        if not for_whom and server is not None:
+            await self._connections.forget_key(self._key(row, for_whom))
+        return tools
+
+
+def kept(tool: Tool) -> dict[str, Any]:
+    """What a run needs of a tool. Only a server's own word makes one read-only."""
+    schema = tool.input_schema if len(str(tool.input_schema)) <= MAX_SCHEMA_CHARS else {"type": "object"}
+    annotations = tool.annotations
+    return {
+        "name": tool.name[:500],
+        "description": (tool.description or tool.title or tool.name)[:2000],
+        "schema": schema,
+        "read_only": bool(annotations and annotations.read_only_hint),
+    }
+
+
+def shown(row: McpServerRow) -> McpServerRead:
+    return McpServerRead.model_validate(
+        {
+            "server_name": row.name,
+            "enabled": row.enabled,
+            "transport": row.transport,
+            "tools": [tool["name"] for tool in row.probe.get("tools", ())],
+            "error": row.probe.get("error", ""),
+        }
+    )

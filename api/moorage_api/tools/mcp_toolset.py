@@ -1,0 +1,107 @@
+"""The tools of MCP servers as the agent sees them: `mcp_<server>_<tool>`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from mcp_types import AudioContent, CallToolResult, EmbeddedResource, ImageContent, ResourceLink, TextContent
+
+from moorage_api.agent import prompts
+from moorage_api.agent.ports import Attachments, Function, ToolCall, ToolResult
+from moorage_api.tools.mcp_connection import McpLostError, McpRefusedError, McpUnavailableError
+from moorage_api.tools.mcp_service import McpService, OfferedServer
+from moorage_api.tools.outputs import kept_text
+
+MAX_NAME_CHARS = 64
+HASH_CHARS = 8
+MAX_FUNCTIONS = 100
+"""Offered to the model in all: some servers of models take 128 functions, ours included."""
+CALL_SECONDS = 120.0
+
+
+class McpToolset:
+    def __init__(self, service: McpService, servers: Sequence[OfferedServer], attachments: Attachments) -> None:
+        self._service = service
+        self._attachments = attachments
+        self._functions: dict[str, Function] = {}
+        self._targets: dict[str, tuple[OfferedServer, str]] = {}
+        for server in servers:
+            for tool in server.tools:
+                if len(self._functions) < MAX_FUNCTIONS:
+                    self._add(server, tool)
+
+    @property
+    def name(self) -> Literal["mcp"]:
+        return "mcp"
+
+    def functions(self) -> Sequence[Function]:
+        return list(self._functions.values())
+
+    def _add(self, server: OfferedServer, tool: dict[str, Any]) -> None:
+        name = function_name("mcp", server.name, tool["name"])
+        if name in self._functions:
+            name = function_name("mcp", server.name, tool["name"], hashed=True)
+        self._functions[name] = Function(
+            name=name,
+            description=f"[{server.name}] {tool['description']}",
+            parameters=tool["schema"],
+            read_only=tool["read_only"],
+        )
+        self._targets[name] = (server, tool["name"])
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """A lost result is asked for again only where the server says that the tool changes nothing."""
+        server, tool = self._targets[call.function]
+        try:
+            try:
+                result = await self._service.call(server, tool, call.args, seconds=CALL_SECONDS)
+            except McpLostError:
+                if not self._functions[call.function].read_only:
+                    raise
+                result = await self._service.call(server, tool, call.args, seconds=CALL_SECONDS)
+        except McpLostError as error:
+            return ToolResult("unknown", f"{prompts.UNKNOWN_OUTCOME} ({error})", {"result": str(error)})
+        except McpUnavailableError as error:
+            return _failed(f"The MCP server {server.name} cannot be used: {error}")
+        except McpRefusedError as error:
+            return _failed(str(error))
+        told, content = await kept_text(self._attachments, text_of(result), name="result")
+        return ToolResult("failed" if result.is_error else "succeeded", told, content)
+
+
+def _failed(text: str) -> ToolResult:
+    return ToolResult("failed", text, {"result": text})
+
+
+def function_name(*parts: str, hashed: bool = False) -> str:
+    """A name that every model's server takes. What had to be changed or cut gets a hash of the original.
+
+    Source: the wire document, "Function names": at most 64 characters, a hash suffix when longer.
+    """
+    plain = "_".join(parts)
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", plain)
+    if name == plain and len(name) <= MAX_NAME_CHARS and not hashed:
+        return name
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:HASH_CHARS]
+    return f"{name[: MAX_NAME_CHARS - HASH_CHARS - 1]}_{digest}"
+
+
+def text_of(result: CallToolResult) -> str:
+    """What a model can read of it. Pictures and sounds are named: not every model could see them."""
+    lines: list[str] = []
+    for block in result.content:
+        match block:
+            case TextContent():
+                lines.append(block.text)
+            case ImageContent() | AudioContent():
+                lines.append(f"[{block.mime_type}, {len(block.data) * 3 // 4} bytes]")
+            case ResourceLink():
+                lines.append(f"[{block.name}: {block.uri}]")
+            case EmbeddedResource():
+                lines.append(getattr(block.resource, "text", f"[{block.resource.uri}]"))
+    if not lines and result.structured_content is not None:
+        lines.append(str(result.structured_content))
+    return "\n".join(lines) or "(no output)"

@@ -1,0 +1,123 @@
+"""HTTP of MCP and A2A servers (reads are public, changes an admin's), and of what each user wants of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+
+from moorage_api.dependencies import ConfigWriter, CurrentUser, ResourcesDep
+from moorage_api.envelope import Envelope, ok
+from moorage_api.errors import NotFoundError
+from moorage_api.tools import schemas
+from moorage_api.tools.a2a_service import A2aService
+from moorage_api.tools.mcp_service import McpService
+
+config_router = APIRouter(prefix="/app-config", tags=["app-config"])
+user_router = APIRouter(prefix="/user/tools", tags=["user-tools"])
+
+
+async def mcp_service(resources: ResourcesDep) -> McpService:
+    return McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
+
+
+async def a2a_service(resources: ResourcesDep) -> A2aService:
+    return A2aService(resources.db, resources.outbound)
+
+
+Mcp = Annotated[McpService, Depends(mcp_service)]
+A2a = Annotated[A2aService, Depends(a2a_service)]
+
+
+def known_id(a2a_id: str) -> UUID:
+    """An id that is none is of no agent."""
+    try:
+        return UUID(a2a_id)
+    except ValueError:
+        raise NotFoundError("There is no A2A server with that id") from None
+
+
+@config_router.get("/mcp-servers")
+async def list_mcp_servers(mcp: Mcp) -> Envelope[schemas.McpServerList]:
+    """As their last probe saw them: this connects to nothing, so one dead server holds up nobody."""
+    return ok(await mcp.read_all())
+
+
+@config_router.post("/mcp-servers", dependencies=[ConfigWriter])
+async def put_mcp_servers(body: schemas.McpConfig, mcp: Mcp) -> Envelope[None]:
+    """Add servers, or replace those of the same names; others stay. Each is asked at once what it offers."""
+    await mcp.put(body)
+    return ok()
+
+
+@config_router.post("/mcp-servers/{server_name}/delete", dependencies=[ConfigWriter])
+async def delete_mcp_server(server_name: str, mcp: Mcp) -> Envelope[None]:
+    await mcp.delete(server_name)
+    return ok()
+
+
+@config_router.post("/mcp-servers/{server_name}/enabled", dependencies=[ConfigWriter])
+async def set_mcp_server_enabled(server_name: str, body: schemas.EnabledUpdate, mcp: Mcp) -> Envelope[None]:
+    """For everyone. One that is enabled is asked anew what it offers."""
+    await mcp.set_enabled(server_name, enabled=body.enabled)
+    return ok()
+
+
+@config_router.post("/mcp-servers/{server_name}/refresh", dependencies=[ConfigWriter])
+async def refresh_mcp_server(server_name: str, mcp: Mcp) -> Envelope[None]:
+    """Ask a server anew what it offers."""
+    await mcp.refresh([server_name])
+    return ok()
+
+
+@config_router.get("/a2a-servers")
+async def list_a2a_servers(a2a: A2a) -> Envelope[schemas.A2aServerList]:
+    """As their cards said when they were added or last enabled: this connects to nothing."""
+    return ok(await a2a.read_all())
+
+
+@config_router.post("/a2a-servers", dependencies=[ConfigWriter])
+async def create_a2a_server(body: schemas.A2aServerCreate, a2a: A2a) -> Envelope[None]:
+    """Read the agent's card and add it. An agent that cannot be reached is a 400, and nothing is stored."""
+    await a2a.create(body.base_url)
+    return ok()
+
+
+@config_router.post("/a2a-servers/{a2a_id}/delete", dependencies=[ConfigWriter])
+async def delete_a2a_server(a2a_id: str, a2a: A2a) -> Envelope[None]:
+    await a2a.delete(known_id(a2a_id))
+    return ok()
+
+
+@config_router.post("/a2a-servers/{a2a_id}/enabled", dependencies=[ConfigWriter])
+async def set_a2a_server_enabled(a2a_id: str, body: schemas.EnabledUpdate, a2a: A2a) -> Envelope[None]:
+    """For everyone. Enabling reads the agent's card anew."""
+    await a2a.set_enabled(known_id(a2a_id), enabled=body.enabled)
+    return ok()
+
+
+@user_router.get("/mcp")
+async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.ToolList]:
+    return ok(await mcp.for_user(user.id))
+
+
+@user_router.post("/mcp/{server_name}/enabled")
+async def set_user_mcp_tool(
+    server_name: str, body: schemas.EnabledUpdate, user: CurrentUser, mcp: Mcp
+) -> Envelope[None]:
+    """For the caller's own runs. What is off for everyone stays off."""
+    await mcp.set_preference(user.id, server_name, enabled=body.enabled)
+    return ok()
+
+
+@user_router.get("/a2a")
+async def list_user_a2a_tools(user: CurrentUser, a2a: A2a) -> Envelope[schemas.ToolList]:
+    return ok(await a2a.for_user(user.id))
+
+
+@user_router.post("/a2a/{a2a_id}/enabled")
+async def set_user_a2a_tool(a2a_id: str, body: schemas.EnabledUpdate, user: CurrentUser, a2a: A2a) -> Envelope[None]:
+    """For the caller's own runs. What is off for everyone stays off."""
+    await a2a.set_preference(user.id, known_id(a2a_id), enabled=body.enabled)
+    return ok()
