@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,11 @@ class Platform:
         """A runner. It has nothing to answer: what it does is seen in the events."""
         return self._start("runner", ["moorage_api.runner.main"], environment_of(self.settings(runner=True)))
 
-    async def start_host(self) -> Process:
-        """A sandbox host that answers on `host_socket`; a second start finds the sandboxes' homes of the first."""
+    async def start_host(self, *, command_paths: Sequence[Path] = ()) -> Process:
+        """A sandbox host that answers on `host_socket`; a second start finds the sandboxes' homes of the first.
+
+        `command_paths` are shown to stdio MCP servers.
+        """
         process = self._start(
             "host",
             [
@@ -126,6 +130,7 @@ class Platform:
                 str(UID_BASE + UID_COUNT * _test_process()),
                 "--uid-count",
                 str(UID_COUNT),
+                *(f"--command-path={path}" for path in command_paths),
             ],
             {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")},
         )

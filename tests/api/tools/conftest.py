@@ -1,0 +1,68 @@
+"""One whole platform for these tests, whose host shows others' MCP servers to commands; the model is scripted."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from support.accounts import Person, admin, register
+from support.llm import Request, ScriptedModel, Turn, by_first_message
+from support.processes import Platform
+from support.remote_tools import Server, a2a_agent, command_paths, everything
+from support.services import Services, run
+from support.world import World
+
+
+@pytest.fixture(scope="session")
+def world(services: Services) -> Iterator[World]:
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    scripts: list[tuple[str, Sequence[Turn]]] = []
+
+    def choose(request: Request) -> Turn:
+        return by_first_message(scripts)(request)
+
+    with ScriptedModel(choose, chunk_chars=10_000) as model:
+        changes = {"llm_base_url": model.url, "llm_api_key": "k", "llm_model": "m"}
+        platform = Platform(services, run(services.create_database()), directory, changes=changes)
+        try:
+            run(platform.start_host(command_paths=command_paths()))
+            api = run(platform.start_api())
+            run(platform.start_runner())
+            yield World(platform, api.url, model, scripts)
+        finally:
+            run(platform.stop())
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def streamable() -> Iterator[Server]:
+    with everything("streamableHttp") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sse() -> Iterator[Server]:
+    with everything("sse") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def agent() -> Iterator[Server]:
+    with a2a_agent("--streaming") as server:
+        yield server
+
+
+@pytest.fixture
+async def alice(world: World) -> AsyncIterator[Person]:
+    async with await register(world.url) as person:
+        yield person
+
+
+@pytest.fixture
+async def root(world: World) -> AsyncIterator[Person]:
+    async with await admin(world.url, world.platform.database_url) as person:
+        yield person

@@ -1,0 +1,223 @@
+"""MCP servers of others, on every transport, from the configuration to the agent's result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from moorage_api.database import create_engine
+from support.accounts import Person, data
+from support.llm import Call
+from support.remote_tools import Server
+from support.world import World, called
+
+SECRET = "sk-secret-of-a-server"
+
+
+def stdio(*argv: str, **env: str) -> dict[str, Any]:
+    return {"transport": "stdio", "command": argv[0], "args": list(argv[1:]), "env": env}
+
+
+async def put(root: Person, **servers: dict[str, Any]) -> None:
+    data(await root.client.post("/api/app-config/mcp-servers", json={"mcpServers": servers}))
+
+
+async def listed(person: Person) -> dict[str, dict[str, Any]]:
+    servers = data(await person.client.get("/api/app-config/mcp-servers"))["mcp_servers"]
+    return {server["server_name"]: server for server in servers}
+
+
+async def test_stdio_servers_are_offered_and_answer(world: World, root: Person, alice: Person) -> None:
+    await put(
+        root,
+        time=stdio("mcp-server-time", "--local-timezone", "UTC"),
+        git=stdio("mcp-server-git"),
+        fetch=stdio("mcp-server-fetch"),
+        files=stdio("mcp-server-filesystem", "/home/ubuntu"),
+        everything=stdio("mcp-server-everything", API_KEY=SECRET),
+    )
+    servers = await listed(root)
+    assert {name: server["error"] for name, server in servers.items() if server["error"]} == {}
+    assert servers["time"]["tools"] == ["get_current_time", "convert_time"]
+    assert servers["time"]["transport"] == "stdio"
+    chat = await world.chat(
+        alice,
+        "use the stdio servers",
+        Call("mcp_time_get_current_time", {"timezone": "Asia/Shanghai"}),
+        Call("mcp_files_write_file", {"path": "/home/ubuntu/note.txt", "content": "hello"}),
+        Call("mcp_files_read_text_file", {"path": "/home/ubuntu/note.txt"}),
+        Call("mcp_git_git_status", {"repo_path": "/home/ubuntu"}),
+        Call("mcp_fetch_fetch", {"url": "http://127.0.0.1:1/"}),
+        Call("mcp_everything_get-sum", {"a": 2, "b": 40}),
+    )
+    assert "Asia/Shanghai" in called(chat, "mcp_time_get_current_time")["content"]["result"]
+    assert called(chat, "mcp_time_get_current_time")["name"] == "mcp"
+    assert "hello" in called(chat, "mcp_files_read_text_file")["content"]["result"]
+    assert "42" in called(chat, "mcp_everything_get-sum")["content"]["result"]
+    assert "git_status: /home/ubuntu" in called(chat, "mcp_git_git_status")["content"]["result"]  # no repository
+    assert called(chat, "mcp_fetch_fetch")["content"]["result"]
+    for name in ("time", "git", "fetch", "files", "everything"):
+        data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
+    assert await listed(root) == {}
+
+
+@pytest.mark.parametrize(("transport", "path"), [("sse", "/sse"), ("streamable_http", "/mcp")])
+async def test_servers_over_http_are_offered_and_answer(
+    world: World, root: Person, alice: Person, sse: Server, streamable: Server, transport: str, path: str
+) -> None:
+    server = sse if transport == "sse" else streamable
+    config = {"transport": transport, "url": server.url + path, "headers": {"Authorization": f"Bearer {SECRET}"}}
+    await put(root, web=config)
+    assert (await listed(root))["web"]["error"] == ""
+    assert "echo" in (await listed(root))["web"]["tools"]
+    chat = await world.chat(
+        alice,
+        f"use {transport}",
+        Call("mcp_web_echo", {"message": "hello over http"}),
+        Call("mcp_web_get-tiny-image"),
+        Call("mcp_web_get-structured-content", {"location": "New York"}),
+    )
+    assert "hello over http" in called(chat, "mcp_web_echo")["content"]["result"]
+    assert "[image/png, " in called(chat, "mcp_web_get-tiny-image")["content"]["result"]
+    data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
+
+
+async def test_secrets_are_in_no_answer_no_log_and_no_row(world: World, root: Person, streamable: Server) -> None:
+    url = f"{streamable.url}/mcp?key={SECRET}"
+    await put(
+        root,
+        web={"url": url, "headers": {"X-Key": SECRET}},
+        broken=stdio("python3", "-c", f"import sys; sys.exit('{SECRET}')", TOKEN=SECRET),
+    )
+    shown = await root.client.get("/api/app-config/mcp-servers")
+    assert SECRET not in shown.text
+    assert SECRET not in (await root.client.get("/api/user/tools/mcp")).text
+    engine = create_engine(world.platform.database_url)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT t.*, sealed::text FROM mcp_servers t"))).all()
+    await engine.dispose()
+    assert rows
+    assert SECRET not in str(rows)
+    for process in world.platform.processes:
+        assert SECRET not in process.log()
+    for name in ("web", "broken"):
+        data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
+
+
+async def test_posting_a_name_again_replaces_it_and_leaves_the_others(root: Person, streamable: Server) -> None:
+    await put(root, one={"url": f"{streamable.url}/mcp"}, two={"url": f"{streamable.url}/mcp", "enabled": False})
+    await put(root, one=stdio("no-such-program"))
+    servers = await listed(root)
+    assert (servers["one"]["transport"], servers["one"]["tools"]) == ("stdio", [])
+    assert "no-such-program" in servers["one"]["error"]
+    assert (servers["two"]["enabled"], servers["two"]["tools"]) == (False, [])
+    data(await root.client.post("/api/app-config/mcp-servers/two/enabled", json={"enabled": True}))
+    assert "echo" in (await listed(root))["two"]["tools"]
+    for name in ("one", "two"):
+        data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
+
+
+BAD = {
+    "no url": {"transport": "sse"},
+    "no url by default": {},
+    "no command": {"transport": "stdio", "url": "http://127.0.0.1/"},
+    "an unknown transport": {"transport": "carrier-pigeon", "url": "http://127.0.0.1/"},
+    "a name of a variable": {"transport": "stdio", "command": "x", "env": {"A=B": "c"}},
+    "a NUL": {"transport": "stdio", "command": "x", "env": {"A": "c\x00"}},
+    "a header on two lines": {"url": "http://127.0.0.1/", "headers": {"X": "a\r\nHost: b"}},
+    "too many arguments": {"transport": "stdio", "command": "x", "args": ["a"] * 101},
+}
+
+
+@pytest.mark.parametrize("config", BAD.values(), ids=BAD.keys())
+async def test_a_configuration_that_cannot_be_is_refused(root: Person, config: dict[str, Any]) -> None:
+    response = await root.client.post("/api/app-config/mcp-servers", json={"mcpServers": {"bad": config}})
+    assert (response.status_code, response.json()["code"]) == (422, 422)
+    assert "bad" not in await listed(root)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", " a", "x" * 65, "a\nb"])
+async def test_a_name_that_no_path_could_hold_is_refused(root: Person, name: str) -> None:
+    body = {"mcpServers": {name: {"url": "http://127.0.0.1/"}}}
+    assert (await root.client.post("/api/app-config/mcp-servers", json=body)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "url", ["http://169.254.169.254/mcp", "file:///etc/passwd", "http://a@b/", "http://[::ffff:a9fe:a9fe]/"]
+)
+async def test_an_address_that_is_never_used_is_refused_and_nothing_is_stored(root: Person, url: str) -> None:
+    body = {"mcpServers": {"good": {"url": "http://127.0.0.1:1/"}, "evil": {"url": url}}}
+    response = await root.client.post("/api/app-config/mcp-servers", json=body)
+    assert (response.status_code, response.json()["data"]["error"]) == (400, "outbound_refused")
+    assert await listed(root) == {}
+
+
+async def test_who_may_change_and_what_is_unknown(root: Person, alice: Person) -> None:
+    body = {"mcpServers": {"x": {"url": "http://127.0.0.1:1/"}}}
+    assert (await alice.client.post("/api/app-config/mcp-servers", json=body)).status_code == 403
+    for path, extra in (("delete", {}), ("enabled", {"enabled": True}), ("refresh", {})):
+        assert (await alice.client.post(f"/api/app-config/mcp-servers/x/{path}", json=extra)).status_code == 403
+        assert (await root.client.post(f"/api/app-config/mcp-servers/x/{path}", json=extra)).status_code == 404
+    alice.client.headers.pop("Authorization")
+    assert (await alice.client.get("/api/app-config/mcp-servers")).status_code == 200
+    assert (await alice.client.post("/api/app-config/mcp-servers", json=body)).status_code == 401
+
+
+async def test_a_dead_server_holds_up_neither_the_listing_nor_a_run(
+    world: World, root: Person, alice: Person, streamable: Server
+) -> None:
+    hangs = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    port = hangs.sockets[0].getsockname()[1]
+    await put(root, alive={"url": f"{streamable.url}/mcp"}, dead={"url": f"http://127.0.0.1:{port}/mcp"})
+    async with asyncio.timeout(2):
+        servers = await listed(root)
+    assert (servers["dead"]["tools"], servers["dead"]["error"]) == ([], "The server did not answer in time")
+    await world.chat(alice, "with a dead server", Call("mcp_alive_echo", {"message": "x"}))
+    offered = world.offered("with a dead server")
+    assert "mcp_alive_echo" in offered
+    assert not [name for name in offered if name.startswith("mcp_dead")]
+    hangs.close()
+    for name in ("alive", "dead"):
+        data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
+
+
+async def test_a_user_leaves_out_what_they_do_not_want(
+    world: World, root: Person, alice: Person, streamable: Server
+) -> None:
+    await put(root, web={"url": f"{streamable.url}/mcp", "description": "Everything"})
+    (tool,) = data(await alice.client.get("/api/user/tools/mcp"))["tools"]
+    assert tool == {
+        "tool_id": "web",
+        "tool_name": "web",
+        "description": "Everything",
+        "enabled_global": True,
+        "enabled_user": True,
+    }
+    data(await alice.client.post("/api/user/tools/mcp/web/enabled", json={"enabled": False}))
+    assert data(await alice.client.get("/api/user/tools/mcp"))["tools"][0]["enabled_user"] is False
+    assert data(await root.client.get("/api/user/tools/mcp"))["tools"][0]["enabled_user"] is True
+    await world.chat(alice, "without web tools", Call("search_web", {"query": "x"}))
+    assert not [name for name in world.offered("without web tools") if name.startswith("mcp_")]
+    data(await alice.client.post("/api/user/tools/mcp/web/enabled", json={"enabled": True}))
+    data(await root.client.post("/api/app-config/mcp-servers/web/enabled", json={"enabled": False}))
+    (tool,) = data(await alice.client.get("/api/user/tools/mcp"))["tools"]
+    assert (tool["enabled_global"], tool["enabled_user"]) == (False, True)
+    await world.chat(alice, "off for everyone", Call("search_web", {"query": "x"}))
+    assert not [name for name in world.offered("off for everyone") if name.startswith("mcp_")]
+    assert (await alice.client.post("/api/user/tools/mcp/none/enabled", json={"enabled": True})).status_code == 404
+    data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
+    assert data(await alice.client.get("/api/user/tools/mcp")) == {"tools": []}
+
+
+async def test_what_a_server_says_of_a_wrong_call_is_told(
+    world: World, root: Person, alice: Person, streamable: Server
+) -> None:
+    await put(root, web={"url": f"{streamable.url}/mcp"})
+    chat = await world.chat(alice, "a wrong call", Call("mcp_web_get-structured-content", {"location": "Atlantis"}))
+    assert called(chat, "mcp_web_get-structured-content")["content"]["result"]
+    assert json.dumps(chat.all("tool")).count("Outcome unknown") == 0
+    data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
