@@ -69,7 +69,7 @@ class Server:
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, **environment: str) -> Iterator[Server]:
+def running(command: Sequence[str], port: int, **environment: str) -> Iterator[Server]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     server = Server(command, port, {**kept, **environment})
     server.start()
@@ -84,7 +84,7 @@ def everything(transport: str) -> Iterator[Server]:
     """`@modelcontextprotocol/server-everything` over "sse" (at /sse) or "streamableHttp" (at /mcp)."""
     port = free_ports(1)[0]
     script = mcp_servers() / "node" / "node_modules" / ".bin" / "mcp-server-everything"
-    with _running([str(script), transport], port, PORT=str(port)) as server:
+    with running([str(script), transport], port, PORT=str(port)) as server:
         yield server
 
 
@@ -92,5 +92,5 @@ def everything(transport: str) -> Iterator[Server]:
 def a2a_agent(*options: str) -> Iterator[Server]:
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "support.a2a_agent", "--port", str(port), *options]
-    with _running(command, port, PYTHONPATH=str(ROOT / "tests")) as server:
+    with running(command, port, PYTHONPATH=str(ROOT / "tests")) as server:
         yield server

@@ -36,7 +36,7 @@ from moorage_sandbox.commands import Command, CommandError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 15.0
+CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 300.0
 CLOSE_SECONDS = 5.0
 MAX_PAGES = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import socket
 from typing import Any
 
 import pytest
@@ -170,8 +170,8 @@ async def test_who_may_change_and_what_is_unknown(root: Person, alice: Person) -
 async def test_a_dead_server_holds_up_neither_the_listing_nor_a_run(
     world: World, root: Person, alice: Person, streamable: Server
 ) -> None:
-    hangs = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = hangs.sockets[0].getsockname()[1]
+    hangs = socket.create_server(("127.0.0.1", 0))  # the kernel connects, and nobody answers
+    port = hangs.getsockname()[1]
     await put(root, alive={"url": f"{streamable.url}/mcp"}, dead={"url": f"http://127.0.0.1:{port}/mcp"})
     async with asyncio.timeout(2):
         servers = await listed(root)
@@ -217,7 +217,9 @@ async def test_what_a_server_says_of_a_wrong_call_is_told(
     world: World, root: Person, alice: Person, streamable: Server
 ) -> None:
     await put(root, web={"url": f"{streamable.url}/mcp"})
-    chat = await world.chat(alice, "a wrong call", Call("mcp_web_get-structured-content", {"location": "Atlantis"}))
-    assert called(chat, "mcp_web_get-structured-content")["content"]["result"]
-    assert json.dumps(chat.all("tool")).count("Outcome unknown") == 0
+    chat = await world.chat(
+        alice, "a wrong call", Call("mcp_web_gzip-file-as-resource", {"data": "file:///etc/passwd"})
+    )
+    said = called(chat, "mcp_web_gzip-file-as-resource")["content"]["result"]
+    assert "file:" in said or "protocol" in said.lower(), said
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))

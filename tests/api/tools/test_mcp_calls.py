@@ -1,0 +1,248 @@
+"""Calls that are lost, slow, too large or unwanted, against a server that writes down what it was asked to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from moorage_api.agent.ports import ToolCall, ToolResult
+from moorage_api.database import create_database, create_engine
+from moorage_api.embedded.ports import free_ports
+from moorage_api.outbound import Outbound
+from moorage_api.tools.mcp_connection import Commands, McpConnections, McpLostError, McpUnavailableError, Server
+from moorage_api.tools.mcp_service import McpService, OfferedServer, kept
+from moorage_api.tools.mcp_toolset import McpToolset, function_name
+from moorage_api.tools.sealing import Sealing
+from support.accounts import admin, data, register
+from support.agent import MemoryAttachments
+from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn
+from support.processes import Platform
+from support.remote_tools import ROOT, running
+from support.sse import Chat
+from support.world import called
+
+TOKEN = "a token that has more than thirty-two characters"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """`moorage mcp-runner`, as a cluster has it, with something in its environment that no command may see."""
+    file = tmp_path_factory.mktemp("runner") / "token"
+    file.write_text(TOKEN)
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--port", str(port), "--token-file", str(file)]
+    with running(command, port, PLATFORM_SECRET="s3cret"):
+        yield Commands(f"tcp://127.0.0.1:{port}", TOKEN)
+
+
+@pytest.fixture
+async def connections(commands: Commands) -> AsyncIterator[McpConnections]:
+    made = McpConnections(outbound=Outbound(), commands=commands)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "calls.log"
+
+
+@pytest.fixture
+def server(log: Path) -> Server:
+    command = {"command": sys.executable, "args": ["-m", "support.counting_mcp", str(log)]}
+    return Server("counting", "stdio", {**command, "env": {"PYTHONPATH": str(ROOT / "tests")}})
+
+
+Tools = Callable[..., Coroutine[Any, Any, ToolResult]]
+
+
+@pytest.fixture
+async def tools(connections: McpConnections, server: Server) -> AsyncIterator[Tools]:
+    """Calls a tool as the agent does."""
+    engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")  # a call needs no database
+    service = McpService(create_database(engine), Sealing(["k" * 32]), connections, Outbound())
+    offered = OfferedServer(
+        "counting", [kept(tool) for tool in await connections.connection(KEY, server).tools()], server, KEY
+    )
+    toolset = McpToolset(service, [offered], MemoryAttachments())
+
+    async def call(tool: str, **args: Any) -> ToolResult:
+        return await toolset.call(ToolCall("1", "call-1", f"mcp_counting_{tool}", args))
+
+    yield call
+    await engine.dispose()
+
+
+KEY = ("counting", "digest", "somebody")
+
+
+async def until_logged(log: Path, count: int) -> list[str]:
+    async with asyncio.timeout(10):
+        while not log.exists() or len(log.read_text().splitlines()) < count:
+            await asyncio.sleep(0.01)
+    return log.read_text().splitlines()
+
+
+def kill(line: str) -> None:
+    os.kill(int(line.split()[0]), signal.SIGKILL)
+
+
+async def test_a_lost_call_is_unknown_and_not_repeated(tools: Tools, log: Path) -> None:
+    calling = asyncio.create_task(tools("act", seconds=60))
+    kill((await until_logged(log, 1))[0])
+    result = await calling
+    assert result.outcome == "unknown"
+    assert "Outcome unknown" in result.text
+    assert (await tools("names")).outcome == "succeeded", "the next call has a connection of its own"
+    assert [line.split()[1] for line in log.read_text().splitlines()] == ["act"]
+
+
+async def test_a_lost_call_that_only_reads_is_repeated_once(tools: Tools, log: Path) -> None:
+    calling = asyncio.create_task(tools("look", seconds=60))
+    first = (await until_logged(log, 1))[0]
+    kill(first)
+    result = await calling
+    assert result.outcome == "succeeded"
+    lines = log.read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["look", "look"]
+    assert lines[1].split()[0] != lines[0].split()[0]
+
+
+async def test_a_call_that_takes_too_long_is_unknown_and_the_connection_stays(
+    connections: McpConnections, server: Server, log: Path
+) -> None:
+    connection = connections.connection(KEY, server)
+    with pytest.raises(McpLostError, match="in time"):
+        await connection.call("act", {"seconds": 60}, seconds=0.2)
+    assert connection.is_usable
+    assert await connection.call("act", {}, seconds=10)
+
+
+async def test_calls_run_at_the_same_time_and_a_stop_waits_for_none(
+    connections: McpConnections, server: Server, log: Path
+) -> None:
+    connection = connections.connection(KEY, server)
+    slow = asyncio.create_task(connection.call("act", {"seconds": 60}, seconds=60))
+    await until_logged(log, 1)
+    assert await connection.call("act", {}, seconds=10)
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    async with asyncio.timeout(8):
+        await connections.close()
+
+
+async def test_an_answer_without_end_is_a_loss_not_a_crash(tools: Tools) -> None:
+    assert (await tools("much", count=6_000_000)).outcome == "unknown"
+    long = await tools("much", count=200_000)
+    assert long.outcome == "succeeded"
+    assert len(long.text) < 13_000
+    assert long.content["key"] == "blob0.txt"
+
+
+async def test_a_command_sees_its_own_variables_only(tools: Tools) -> None:
+    text = (await tools("names")).text
+    assert "PYTHONPATH" in text
+    assert "PLATFORM_SECRET" not in text
+    assert "MOORAGE" not in text
+
+
+async def test_whoever_does_not_know_the_token_runs_nothing(commands: Commands, server: Server) -> None:
+    made = McpConnections(outbound=Outbound(), commands=Commands(commands.url, "wrong"))
+    with pytest.raises(McpUnavailableError, match="token is wrong"):
+        await made.connection(KEY, server).tools()
+    await made.close()
+
+
+async def test_a_closed_connection_ends_its_process(connections: McpConnections, server: Server, log: Path) -> None:
+    await connections.connection(KEY, server).call("act", {}, seconds=10)
+    process = psutil.Process(int((await until_logged(log, 1))[0].split()[0]))
+    await connections.close()
+    await asyncio.to_thread(process.wait, 10)
+
+
+async def test_a_server_that_was_started_again_is_connected_again(log: Path, commands: Commands) -> None:
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "support.counting_mcp", str(log), "--port", str(port)]
+    made = McpConnections(outbound=Outbound(), commands=commands)
+    there = Server("web", "streamable_http", {"url": f"http://127.0.0.1:{port}/mcp", "headers": {}})
+    engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    service = McpService(create_database(engine), Sealing(["k" * 32]), made, Outbound())
+    offered = OfferedServer("web", [], there, KEY)
+    with running(command, port, PYTHONPATH=str(ROOT / "tests")) as process:
+        assert await service.call(offered, "act", {}, seconds=10)
+        lost = asyncio.create_task(service.call(offered, "act", {"seconds": 60}, seconds=20))
+        await until_logged(log, 2)
+        process.kill()
+        with pytest.raises(McpLostError):
+            await lost
+        process.start()
+        assert await service.call(offered, "act", {}, seconds=10)
+    assert len(log.read_text().splitlines()) == 3
+    await made.close()
+
+
+NAMES = {
+    "plain": (("time", "now"), "mcp_time_now"),
+    "dashes": (("my-server", "get-sum"), "mcp_my-server_get-sum"),
+}
+
+
+@pytest.mark.parametrize(("parts", "name"), NAMES.values(), ids=NAMES.keys())
+def test_a_function_is_named_after_server_and_tool(parts: tuple[str, str], name: str) -> None:
+    assert function_name("mcp", *parts) == name
+
+
+@pytest.mark.parametrize("parts", [("a" * 40, "b" * 40), ("server of mine", "now"), ("zeit", "jetzt-für-mich")])
+def test_a_name_that_no_model_takes_is_cut_and_hashed(parts: tuple[str, str]) -> None:
+    name = function_name("mcp", *parts)
+    assert len(name) <= 64
+    assert name.isascii()
+    assert " " not in name
+    assert name != function_name("mcp", parts[0], parts[1] + "x")
+    assert name == function_name("mcp", *parts)
+
+
+async def test_a_runner_that_is_killed_in_a_call_leaves_it_unknown_and_done_once(platform: Platform, log: Path) -> None:
+    turns: list[Turn] = [
+        Plan("Task", "I will.", ["Do it"]),
+        Call("mcp_counting_act", {"seconds": 60}),
+        Finish("?"),
+        Say("Over."),
+    ]
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "support.counting_mcp", str(log), "--port", str(port)]
+    with ScriptedModel(turns) as model, running(command, port, PYTHONPATH=str(ROOT / "tests")):
+        platform.changes.update(llm_base_url=model.url, llm_model="m", llm_api_key="k")
+        api = await platform.start_api()
+        first = await platform.start_runner()
+        async with await admin(api.url, platform.database_url) as root, await register(api.url) as alice:
+            config = {"mcpServers": {"counting": {"url": f"http://127.0.0.1:{port}/mcp"}}}
+            data(await root.client.post("/api/app-config/mcp-servers", json=config))
+            chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
+            saying = asyncio.create_task(chat.say("go"))
+            await until_logged(log, 1)
+            await first.kill()
+            await platform.start_runner()
+            assert (await saying).event == "done"
+    assert called(chat, "mcp_counting_act")["status"] == "called"
+    (told,) = [one for one in model.requests[-1]["messages"] if "Outcome unknown" in str(one["content"])][-1:]
+    assert told["role"] == "tool"
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_the_runner_refuses_a_token_that_can_be_guessed(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("short")
+    command = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--token-file", str(tmp_path / "token")]
+    reply = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert reply.returncode != 0
+    assert "32" in reply.stderr
