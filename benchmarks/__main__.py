@@ -11,15 +11,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from benchmarks import chats, events, operators, requests, sandboxes, screens, streams
+from benchmarks import chats, events, mcp_calls, operators, requests, sandboxes, screens, streams
 from benchmarks.rows import Row, table
 from moorage_api.database import create_engine
 from moorage_api.embedded.credentials import RUNNER_KEY_ID
 from moorage_sandbox.client import GateClient, TokenSigner
-from support.accounts import register
+from support.accounts import admin, register
 from support.gate import Gate, Keys
 from support.llm import Plan, ScriptedModel, by_first_message
 from support.processes import Platform
+from support.remote_tools import command_paths, everything
 from support.services import Services, run, running_services
 
 Measure = Callable[[Services, Path], Awaitable[list[Row]]]
@@ -52,6 +53,20 @@ async def measure_chats(services: Services, directory: Path) -> list[Row]:
             await asyncio.gather(platform.start_runner(), platform.start_host())
             async with await register(api.url) as alice:
                 return [await chats.first_frame(alice), *await chats.tool_overhead(alice)]
+        finally:
+            await platform.stop()
+
+
+async def measure_mcp(services: Services, directory: Path) -> list[Row]:
+    scripts = by_first_message([(f"call {name}", mcp_calls.script(name)) for name in (mcp_calls.HTTP, mcp_calls.STDIO)])
+    with ScriptedModel(scripts, chunk_chars=10_000) as model, everything("streamableHttp") as server:
+        platform = await platform_on(services, directory, llm_base_url=model.url, llm_api_key="k", llm_model="m")
+        try:
+            api = await platform.start_api()
+            await asyncio.gather(platform.start_runner(), platform.start_host(command_paths=command_paths()))
+            async with await admin(api.url, platform.database_url) as root, await register(api.url) as alice:
+                await mcp_calls.configure(root, url=server.url)
+                return [await mcp_calls.overhead(alice, name) for name in (mcp_calls.HTTP, mcp_calls.STDIO)]
         finally:
             await platform.stop()
 
@@ -123,6 +138,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "events": measure_events,
     "sandboxes": measure_sandboxes,
     "chats": measure_chats,
+    "mcp": measure_mcp,
     "requests": measure_requests,
     "streams": measure_streams,
     "screens": measure_screens,

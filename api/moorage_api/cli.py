@@ -16,6 +16,7 @@ from moorage_api.embedded.errors import StartError
 PARTS = {
     "api": ("moorage_api.main", "serve HTTP; settings from MOORAGE_…"),
     "runner": ("moorage_api.runner.main", "work on runs; settings from MOORAGE_…"),
+    "mcp-runner": ("moorage_sandbox.mcp_runner", "run stdio MCP servers, for a cluster"),
     "sandbox-host": ("moorage_sandbox.host", "own the sandboxes of this machine"),
 }
 
@@ -29,6 +30,7 @@ environment:
                                   the first admin: "admin", and a password that is made up and shown once
   MOORAGE_LLM_BASE_URL, MOORAGE_LLM_API_KEY, MOORAGE_LLM_MODEL
                                   the model, until an admin stores another by the API
+  MOORAGE_MCP_PATHS               directories with the programs of stdio MCP servers, separated by colons
   MOORAGE_DATABASE_URL            instead of starting PostgreSQL
   MOORAGE_REDIS_URL               instead of starting Valkey
   MOORAGE_S3_ENDPOINT, MOORAGE_S3_ACCESS_KEY, MOORAGE_S3_SECRET_KEY, MOORAGE_S3_BUCKET, MOORAGE_S3_SECURE

@@ -33,6 +33,9 @@ class Options(BaseSettings):
     s3_bucket: str = "moorage"
     s3_region: str = "us-east-1"
 
+    mcp_paths: str = ""
+    """Directories with the programs of stdio MCP servers, separated by colons; shown to them read-only."""
+
     jwt_secret: SecretStr | None = Field(default=None, min_length=32)
     admin_username: str = "admin"
     admin_password: SecretStr | None = None

@@ -196,6 +196,7 @@ class Supervisor:
                 f"--socket={listening}",
                 f"--data-dir={make_private_directory(self._directory.root / 'host')}",
                 f"--trust-file={self._keys.trust_file}",
+                *(f"--command-path={path}" for path in self._options.mcp_paths.split(":") if path),
             ],
             base_environment(),
             self._directory.logs / "sandbox-host.log",

@@ -12,6 +12,7 @@ from moorage_api.agent.messages import clipped, elided, merged_users, tokens, wi
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.agent.state import AgentState
 from moorage_api.events.schemas import ErrorEvent
+from moorage_api.outbound import Outbound
 from support.agent import Bench, shell, shell_output
 from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn
 
@@ -209,7 +210,8 @@ async def test_a_window_that_was_learnt_holds_for_that_model_only() -> None:
         bench.log.say("Hi " * 1_000)
         await bench.run()
         state = AgentState.model_validate(bench.journal().state)
-        async with bench.llm() as same, LlmClient(model.url, "", "another", context_tokens=WINDOW) as other:
+        another = LlmClient(model.url, "", "another", context_tokens=WINDOW, outbound=Outbound())
+        async with bench.llm() as same, another as other:
             assert state.shortened.window(same) < WINDOW
             assert state.shortened.window(other) == WINDOW
 

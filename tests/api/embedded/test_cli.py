@@ -36,6 +36,7 @@ def test_what_is_not_understood_ends_with_2_and_the_usage(tmp_path: Path, argume
         (["doctor", "--help"], "--json"),
         (["api", "--help"], "--port"),
         (["sandbox-host", "--help"], "--trust-file"),
+        (["mcp-runner", "--help"], "--token-file"),
         (["migrate", "--help"], "MOORAGE_DATABASE_URL"),
         (["admin", "create", "--help"], "MOORAGE_ADMIN_PASSWORD"),
         (["version"], "0."),
