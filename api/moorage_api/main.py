@@ -18,8 +18,17 @@ STOP_GRACE_SECONDS = 2
 """Open streams are cut after this: their clients resume at another replica, or here after the restart."""
 
 
-CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a", "mcp", "client")
+CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a")
 """At INFO these write addresses and what was said, and those hold users' words."""
+SILENT_LOGGERS = ("mcp", "client")
+"""The MCP SDK's: at every level they write whole URLs and messages, and keys may be in both. We say it ourselves."""
+
+
+def quiet_libraries() -> None:
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SILENT_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 async def serve(settings: Settings, *, host: str, port: int, fd: int | None = None) -> None:
@@ -52,8 +61,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, default=None, help="inherited listening socket, instead of host and port")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in CHATTY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_libraries()
     with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
         runner.run(serve(Settings(), host=arguments.host, port=arguments.port, fd=arguments.fd))
 

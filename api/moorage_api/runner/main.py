@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 
-from moorage_api.main import CHATTY_LOGGERS
+from moorage_api.main import quiet_libraries
 from moorage_api.resources import open_resources
 from moorage_api.runner.worker import Runner
 from moorage_api.settings import Settings
@@ -23,8 +23,7 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in CHATTY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_libraries()
     asyncio.run(serve(Settings()))
 
 

@@ -79,6 +79,8 @@ async def fetch_card(outbound: Outbound, base_url: str) -> dict[str, Any]:
                 response = await client.get(f"{base_url}{path}", headers={"Accept": "application/json"})
                 response.raise_for_status()
                 card = json.loads(response.content)
+                if "\\u0000" in json.dumps(card):  # which no database holds
+                    raise ValueError("NUL")
                 await check_card(outbound, base_url, card)
             except httpx.HTTPStatusError as error:
                 problem = f"HTTP status {error.response.status_code} for its card"
@@ -120,12 +122,13 @@ class RemoteAgent:
         self._outbound = outbound
         self._base_url = base_url
         self._card = parsed_card(card)
+        # the sort keeps the agent's own order within a protocol
+        by_protocol = sorted(self._card.supported_interfaces, key=lambda one: not one.protocol_version.startswith("1"))
+        self._interface = by_protocol[0]
 
     async def send(self, text: str, *, context_id: str = "", task_id: str = "") -> Reply:
         """Raises AgentLostError, AgentRefusedError and OutboundRefusedError."""
-        interface = ClientFactory._find_best_interface(list(self._card.supported_interfaces), list(BINDINGS))
-        if interface is None:
-            raise AgentRefusedError("The agent's card names no address that can be used")
+        interface = self._interface
         card = AgentCard()
         card.CopyFrom(self._card)
         del card.supported_interfaces[:]
@@ -161,7 +164,8 @@ class _Exchange:
         try:
             async for event in self._client.send_message(SendMessageRequest(message=message)):
                 if event.HasField("message"):
-                    return Reply("completed", text_of(event.message.parts), event.message.context_id)
+                    context_id = event.message.context_id.replace("\x00", "")
+                    return Reply("completed", text_of(event.message.parts), context_id)
                 self._take(event)
         except httpx.ConnectError as error:
             raise AgentRefusedError("The agent could not be reached") from error
@@ -208,7 +212,8 @@ class _Exchange:
             said.append(text_of(task.status.message.parts))
         state = TaskState.Name(task.status.state).removeprefix("TASK_STATE_").lower()
         waits = task.status.state in (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
-        return Reply(state, "\n".join(filter(None, said)), task.context_id, task.id if waits else "")
+        context_id, task_id = task.context_id.replace("\x00", ""), task.id.replace("\x00", "")
+        return Reply(state, "\n".join(filter(None, said)), context_id, task_id if waits else "")
 
     @staticmethod
     def _explained(error: Exception) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,11 +11,14 @@ from uuid import UUID
 from sqlalchemy import text
 
 from moorage_api.database import Database, uuid7
+from moorage_api.errors import InvalidError
 from moorage_api.outbound import Outbound
 from moorage_api.tools.a2a_client import RemoteAgent, Reply, fetch_card, parsed_card
 from moorage_api.tools.models import A2aServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import A2aServerList, A2aServerRead, ToolList, ToolWithPreference
+
+MAX_SERVERS = 50
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class A2aService:
         """Raises InvalidError for an agent that is away, and stores nothing; ConflictError for a known one."""
         card = await fetch_card(self._outbound, base_url)
         async with self._db.begin() as tx:
+            if len(await ToolRepository(tx).a2a_servers()) >= MAX_SERVERS:
+                raise InvalidError(f"At most {MAX_SERVERS} A2A servers can be configured")
             await ToolRepository(tx).add_a2a_server(
                 A2aServerRow(id=uuid7(), base_url=base_url, card=card, enabled=True)
             )
@@ -49,10 +55,13 @@ class A2aService:
             await ToolRepository(tx).delete_a2a_server(server_id)
 
     async def set_enabled(self, server_id: UUID, *, enabled: bool) -> None:
-        """Enabling reads the card anew. Raises NotFoundError, and InvalidError for an agent that is away."""
+        """Enabling reads the card anew; that of an agent that is away stays as it was. Raises NotFoundError."""
         async with self._db() as tx:
             row = await ToolRepository(tx).a2a_server(server_id)
-        card = await fetch_card(self._outbound, row.base_url) if enabled else row.card
+        card = row.card
+        if enabled:
+            with suppress(InvalidError):
+                card = await fetch_card(self._outbound, row.base_url)
         async with self._db.begin() as tx:
             row = await ToolRepository(tx).a2a_server(server_id)
             row.enabled, row.card = enabled, card

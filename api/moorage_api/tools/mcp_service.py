@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ PROBE_SECONDS = 20.0
 RUN_PROBE_SECONDS = 3.0
 """How long the start of a run waits for servers; slower ones are offered with the tools of their last probe."""
 
+FAILED_PROBE_SECONDS = 0.5
+"""How long it waits for those whose last probe failed: they may be back, but mostly are not."""
+
 
 @dataclass(frozen=True)
 class OfferedServer:
@@ -49,10 +53,11 @@ class McpService:
         self._connections = connections
         self._outbound = outbound
 
-    async def read_all(self) -> McpServerList:
+    async def read_all(self, *, with_errors: bool) -> McpServerList:
+        """`with_errors`: what went wrong is in a server's own words, and not everybody's business."""
         async with self._db() as tx:
             rows = await ToolRepository(tx).mcp_servers()
-        return McpServerList(mcp_servers=[shown(row) for row in rows])
+        return McpServerList(mcp_servers=[shown(row, with_error=with_errors) for row in rows])
 
     async def put(self, config: McpConfig) -> None:
         """Store all of them or none, then ask each what it offers. Raises OutboundRefusedError and InvalidError."""
@@ -124,8 +129,8 @@ class McpService:
             rows, wanted = await repository.mcp_servers(), await repository.preferences(user_id, "mcp")
         rows = [row for row in rows if row.enabled and wanted.get(row.name, True)]
         probes = {row.name: asyncio.create_task(self._probe(row, for_whom=str(user_id))) for row in rows}
-        if probes:
-            await asyncio.wait(probes.values(), timeout=RUN_PROBE_SECONDS)
+        await until_done([probes[row.name] for row in rows if not row.probe.get("error")], seconds=RUN_PROBE_SECONDS)
+        await until_done(list(probes.values()), seconds=FAILED_PROBE_SECONDS)
         offered = []
         for row in rows:
             probe = probes[row.name]
@@ -181,25 +186,58 @@ class McpService:
         return tools
 
 
+async def until_done(tasks: Sequence[asyncio.Task[Any]], *, seconds: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+
+
 def kept(tool: Tool) -> dict[str, Any]:
     """What a run needs of a tool. Only a server's own word makes one read-only."""
-    schema = tool.input_schema if len(str(tool.input_schema)) <= MAX_SCHEMA_CHARS else {"type": "object"}
     annotations = tool.annotations
     return {
-        "name": tool.name[:500],
-        "description": (tool.description or tool.title or tool.name)[:2000],
-        "schema": schema,
+        "name": storable(tool.name)[:500],
+        "description": storable(tool.description or tool.title or tool.name)[:2000],
+        "schema": kept_schema(tool.input_schema),
         "read_only": bool(annotations and annotations.read_only_hint),
     }
 
 
-def shown(row: McpServerRow) -> McpServerRead:
+def kept_schema(schema: Any) -> dict[str, Any]:
+    """The schema of a tool's arguments, or one that takes anything when it is none that we can check or store."""
+    anything = {"type": "object", "properties": {}}
+    try:
+        text = json.dumps(schema)
+    except (ValueError, RecursionError):
+        return anything
+    if len(text) > MAX_SCHEMA_CHARS or "\\u0000" in text or not is_usable_schema(schema):
+        return anything
+    return anything | {name: value for name, value in schema.items() if name != "$schema"}
+
+
+def is_usable_schema(schema: Any) -> bool:
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        return False
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    return (
+        isinstance(properties, dict)
+        and all(isinstance(one, dict) and isinstance(one.get("enum", []), list) for one in properties.values())
+        and isinstance(required, list)
+        and all(isinstance(name, str) for name in required)
+    )
+
+
+def storable(text: str) -> str:
+    """PostgreSQL's JSON holds no NUL."""
+    return text.replace("\x00", "")
+
+
+def shown(row: McpServerRow, *, with_error: bool) -> McpServerRead:
     return McpServerRead.model_validate(
         {
             "server_name": row.name,
             "enabled": row.enabled,
             "transport": row.transport,
             "tools": [tool["name"] for tool in row.probe.get("tools", ())],
-            "error": row.probe.get("error", ""),
+            "error": row.probe.get("error", "") if with_error else "",
         }
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from moorage_api.dependencies import ConfigWriter, CurrentUser, ResourcesDep
+from moorage_api.dependencies import ConfigWriter, Credentials, CurrentUser, ResourcesDep, Users
 from moorage_api.envelope import Envelope, ok
-from moorage_api.errors import NotFoundError
+from moorage_api.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from moorage_api.tools import schemas
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
@@ -26,6 +27,16 @@ async def a2a_service(resources: ResourcesDep) -> A2aService:
     return A2aService(resources.db, resources.outbound)
 
 
+async def is_admin(credentials: Credentials, users: Users) -> bool:
+    """Where everybody may read, and an admin reads more. A token that is none is no reason to refuse."""
+    if credentials is None:
+        return False
+    with suppress(UnauthenticatedError, ForbiddenError):
+        return (await users.authenticate(credentials.credentials)).is_admin
+    return False
+
+
+IsAdmin = Annotated[bool, Depends(is_admin)]
 Mcp = Annotated[McpService, Depends(mcp_service)]
 A2a = Annotated[A2aService, Depends(a2a_service)]
 
@@ -39,9 +50,9 @@ def known_id(a2a_id: str) -> UUID:
 
 
 @config_router.get("/mcp-servers")
-async def list_mcp_servers(mcp: Mcp) -> Envelope[schemas.McpServerList]:
+async def list_mcp_servers(mcp: Mcp, is_admin: IsAdmin) -> Envelope[schemas.McpServerList]:
     """As their last probe saw them: this connects to nothing, so one dead server holds up nobody."""
-    return ok(await mcp.read_all())
+    return ok(await mcp.read_all(with_errors=is_admin))
 
 
 @config_router.post("/mcp-servers", dependencies=[ConfigWriter])

@@ -74,7 +74,7 @@ class McpConfig(BaseModel):
 
 
 class McpServerRead(BaseModel):
-    """As the last probe saw it: reading this connects to nothing. `error` says why there are no tools, if so."""
+    """As the last probe saw it: reading this connects to nothing. `error` tells admins why there are no tools."""
 
     server_name: str
     enabled: bool

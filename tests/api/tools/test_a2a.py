@@ -183,6 +183,19 @@ async def test_an_agent_that_dies_while_it_works_leaves_the_outcome_unknown() ->
     server.close()
 
 
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"name": "X\\u0000", "url": "http://127.0.0.1/"}', b"x" * 300_000])
+async def test_a_card_that_is_none_is_refused(body: bytes) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    with pytest.raises(InvalidError):
+        await fetch_card(Outbound(), f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    server.close()
+
+
 CARDS = {
     "an address inside": ({"name": "X", "url": "http://10.0.0.1/"}, OutboundRefusedError),
     "metadata": ({"name": "X", "url": "http://169.254.169.254/"}, OutboundRefusedError),

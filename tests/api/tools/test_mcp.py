@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
-from support.accounts import Person, data
+from support.accounts import Person, client_for, data
 from support.llm import Call
 from support.remote_tools import Server
 from support.world import World, called
@@ -92,7 +92,11 @@ async def test_secrets_are_in_no_answer_no_log_and_no_row(world: World, root: Pe
         root,
         web={"url": url, "headers": {"X-Key": SECRET}},
         broken=stdio("python3", "-c", f"import sys; sys.exit('{SECRET}')", TOKEN=SECRET),
+        away={"url": f"http://127.0.0.1:1/mcp?key={SECRET}", "headers": {"X-Key": SECRET}},
+        wrong={"transport": "sse", "url": f"{streamable.url}/nothing?key={SECRET}"},
     )
+    servers = await listed(root)
+    assert all(servers[name]["error"] for name in ("broken", "away", "wrong"))
     shown = await root.client.get("/api/app-config/mcp-servers")
     assert SECRET not in shown.text
     assert SECRET not in (await root.client.get("/api/user/tools/mcp")).text
@@ -104,7 +108,10 @@ async def test_secrets_are_in_no_answer_no_log_and_no_row(world: World, root: Pe
     assert SECRET not in str(rows)
     for process in world.platform.processes:
         assert SECRET not in process.log()
-    for name in ("web", "broken"):
+    async with client_for(world.url) as nobody:
+        body = data(await nobody.get("/api/app-config/mcp-servers"))
+        assert [server["error"] for server in body["mcp_servers"]] == [""] * 4, "reasons are for admins"
+    for name in ("web", "broken", "away", "wrong"):
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
 
 

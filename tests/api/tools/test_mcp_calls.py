@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
+from mcp_types import Tool
 
+from moorage_api.agent.arguments import checked_arguments
 from moorage_api.agent.ports import ToolCall, ToolResult
 from moorage_api.database import create_database, create_engine
 from moorage_api.embedded.ports import free_ports
@@ -210,6 +212,30 @@ def test_a_name_that_no_model_takes_is_cut_and_hashed(parts: tuple[str, str]) ->
     assert " " not in name
     assert name != function_name("mcp", parts[0], parts[1] + "x")
     assert name == function_name("mcp", *parts)
+
+
+ANYTHING = {"type": "object", "properties": {}}
+SCHEMAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "usual": (
+        {"$schema": "x", "type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+    ),
+    "nothing": ({}, ANYTHING),
+    "another type": ({"type": "array"}, ANYTHING),
+    "properties that are none": ({"type": "object", "properties": ["a"]}, ANYTHING),
+    "a property that is none": ({"type": "object", "properties": {"a": "string"}}, ANYTHING),
+    "an enum that is none": ({"type": "object", "properties": {"a": {"enum": 5}}}, ANYTHING),
+    "required that is none": ({"type": "object", "properties": {}, "required": "a"}, ANYTHING),
+    "a NUL": ({"type": "object", "properties": {}, "description": "\x00"}, ANYTHING),
+    "too large": ({"type": "object", "properties": {}, "description": "x" * 20_000}, ANYTHING),
+}
+
+
+@pytest.mark.parametrize(("schema", "offered"), SCHEMAS.values(), ids=SCHEMAS.keys())
+def test_a_schema_that_cannot_be_checked_takes_anything(schema: dict[str, Any], offered: dict[str, Any]) -> None:
+    tool = kept(Tool(name="t\x00", description="d\x00", input_schema=schema))
+    assert tool == {"name": "t", "description": "d", "schema": offered, "read_only": False}
+    assert checked_arguments(tool["schema"], {"a": "x"}) == {"a": "x"}
 
 
 async def test_a_runner_that_is_killed_in_a_call_leaves_it_unknown_and_done_once(platform: Platform, log: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import psutil
 import pytest
 
 from moorage_sandbox.commands import Command, CommandError, opened
+from moorage_sandbox.host.layout import LayoutError
+from moorage_sandbox.host.main import refuse_paths
+from moorage_sandbox.host.settings import Settings
 from support.sandbox_host import SandboxHost, until
 
 LOOK = """
@@ -86,6 +90,25 @@ async def test_the_connection_ends_with_the_command(shared_host: SandboxHost) ->
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
     async with opened(url, Command(["bash", "-c", "echo bye"])) as (reader, _):
         assert await reader.read() == b"bye\n"
+
+
+@pytest.mark.parametrize("below", ["", "host", "host/sandboxes"], ids=["above", "itself", "below"])
+def test_a_directory_with_the_platforms_data_is_never_shown(tmp_path: Path, below: str) -> None:
+    settings = Settings(
+        socket=tmp_path / "run" / "host.sock",
+        data_dir=tmp_path / "host",
+        trust_file=tmp_path / "trust.json",
+        command_paths=(tmp_path / below,),
+    )
+    (tmp_path / "host" / "sandboxes").mkdir(parents=True)
+    with pytest.raises(LayoutError, match="platform's own data"):
+        refuse_paths(settings)
+
+
+def test_a_directory_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "host.sock", tmp_path / "host", tmp_path / "t", command_paths=(tmp_path / "none",))
+    with pytest.raises(LayoutError, match="no directory"):
+        refuse_paths(settings)
 
 
 @pytest.mark.parametrize("argv", [["no-such-program"], ["/root/secret/program"], [""]], ids=["none", "hidden", "empty"])
