@@ -26,7 +26,7 @@ from a2a.types.a2a_pb2 import (
 )
 from a2a.utils.constants import TransportProtocol
 from a2a.utils.errors import A2AError
-from google.protobuf.json_format import MessageToJson, ParseError
+from google.protobuf.json_format import MessageToDict, MessageToJson, ParseError
 
 from moorage_api.errors import InvalidError
 from moorage_api.outbound import Limits, Outbound
@@ -71,7 +71,10 @@ class Reply:
 
 
 async def fetch_card(outbound: Outbound, base_url: str) -> dict[str, Any]:
-    """The agent's card as JSON. Raises InvalidError when there is none that can be used, and OutboundRefusedError."""
+    """The agent's card in the JSON of protocol 1.0, whatever it was written in.
+
+    Raises InvalidError when there is none that can be used, and OutboundRefusedError.
+    """
     problem = "it does not answer"
     async with outbound.client("a2a", base_url, limits=CARD_LIMITS, timeout=CARD_LIMITS.seconds) as client:
         for path in CARD_PATHS:
@@ -82,6 +85,7 @@ async def fetch_card(outbound: Outbound, base_url: str) -> dict[str, Any]:
                 if "\\u0000" in json.dumps(card):  # which no database holds
                     raise ValueError("NUL")
                 await check_card(outbound, base_url, card)
+                card = MessageToDict(parsed_card(card))
             except httpx.HTTPStatusError as error:
                 problem = f"HTTP status {error.response.status_code} for its card"
                 if error.response.status_code == 404:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,12 +15,16 @@ from sqlalchemy import text
 from moorage_api.database import Database, uuid7
 from moorage_api.errors import InvalidError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.a2a_client import RemoteAgent, Reply, fetch_card, parsed_card
 from moorage_api.tools.models import A2aServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import A2aServerList, A2aServerRead, ToolList, ToolWithPreference
 
+if TYPE_CHECKING:
+    from moorage_api.tools.a2a_client import Reply
+
 MAX_SERVERS = 50
+A2A = "moorage_api.tools.a2a_client"
+"""Imports the A2A project's SDK, which takes most of a second: at its first use, and beside the event loop."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,17 @@ class A2aService:
 
     async def create(self, base_url: str) -> None:
         """Raises InvalidError for an agent that is away, and stores nothing; ConflictError for a known one."""
-        card = await fetch_card(self._outbound, base_url)
+        card = await self._fetch_card(base_url)
         async with self._db.begin() as tx:
             if len(await ToolRepository(tx).a2a_servers()) >= MAX_SERVERS:
                 raise InvalidError(f"At most {MAX_SERVERS} A2A servers can be configured")
             await ToolRepository(tx).add_a2a_server(
                 A2aServerRow(id=uuid7(), base_url=base_url, card=card, enabled=True)
             )
+
+    async def _fetch_card(self, base_url: str) -> dict[str, Any]:
+        card = await (await client_module()).fetch_card(self._outbound, base_url)
+        return dict(card)
 
     async def delete(self, server_id: UUID) -> None:
         async with self._db.begin() as tx:
@@ -61,7 +71,7 @@ class A2aService:
         card = row.card
         if enabled:
             with suppress(InvalidError):
-                card = await fetch_card(self._outbound, row.base_url)
+                card = await self._fetch_card(row.base_url)
         async with self._db.begin() as tx:
             row = await ToolRepository(tx).a2a_server(server_id)
             row.enabled, row.card = enabled, card
@@ -70,17 +80,16 @@ class A2aService:
         async with self._db() as tx:
             repository = ToolRepository(tx)
             rows, wanted = await repository.a2a_servers(), await repository.preferences(user_id, "a2a")
-        cards = [(row, parsed_card(row.card)) for row in rows]
         return ToolList(
             tools=[
                 ToolWithPreference(
                     tool_id=str(row.id),
-                    tool_name=card.name,
-                    description=card.description,
+                    tool_name=row.card.get("name", ""),
+                    description=row.card.get("description", ""),
                     enabled_global=row.enabled,
                     enabled_user=wanted.get(str(row.id), True),
                 )
-                for row, card in cards
+                for row in rows
             ]
         )
 
@@ -114,8 +123,8 @@ class A2aService:
                 )
             ).one_or_none()
         context_id, task_id = known.tuple() if known is not None else ("", "")
-        remote = RemoteAgent(self._outbound, agent.base_url, agent.card)
-        reply = await remote.send(query, context_id=context_id, task_id=task_id)
+        remote = (await client_module()).RemoteAgent(self._outbound, agent.base_url, agent.card)
+        reply: Reply = await remote.send(query, context_id=context_id, task_id=task_id)
         async with self._db.begin() as tx:
             await tx.execute(
                 text(
@@ -136,15 +145,19 @@ class A2aService:
         return reply
 
 
+async def client_module() -> Any:
+    return await asyncio.to_thread(importlib.import_module, A2A)
+
+
 def shown(row: A2aServerRow) -> A2aServerRead:
-    card = parsed_card(row.card)
+    card, capabilities = row.card, row.card.get("capabilities", {})
     return A2aServerRead(
         id=row.id,
-        name=card.name,
-        description=card.description,
-        input_modes=list(card.default_input_modes),
-        output_modes=list(card.default_output_modes),
-        streaming=card.capabilities.streaming,
-        push_notifications=card.capabilities.push_notifications,
+        name=card.get("name", ""),
+        description=card.get("description", ""),
+        input_modes=card.get("defaultInputModes", []),
+        output_modes=card.get("defaultOutputModes", []),
+        streaming=capabilities.get("streaming", False),
+        push_notifications=capabilities.get("pushNotifications", False),
         enabled=row.enabled,
     )

@@ -8,19 +8,20 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from mcp_types import CallToolResult, Tool
 
 from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_connection import McpConnections, McpLostError, McpUnavailableError, Server
+from moorage_api.tools.mcp_pool import McpConnections, McpLostError, McpUnavailableError, Server
 from moorage_api.tools.models import McpServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import McpConfig, McpServerList, McpServerRead, ToolList, ToolWithPreference
 from moorage_api.tools.sealing import Sealing
+
+if TYPE_CHECKING:
+    from mcp_types import CallToolResult, Tool
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class McpService:
             problem = "It was stored under another key: configure it again"
         else:
             try:
+                await self._connections.load()
                 async with asyncio.timeout(PROBE_SECONDS):
                     found = await self._connections.connection(self._key(row, for_whom), server).tools()
                 tools = [kept(tool) for tool in found[:MAX_TOOLS]]
