@@ -45,6 +45,8 @@ NEVER = tuple(
         "224.0.0.0/4",
         "240.0.0.0/4",
         "::/128",
+        "64:ff9b:1::/48",  # translated to IPv4 in a way that only the network knows (RFC 8215)
+        "2001::/32",  # Teredo: tunnels to an IPv4 address inside
         "fe80::/10",
         "fd00:ec2::254/128",  # metadata, Amazon
         "fd20:ce::254/128",  # metadata, Google

@@ -106,6 +106,8 @@ NEVER = {
     "metadata mapped, in hexadecimal": "http://[::ffff:a9fe:a9fe]/",
     "metadata through NAT64": "http://[64:ff9b::a9fe:a9fe]/",
     "metadata through 6to4": "http://[2002:a9fe:a9fe::1]/",
+    "metadata through a local NAT64": "http://[64:ff9b:1::a9fe:a9fe]/",
+    "metadata through Teredo": "http://[2001:0:4136:e378:8000:63bf:5601:5601]/",
     "metadata of containers": "http://169.254.170.2/",
     "metadata over IPv6": "http://[fd00:ec2::254]/",
     "metadata of Alibaba": "http://100.100.100.200/",
