@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvicorn
 
 from moorage_api.app import create_app
-from moorage_api.resources import open_resources
+from moorage_api.internal import InternalServer, create_internal_app
+from moorage_api.resources import Resources, open_resources
 from moorage_api.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+INTERNAL_CONCURRENCY = 100
+"""Pods that fetch at once; more are answered 503 and try again."""
 
 STOP_GRACE_SECONDS = 2
 """Open streams are cut after this: their clients resume at another replica, or here after the restart."""
@@ -51,7 +57,34 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
             timeout_graceful_shutdown=STOP_GRACE_SECONDS,
             server_header=False,
         )
-        await uvicorn.Server(config).serve()
+        async with internal_port(resources, host=host):
+            await uvicorn.Server(config).serve()
+
+
+@asynccontextmanager
+async def internal_port(resources: Resources, *, host: str) -> AsyncIterator[None]:
+    """Serve sandbox pods beside the block, where a port is set for them."""
+    if not resources.settings.internal_port:
+        yield
+        return
+    config = uvicorn.Config(
+        create_internal_app(resources.blobs),
+        host=host,
+        port=resources.settings.internal_port,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        limit_concurrency=INTERNAL_CONCURRENCY,
+        timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+        server_header=False,
+    )
+    server = InternalServer(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve(), name="internal port")
+        try:
+            yield
+        finally:
+            server.should_exit = True
 
 
 def main() -> None:

@@ -72,6 +72,26 @@ def commands_of(settings: Settings) -> Commands:
 
 
 @asynccontextmanager
+async def open_sandboxes(settings: Settings) -> AsyncIterator[Sandboxes]:
+    """A cluster that is away is met at the request; credentials that are not there are an error here."""
+    if settings.sandboxes == "cluster":
+        from moorage_api.sandboxes.cluster.sandboxes import ClusterSandboxes
+
+        async with ClusterSandboxes.running(
+            namespace=settings.cluster_namespace,
+            kubeconfig=settings.kubeconfig,
+            start_timeout_seconds=settings.sandbox_start_seconds,
+        ) as cluster:
+            yield cluster
+        return
+    local = LocalSandboxes(settings.sandbox_host_socket)
+    try:
+        yield local
+    finally:
+        await local.close()
+
+
+@asynccontextmanager
 async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Resources]:
     """Build them all; connections are made at first use, so a service that is away is met at the request, not here.
 
@@ -86,7 +106,6 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
     )
     db = create_database(engine)
     hub = Hub(redis, db, poll_seconds=settings.stream_poll_seconds)
-    sandboxes = LocalSandboxes(settings.sandbox_host_socket)
     signer = TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer)
     blobs = MinioStore.from_settings(settings)
     passwords = Passwords(concurrency=settings.hashing_concurrency)
@@ -99,7 +118,7 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
     sealing = sealing_of(settings)
     mcp = McpConnections(outbound=outbound, commands=commands_of(settings))
     try:
-        async with hub:
+        async with hub, open_sandboxes(settings) as sandboxes:
             yield Resources(
                 settings=settings,
                 engine=engine,
@@ -117,7 +136,6 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
             )
     finally:
         await mcp.close()
-        await sandboxes.close()
         await redis.aclose()
         await db.close()
         await engine.dispose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,8 +32,20 @@ class Settings(BaseSettings):
     signing_key_file: Path
     """PEM of this process's Ed25519 key for sandbox access. api and runner have one each."""
     signing_key_id: str
-    sandbox_host_socket: Path
+    sandboxes: Literal["local", "cluster"] = "local"
+    """Who owns the sandboxes: the sandbox host of this machine, or the operator of a cluster."""
+    sandbox_host_socket: Path = Path("/run/moorage/host.sock")
     """Unix socket of the local sandbox host."""
+    cluster_namespace: str | None = None
+    """Where AgentSessions are made; without it in the namespace of this pod."""
+    kubeconfig: Path | None = None
+    """Credentials for the cluster; without it those of this pod's service account."""
+    sandbox_start_seconds: float = Field(120, gt=0)
+    """How long a sandbox of a cluster may take to be ready before the run is told that there is none."""
+    sandbox_idle_seconds: float = Field(0, ge=0)
+    """A sandbox whose session did nothing for so long is suspended, and what is in it is lost. 0: never."""
+    internal_port: int = Field(0, ge=0, le=65535)
+    """Port of the read-only archives that sandbox pods fetch their first skills from. 0: none."""
 
     database_pool_size: int = 10
     access_token_seconds: int = 30 * 60
@@ -69,3 +82,5 @@ class Settings(BaseSettings):
 
     runner_concurrency: int = 8
     lease_seconds: float = 15
+    sweep_seconds: float = 30
+    """How often a runner looks for what could not be done when it was asked for, and for idle sandboxes."""

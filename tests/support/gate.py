@@ -81,7 +81,8 @@ class Gate:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        address, port = self.listener.getsockname()
+        return f"http://{address}:{port}"
 
     async def start(self) -> None:
         number = self.listener.fileno()

@@ -22,15 +22,13 @@ from moorage_api.runner.turn import work_on
 from moorage_api.runs import queue
 from moorage_api.runs.journal import RunJournal, UnreadMessagesError, open_journal
 from moorage_api.runs.queue import LeasedRun
+from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.service import SessionService
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """Longest time a queued or orphaned run waits for a runner that missed the wake-up."""
-
-
-SWEEP_SECONDS = 30.0
 
 
 @asynccontextmanager
@@ -158,13 +156,18 @@ class Runner:
                     raise FencedError("The lease could not be held") from error
 
     async def _sweep(self) -> None:
-        """Remove what deleted sessions left when their sandbox or the object store was away."""
+        """Do what failed when it was asked for: removing what deleted sessions left, making new ones known."""
         resources = self._resources
         sessions = SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
+        upkeep = Upkeep(
+            resources.db, resources.hub, resources.sandboxes, idle_seconds=self._settings.sandbox_idle_seconds
+        )
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(self._settings.sweep_seconds)
             try:
                 await sessions.sweep_deleted()
+                await upkeep.register_missing()
+                await upkeep.suspend_idle()
             except (SQLAlchemyError, OSError) as error:
                 logger.warning("Could not sweep, will again: %s", type(error).__name__)
 

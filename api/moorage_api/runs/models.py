@@ -65,6 +65,8 @@ class SandboxRow(Base):
     since_seq: Mapped[int] = mapped_column(BigInteger)
     notice: Mapped[str] = mapped_column(server_default="")
     """What the model has yet to be told about a sandbox that was replaced; emptied with the messages that tell it."""
+    suspended_at: Mapped[datetime | None]
+    """Since when it has none because nobody needed it; the next need sets it back."""
 
 
 class TranscriptRow(Base):

@@ -23,7 +23,7 @@ from moorage_api.files.service import FileService
 from moorage_api.objects.store import BlobStore
 from moorage_api.runs.journal import RunJournal
 from moorage_api.sandboxes.errors import as_domain_error
-from moorage_api.sandboxes.provider import Sandbox, Sandboxes
+from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState, SkillPin
 from moorage_api.sessions.service import object_prefix
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.protocol import UPLOADS, CallResponse, GateError
@@ -45,6 +45,14 @@ REPLACED_NOTICE = (
 )
 
 
+Pins = Callable[[UUID], Awaitable[Sequence[SkillPin]]]
+"""The skills of a session, pinned at its first need and the same ever after."""
+
+
+async def no_skills(_: UUID) -> Sequence[SkillPin]:
+    return ()
+
+
 class SandboxLink:
     """One for each run, used as an async context manager by the turn."""
 
@@ -57,6 +65,7 @@ class SandboxLink:
         signer: TokenSigner,
         files: FileService,
         blobs: BlobStore,
+        pins: Pins = no_skills,
     ) -> None:
         self._journal = journal
         self._db = db
@@ -64,6 +73,7 @@ class SandboxLink:
         self._signer = signer
         self._files = files
         self._blobs = blobs
+        self._pins = pins
         self._opening = asyncio.Lock()
         self._client: GateClient | None = None
         self._since_seq = 0
@@ -203,14 +213,17 @@ class SandboxLink:
             return self._client
 
     async def _start(self) -> Sandbox:
-        await self._journal.record(SandboxEvent(phase="starting"))
-        try:
-            sandbox = await self._sandboxes.ensure(self._journal.session_id)
-        except UnavailableError as error:
-            await self._journal.record(SandboxEvent(phase="failed", reason=str(error)))
-            raise
-        await self._journal.record(SandboxEvent(phase="ready"))
-        return sandbox
+        session_id = self._journal.session_id
+        row = await self._db.fetchrow("SELECT suspended_at FROM session_sandboxes WHERE session_id = $1", session_id)
+        is_back = row is not None and row["suspended_at"] is not None
+
+        async def record(state: SandboxState) -> None:
+            phase = "resuming" if is_back and state.phase == "starting" else state.phase
+            await self._journal.record(SandboxEvent(phase=phase, reason=state.reason))
+
+        return await self._sandboxes.ensure(
+            session_id, owner_id=self._journal.owner_id, skills=await self._pins(session_id), report=record
+        )
 
     async def _bound(self, sandbox: Sandbox) -> GateClient:
         client = GateClient(
@@ -245,7 +258,8 @@ class SandboxLink:
                         notice = CASE WHEN known.uid = excluded.uid THEN known.notice ELSE :notice END,
                         since_seq = CASE WHEN known.uid = excluded.uid THEN known.since_seq ELSE
                             (SELECT last_seq + 1 FROM session_heads WHERE session_id = known.session_id) END,
-                        uid = excluded.uid
+                        uid = excluded.uid,
+                        suspended_at = NULL
                     RETURNING since_seq
                     """
                 ),

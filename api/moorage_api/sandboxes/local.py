@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import httpx
 
 from moorage_api.errors import UnavailableError
-from moorage_api.sandboxes.provider import Sandbox
+from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, SkillPin, report_nothing
 
 ENSURE_TIMEOUT_SECONDS = 60
 TIMEOUT_SECONDS = 10
@@ -22,7 +23,28 @@ class LocalSandboxes:
         transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=1)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://host", timeout=TIMEOUT_SECONDS)
 
-    async def ensure(self, session_id: UUID) -> Sandbox:
+    async def register(self, session_id: UUID, *, owner_id: UUID) -> None:
+        """The host needs to know of no session before its sandbox is wanted."""
+
+    async def ensure(
+        self,
+        session_id: UUID,
+        *,
+        owner_id: UUID,
+        skills: Sequence[SkillPin] = (),
+        report: Report = report_nothing,
+    ) -> Sandbox:
+        """Nothing is fetched into a local sandbox: all of `skills` come through the gate."""
+        await report(SandboxState("starting"))
+        try:
+            sandbox = await self._started(session_id)
+        except UnavailableError as error:
+            await report(SandboxState("failed", str(error)))
+            raise
+        await report(SandboxState("ready"))
+        return sandbox
+
+    async def _started(self, session_id: UUID) -> Sandbox:
         answer = await self._request("PUT", session_id, timeout=ENSURE_TIMEOUT_SECONDS)
         assert answer is not None
         if answer.get("phase") != "ready":
@@ -33,8 +55,14 @@ class LocalSandboxes:
         answer = await self._request("GET", session_id)
         return Sandbox(uid=answer["uid"], url=answer["url"]) if answer and answer.get("phase") == "ready" else None
 
+    async def suspend(self, session_id: UUID) -> bool:
+        return await self._request("DELETE", session_id) is not None
+
     async def delete(self, session_id: UUID) -> None:
         await self._request("DELETE", session_id)
+
+    async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
+        return []
 
     async def close(self) -> None:
         await self._http.aclose()

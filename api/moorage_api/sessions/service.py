@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import Database, uuid7
-from moorage_api.errors import DomainError
+from moorage_api.errors import DomainError, UnavailableError
 from moorage_api.events import log
 from moorage_api.events.hub import Hub
 from moorage_api.events.schemas import FileInfo, MessageEvent
@@ -48,6 +48,10 @@ class SessionService:
     async def create(self, *, owner_id: UUID) -> UUID:
         session_id = uuid7()
         await create_session(self._db, session_id, owner_id=owner_id)
+        try:
+            await self._sandboxes.register(session_id, owner_id=owner_id)
+        except UnavailableError as error:
+            logger.warning("A new session is not known to the cluster yet, it will be: %s", error)
         await self._hub.publish_list_change(owner_id)
         return session_id
 

@@ -1,0 +1,71 @@
+"""The one module of the api that talks to Kubernetes: the AgentSessions of one namespace, as plain dicts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+from moorage_api.sandboxes.cluster.resource import Manifest
+from moorage_crds import names
+from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class AgentSessions:
+    """Every method raises KubeError."""
+
+    def __init__(self, kube: Kube, *, namespace: str) -> None:
+        self._kube = kube
+        self._path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, *, namespace: str | None, kubeconfig: Path | None) -> AsyncIterator[AgentSessions]:
+        """As a kubeconfig says, or as the pod's service account; without `namespace` in the pod's own.
+
+        Sends nothing yet. Raises KubeError without credentials, OSError without a namespace.
+        """
+        kube = await Kube.connect(kubeconfig)
+        try:
+            yield cls(kube, namespace=namespace or own_namespace())
+        finally:
+            await kube.close()
+
+    async def create(self, body: Manifest) -> Manifest:
+        return await self._kube.request("POST", self._path, body=body)
+
+    async def patch(self, session_id: UUID, body: Manifest) -> Manifest:
+        """A merge patch; 409 where `body` names another resource version than the stored one."""
+        return await self._kube.request("PATCH", self._of(session_id), body=body, content_type=MERGE_PATCH)
+
+    async def get(self, session_id: UUID) -> Manifest | None:
+        return await self._kube.find(self._of(session_id))
+
+    async def delete(self, session_id: UUID) -> None:
+        """None is fine."""
+        try:
+            await self._kube.request("DELETE", self._of(session_id))
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def pages(self) -> AsyncIterator[Manifest]:
+        return self._kube.pages(self._path)
+
+    def watch(self, *, since: str) -> AsyncIterator[Manifest]:
+        return self._kube.watch(self._path, since=since)
+
+    def _of(self, session_id: UUID) -> str:
+        return f"{self._path}/{names.resource_name(session_id)}"
+
+
+def own_namespace() -> str:
+    return NAMESPACE_FILE.read_text().strip()
+
+
+def is_refusal(error: KubeError) -> bool:
+    """Whether asking the same again would be answered the same."""
+    return 400 <= error.status < 500 and error.status not in (404, 408, 409, 410, 429)

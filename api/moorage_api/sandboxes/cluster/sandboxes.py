@@ -1,0 +1,198 @@
+"""Sandboxes of a cluster: says what is wanted in resources, and reads from them what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+from moorage_api.errors import UnavailableError
+from moorage_api.sandboxes.cluster.agent_sessions import AgentSessions, is_refusal
+from moorage_api.sandboxes.cluster.resource import (
+    Seen,
+    manifest,
+    running_patch,
+    seen,
+    suspended_patch,
+)
+from moorage_api.sandboxes.cluster.watch import SharedWatch, pause_seconds
+from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, SkillPin, report_nothing
+from moorage_crds.kube import KubeError
+from moorage_crds.names import resource_name
+from moorage_crds.types import DesiredState
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+"""How long a wait for a change goes on before it is asked whether the cluster is still there."""
+
+FAILED_SECONDS = 10.0
+"""The operator may replace a pod that failed, so one that does is waited for so long."""
+
+AWAY = "The cluster does not answer; the sandbox starts when it does"
+
+
+class ClusterSandboxes:
+    """Implements `Sandboxes`. Made by `running`, which also runs its watch."""
+
+    def __init__(self, resources: AgentSessions, watch: SharedWatch, *, start_timeout_seconds: float) -> None:
+        self._resources = resources
+        self._watch = watch
+        self._start_timeout_seconds = start_timeout_seconds
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls, *, namespace: str | None, kubeconfig: Path | None, start_timeout_seconds: float
+    ) -> AsyncIterator[ClusterSandboxes]:
+        async with AgentSessions.connected(namespace=namespace, kubeconfig=kubeconfig) as resources:
+            watch = SharedWatch(resources)
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(watch.run(), name="watch agentsessions")
+                try:
+                    yield cls(resources, watch, start_timeout_seconds=start_timeout_seconds)
+                finally:
+                    following.cancel()
+
+    async def register(self, session_id: UUID, *, owner_id: UUID) -> None:
+        """Where the cluster is known to be away nobody waits for it."""
+        if self._watch.is_away:
+            raise UnavailableError(AWAY)
+        try:
+            self._watch.offer(
+                await self._resources.create(
+                    manifest(session_id, owner_id=owner_id, desired_state=DesiredState.SUSPENDED)
+                )
+            )
+        except KubeError as error:
+            if error.status != 409:
+                raise UnavailableError(f"The session's resource could not be made: {error}") from error
+
+    async def ensure(
+        self,
+        session_id: UUID,
+        *,
+        owner_id: UUID,
+        skills: Sequence[SkillPin] = (),
+        report: Report = report_nothing,
+    ) -> Sandbox:
+        told = Told(report)
+        try:
+            async with asyncio.timeout(self._start_timeout_seconds):
+                return await self._ensure(session_id, owner_id=owner_id, skills=skills, told=told)
+        except TimeoutError:
+            waited = f"It was not ready after {self._start_timeout_seconds:.0f} s"
+            reason = f"{waited}: {told.last.reason}" if told.last and told.last.reason else waited
+        except KubeError as error:
+            reason = f"The cluster refused: {error}"
+        except SandboxFailedError as error:
+            reason = str(error)
+        await told.tell(SandboxState("failed", reason))
+        raise UnavailableError(f"The sandbox could not be started: {reason}")
+
+    async def _ensure(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin], told: Told) -> Sandbox:
+        failures = 0
+        while True:
+            try:
+                known = await self._want_running(session_id, owner_id=owner_id, skills=skills)
+                sandbox = await self._until_ready(resource_name(session_id), known, told=told)
+                if sandbox is not None:
+                    return sandbox
+            except KubeError as error:
+                if is_refusal(error):
+                    raise
+                failures += 1
+                if error.status not in (404, 409):
+                    await told.tell(SandboxState("queued", AWAY))
+                await asyncio.sleep(pause_seconds(failures))
+
+    async def _want_running(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin]) -> Seen:
+        """Have the resource there and asking for a pod; at most one write where all goes well."""
+        name = resource_name(session_id)
+        known = self._watch.get(name)
+        if known is None:
+            stored = await self._resources.get(session_id)
+            known = self._watch.offer(stored) if stored is not None else None
+        if known is None:
+            body = manifest(session_id, owner_id=owner_id, desired_state=DesiredState.RUNNING, skills=skills)
+            return self._watch.offer(await self._resources.create(body))
+        if not known.is_wanted:
+            return self._watch.offer(await self._resources.patch(session_id, running_patch(skills)))
+        return known
+
+    async def _until_ready(self, name: str, known: Seen, *, told: Told) -> Sandbox | None:
+        """None where the resource vanished or somebody suspended it: what is wanted has to be said again."""
+        current: Seen | None = known
+        failed_at: float | None = None
+        while current is not None and current.is_wanted:
+            is_known = current.sandbox is not None or not self._watch.is_away
+            await told.tell(current.state if is_known else SandboxState("queued", AWAY))
+            if current.sandbox is not None:
+                return current.sandbox
+            if current.state.phase != "failed":
+                failed_at = None
+            elif failed_at is None:
+                failed_at = time.monotonic()
+            elif time.monotonic() - failed_at > FAILED_SECONDS:
+                raise SandboxFailedError(current.state.reason)
+            await self._watch.changed(name, current, within_seconds=LOOK_SECONDS)
+            current = self._watch.get(name)
+        return None
+
+    async def find(self, session_id: UUID) -> Sandbox | None:
+        """From what the watch saw last, so running sessions go on while the cluster is away."""
+        name = resource_name(session_id)
+        known = self._watch.get(name)
+        if known is None and not self._watch.has_listed:
+            try:
+                stored = await self._resources.get(session_id)
+            except KubeError as error:
+                raise UnavailableError(f"The sandbox cannot be looked for now: {error}") from error
+            known = seen(stored) if stored is not None else None
+        return known.sandbox if known is not None else None
+
+    async def suspend(self, session_id: UUID) -> bool:
+        try:
+            stored = await self._resources.get(session_id)
+            if stored is None or not (known := seen(stored)).is_wanted:
+                return False
+            self._watch.offer(await self._resources.patch(session_id, suspended_patch(known.resource_version)))
+        except KubeError as error:
+            if error.status in (404, 409):  # gone, or somebody needs it
+                return False
+            raise UnavailableError(f"The sandbox cannot be suspended now: {error}") from error
+        return True
+
+    async def delete(self, session_id: UUID) -> None:
+        try:
+            await self._resources.delete(session_id)
+        except KubeError as error:
+            raise UnavailableError(f"The session's resource cannot be deleted now: {error}") from error
+
+    async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
+        if not self._watch.is_current:
+            return []
+        return [session_id for session_id in sessions if self._watch.get(resource_name(session_id)) is None]
+
+
+class SandboxFailedError(Exception):
+    """The operator says that this sandbox will not come; the message says why."""
+
+
+class Told:
+    """Passes each state on once."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.last: SandboxState | None = None
+
+    async def tell(self, state: SandboxState) -> None:
+        if state.phase == "suspended":  # not what was asked for: it is on its way out of that
+            return
+        if state != self.last:
+            self.last = state
+            await self._report(state)

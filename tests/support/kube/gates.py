@@ -1,0 +1,61 @@
+"""Real gates for the pods of the kubelet's stand-in: each pod gets a loopback address, and its gate answers there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import socket
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moorage_crds import names
+from support.gate import FakeBox, Gate, Keys
+from support.kube.kubelet import Manifest, status
+
+
+def loopback_listener() -> socket.socket:
+    """A socket at the gate's port, on an address of 127.0.0.0/8 that nobody uses."""
+    while True:
+        address = f"127.{random.randrange(64, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+        try:
+            return socket.create_server((address, names.GATE_PORT), backlog=64)
+        except OSError:
+            continue
+
+
+@dataclass
+class PodGates:
+    """`behave` is a behaviour of the stand-in: a pod that runs, with its gate. One that goes leaves its gate deaf."""
+
+    keys: Keys
+    gates: dict[str, Gate] = field(default_factory=dict)
+    """By the UID of their pods."""
+    boxes: dict[str, FakeBox] = field(default_factory=dict)
+    _starting: list[asyncio.Task[Any]] = field(default_factory=list)
+    _directories: list[Path] = field(default_factory=list)
+
+    def behave(self, pod: Manifest) -> Manifest:
+        uid = pod["metadata"]["uid"]
+        directory = Path(tempfile.mkdtemp(prefix="mo-"))
+        self._directories.append(directory)
+        box = self.boxes[uid] = FakeBox(directory / "box.sock")
+        gate = self.gates[uid] = Gate(directory, self.keys, box.socket, uid=uid, listener=loopback_listener())
+        self._starting.append(asyncio.create_task(self._start(gate, box)))
+        address = gate.listener.getsockname()[0]
+        return status(pod, ready=True, podIP=address, podIPs=[{"ip": address}])
+
+    async def _start(self, gate: Gate, box: FakeBox) -> None:
+        await box.start()
+        await gate.start()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        for gate in self.gates.values():
+            await gate.stop()
+        for box in self.boxes.values():
+            await box.stop()
+        for directory in self._directories:
+            shutil.rmtree(directory, ignore_errors=True)
