@@ -111,7 +111,7 @@ class Platform:
         """A runner. It has nothing to answer: what it does is seen in the events."""
         return self._start("runner", ["moorage_api.runner.main"], environment_of(self.settings(runner=True)))
 
-    async def start_host(self, *, command_paths: Sequence[Path] = ()) -> Process:
+    async def start_host(self, *, command_paths: Sequence[Path] = (), trust_file: Path | None = None) -> Process:
         """A sandbox host that answers on `host_socket`; a second start finds the sandboxes' homes of the first.
 
         `command_paths` are shown to stdio MCP servers.
@@ -125,7 +125,7 @@ class Platform:
                 "--data-dir",
                 str(make_private_directory(self.directory / "host")),
                 "--trust-file",
-                str(self.services.keys.trust_file),
+                str(trust_file or self.services.keys.trust_file),
                 "--uid-base",
                 str(UID_BASE + UID_COUNT * _test_process()),
                 "--uid-count",
