@@ -6,7 +6,9 @@ import asyncio
 import random
 import shutil
 import socket
+import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,12 @@ class PodGates:
     """`behave` is a behaviour of the stand-in: a pod that runs, with its gate. One that goes leaves its gate deaf."""
 
     keys: Keys
+    has_real_boxes: bool = False
+    """Whether commands are really run, as this process's own user, in a directory of the pod's own."""
     gates: dict[str, Gate] = field(default_factory=dict)
     """By the UID of their pods."""
     boxes: dict[str, FakeBox] = field(default_factory=dict)
+    _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     _starting: list[asyncio.Task[Any]] = field(default_factory=list)
     _directories: list[Path] = field(default_factory=list)
 
@@ -48,8 +53,18 @@ class PodGates:
         return status(pod, ready=True, podIP=address, podIPs=[{"ip": address}])
 
     async def _start(self, gate: Gate, box: FakeBox) -> None:
-        await box.start()
+        if self.has_real_boxes:
+            await self._start_real_box(gate)
+        else:
+            await box.start()
         await gate.start()
+
+    async def _start_real_box(self, gate: Gate) -> None:
+        home = gate.directory / "home"
+        home.mkdir()
+        options = ["--socket", str(gate.box_socket), "--home", str(home), "--display", ":0"]
+        command = [sys.executable, "-I", "-m", "moorage_sandbox.box", *options]
+        self._processes.append(await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL))
 
     async def stop(self) -> None:
         await asyncio.gather(*self._starting, return_exceptions=True)
@@ -57,5 +72,9 @@ class PodGates:
             await gate.stop()
         for box in self.boxes.values():
             await box.stop()
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
         for directory in self._directories:
             shutil.rmtree(directory, ignore_errors=True)

@@ -36,6 +36,8 @@ class SharedWatch:
         """Whether absence means that there is none now."""
         self.is_away = False
         """What is here is what the cluster said last, before it was lost."""
+        self._failures = 0
+        """In a row."""
 
     def get(self, name: str) -> Seen | None:
         return self._seen.get(name)
@@ -68,23 +70,21 @@ class SharedWatch:
                 del self._waiting[name]
 
     async def run(self) -> None:
-        failures = 0
         while True:
             try:
                 if self._version is None or time.monotonic() - self._listed_at > RELIST_SECONDS:
                     await self._list()
                 await self._follow()
-                failures = 0
             except (KubeError, ValueError) as error:
-                failures += 1
+                self._failures += 1
                 is_gone = isinstance(error, KubeError) and error.is_gone
                 if is_gone:  # our place in the log of changes is gone: read everything anew
                     self._version = None
                 else:
                     self.is_current, self.is_away = False, True
                     logger.warning("Lost sight of the cluster, will look again: %s", error)
-                if not is_gone or failures > 1:
-                    await asyncio.sleep(pause_seconds(failures))
+                if not is_gone or self._failures > 1:
+                    await asyncio.sleep(pause_seconds(self._failures))
 
     async def _list(self) -> None:
         found: dict[str, Seen] = {}
@@ -97,8 +97,8 @@ class SharedWatch:
                 found[name] = known
         before, self._seen = self._seen, found
         self._version, self._listed_at = version, time.monotonic()
-        self.has_listed = True
-        self._found()
+        self.has_listed = self.is_current = True
+        self.is_away = False
         for name in before.keys() | found.keys():
             if before.get(name) != found.get(name):
                 self._wake(name)
@@ -117,6 +117,7 @@ class SharedWatch:
 
     def _found(self) -> None:
         self.is_current, self.is_away = True, False
+        self._failures = 0
 
     def _forget(self, resource: Mapping[str, Any]) -> None:
         """Unless what we know is a later one of that name."""

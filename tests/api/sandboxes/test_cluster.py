@@ -1,0 +1,264 @@
+"""What the api's side does to a cluster, and what it makes of what goes wrong there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from aiohttp import web
+
+from moorage_api.errors import UnavailableError
+from moorage_api.sandboxes.provider import SkillPin
+from moorage_crds import names
+from support.kube.cutting import CuttingProxy
+from support.kube.faults import Fault
+from support.kube.kubelet import Behaviour, ended, status, waiting
+from support.kube.sessions import until, writes_in
+
+from .conftest import Heard, World
+
+OWNER = uuid4()
+PINS = [SkillPin("pdf", f"sha256:{'a' * 64}", "initial"), SkillPin("web-forms", f"sha256:{'b' * 64}", "backfill")]
+
+pytestmark = pytest.mark.timeout(15 * 60)
+
+
+async def test_a_session_life_costs_the_api_three_writes(world: World, session_id: UUID) -> None:
+    """The operator's three are counted in its own tests; six is the aim for both."""
+    name = names.resource_name(session_id)
+    api, runner = await world.replica(), await world.replica()
+    await api.register(session_id, owner_id=OWNER)
+    made = await world.sessions.get(name)
+    assert made is not None
+    assert made["spec"] == {
+        "sessionId": str(session_id),
+        "ownerId": str(OWNER),
+        "desiredState": "Suspended",
+        "skills": [],
+        "resources": {},
+    }
+    assert made["metadata"]["labels"] == {
+        "app.kubernetes.io/part-of": "moorage",
+        "app.kubernetes.io/managed-by": "moorage-api",
+        "moorage.dev/session": str(session_id),
+        "moorage.dev/owner": str(OWNER),
+    }
+
+    sandbox = await runner.ensure(session_id, owner_id=OWNER, skills=PINS)
+    running = await world.sessions.get(name)
+    assert running is not None
+    assert running["spec"]["desiredState"] == "Running"
+    assert running["spec"]["skills"] == [{"id": pin.id, "digest": pin.digest, "phase": pin.phase} for pin in PINS]
+    assert sandbox.uid == running["status"]["podUID"]
+    assert await api.find(session_id) == sandbox
+    await api.delete(session_id)
+
+    by_api = [
+        (verb, kind)
+        for user, verb, kind in writes_in(world.control_plane.audit_log, world.sessions.namespace)
+        if user == world.api_user
+    ]
+    assert by_api == [(verb, names.PLURAL) for verb in ("create", "patch", "delete")]
+
+
+RIGHTS = {
+    **{(verb, "agentsessions"): "yes" for verb in ("get", "list", "watch", "create", "patch", "delete")},
+    ("deletecollection", "agentsessions"): "no",
+    ("patch", "agentsessions/status"): "no",
+    **{(verb, "pods"): "no" for verb in ("get", "list", "create", "delete")},
+    ("create", "pods/exec"): "no",
+    ("get", "secrets"): "no",
+    ("list", "configmaps"): "no",
+    ("create", "serviceaccounts/token"): "no",
+}
+
+
+async def test_the_rights_in_the_chart_are_no_more_than_needed(world: World) -> None:
+    """That they are enough is shown by all the other tests, which have no others."""
+    answers = {}
+    for verb, kind in RIGHTS:
+        resource, _, subresource = kind.partition("/")
+        is_ours = resource == names.PLURAL
+        attributes = {
+            "namespace": world.sessions.namespace,
+            "verb": verb,
+            "group": names.GROUP if is_ours else "",
+            "resource": resource,
+            "subresource": subresource,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": world.api_user, "resourceAttributes": attributes},
+        }
+        answer = await world.sessions.kube.request(
+            "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review
+        )
+        answers[verb, kind] = "yes" if answer["status"]["allowed"] else "no"
+    assert answers == RIGHTS
+
+
+async def test_a_resource_that_vanishes_is_made_again_at_the_next_need(world: World, session_id: UUID) -> None:
+    replica = await world.replica()
+    first = await replica.ensure(session_id, owner_id=OWNER, skills=PINS)
+    await world.sessions.delete(names.resource_name(session_id))
+
+    async def is_gone() -> bool:
+        return await replica.find(session_id) is None
+
+    await until(is_gone, "the loss is seen")
+    second = await replica.ensure(session_id, owner_id=OWNER, skills=PINS)
+    assert second.uid != first.uid
+    again = await world.sessions.get(names.resource_name(session_id))
+    assert again is not None
+    assert len(again["spec"]["skills"]) == 2
+
+
+async def test_a_resource_that_vanishes_while_it_starts_is_made_again(
+    world: World, session_id: UUID, heard: Heard
+) -> None:
+    """Nobody has to ask a second time."""
+    world.kubelet.behave = lambda pod: status(pod, phase="Pending")
+    replica = await world.replica()
+    starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=heard.report))
+    await world.sessions.awaited(names.resource_name(session_id), "Starting")
+    world.kubelet.behave = world.gates.behave
+    await world.sessions.delete(names.resource_name(session_id))
+    assert (await starting).uid in world.gates.gates
+    assert heard.phases == ["starting", "ready"]
+
+
+TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
+    "no node has room": (lambda _: None, "queued", "Insufficient memory"),
+    "an image is not there": (
+        lambda pod: status(pod, phase="Pending", containers={"box": waiting("ImagePullBackOff", "no such image")}),
+        "failed",
+        "The image of box cannot be pulled: no such image (ImagePullFailed)",
+    ),
+    "the gate keeps ending": (
+        lambda pod: status(
+            pod,
+            containers={
+                "gate": {
+                    **waiting("CrashLoopBackOff"),
+                    "restartCount": 2,
+                    "lastState": {"terminated": ended(1)},
+                }
+            },
+        ),
+        "failed",
+        "gate ended with exit code 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+async def test_trouble_of_a_pod_is_reported_with_its_reason(
+    trouble: str, world: World, session_id: UUID, heard: Heard
+) -> None:
+    world.kubelet.behave, phase, reason = TROUBLE[trouble]
+    replica = await world.replica(seconds=6)
+    with pytest.raises(UnavailableError) as refused:
+        await replica.ensure(session_id, owner_id=OWNER, report=heard.report)
+    assert any(state.phase == phase and reason in state.reason for state in heard), heard
+    assert heard.phases[-1] == "failed"
+    assert reason in str(refused.value)
+
+
+def watches(fault: Fault) -> Callable[[web.Request], Fault]:
+    return lambda request: fault if request.query.get("watch") == "true" else None
+
+
+def everything(fault: Fault) -> Callable[[web.Request], Fault]:
+    return lambda _: fault
+
+
+@pytest.mark.parametrize("fault", ["cut", "gone", 410, 429, 500, 503])
+async def test_a_watch_that_fails_misses_nothing(fault: Fault, world: World, tmp_path: Path, session_id: UUID) -> None:
+    async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
+        replica = await world.replica(proxy.kubeconfig)
+        before = await replica.ensure(session_id, owner_id=OWNER)
+        proxy.fault = watches(fault)
+        others = [uuid4(), uuid4()]
+        for other in others:
+            await world.sessions.create(session_id=other, desiredState="Running")
+        proxy.cut_watches()
+
+        async def has_failed() -> bool:
+            if isinstance(fault, str):
+                await world.sessions.create()  # these faults need something to be said
+            return proxy.failed.get(str(fault), 0) >= 2
+
+        await until(has_failed, "watches fail")
+        await world.sessions.delete(names.resource_name(session_id))
+        proxy.fault = lambda _: None
+
+        async def sees_all() -> bool:
+            return await replica.find(session_id) is None and all([await replica.find(other) for other in others])
+
+        await until(sees_all, "it sees what is there")
+        assert (await replica.ensure(session_id, owner_id=OWNER)).uid != before.uid
+        await world.stack.aclose()
+
+
+async def test_a_cluster_that_is_away_is_reported_waited_for_and_made_known_to(
+    world: World, tmp_path: Path, session_id: UUID, heard: Heard
+) -> None:
+    async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
+        replica = await world.replica(proxy.kubeconfig)
+        running = uuid4()
+        there = await replica.ensure(running, owner_id=OWNER)
+        proxy.fault = everything(503)
+        proxy.cut_watches()
+
+        async def is_away() -> bool:
+            return await replica.unregistered([session_id]) == []
+
+        await until(is_away, "the loss is noticed")
+        with pytest.raises(UnavailableError):
+            await replica.register(session_id, owner_id=OWNER)
+        assert await replica.find(running) == there  # what runs goes on
+        assert await replica.ensure(running, owner_id=OWNER) == there
+
+        needed = uuid4()
+        waiting_for = asyncio.create_task(replica.ensure(needed, owner_id=OWNER, report=heard.report))
+
+        async def is_queued() -> bool:
+            return "queued" in heard.phases
+
+        await until(is_queued, "the run is told")
+        proxy.fault = lambda _: None
+        assert await waiting_for
+        assert (heard.phases[0], heard.phases[-1]) == ("queued", "ready")
+        assert "does not answer" in heard[0].reason
+
+        async def is_back() -> bool:
+            return await replica.unregistered([session_id, needed]) == [session_id]
+
+        await until(is_back, "the one that is missing is known to be")
+        await replica.register(session_id, owner_id=OWNER)
+        assert await world.sessions.get(names.resource_name(session_id)) is not None
+        await world.stack.aclose()
+
+
+async def test_a_refusal_is_not_asked_again(world: World, session_id: UUID, heard: Heard) -> None:
+    replica = await world.replica()
+    with pytest.raises(UnavailableError, match="The cluster refused"):
+        await replica.ensure(
+            session_id,
+            owner_id=OWNER,
+            skills=[SkillPin(f"s{number}", f"sha256:{'a' * 64}", "initial") for number in range(13)],
+            report=heard.report,
+        )
+    assert heard.phases == ["failed"]
+    assert "at most 12 skills are initial" in heard[0].reason
+
+
+async def test_suspending_loses_against_a_change_it_has_not_seen(world: World, session_id: UUID) -> None:
+    """Many at once: one wins, nobody fails."""
+    replicas = [await world.replica() for _ in range(4)]
+    await replicas[0].ensure(session_id, owner_id=OWNER)
+    assert sorted(await asyncio.gather(*(one.suspend(session_id) for one in replicas))) == [False, False, False, True]
