@@ -28,7 +28,7 @@ kubernetes: setup ## build Kubernetes for the tests, once: ten minutes
 	-@PYTHONPATH=tests $(PYTHON) -m support.kube.prepare kubernetes
 
 test-control-plane: setup kubernetes ## the operator and the API's cluster side on a real control plane
-	$(PYTHON) -m pytest tests/crds tests/operator $(ARGS)
+	$(PYTHON) -m pytest tests/crds tests/operator tests/api/sandboxes $(ARGS)
 
 test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes
 	$(PYTHON) -m pytest -m node $(ARGS)
