@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,26 +17,33 @@ from support.kube.faults import FaultyProxy
 class CuttingProxy(FaultyProxy):
     def __init__(self) -> None:
         super().__init__()
-        self._watches: list[web.Request] = []
+        self._watches: dict[asyncio.Task[object], web.Request] = {}
 
     @classmethod
     @asynccontextmanager
     async def before(cls, control_plane: ControlPlane, directory: Path) -> AsyncIterator[CuttingProxy]:
         async with super().before(control_plane, directory) as proxy:
             assert isinstance(proxy, CuttingProxy)
-            yield proxy
+            try:
+                yield proxy
+            finally:
+                proxy.cut_watches()  # or the server waits a minute for those whose caller has left
 
     def cut_watches(self) -> None:
         """End the connections of the watches that are open now."""
-        for request in self._watches:
+        for task, request in self._watches.items():
             if request.transport is not None:
                 request.transport.abort()
-        self._watches.clear()
+            task.cancel()
 
     async def _handle(self, request: web.Request, session: aiohttp.ClientSession, server: str) -> web.StreamResponse:
-        if request.query.get("watch") == "true":
-            self._watches.append(request)
+        task = asyncio.current_task()
+        if request.query.get("watch") != "true" or task is None:
+            return await super()._handle(request, session, server)
+        self._watches[task] = request
         try:
             return await super()._handle(request, session, server)
         except ConnectionError:  # we cut it ourselves
             return web.Response()
+        finally:
+            del self._watches[task]
