@@ -36,7 +36,7 @@ class FaultyProxy:
 
             app = web.Application(client_max_size=2**24)
             app.router.add_route("*", "/{path:.*}", handle)
-            runner = web.AppRunner(app, access_log=None)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)  # watches would be waited for
             await runner.setup()
             try:
                 site = web.TCPSite(runner, "127.0.0.1", 0)
