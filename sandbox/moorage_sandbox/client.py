@@ -27,6 +27,7 @@ from moorage_sandbox.protocol import (
     GateError,
     Scope,
     ShellView,
+    SkillDigests,
 )
 
 TOKEN_SECONDS = 60
@@ -159,6 +160,22 @@ class GateClient:
             timeout=120,
         )
         return FileWritten.model_validate_json(content)
+
+    async def skill_digests(self) -> dict[str, str]:
+        """The skills that are there, as the digests of their archives by id: what matches need not be sent."""
+        content = await self._request("GET", "/v1/skills", Scope.SKILLS)
+        return SkillDigests.model_validate_json(content).digests
+
+    async def put_skill(self, skill_id: str, digest: str, archive: bytes) -> None:
+        """Unpack a skill's archive (tar.gz) in place of an older version; all of it is there then, or nothing."""
+        await self._request(
+            "PUT",
+            f"/v1/skills/{quote(skill_id, safe='')}",
+            Scope.SKILLS,
+            params={"digest": digest},
+            content=archive,
+            timeout=60,
+        )
 
     async def _request(
         self,

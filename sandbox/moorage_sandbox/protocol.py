@@ -16,9 +16,18 @@ MAX_RESULT_BYTES = 8 * 1024 * 1024
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 
+MAX_SKILL_ARCHIVE_BYTES = 16 * 1024 * 1024
+"""A skill's archive as it is sent; what is in it has limits of its own."""
+
 HOME = "/home/ubuntu"
 WORKSPACE = "/home/ubuntu/workspace"
 UPLOADS = "/home/ubuntu/workspace/upload"
+SKILLS = "/home/ubuntu/workspace/.skills"
+"""Each skill is in a directory named by its id; the digests of their archives are in `.digests/<id>` beside them."""
+
+SKILL_ID_PATTERN = r"[a-z0-9]+(-+[a-z0-9]+)*"
+MAX_SKILL_ID_CHARS = 100
+DIGEST_PATTERN = r"[0-9a-f]{64}"
 
 ALGORITHM = "EdDSA"
 
@@ -30,6 +39,7 @@ class Scope(StrEnum):
     CALL = "call"
     FILE_READ = "file:read"
     FILE_WRITE = "file:write"
+    SKILLS = "skills"
     SHELL_READ = "shell:read"
     VNC = "vnc"
 
@@ -83,6 +93,12 @@ class CallResponse(BaseModel):
 class FileWritten(BaseModel):
     path: str
     size: int
+
+
+class SkillDigests(BaseModel):
+    """The skills that are in the sandbox: SHA-256 of each one's archive, in hexadecimal, by id."""
+
+    digests: dict[str, str]
 
 
 class ConsoleRecord(BaseModel):

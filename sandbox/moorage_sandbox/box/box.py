@@ -14,6 +14,7 @@ from moorage_sandbox.box.files.writing import remove_unfinished
 from moorage_sandbox.box.paths import Paths
 from moorage_sandbox.box.processes import Children
 from moorage_sandbox.box.shell.shells import Shells
+from moorage_sandbox.box.skills import Skills
 
 if TYPE_CHECKING:
     from moorage_sandbox.box.browser.browser import Browser
@@ -27,6 +28,7 @@ class Box:
         self._env = command_environment(home=self.paths.home, display=display)
         self.shells = Shells(children=self.children, paths=self.paths, env=self._env)
         self._files = Files(children=self.children, paths=self.paths)
+        self.skills = Skills(os.path.join(self.paths.workspace, ".skills"))
         self._browser: Browser | None = None
         self._browser_lock = threading.Lock()
 

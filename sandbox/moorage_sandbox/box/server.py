@@ -16,7 +16,8 @@ from typing import Any
 from moorage_sandbox.box.box import Box
 from moorage_sandbox.box.calls import Forgotten, Ledger
 from moorage_sandbox.box.errors import BoxError
-from moorage_sandbox.box.files.transfer import CutOff, open_for_sending, receive, send
+from moorage_sandbox.box.files.transfer import CutOff, open_for_sending, receive, receive_bytes, send
+from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES as MAX_SKILL_BYTES
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_ANSWER_BYTES = 8 * 1024 * 1024 - 64 * 1024
@@ -41,6 +42,8 @@ class Server:
             "file_read": self._file_read,
             "file_write": self._file_write,
             "shell_view": self._shell_view,
+            "skill_list": self._skill_list,
+            "skill_write": self._skill_write,
         }
         # Bound under another name and renamed, so that whoever finds the socket can connect to it.
         temporary = f"{path}.new"
@@ -160,14 +163,31 @@ class Server:
 
     def _file_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
         shown = field(request, "path", str)
-        size = request.get("size")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise BoxError("invalid", "'size' must be the number of bytes that follow.")
+        size = size_of(request)
         receive(connection, early, self._box.paths.resolve(shown), shown, size)
         answer(connection, {"ok": True, "size": size})
 
     def _shell_view(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
         answer(connection, {"ok": True, "result": self._box.shells.view(field(request, "name", str))})
+
+    def _skill_list(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        answer(connection, {"ok": True, "digests": self._box.skills.digests()})
+
+    def _skill_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
+        skill_id, digest = field(request, "id", str), field(request, "digest", str)
+        size = size_of(request)
+        if size > MAX_SKILL_BYTES:
+            raise BoxError("too_large", f"A skill's archive has at most {MAX_SKILL_BYTES >> 20} MiB.")
+        archive = receive_bytes(connection, early, size)
+        self._box.skills.put(skill_id, digest, archive)
+        answer(connection, {"ok": True, "size": size})
+
+
+def size_of(request: dict[str, Any]) -> int:
+    size = request.get("size")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise BoxError("invalid", "'size' must be the number of bytes that follow.")
+    return size
 
 
 def read_line(connection: socket.socket) -> tuple[bytes, bytes]:

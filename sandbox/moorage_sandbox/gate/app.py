@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,19 +22,24 @@ from moorage_sandbox.gate.ledger import Ledger
 from moorage_sandbox.gate.tokens import Grant, TrustStore, verify
 from moorage_sandbox.gate.vnc import proxy
 from moorage_sandbox.protocol import (
+    DIGEST_PATTERN,
     MAX_CALL_BODY_BYTES,
     MAX_FILE_BYTES,
+    MAX_SKILL_ARCHIVE_BYTES,
+    MAX_SKILL_ID_CHARS,
+    SKILL_ID_PATTERN,
     BindResponse,
     CallRequest,
     ErrorResponse,
     FileWritten,
     Scope,
     ShellView,
+    SkillDigests,
 )
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-FENCED_SCOPES = frozenset({Scope.BIND, Scope.CALL, Scope.FILE_WRITE})
+FENCED_SCOPES = frozenset({Scope.BIND, Scope.CALL, Scope.FILE_WRITE, Scope.SKILLS})
 """What only the newest runner may do; looking is free of the lease."""
 
 
@@ -58,6 +64,8 @@ class GateApp:
                 Route("/v1/files", self.read_file, methods=["GET"]),
                 Route("/v1/files", self.write_file, methods=["PUT"]),
                 Route("/v1/shells/{name:path}", self.view_shell),
+                Route("/v1/skills", self.skill_digests, methods=["GET"]),
+                Route("/v1/skills/{skill_id}", self.put_skill, methods=["PUT"]),
                 WebSocketRoute("/v1/vnc", self.vnc),
             ],
             exception_handlers={
@@ -116,13 +124,38 @@ class GateApp:
     async def write_file(self, request: Request) -> Response:
         await self._authorized(request, Scope.FILE_WRITE)
         path = path_of(request)
-        length = request.headers.get("content-length", "")
-        if not length.isdigit():
-            raise RefusedError("length_required", "A file is sent with its Content-Length")
-        if int(length) > MAX_FILE_BYTES:
-            raise RefusedError("too_large", f"A file has at most {MAX_FILE_BYTES // 2**20} MiB")
+        size = length_of(request, MAX_FILE_BYTES)
+        written = await self._send_body(request, {"op": "file_write", "path": path, "size": size})
+        return answer(FileWritten(path=path, size=size_of(written)))
+
+    async def skill_digests(self, request: Request) -> Response:
+        await self._authorized(request, Scope.SKILLS)
+        there = await self._box.ask({"op": "skill_list"})
+        raise_refusal(there)
+        digests = there.get("digests")
+        if not isinstance(digests, dict):
+            raise RefusedError("internal", "The sandbox answered something unreadable")
+        found = {
+            skill_id: digest
+            for skill_id, digest in digests.items()
+            if is_skill_id(skill_id) and isinstance(digest, str) and re.fullmatch(DIGEST_PATTERN, digest)
+        }
+        return answer(SkillDigests(digests=found))
+
+    async def put_skill(self, request: Request) -> Response:
+        await self._authorized(request, Scope.SKILLS)
+        skill_id, digest = request.path_params["skill_id"], request.query_params.get("digest", "")
+        if not is_skill_id(skill_id) or not re.fullmatch(DIGEST_PATTERN, digest):
+            raise RefusedError("invalid", "A skill is put by its id, with `digest`, the SHA-256 of its archive")
+        size = length_of(request, MAX_SKILL_ARCHIVE_BYTES)
+        question = {"op": "skill_write", "id": skill_id, "digest": digest, "size": size}
+        await self._send_body(request, question)
+        return answer(SkillDigests(digests={skill_id: digest}))
+
+    async def _send_body(self, request: Request, question: dict[str, object]) -> dict[str, object]:
+        """Stream the request's body to the box behind `question`; what it answers, unless that is a refusal."""
         async with self._box.connect() as connection:
-            await send(connection, {"op": "file_write", "path": path, "size": int(length)})
+            await send(connection, question)
             async for chunk in request.stream():
                 try:
                     connection.writer.write(chunk)
@@ -131,7 +164,7 @@ class GateApp:
                     raise BoxGoneError from error
             written = await receive(connection)
             raise_refusal(written)
-        return answer(FileWritten(path=path, size=size_of(written)))
+        return written
 
     async def vnc(self, socket: WebSocket) -> None:
         try:
@@ -178,6 +211,19 @@ async def file_chunks(connection: Connection, rest: AsyncExitStack, size: int) -
                 raise BoxGoneError
             remaining -= len(chunk)
             yield chunk
+
+
+def length_of(request: Request, limit_bytes: int) -> int:
+    length = request.headers.get("content-length", "")
+    if not length.isdigit():
+        raise RefusedError("length_required", "A file is sent with its Content-Length")
+    if int(length) > limit_bytes:
+        raise RefusedError("too_large", f"It has at most {limit_bytes // 2**20} MiB")
+    return int(length)
+
+
+def is_skill_id(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAX_SKILL_ID_CHARS and bool(re.fullmatch(SKILL_ID_PATTERN, text))
 
 
 def path_of(request: Request) -> str:

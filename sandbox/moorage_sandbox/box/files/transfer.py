@@ -57,3 +57,14 @@ def receive(connection: socket.socket, early: bytes, path: str, shown: str, size
                 raise CutOff
             write_all(file, view[:count], shown)
             left -= count
+
+
+def receive_bytes(connection: socket.socket, early: bytes, size: int) -> bytes:
+    """`size` bytes, of which `early` came with the request, in memory: for what is small."""
+    data = bytearray(early[:size])
+    while len(data) < size:
+        block = connection.recv(min(PIECE_BYTES, size - len(data)))
+        if not block:
+            raise CutOff
+        data += block
+    return bytes(data)
