@@ -14,6 +14,7 @@ from moorage_api.resources import Resources
 from moorage_api.sessions.pictures import router as pictures_router
 from moorage_api.sessions.router import router as sessions_router
 from moorage_api.sessions.vnc import router as vnc_router
+from moorage_api.skills.router import router as skills_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
 from moorage_api.users.router import router as users_router
@@ -34,7 +35,7 @@ def create_app(resources: Resources) -> FastAPI:
         )
     for router in (users_router, sessions_router, vnc_router, pictures_router, files_router, config_router):
         app.include_router(router, prefix="/api")
-    for router in (tools_config_router, user_tools_router):
+    for router in (tools_config_router, user_tools_router, skills_router):
         app.include_router(router, prefix="/api")
     app.include_router(health_router)
     return app

@@ -52,6 +52,26 @@ class TooLargeError(DomainError):
     code = "too_large"
 
 
+class SkillRefusedError(InvalidError):
+    """This is no skill that can be installed. `reason` is one word for programs, the message is for people."""
+
+    code = "skill_refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, reason=reason)
+        self.reason = reason
+
+
+class SkillTooLargeError(TooLargeError):
+    """See SkillRefusedError."""
+
+    code = "skill_too_large"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, reason=reason)
+        self.reason = reason
+
+
 class LimitedError(DomainError):
     """Too many requests, or too many connections at once."""
 

@@ -30,6 +30,8 @@ STATUS_BY_ERROR: dict[type[errors.DomainError], HTTPStatus] = {
     errors.NotFoundError: HTTPStatus.NOT_FOUND,
     errors.ConflictError: HTTPStatus.CONFLICT,
     errors.TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.SkillRefusedError: HTTPStatus.BAD_REQUEST,
+    errors.SkillTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.LimitedError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.FencedError: HTTPStatus.CONFLICT,

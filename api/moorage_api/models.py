@@ -6,6 +6,7 @@ from moorage_api.events.models import EventRow, SessionHeadRow
 from moorage_api.files.models import FileRow
 from moorage_api.runs.models import AgentStateRow, RunRow, SandboxRow, TranscriptRow
 from moorage_api.sessions.models import SessionRow
+from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow, ToolPreferenceRow
 from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserRow
 
@@ -21,7 +22,11 @@ __all__ = [
     "RunRow",
     "SandboxRow",
     "SessionHeadRow",
+    "SessionPinningRow",
     "SessionRow",
+    "SessionSkillRow",
+    "SkillRow",
+    "SkillVersionRow",
     "TokenFamilyRow",
     "ToolPreferenceRow",
     "TranscriptRow",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """Everything below `main` receives values or this object; nothing else reads the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", validate_by_name=True)
 
     database_url: SecretStr
     """postgresql+asyncpg://user:password@host:port/name"""
@@ -72,6 +72,15 @@ class Settings(BaseSettings):
     """For what private addresses may be configured, of: llm, mcp, a2a, skills. Empty: for nothing."""
 
     upload_limit_bytes: int = 100 * 1024 * 1024
+
+    skills_root_dir: Path = Field(
+        default=Path("/app/data/skills"), validation_alias=AliasChoices("MOORAGE_SKILLS_ROOT_DIR", "SKILLS_ROOT_DIR")
+    )
+    """This replica's cache of the archives of skills; they themselves are in the object store."""
+    skills_local_roots: str = ""
+    """Directories of the api's machine, separated by colons, below which skills may be installed from."""
+    skills_github_archive_url: str = "https://codeload.github.com"
+    """Where the tarballs of GitHub repositories come from."""
 
     llm_base_url: str = "https://api.deepseek.com"
     llm_api_key: SecretStr = SecretStr("")

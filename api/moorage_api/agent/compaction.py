@@ -33,7 +33,7 @@ LEAST_TOKENS = 1_000
 
 async def request(work: Work, tools: Sequence[Function]) -> list[Message]:
     """The messages to send: the system prompt, then as much of the transcript as fits. May record what it left out."""
-    system: Message = {"role": "system", "content": prompts.SYSTEM}
+    system: Message = {"role": "system", "content": prompts.system(work.guidance)}
     room = _room(work, [system], tools)
     if tokens(_view(work)) > room:
         await _shorten(work, room)

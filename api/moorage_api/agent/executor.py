@@ -23,6 +23,29 @@ MAX_RESULT_CHARS = 12_000
 MAX_ARGUMENT_CHARS = 16_000
 MAX_CALLS = 16
 """Calls taken from one answer."""
+MAX_SHOWN_ARGUMENTS = 1_000
+"""Characters of a call's arguments in the question whether it may be run."""
+YES = frozenset(
+    {"yes", "y", "ok", "okay", "yes please", "go ahead", "allow", "confirm", "sure", "approved", "yep", "ja", "oui"}
+    | {
+        "sí",
+        "si",
+        "sim",
+        "да",
+        "はい",
+        "네",
+        "是",
+        "是的",
+        "好",
+        "好的",
+        "可以",
+        "确认",
+        "同意",
+        "允许",
+        "確認",
+        "允許",
+    }
+)
 REPEATS_TO_TELL = 3
 """The same call with the same result so often in a row, and the model is told that it turns in a circle."""
 LOOKS_AGAIN = frozenset({"shell_read_output", "shell_wait_process"})
@@ -96,7 +119,12 @@ async def _advance(
         told.append(tool_message(calls[0], calls[0].problem))
         calls.pop(0)
     started = None
-    if calls and (toolset := tools.toolset(calls[0].function)) is not None and not await work.is_interrupted():
+    if (
+        calls
+        and not tools.needs_consent(calls[0])
+        and (toolset := tools.toolset(calls[0].function)) is not None
+        and not await work.is_interrupted()
+    ):
         started = calls[0] = calls[0].model_copy(update={"toolkit": toolset.name})
         happened.append(_tool_event(started, "calling"))
     seqs = await work.record(*happened, messages=told, calls=calls, **changes)
@@ -121,6 +149,9 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
             await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
         elif call.function == FINISH.name:
             await _finish_step(work, call.args, call=call)
+        elif tools.needs_consent(call):
+            await _ask_consent(work, tools, call, rest)
+            return True
         elif tools.toolset(call.function) is None:
             gone = tool_message(call, f"There is no function {call.function!r} any more.")
             await _advance(work, tools, messages=[gone], calls=rest, call_failed=True)
@@ -198,6 +229,41 @@ async def _ask_user(work: Work, call: OpenCall) -> None:
         WaitEvent(),
         phase="waiting",
     )
+
+
+async def _ask_consent(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall]) -> None:
+    """End the turn with the question whether the call may be run; `take_consent` reads the answer."""
+    described = tools.function(call.function)
+    assert described is not None, "what needs consent is known"
+    args = json.dumps(call.args, ensure_ascii=False, indent=1)
+    question = prompts.consent_question(described.confirm, call.function, clipped(args, MAX_SHOWN_ARGUMENTS))
+    asked = call.model_copy(update={"consent": "asked"})
+    await work.record(
+        MessageEvent(role="assistant", message=question), WaitEvent(), phase="waiting", calls=[asked, *rest]
+    )
+
+
+async def take_consent(work: Work, said: Sequence[str], *, consumed_seq: int) -> None:
+    """Go on with the call that was asked about, or tell the model what the user said instead of yes."""
+    asked, *rest = work.state.calls
+    text = "\n\n".join(said)
+    if is_yes(text):
+        given = asked.model_copy(update={"consent": "given"})
+        await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], iterations=0)
+        return
+    await work.record(
+        messages=[tool_message(asked, prompts.no_consent(text))],
+        consumed_seq=consumed_seq,
+        phase="executing",
+        calls=rest,
+        call_failed=True,
+        iterations=0,
+    )
+
+
+def is_yes(text: str) -> bool:
+    """A plain yes, alone: whatever else is said with it may be a condition, and counts as a no."""
+    return text.strip().strip(".!。！ ").casefold() in YES
 
 
 async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, said: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moorage_api.agent import planner, prompts, summary
-from moorage_api.agent.executor import execute, key_of, stopped_event
+from moorage_api.agent.executor import execute, key_of, stopped_event, take_consent
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import tool_message, user_message
 from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset, UserMessage
@@ -23,13 +23,24 @@ async def run_turn(
     attachments: Attachments,
     gate: Gate,
     limits: AgentLimits,
+    guidance: str = "",
 ) -> None:
     """Work from what the journal has stored until an event is recorded that ends the turn: done, wait or error.
 
     May be cancelled or killed anywhere and called again, also by another process: whatever was recorded is not done
     again. What `Journal.record` raises travels, UnreadMessagesError included: call again then.
+
+    `guidance` is told to the model with the system prompt; the same in all turns of a session, or caches are of no use.
     """
-    work = Work(journal, llm=llm, toolsets=toolsets, attachments=attachments, gate=gate, limits=limits)
+    work = Work(
+        journal,
+        llm=llm,
+        toolsets=toolsets,
+        attachments=attachments,
+        gate=gate,
+        limits=limits,
+        guidance=guidance,
+    )
     tools = Tools(toolsets)
     must_read = True
     while True:
@@ -77,6 +88,9 @@ async def _read_messages(work: Work) -> None:
     said = [await _with_files(work, message) for message in unread]
     consumed_seq = unread[-1].seq
     state = work.state
+    if state.phase == "waiting" and state.calls[0].consent == "asked":
+        await take_consent(work, said, consumed_seq=consumed_seq)
+        return
     if state.phase == "waiting":
         asked, *others = state.calls
         messages = [tool_message(asked, "\n\n".join(said))]

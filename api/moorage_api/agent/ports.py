@@ -85,6 +85,7 @@ class Function:
 
     `read_only` marks what may be repeated when its outcome was lost; everything else runs at most once.
     `is_remembered`: whoever runs it answers the same key with the first outcome, so it can be asked again.
+    `confirm`: why the user has to say yes before each call; empty for what needs no asking.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Function:
     parameters: dict[str, Any]
     read_only: bool = False
     is_remembered: bool = False
+    confirm: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ running in its shell; look at it with `shell_wait_process` or `shell_read_output
 a check in the browser.
 """
 
+
+def system(guidance: str) -> str:
+    return f"{SYSTEM}\n{guidance}" if guidance else SYSTEM
+
+
 SUMMARISE = (
     "All steps are over. Write the final answer to the user now, as plain text or Markdown and without calling a tool: "
     "what was asked and what came out, results first, and say plainly what did not work."
@@ -72,6 +77,15 @@ FINISH_AFTER_FAILURE = (
 
 def ended(reason: str) -> str:
     return f"[Moorage] The work was ended here: {reason}"
+
+
+def consent_question(why: str, function: str, args: str) -> str:
+    """To the user."""
+    return f"{why}\n\n`{function}`\n```json\n{args}\n```\nAnswer `yes` to allow it this once. Anything else is a no."
+
+
+def no_consent(said: str) -> str:
+    return f"Not run: the user was asked for permission and did not say yes. They said:\n{said}"
 
 
 def step_instruction(steps: Sequence[PlanStep], step: PlanStep) -> str:

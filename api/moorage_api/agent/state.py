@@ -26,6 +26,8 @@ class OpenCall(BaseModel):
     args: dict[str, Any] = {}
     problem: str = ""
     toolkit: Toolkit | None = None
+    consent: Literal["", "asked", "given"] = ""
+    """Of the user, for a call that needs it."""
 
     @property
     def started(self) -> bool:

@@ -43,6 +43,11 @@ class Tools:
     def function(self, name: str) -> Function | None:
         return self._functions.get(name)
 
+    def needs_consent(self, call: OpenCall) -> bool:
+        """Whether the user has to be asked before this call is run."""
+        described = self._functions.get(call.function)
+        return described is not None and bool(described.confirm) and call.consent != "given"
+
     def toolset(self, name: str) -> Toolset | None:
         """None for what the executor carries out itself, and for tools that are gone since the call was made."""
         return self._toolsets.get(name)

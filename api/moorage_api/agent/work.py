@@ -41,6 +41,7 @@ class Work:
         attachments: Attachments,
         gate: Gate,
         limits: AgentLimits,
+        guidance: str = "",
     ) -> None:
         self.journal = journal
         self.llm = llm
@@ -48,6 +49,7 @@ class Work:
         self.attachments = attachments
         self.gate = gate
         self.limits = limits
+        self.guidance = guidance
         self.state = AgentState.model_validate(journal.state)
         self.keys: dict[int, str] = {}
         """By call number, of the calls that this runner has started. A started call not in it lost its runner."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -13,6 +13,8 @@ from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpda
 from moorage_api.database import Database
 from moorage_api.outbound import Outbound
 from moorage_api.settings import Settings
+
+SkillPolicyMode = Literal["off", "enforce_confirmation"]
 
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_MAX_TOKENS = 8192
@@ -64,6 +66,14 @@ class ConfigService:
     async def update_agent(self, config: AgentConfig) -> AgentConfig:
         await self._write("agent", config.model_dump())
         return config
+
+    async def skill_policy(self) -> SkillPolicyMode:
+        """Whether the tools of skills of high risk ask the user first."""
+        stored = await self._read("skill_policy")
+        return "enforce_confirmation" if stored.get("mode") == "enforce_confirmation" else "off"
+
+    async def update_skill_policy(self, mode: SkillPolicyMode) -> None:
+        await self._write("skill_policy", {"mode": mode})
 
     async def _read(self, name: str) -> dict[str, Any]:
         async with self._db() as tx:

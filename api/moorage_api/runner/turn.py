@@ -17,6 +17,9 @@ from moorage_api.files.service import FileService
 from moorage_api.resources import Resources
 from moorage_api.runs.journal import RunJournal, UnreadMessagesError
 from moorage_api.sandboxes.link import SandboxLink
+from moorage_api.skills.delegates import A2aDelegate, McpDelegate
+from moorage_api.skills.ports import SkillDelegate
+from moorage_api.skills.run import RunSkills, open_skills
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.a2a_toolset import A2aToolset
 from moorage_api.tools.mcp_service import McpService
@@ -39,17 +42,29 @@ async def work_on(journal: RunJournal, resources: Resources) -> None:
         await journal.record(ErrorEvent(error=f"Something went wrong on our side (error {number})", code="internal"))
 
 
-async def remote_toolsets(journal: RunJournal, resources: Resources, link: SandboxLink) -> list[Toolset]:
-    """Those MCP servers and remote agents that are on for everyone and for this user."""
+async def remote_toolsets(
+    journal: RunJournal, resources: Resources, link: SandboxLink, skills: RunSkills
+) -> list[Toolset]:
+    """Those MCP servers and remote agents that are on for everyone and for this user, and the session's skills."""
     mcp = McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
     a2a = A2aService(resources.db, resources.outbound)
     servers, agents = await mcp.offered(journal.owner_id), await a2a.offered(journal.owner_id)
-    return [McpToolset(mcp, servers, link), A2aToolset(a2a, agents, journal.session_id, link)]
+    delegates: list[SkillDelegate] = [
+        McpDelegate(mcp, servers, link),
+        A2aDelegate(a2a, agents, journal.session_id, link),
+    ]
+    return [
+        McpToolset(mcp, servers, link),
+        A2aToolset(a2a, agents, journal.session_id, link),
+        skills.toolset(link, link, delegates, prepare=link.prepare),
+    ]
 
 
 async def _work_on(journal: RunJournal, resources: Resources) -> None:
     config = ConfigService(resources.db, resources.settings)
     llm_config, agent_config = await config.llm(), await config.agent()
+    said = " ".join(message.text for message in await journal.unread_messages())
+    skills = await open_skills(journal.session_id, journal.owner_id, message=said, resources=resources)
     link = SandboxLink(
         journal,
         db=resources.db,
@@ -57,6 +72,8 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
         signer=resources.signer,
         files=FileService(resources.db, resources.blobs, limit_bytes=resources.settings.upload_limit_bytes),
         blobs=resources.blobs,
+        pins=skills.pins_for,
+        skills=skills.sync,
     )
     limits = AgentLimits(
         max_iterations=agent_config.max_iterations,
@@ -79,8 +96,16 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
                 max_search_results=limits.max_search_results,
                 searxng_url=resources.settings.searxng_url,
             )
-            toolsets += await remote_toolsets(journal, resources, link)
-            await run_turn(journal, llm=llm, toolsets=toolsets, attachments=link, gate=link, limits=limits)
+            toolsets += await remote_toolsets(journal, resources, link, skills)
+            await run_turn(
+                journal,
+                llm=llm,
+                toolsets=toolsets,
+                attachments=link,
+                gate=link,
+                limits=limits,
+                guidance=skills.guidance(),
+            )
     finally:
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)

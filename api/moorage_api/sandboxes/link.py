@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
@@ -53,6 +53,16 @@ async def no_skills(_: UUID) -> Sequence[SkillPin]:
     return ()
 
 
+class SandboxContent(Protocol):
+    """What has to be in the sandbox besides, brought there in the background whenever it is another one."""
+
+    def start(self, client: GateClient) -> None: ...
+
+    async def stop(self) -> None:
+        """Before the client is closed."""
+        ...
+
+
 class SandboxLink:
     """One for each run, used as an async context manager by the turn."""
 
@@ -66,6 +76,7 @@ class SandboxLink:
         files: FileService,
         blobs: BlobStore,
         pins: Pins = no_skills,
+        skills: SandboxContent | None = None,
     ) -> None:
         self._journal = journal
         self._db = db
@@ -74,6 +85,7 @@ class SandboxLink:
         self._files = files
         self._blobs = blobs
         self._pins = pins
+        self._skills = skills
         self._opening = asyncio.Lock()
         self._client: GateClient | None = None
         self._since_seq = 0
@@ -81,6 +93,8 @@ class SandboxLink:
         """What is to be told; None until it was asked for."""
 
     async def close(self) -> None:
+        if self._skills is not None:
+            await self._skills.stop()
         if self._client is not None:
             await self._client.__aexit__(None, None, None)
             self._client = None
@@ -210,6 +224,8 @@ class SandboxLink:
                 if sandbox is None:
                     sandbox = await self._start()
                 self._client = await self._bound(sandbox)
+                if self._skills is not None:
+                    self._skills.start(self._client)
             return self._client
 
     async def _start(self) -> Sandbox:

@@ -1,0 +1,165 @@
+"""SQL of skills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, func, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.database import uuid7
+from moorage_api.errors import ConflictError, NotFoundError
+from moorage_api.skills.manifest import skill_id_of
+from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
+from moorage_crds.types import MAX_SKILLS
+
+Skill = Row[SkillRow, SkillVersionRow]
+
+
+@dataclass(frozen=True)
+class NewVersion:
+    """What an installation has made of its source."""
+
+    slug: str
+    source_type: str
+    source_ref: str
+    installed_by: UUID | None
+    digest: str
+    manifest: Mapping[str, Any]
+    context: str
+    risk: Mapping[str, Any]
+    file_count: int
+    reference_count: int
+
+
+@dataclass(frozen=True)
+class PinnedVersion:
+    skill_id: str
+    phase: str
+    digest: str
+    manifest: Mapping[str, Any]
+    context: str
+    risk: Mapping[str, Any]
+    enabled: bool
+    """False also when the skill was deleted meanwhile."""
+
+
+class SkillRepository:
+    def __init__(self, tx: AsyncSession) -> None:
+        self._tx = tx
+
+    async def all(self) -> Sequence[Skill]:
+        rows = await self._tx.execute(
+            select(SkillRow, SkillVersionRow)
+            .join(SkillVersionRow, SkillVersionRow.id == SkillRow.version_id)
+            .order_by(SkillRow.slug)
+        )
+        return rows.all()
+
+    async def get(self, key: str) -> Skill:
+        """By id or slug. Raises NotFoundError."""
+        rows = await self._tx.execute(
+            select(SkillRow, SkillVersionRow)
+            .join(SkillVersionRow, SkillVersionRow.id == SkillRow.version_id)
+            .where(or_(SkillRow.id == key, SkillRow.slug == key))
+        )
+        found = rows.one_or_none()
+        if found is None:
+            raise NotFoundError("There is no such skill")
+        return found
+
+    async def install(self, new: NewVersion, *, now: datetime) -> Skill:
+        """Make the skill, or give it another version in place: id, enabled and created_at stay."""
+        await self._tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('skills'))"))
+        skill = await self._tx.scalar(select(SkillRow).where(SkillRow.slug == new.slug))
+        if skill is None and (await self._tx.scalar(select(func.count()).select_from(SkillRow)) or 0) >= MAX_SKILLS:
+            raise ConflictError(f"At most {MAX_SKILLS} skills can be installed")
+        skill_id = skill.id if skill is not None else skill_id_of(new.slug, new.source_ref)
+        version = SkillVersionRow(
+            id=uuid7(),
+            skill_id=skill_id,
+            digest=new.digest,
+            manifest=dict(new.manifest),
+            context=new.context,
+            risk=dict(new.risk),
+            file_count=new.file_count,
+            reference_count=new.reference_count,
+        )
+        self._tx.add(version)
+        await self._tx.flush()
+        if skill is None:
+            skill = SkillRow(id=skill_id, slug=new.slug, enabled=True, created_at=now)
+            self._tx.add(skill)
+        skill.version_id = version.id
+        skill.source_type, skill.source_ref = new.source_type, new.source_ref
+        skill.installed_by = new.installed_by
+        skill.updated_at = now
+        await self._tx.flush()
+        return await self.get(skill_id)
+
+    async def set_enabled(self, key: str, *, enabled: bool, now: datetime) -> None:
+        skill, _ = await self.get(key)
+        skill.enabled, skill.updated_at = enabled, now
+
+    async def delete(self, key: str) -> str:
+        """The id of what was deleted. Versions stay, for the sessions that are pinned to them."""
+        skill, _ = await self.get(key)
+        await self._tx.delete(skill)
+        await self._tx.execute(
+            text("DELETE FROM tool_preferences WHERE kind = 'skill' AND tool_id = :id"), {"id": skill.id}
+        )
+        return skill.id
+
+    async def unwanted_by(self, user_id: UUID) -> set[str]:
+        """Ids of skills that this user has switched off."""
+        rows = await self._tx.scalars(
+            text("SELECT tool_id FROM tool_preferences WHERE user_id = :id AND kind = 'skill' AND NOT enabled"),
+            {"id": user_id},
+        )
+        return set(rows)
+
+    async def is_pinned(self, session_id: UUID) -> bool:
+        return await self._tx.get(SessionPinningRow, session_id) is not None
+
+    async def pin(self, session_id: UUID, pins: Sequence[tuple[str, UUID, str]]) -> None:
+        """Skill id, version and phase, in order. What was pinned before stays: the first one holds."""
+        made = await self._tx.scalar(
+            text("INSERT INTO session_pinnings (session_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING session_id"),
+            {"id": session_id},
+        )
+        if made is not None:
+            self._tx.add_all(
+                SessionSkillRow(
+                    session_id=session_id, position=position, skill_id=skill_id, version_id=version_id, phase=phase
+                )
+                for position, (skill_id, version_id, phase) in enumerate(pins)
+            )
+
+    async def pinned(self, session_id: UUID) -> list[PinnedVersion]:
+        """In the order of their fit."""
+        rows = await self._tx.execute(
+            select(SessionSkillRow, SkillVersionRow, SkillRow.enabled)
+            .join(SkillVersionRow, SkillVersionRow.id == SessionSkillRow.version_id)
+            .outerjoin(SkillRow, SkillRow.id == SessionSkillRow.skill_id)
+            .where(SessionSkillRow.session_id == session_id)
+            .order_by(SessionSkillRow.position)
+        )
+        return [
+            PinnedVersion(
+                skill_id=pin.skill_id,
+                phase=pin.phase,
+                digest=version.digest,
+                manifest=version.manifest,
+                context=version.context,
+                risk=version.risk,
+                enabled=bool(enabled),
+            )
+            for pin, version, enabled in rows
+        ]
+
+    async def mark_synced(self, skill_ids: Sequence[str], *, now: datetime) -> None:
+        await self._tx.execute(update(SkillRow).where(SkillRow.id.in_(skill_ids)).values(last_sync_at=now))

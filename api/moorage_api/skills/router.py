@@ -1,0 +1,86 @@
+"""HTTP of the skill module, all of it for admins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi import Path as PathParameter
+
+from moorage_api.config.service import ConfigService
+from moorage_api.dependencies import AdminUser, ResourcesDep, admin_user
+from moorage_api.envelope import Envelope, ok
+from moorage_api.skills.archives import SkillArchives
+from moorage_api.skills.schemas import (
+    SkillEnabledRequest,
+    SkillInstallRequest,
+    SkillItem,
+    SkillListResponse,
+    SkillRiskPolicyItem,
+)
+from moorage_api.skills.service import SkillService, Sources
+from moorage_api.text import StorableText
+
+router = APIRouter(prefix="/v2/skills", tags=["skills"], dependencies=[Depends(admin_user)])
+
+
+async def skill_service(resources: ResourcesDep) -> SkillService:
+    settings = resources.settings
+    return SkillService(
+        resources.db,
+        SkillArchives(resources.blobs, settings.skills_root_dir),
+        Sources(
+            local_roots=tuple(Path(root) for root in settings.skills_local_roots.split(":") if root),
+            github_archive_url=settings.skills_github_archive_url,
+            outbound=resources.outbound,
+        ),
+        resources.now,
+    )
+
+
+async def config_service(resources: ResourcesDep) -> ConfigService:
+    return ConfigService(resources.db, resources.settings)
+
+
+SkillKey = Annotated[StorableText, PathParameter(max_length=100)]
+"""A skill's id or its slug."""
+
+Skills = Annotated[SkillService, Depends(skill_service)]
+Config = Annotated[ConfigService, Depends(config_service)]
+
+
+@router.get("")
+async def list_skills(skills: Skills) -> Envelope[SkillListResponse]:
+    return ok(SkillListResponse(skills=await skills.read_all()))
+
+
+@router.post("/install")
+async def install_skill(body: SkillInstallRequest, user: AdminUser, skills: Skills) -> Envelope[SkillItem]:
+    """From an absolute directory below an allowed root, or a GitHub tree URL. The same name again is an update."""
+    return ok(await skills.install(body, installed_by=user.id))
+
+
+@router.get("/policy")
+async def get_skill_policy(config: Config) -> Envelope[SkillRiskPolicyItem]:
+    return ok(SkillRiskPolicyItem(mode=await config.skill_policy()))
+
+
+@router.post("/policy")
+async def update_skill_policy(body: SkillRiskPolicyItem, config: Config) -> Envelope[None]:
+    await config.update_skill_policy(body.mode)
+    return ok()
+
+
+@router.post("/{skill_key}/enabled")
+async def set_skill_enabled(skill_key: SkillKey, body: SkillEnabledRequest, skills: Skills) -> Envelope[None]:
+    """`skill_key` is the skill's id or its slug."""
+    await skills.set_enabled(skill_key, enabled=body.enabled)
+    return ok()
+
+
+@router.delete("/{skill_key}")
+async def delete_skill(skill_key: SkillKey, skills: Skills) -> Envelope[None]:
+    """Also deletes what users had chosen about it."""
+    await skills.delete(skill_key)
+    return ok()

@@ -1,0 +1,89 @@
+"""The skills of one run: what the session is pinned to, on its way into the sandbox and in the hands of the agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from moorage_api.agent.ports import Attachments, Gate
+from moorage_api.config.service import ConfigService
+from moorage_api.resources import Resources
+from moorage_api.sandboxes.provider import SkillPin
+from moorage_api.skills.archive import unpacked
+from moorage_api.skills.archives import SkillArchives
+from moorage_api.skills.ports import SkillDelegate
+from moorage_api.skills.sessions import SessionSkill, SessionSkills
+from moorage_api.skills.sync import NOT_YET, SkillSync
+from moorage_api.skills.toolset import SkillToolset, guidance
+from moorage_sandbox.protocol import GateError
+
+
+@dataclass(frozen=True)
+class RunSkills:
+    skills: Sequence[SessionSkill]
+    sessions: SessionSkills
+    archives: SkillArchives
+    sync: SkillSync
+    confirms: bool
+
+    async def pins_for(self, session_id: UUID) -> Sequence[SkillPin]:
+        """What a sandbox that is made now is to have; see SandboxLink."""
+        return await self.sessions.pins_for(session_id)
+
+    def guidance(self) -> str:
+        return guidance(self.skills)
+
+    def toolset(
+        self,
+        gate: Gate,
+        attachments: Attachments,
+        delegates: Sequence[SkillDelegate],
+        *,
+        prepare: Callable[[], Awaitable[None]],
+    ) -> SkillToolset:
+        """`prepare` has the sandbox made, and with it the sync begun; what goes wrong there is said elsewhere."""
+        return SkillToolset(
+            self.skills,
+            files=RunFiles(self.archives, self.sync, prepare),
+            gate=gate,
+            attachments=attachments,
+            delegates=delegates,
+            confirms=self.confirms,
+        )
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """See SkillFiles."""
+
+    archives: SkillArchives
+    sync: SkillSync
+    prepare: Callable[[], Awaitable[None]]
+
+    async def read(self, digest: str) -> dict[str, bytes]:
+        archive = await self.archives.get(digest)
+        return await asyncio.to_thread(unpacked, archive)
+
+    async def problem_with(self, skill_id: str, *, seconds: float) -> str:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.prepare()
+        except TimeoutError:
+            return NOT_YET
+        except GateError as error:
+            return f"The sandbox does not answer: {error}"
+        return await self.sync.problem_with(skill_id, seconds=seconds)
+
+
+async def open_skills(session_id: UUID, owner_id: UUID, *, message: str, resources: Resources) -> RunSkills:
+    """Pin the session's skills if this is its first need of them, and gather those it may use now."""
+    sessions = SessionSkills(resources.db, resources.now)
+    await sessions.pin(session_id, owner_id, message=message)
+    skills = await sessions.usable(session_id, owner_id)
+    archives = SkillArchives(resources.blobs, resources.settings.skills_root_dir)
+    policy = await ConfigService(resources.db, resources.settings).skill_policy() if skills else "off"
+    return RunSkills(
+        skills, sessions, archives, SkillSync(skills, archives, sessions), confirms=policy == "enforce_confirmation"
+    )
