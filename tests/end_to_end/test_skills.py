@@ -75,7 +75,7 @@ def asking_model() -> Iterator[ScriptedModel]:
 async def test_a_tool_of_high_risk_waits_for_a_yes_through_the_loss_of_its_runner(
     platform: Platform, use_model: UseModel, new_user: NewUser, roots: Path, asking_model: ScriptedModel
 ) -> None:
-    source = write_skill(roots / "brand-report", brand_report(**{"scripts/setup.sh": RISKY}))
+    source = write_skill(roots / "brand-report", brand_report(files={"scripts/setup.sh": RISKY}))
     use_model(asking_model.url)
     api = await platform.start_api()
     await install(platform, api.url, source, mode="enforce_confirmation")

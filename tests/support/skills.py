@@ -42,7 +42,7 @@ ENTRY = """metadata:
 """
 
 
-def brand_report(name: str = "brand-report", more: str = ENTRY, **files: bytes) -> dict[str, bytes]:
+def brand_report(name: str = "brand-report", *, more: str = ENTRY, files: Mapping[str, bytes] = {}) -> dict[str, bytes]:
     """A skill with a script, a font and a PDF."""
     return {
         "SKILL.md": skill_md(name, more=more).encode(),

@@ -1,0 +1,86 @@
+"""An api of its own for skills: they are everybody's, so tests of other modules must not see them come and go."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.accounts import Person, admin, data
+from support.processes import Platform
+from support.services import Services, run
+from support.skills import GitHub, running_github
+
+
+@dataclass
+class SkillApi:
+    """`roots` is where local skills may be installed from."""
+
+    platform: Platform
+    url: str
+    roots: Path
+    github: GitHub
+
+    @property
+    def cache(self) -> Path:
+        return self.roots.parent / "cache" / "archives"
+
+
+@dataclass
+class Admin:
+    person: Person
+
+    async def install(self, source_type: str, source_ref: object, **more: Any) -> httpx.Response:
+        body = {"source_type": source_type, "source_ref": str(source_ref), **more}
+        return await self.person.client.post("/api/v2/skills/install", json=body)
+
+    async def installed(self, source_type: str, source_ref: object, **more: Any) -> Any:
+        return data(await self.install(source_type, source_ref, **more))
+
+    async def refusal(self, source_type: str, source_ref: object, **more: Any) -> tuple[int, str]:
+        """Status and reason; the message must say something."""
+        answer = await self.install(source_type, source_ref, **more)
+        body = answer.json()
+        assert body["code"] == answer.status_code
+        assert len(body["msg"]) > 10
+        return answer.status_code, (body["data"] or {}).get("reason", "")
+
+    async def skills(self) -> dict[str, Any]:
+        listed = data(await self.person.client.get("/api/v2/skills"))["skills"]
+        return {skill["slug"]: skill for skill in listed}
+
+
+@pytest.fixture(scope="session")
+def skill_api(services: Services) -> Iterator[SkillApi]:
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    (directory / "roots").mkdir()
+    with running_github() as github:
+        changes = {
+            "skills_local_roots": f"{directory / 'roots'}:{directory / 'nowhere'}",
+            "skills_root_dir": directory / "cache",
+            "skills_github_archive_url": github.url,
+            "outbound_private": "llm,mcp,a2a,skills",
+        }
+        platform = Platform(services, run(services.create_database()), directory, changes=changes)
+        try:
+            process = run(platform.start_api())
+            yield SkillApi(platform, process.url, directory / "roots", github)
+        finally:
+            run(platform.stop())
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+async def boss(skill_api: SkillApi) -> AsyncIterator[Admin]:
+    """A super_admin on an api without skills."""
+    async with await admin(skill_api.url, skill_api.platform.database_url) as person:
+        boss = Admin(person)
+        for slug in await boss.skills():
+            data(await person.client.delete(f"/api/v2/skills/{slug}"))
+        yield boss
