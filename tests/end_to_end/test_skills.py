@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from moorage_api.embedded.ports import free_ports
 from support.accounts import Person, admin, data
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform
-from support.skills import brand_report, write_skill
+from support.remote_tools import ROOT, a2a_agent, running
+from support.skills import brand_report, skill_md, write_skill
 from support.sse import Chat
 
 UseModel = Callable[[str], None]
@@ -25,6 +28,63 @@ def roots(platform: Platform, tmp_path: Path) -> Path:
     """Where skills are installed from; every process has the same cache."""
     platform.changes.update(skills_local_roots=str(tmp_path), skills_root_dir=tmp_path / "cache")
     return tmp_path
+
+
+def remote_skill(name: str, runtime_type: str, server: str, tools: str = "") -> dict[str, bytes]:
+    more = f"metadata:\n  runtime_type: {runtime_type}\n  server: {server}\n" + (f"  tools: {tools}\n" if tools else "")
+    return {"SKILL.md": skill_md(name, "Elsewhere.", more).encode()}
+
+
+async def test_skills_of_other_servers_are_carried_out_there(
+    platform: Platform, use_model: UseModel, new_user: NewUser, roots: Path
+) -> None:
+    port = free_ports(1)[0]
+    log = roots / "calls.log"
+    command = [sys.executable, "-m", "support.counting_mcp", str(log), "--port", str(port)]
+    turns: list[Turn] = [
+        Plan("Remote", "I will.", ["Do it"]),
+        Call("skill_read", {"skill": "count"}),
+        Call("skill_count_act"),
+        Call("skill_echo_ask", {"query": "hello there"}),
+        Call("skill_read", {"skill": "nowhere"}),
+        Finish(),
+        Say("Done."),
+    ]
+    with (
+        running(command, port, PYTHONPATH=str(ROOT / "tests")),
+        a2a_agent("--streaming") as agent,
+        ScriptedModel(turns) as model,
+    ):
+        use_model(model.url)
+        api = await platform.start_api()
+        async with await admin(api.url, platform.database_url) as root:
+            servers = {"counting": {"transport": "streamable_http", "url": f"http://127.0.0.1:{port}/mcp"}}
+            data(await root.client.post("/api/app-config/mcp-servers", json={"mcpServers": servers}))
+            data(await root.client.post("/api/app-config/a2a-servers", json={"base_url": agent.url}))
+        for name, kind, server, tools in (
+            ("count", "mcp", "counting", "act"),
+            ("echo", "a2a", agent.url, ""),
+            ("nowhere", "mcp", "unknown", ""),
+        ):
+            source = write_skill(roots / name, remote_skill(name, kind, server, tools))
+            await install(platform, api.url, source)
+        await platform.start_runner()
+        await platform.start_host()
+        alice = await new_user(api.url)
+        chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
+        assert (await chat.say("Use the remote skills")).event == "done"
+    read, acted, echoed, nowhere = [call["content"]["skill_result"] for call in chat.all("tool", status="called")]
+    assert "Its tools: skill_count_act." in read
+    assert acted.startswith("acted in")
+    assert log.read_text().count("act") == 1
+    assert echoed == "You said: hello there"
+    assert "unknown is off or does not answer" in nowhere
+    offered = [tool["function"]["name"] for tool in model.requests[1]["tools"]]
+    assert [name for name in offered if name.startswith("skill_")] == [
+        "skill_read",
+        "skill_count_act",
+        "skill_echo_ask",
+    ]
 
 
 async def install(platform: Platform, url: str, source: Path, *, mode: str = "off") -> None:

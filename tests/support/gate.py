@@ -138,6 +138,7 @@ class FakeBox:
     vanish: bool = False
     """Close the connection instead of answering the next call, after it ran."""
     files: dict[str, bytes] = field(default_factory=dict)
+    skills: dict[str, Any] = field(default_factory=dict)
     server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -182,6 +183,12 @@ class FakeBox:
             case "file_read" if request["path"] in self.files:
                 content = self.files[request["path"]]
                 return {"ok": True, "size": len(content)}, content
+            case "skill_list":
+                return {"ok": True, "digests": self.skills}, b""
+            case "skill_write":
+                self.files[request["id"]] = await reader.readexactly(request["size"])
+                self.skills[request["id"]] = request["digest"]
+                return {"ok": True, "size": request["size"]}, b""
             case "shell_view" if request["name"] == "main":
                 return {"ok": True, "result": {"output": "hello", "console_records": []}}, b""
         return {"ok": False, "error": {"code": "not_found", "message": "nothing there"}}, b""

@@ -112,8 +112,8 @@ def frontmatter(skill_md: str) -> dict[str, Any]:
     source, _ = split_frontmatter(skill_md)
     try:
         for event in yaml.parse(source, Loader=yaml.BaseLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise SkillRefusedError("bad_frontmatter", "The frontmatter must not use anchors and aliases")
+            if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
+                raise SkillRefusedError("bad_frontmatter", "The frontmatter must not use anchors, aliases and tags")
         fields = yaml.load(source, Loader=_UniqueKeys)  # noqa: S506 - texts, lists and mappings only, as BaseLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         place = getattr(error, "problem_mark", None)

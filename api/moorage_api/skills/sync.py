@@ -48,6 +48,11 @@ class SkillSync:
             self._task = None
         self._results = {}
 
+    async def finished(self) -> None:
+        """Wait until nothing more is on its way."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
     async def problem_with(self, skill_id: str, *, seconds: float) -> str:
         """Why the skill's files are not in the sandbox; empty once they are. Waits for so long at most."""
         deadline = asyncio.get_running_loop().time() + seconds

@@ -1,0 +1,127 @@
+"""A call that needs the user's yes: asked before it begins, through any number of runners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+
+from moorage_api.agent.executor import is_yes
+from moorage_api.agent.ports import Function, ToolCall, ToolResult
+from moorage_api.agent.toolsets.schema import function, text
+from moorage_api.events.schemas import MessageEvent, ToolEvent
+from support.agent import Bench, Killed, shell
+from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel
+
+PLAN = Plan("T", "M", ["a"])
+ACT = Call("skill_risky_act", {"what": "delete"})
+
+
+class Risky:
+    """Counts what it really did."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    @property
+    def name(self) -> Literal["skill"]:
+        return "skill"
+
+    def functions(self) -> Sequence[Function]:
+        plain = function("skill_risky_act", "Acts.", {"what": text("what")})
+        return [Function(plain.name, plain.description, plain.parameters, confirm="It is risky. May it?")]
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        self.did.append(call.args["what"])
+        return ToolResult("succeeded", "acted", {"skill_result": "acted"})
+
+
+async def test_a_yes_runs_the_call_and_what_was_called_after_it() -> None:
+    risky = Risky()
+    with ScriptedModel([PLAN, Calls(shell("one"), ACT, shell("two")), Finish(), Say("Done")]) as model:
+        bench = Bench(model, more_toolsets=[risky])
+        bench.log.say("Go")
+        await bench.run()
+        assert bench.log.types()[-2:] == ["message", "wait"]
+        assert "It is risky. May it?" in bench.log.last(MessageEvent).message
+        assert '"what": "delete"' in bench.log.last(MessageEvent).message
+        assert (risky.did, len(bench.gate.effects)) == ([], 1)
+        bench.log.say("Yes")
+        await bench.run()
+    assert (risky.did, len(bench.gate.effects)) == (["delete"], 2)
+    assert bench.log.types()[-3:] == ["message", "plan", "done"]
+    events = [(event.function, event.status) for event in bench.log.all(ToolEvent)]
+    assert events[2:4] == [("skill_risky_act", "calling"), ("skill_risky_act", "called")]
+    told = [message["role"] for message in model.requests[-1]["messages"]]
+    assert told.count("user") == 1, "the yes is no message of its own: tools' results follow their calls"
+
+
+async def test_anything_else_is_a_no_that_the_model_is_told() -> None:
+    risky = Risky()
+    with ScriptedModel([PLAN, Calls(ACT, shell("after")), Finish(), Say("Not done")]) as model:
+        bench = Bench(model, more_toolsets=[risky])
+        bench.log.say("Go")
+        await bench.run()
+        bench.log.say("yes, but only the old ones")
+        await bench.run()
+        results = [message["content"] for message in model.requests[2]["messages"] if message["role"] == "tool"]
+    assert risky.did == []
+    assert any("did not say yes" in result and "only the old ones" in result for result in results)
+    assert len(bench.gate.effects) == 1
+
+
+async def test_each_call_is_asked_about() -> None:
+    risky = Risky()
+    with ScriptedModel([PLAN, Calls(ACT, ACT), Finish(), Say("Done")]) as model:
+        bench = Bench(model, more_toolsets=[risky])
+        for said, did in (("Go", 0), ("yes", 1), ("ok", 2)):
+            bench.log.say(said)
+            await bench.run()
+            assert len(risky.did) == did
+    assert bench.log.types()[-1] == "done"
+
+
+async def test_a_stop_while_it_waits_runs_nothing() -> None:
+    risky = Risky()
+    with ScriptedModel([PLAN, ACT, Plan("T", "Hello", [])]) as model:
+        bench = Bench(model, more_toolsets=[risky])
+        bench.log.say("Go")
+        await bench.run()
+        bench.log.say("yes")
+        bench.log.stop_requested = True
+        await bench.run()
+        assert (risky.did, bench.log.types()[-1]) == ([], "done")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("record", range(4))
+async def test_a_runner_killed_at_any_record_changes_nothing(record: int, when: str) -> None:
+    risky = Risky()
+
+    def kill(number: int, moment: str) -> None:
+        if (number, moment) == (record, when):
+            raise Killed
+
+    with ScriptedModel([PLAN, ACT, Finish(), Say("Done")]) as model:
+        bench = Bench(model, more_toolsets=[risky])
+        for said in ("Go", "yes"):
+            bench.log.say(said)
+            try:
+                await bench.run(bench.journal(kill))
+            except Killed:
+                await bench.run()
+    asked = [event for event in bench.log.all(MessageEvent) if "It is risky" in event.message]
+    assert len(asked) == 1
+    assert len(risky.did) <= 1
+    assert bench.log.types()[-1] == "done"
+
+
+@pytest.mark.parametrize("said", ["yes", "Yes.", " YES! ", "ok", "好的", "确认。", "Ja"])
+def test_a_plain_yes_is_one(said: str) -> None:
+    assert is_yes(said)
+
+
+@pytest.mark.parametrize("said", ["", "no", "yes?", "yes and no", "not yes", "y e s", "maybe", "yes\n\nno"])
+def test_anything_else_is_none(said: str) -> None:
+    assert not is_yes(said)

@@ -1,0 +1,132 @@
+"""Skills in the box: unpacked whole or not at all, and never beside their directory."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+from typing import Any
+
+import pytest
+
+from moorage_api.skills.archive import packed
+from moorage_api.skills.bundle import Bundle
+from sandbox.box.running import Refused, RunningBox
+from support.skills import Change, add, brand_report
+
+SKILL = "brand-report--0a1b2c3d"
+
+
+def archive_of(files: dict[str, bytes]) -> bytes:
+    return packed(Bundle("brand-report", files)).data
+
+
+def put(box: RunningBox, archive: bytes, *, skill_id: str = SKILL, digest: str = "") -> None:
+    digest = digest or hashlib.sha256(archive).hexdigest()
+    box.ask(archive, op="skill_write", id=skill_id, digest=digest, size=len(archive))
+
+
+def digests(box: RunningBox) -> Any:
+    return box.ask(op="skill_list")[0]["digests"]
+
+
+def test_a_skill_is_there_as_it_was_packed(box: RunningBox) -> None:
+    archive = archive_of(brand_report())
+    assert digests(box) == {}
+    put(box, archive)
+    assert digests(box) == {SKILL: hashlib.sha256(archive).hexdigest()}
+    root = box.workspace / ".skills" / SKILL
+    assert {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()} == (
+        brand_report()
+    )
+    assert "== Q3 ==" in box.output("scripts/report.py Q3", directory=str(root))
+    assert not os.access(root / "SKILL.md", os.X_OK)
+
+
+def test_an_update_leaves_nothing_of_the_older_version(box: RunningBox) -> None:
+    put(box, archive_of(brand_report()))
+    root = box.workspace / ".skills"
+    (root / SKILL / "made-by-the-agent").write_text("x")
+    newer = archive_of({"SKILL.md": b"new"})
+    put(box, newer)
+    assert [path.name for path in (root / SKILL).iterdir()] == ["SKILL.md"]
+    assert sorted(path.name for path in root.iterdir()) == [".digests", SKILL]
+    assert digests(box) == {SKILL: hashlib.sha256(newer).hexdigest()}
+
+
+def test_what_the_agent_did_to_a_skill_is_noticed_or_mended(box: RunningBox) -> None:
+    archive = archive_of(brand_report())
+    put(box, archive)
+    box.output(f"rm -r .skills/{SKILL}; ln -s /etc .skills/{SKILL}; mkdir -p other", directory="")
+    put(box, archive)
+    assert (box.workspace / ".skills" / SKILL / "SKILL.md").is_file()
+    assert not (box.workspace / ".skills" / SKILL).is_symlink()
+    box.output(f"rm -r .skills/{SKILL}")
+    assert digests(box) == {}
+    box.output("rm -r .skills; mkfifo fifo; mkdir -p .skills/.digests .skills/x; mv fifo .skills/.digests/x")
+    assert digests(box) == {}
+    put(box, archive)
+    assert list(digests(box)) == [SKILL]
+
+
+def member(path: str, content: bytes = b"", **fields: object) -> Change:
+    return lambda tar: add(tar, path, content, **fields)
+
+
+def many(tar: tarfile.TarFile) -> None:
+    for number in range(201):
+        add(tar, f"{number}")
+
+
+MEMBERS: dict[str, Change] = {
+    "parent": member("../outside", b"x"),
+    "deep_parent": member("a/../../outside", b"x"),
+    "absolute": member("/tmp/outside", b"x"),
+    "symbolic_link": member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "hard_link": member("a", type=tarfile.LNKTYPE, linkname="SKILL.md"),
+    "device": member("a", type=tarfile.CHRTYPE),
+    "pipe": member("a", type=tarfile.FIFOTYPE),
+    "many": many,
+}
+
+
+@pytest.mark.parametrize("change", MEMBERS.values(), ids=MEMBERS)
+def test_an_archive_that_reaches_out_leaves_the_older_version(shared_box: RunningBox, change: Change) -> None:
+    good = archive_of(brand_report())
+    put(shared_box, good)
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        add(tar, "SKILL.md", b"x")
+        change(tar)
+    with pytest.raises(Refused) as refused:
+        put(shared_box, gzip.compress(plain.getvalue()))
+    assert refused.value.code in ("invalid", "too_large")
+    assert digests(shared_box) == {SKILL: hashlib.sha256(good).hexdigest()}
+    assert (shared_box.workspace / ".skills" / SKILL / "SKILL.md").read_bytes() == brand_report()["SKILL.md"]
+    assert not (shared_box.workspace / "outside").exists()
+    assert sorted(path.name for path in (shared_box.workspace / ".skills").iterdir()) == [".digests", SKILL]
+
+
+GOOD = archive_of(brand_report())
+
+
+@pytest.mark.parametrize(
+    ("archive", "skill_id", "digest"),
+    [
+        (GOOD, SKILL, "0" * 64),
+        (GOOD, "../x", ""),
+        (GOOD, ".digests", ""),
+        (GOOD[:-4], SKILL, ""),
+        (GOOD + b"more", SKILL, ""),
+        (gzip.compress(bytes(13 * 2**20)), SKILL, ""),
+        (b"no archive", SKILL, ""),
+    ],
+    ids=["digest", "id", "marks", "cut", "longer", "bomb", "no_archive"],
+)
+def test_what_is_no_skill_is_refused(shared_box: RunningBox, archive: bytes, skill_id: str, digest: str) -> None:
+    before = sorted(path.name for path in shared_box.workspace.rglob("*"))
+    with pytest.raises(Refused):
+        put(shared_box, archive, skill_id=skill_id, digest=digest)
+    assert sorted(path.name for path in shared_box.workspace.rglob("*")) == before
