@@ -46,7 +46,9 @@ async def put_by_hand(gate: Gate, token: str, *, declared: int, sent: bytes) -> 
     writer.write("\r\n".join([*head, "", ""]).encode() + sent)
     if sent:
         writer.write_eof()
-    answer = await reader.read(65536)
+    answer = b""
+    while not answer.endswith(b"}") and (block := await reader.read(65536)):
+        answer += block
     writer.close()
     return answer
 
