@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from benchmarks import chats, events, mcp_calls, operators, requests, sandboxes, screens, streams
+from benchmarks import chats, events, mcp_calls, operators, requests, sandboxes, screens, skills, streams
 from benchmarks.rows import Row, table
-from moorage_api.database import create_engine
+from moorage_api.clock import utc_now
+from moorage_api.database import create_database, create_engine
 from moorage_api.embedded.credentials import RUNNER_KEY_ID
+from moorage_api.objects.store import MinioStore
+from moorage_api.skills.sessions import SessionSkills
 from moorage_sandbox.client import GateClient, TokenSigner
 from support.accounts import admin, register
 from support.gate import Gate, Keys
@@ -134,6 +137,20 @@ async def measure_operators(_: Services, directory: Path) -> list[Row]:
     return await operators.measure(directory)
 
 
+async def measure_skills(services: Services, directory: Path) -> list[Row]:
+    platform = await platform_on(services, directory)
+    engine = create_engine(platform.database_url)
+    blobs = MinioStore.from_settings(platform.settings())
+    try:
+        await platform.start_host()
+        sessions = SessionSkills(create_database(engine), utc_now)
+        return await skills.measure(platform.host_socket, signer(services), blobs, sessions, directory)
+    finally:
+        await blobs.close()
+        await engine.dispose()
+        await platform.stop()
+
+
 MEASUREMENTS: dict[str, Measure] = {
     "events": measure_events,
     "sandboxes": measure_sandboxes,
@@ -142,6 +159,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "requests": measure_requests,
     "streams": measure_streams,
     "screens": measure_screens,
+    "skills": measure_skills,
     "operators": measure_operators,
 }
 

@@ -147,8 +147,9 @@ class Supervisor:
             "signing_key_file": key_file,
             "signing_key_id": key_id,
             "sandbox_host_socket": self._directory.host_socket,
-            "skills_root_dir": self._directory.root / "skills",
         }
+        if not {"SKILLS_ROOT_DIR", "MOORAGE_SKILLS_ROOT_DIR"} & os.environ.keys():
+            known["skills_root_dir"] = self._directory.root / "skills"
         try:
             return Settings(**known)
         except ValidationError as error:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from moorage_api.errors import SkillRefusedError, SkillTooLargeError
 from moorage_api.skills.limits import MAX_BUNDLE_BYTES, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, MAX_PATH_CHARS
+from moorage_api.text import check_storable
 
 SKILL_MD = "SKILL.md"
 IGNORED_DIRECTORIES = frozenset({".git", "__pycache__", "__MACOSX"})
@@ -86,9 +87,9 @@ class BundleBuilder:
         if SKILL_MD not in self._files:
             raise SkillRefusedError("no_skill_md", f"There is no {SKILL_MD} in this directory")
         try:
-            self._files[SKILL_MD].decode()
-        except UnicodeDecodeError:
-            raise SkillRefusedError("not_utf8", f"{SKILL_MD} is not UTF-8 text") from None
+            check_storable(self._files[SKILL_MD].decode())
+        except ValueError:  # of which a UnicodeDecodeError is one
+            raise SkillRefusedError("not_utf8", f"{SKILL_MD} is not plain UTF-8 text") from None
         for path in self._files:
             for parent in list(PurePosixPath(path).parents)[:-1]:
                 if str(parent) in self._files:

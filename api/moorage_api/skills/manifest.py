@@ -30,6 +30,7 @@ MAX_DESCRIPTION_CHARS = 1024
 MAX_COMPATIBILITY_CHARS = 500
 MAX_FRONTMATTER_CHARS = 16 * 1024
 MAX_OWN_CHARS = 2000
+MAX_TOOLS = 100
 
 STANDARD = frozenset({"name", "description", "license", "compatibility", "allowed-tools", "metadata"})
 OWN = ("version", "runtime_type", "server", "tools", "entry")
@@ -200,9 +201,10 @@ def _runtime(given: Mapping[str, Any]) -> dict[str, Any]:
     tools = given.get("tools", [])
     if isinstance(tools, str):
         tools = re.split(r"[\s,]+", tools.strip()) if tools.strip() else []
-    if not isinstance(tools, list) or not all(isinstance(tool, str) and 0 < len(tool) <= 200 for tool in tools):
-        raise SkillRefusedError("bad_field", "`tools` must be a list of names")
-    return {"runtime_type": kind, "server": server, "tools": tools[:100]}
+    if not isinstance(tools, list) or len(tools) > MAX_TOOLS:
+        raise SkillRefusedError("bad_field", f"`tools` must be a list of at most {MAX_TOOLS} names")
+    names = [_text({"tools": tool}, "tools", 200, is_needed=True) for tool in tools]
+    return {"runtime_type": kind, "server": server, "tools": names}
 
 
 def _entry(given: Mapping[str, Any]) -> Entry:

@@ -35,6 +35,22 @@ class NewVersion:
     file_count: int
     reference_count: int
 
+    def row(self, skill_id: str) -> SkillVersionRow:
+        return SkillVersionRow(
+            id=uuid7(),
+            skill_id=skill_id,
+            digest=self.digest,
+            manifest=dict(self.manifest),
+            context=self.context,
+            risk=dict(self.risk),
+            file_count=self.file_count,
+            reference_count=self.reference_count,
+        )
+
+    def is_same_as(self, row: SkillVersionRow) -> bool:
+        """Whether a session would not know them apart. Rules of the report may have changed since."""
+        return (row.digest, row.manifest, row.risk) == (self.digest, dict(self.manifest), dict(self.risk))
+
 
 @dataclass(frozen=True)
 class PinnedVersion:
@@ -79,18 +95,11 @@ class SkillRepository:
         if skill is None and (await self._tx.scalar(select(func.count()).select_from(SkillRow)) or 0) >= MAX_SKILLS:
             raise ConflictError(f"At most {MAX_SKILLS} skills can be installed")
         skill_id = skill.id if skill is not None else skill_id_of(new.slug, new.source_ref)
-        version = SkillVersionRow(
-            id=uuid7(),
-            skill_id=skill_id,
-            digest=new.digest,
-            manifest=dict(new.manifest),
-            context=new.context,
-            risk=dict(new.risk),
-            file_count=new.file_count,
-            reference_count=new.reference_count,
-        )
-        self._tx.add(version)
-        await self._tx.flush()
+        version = await self._tx.get(SkillVersionRow, skill.version_id) if skill is not None else None
+        if version is None or not new.is_same_as(version):
+            version = new.row(skill_id)
+            self._tx.add(version)
+            await self._tx.flush()
         if skill is None:
             skill = SkillRow(id=skill_id, slug=new.slug, enabled=True, created_at=now)
             self._tx.add(skill)

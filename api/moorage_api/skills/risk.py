@@ -35,7 +35,12 @@ PATTERNS: tuple[tuple[str, Level, str, str], ...] = (
         "names files that hold credentials",
         r"(\.ssh/|id_rsa|\.aws/credentials|\.netrc|/etc/shadow|\.kube/config|169\.254\.169\.254)",
     ),
-    ("removes_everything", "high", "removes whole trees", r"\brm\s+-\w*[rf]\w*\s+(-\S+\s+)*(/|~|\$HOME)(\s|$|\*)"),
+    (
+        "removes_everything",
+        "high",
+        "removes whole trees",
+        r"\brm\s+-\w{0,20}[rf]\w{0,20}\s+(-\S{1,50}\s+){0,10}(/|~|\$HOME)(\s|$|\*)",
+    ),
     (
         "hidden_code",
         "high",

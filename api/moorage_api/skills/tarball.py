@@ -7,7 +7,7 @@ import zlib
 from typing import IO, Any
 
 from moorage_api.errors import SkillRefusedError, SkillTooLargeError
-from moorage_api.skills.bundle import Bundle, BundleBuilder, check_size, is_ignored
+from moorage_api.skills.bundle import Bundle, BundleBuilder, check_size, checked_path, is_ignored
 
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 """Of the whole repository; only the skill's own files are kept."""
@@ -62,13 +62,14 @@ def _add(builder: BundleBuilder, tar: tarfile.TarFile, member: tarfile.TarInfo, 
         return
     for is_kind, reason, shown in REFUSED_KINDS:
         if is_kind(member):
-            raise SkillRefusedError(reason, f"{path[:200]} is {shown}")
+            raise SkillRefusedError(reason, f"{path[:200]!r} is {shown}")
     if not member.isreg():
-        raise SkillRefusedError("special_file", f"{path[:200]} is no plain file")
+        raise SkillRefusedError("special_file", f"{path[:200]!r} is no plain file")
+    checked_path(path)
     check_size(path, member.size)
     content = tar.extractfile(member)
     if content is None:
-        raise SkillRefusedError("special_file", f"{path[:200]} is no plain file")
+        raise SkillRefusedError("special_file", f"{path[:200]!r} is no plain file")
     builder.add(path, content.read())
 
 

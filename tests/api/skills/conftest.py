@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from support.accounts import Person, admin, data
+from support.accounts import Person, admin, client_for, data
 from support.processes import Platform
 from support.services import Services, run
 from support.skills import GitHub, running_github
@@ -26,6 +26,8 @@ class SkillApi:
     url: str
     roots: Path
     github: GitHub
+    boss: Person
+    """Made once: a login costs more than most of these tests."""
 
     @property
     def cache(self) -> Path:
@@ -70,7 +72,8 @@ def skill_api(services: Services) -> Iterator[SkillApi]:
         platform = Platform(services, run(services.create_database()), directory, changes=changes)
         try:
             process = run(platform.start_api())
-            yield SkillApi(platform, process.url, directory / "roots", github)
+            boss = run(admin(process.url, platform.database_url))
+            yield SkillApi(platform, process.url, directory / "roots", github, boss)
         finally:
             run(platform.stop())
             shutil.rmtree(directory, ignore_errors=True)
@@ -79,8 +82,8 @@ def skill_api(services: Services) -> Iterator[SkillApi]:
 @pytest.fixture
 async def boss(skill_api: SkillApi) -> AsyncIterator[Admin]:
     """A super_admin on an api without skills."""
-    async with await admin(skill_api.url, skill_api.platform.database_url) as person:
-        boss = Admin(person)
+    async with client_for(skill_api.url, skill_api.boss.token) as client:
+        boss = Admin(replace(skill_api.boss, client=client))
         for slug in await boss.skills():
-            data(await person.client.delete(f"/api/v2/skills/{slug}"))
+            data(await client.delete(f"/api/v2/skills/{slug}"))
         yield boss

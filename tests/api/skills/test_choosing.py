@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from moorage_api.skills.bundle import Bundle
@@ -97,6 +99,13 @@ def test_what_a_file_does_is_reported(text: str, rule: str, level: str) -> None:
     found = report({"SKILL.md": skill_md().encode(), "scripts/a.sh": text.encode()})
     assert found.level == level
     assert (rule, level, "scripts/a.sh") in {(one.rule, one.level, one.path) for one in found.findings}
+
+
+@pytest.mark.parametrize("text", ["rm -rf" + "r" * 250_000, "-rm " * 60_000, "curl " * 50_000, "ignore " * 35_000])
+def test_no_text_holds_the_rules_up(text: str) -> None:
+    began = time.process_time()
+    report({"SKILL.md": skill_md().encode(), "a.txt": text.encode()})
+    assert time.process_time() - began < 5
 
 
 def test_entries_servers_and_archives_are_reported() -> None:

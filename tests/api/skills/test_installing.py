@@ -132,6 +132,9 @@ async def test_an_override_becomes_the_stored_skill_md(boss: Admin, source: Path
     assert await boss.refusal("local", source, skill_md="no frontmatter") == (400, "bad_frontmatter")
     assert await boss.refusal("local", source, skill_md=skill_md("another-name")) == (400, "bad_name")
     assert await boss.refusal("local", source, manifest={"runtime_type": "jvm"}) == (400, "bad_runtime")
+    odd: list[dict[str, Any]] = [{"tools": ["a\0"]}, {"tools": [1, {}]}, {"tools": {}}, {"version": []}]
+    for manifest in (*odd, {"entry": {"command": "a\0"}}):
+        assert await boss.refusal("local", source, manifest=manifest) == (400, "bad_field")
 
 
 async def test_the_policy_is_off_until_it_is_set(boss: Admin) -> None:
@@ -141,6 +144,13 @@ async def test_the_policy_is_off_until_it_is_set(boss: Admin) -> None:
         assert data(await client.post("/api/v2/skills/policy", json={"mode": mode})) is None
         assert data(await client.get("/api/v2/skills/policy")) == {"mode": mode}
     assert (await client.post("/api/v2/skills/policy", json={"mode": "maybe"})).status_code == 422
+
+
+def test_the_directory_of_the_cache_keeps_its_name(skill_api: SkillApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = skill_api.platform
+    monkeypatch.setenv("SKILLS_ROOT_DIR", "/srv/skills")
+    settings = platform.services.settings(database_url=platform.database_url, directory=platform.directory)
+    assert settings.skills_root_dir == Path("/srv/skills")
 
 
 ENDPOINTS: list[tuple[str, str, Any]] = [
@@ -211,6 +221,7 @@ REFUSED_LOCAL: dict[str, tuple[Any, int, str]] = {
     "deep": (named("a/" * 12 + "b", b""), 400, "bad_path"),
     "long_name": (named("a" * 241, b""), 400, "bad_path"),
     "no_skill_md": (lambda source: (source / "SKILL.md").unlink(), 400, "no_skill_md"),
+    "nul": (named("SKILL.md", skill_md().encode() + b"\0"), 400, "not_utf8"),
     "not_utf8": (named("SKILL.md", b"\xff\xfe"), 400, "not_utf8"),
     "other_name": (named("SKILL.md", skill_md("other").encode()), 400, "bad_name"),
     "unknown_field": (named("SKILL.md", skill_md(more="author: me\n").encode()), 400, "unknown_field"),
@@ -326,6 +337,8 @@ REFUSED_MEMBERS: dict[str, tuple[Change, int, str]] = {
     "file_and_directory": (member("scripts", b"x"), 400, "duplicate_path"),
     "setuid_program": (member("su", b"\x7fELF", mode=0o4755), 400, "executable"),
     "big_file": (member("a", bytes(300 * 1024)), 413, "file_too_large"),
+    "odd_name": (member("a\udcff", type=tarfile.SYMTYPE, linkname="x"), 400, "link"),
+    "control_in_name": (member("a\x07"), 400, "bad_path"),
     "long_header": (long_header, 413, "bad_archive"),
 }
 
