@@ -26,6 +26,8 @@ MAX_ID_CHARS = 100
 ID = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MARKS = ".digests"
+MARK_PREFIX = "sha256:"
+"""Marks are as `moorage_sandbox.skills` writes them, which fills the directory of a pod before its box starts."""
 
 
 class Skills:
@@ -45,7 +47,7 @@ class Skills:
             return {}
         for name in names:
             if ID.fullmatch(name) and os.path.isdir(os.path.join(self._root, name)):
-                digest = _read_mark(os.path.join(marks, name))
+                digest = _read_mark(os.path.join(marks, name)).removeprefix(MARK_PREFIX)
                 if DIGEST.fullmatch(digest):
                     found[name] = digest
         return found
@@ -167,5 +169,5 @@ def _read_mark(path: str) -> str:
 def _write_mark(path: str, digest: str) -> None:
     temporary = f"{path}.{os.urandom(6).hex()}"
     with open(temporary, "x", encoding="ascii") as file:
-        file.write(digest)
+        file.write(f"{MARK_PREFIX}{digest}")
     os.rename(temporary, path)

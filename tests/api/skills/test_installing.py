@@ -15,6 +15,7 @@ from skills_ref.validator import validate
 
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import NotFoundError, UnavailableError
+from moorage_api.internal import archive_key
 from moorage_api.objects.store import MinioStore
 from moorage_api.skills.archive import object_key
 from moorage_api.skills.archives import SkillArchives
@@ -40,6 +41,7 @@ async def stored(skill_api: SkillApi, digest: str) -> dict[str, tarfile.TarInfo]
     archive = b"".join([chunk async for chunk in found.chunks])
     await store.close()
     assert hashlib.sha256(archive).hexdigest() == digest
+    assert archive_key(f"sha256:{digest}") == object_key(digest), "a pod finds it there too"
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         return {member.name: member for member in tar}
 

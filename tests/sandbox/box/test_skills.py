@@ -13,6 +13,7 @@ import pytest
 
 from moorage_api.skills.archive import packed
 from moorage_api.skills.bundle import Bundle
+from moorage_sandbox import skills
 from sandbox.box.running import Refused, RunningBox
 from support.skills import Change, add, brand_report
 
@@ -43,6 +44,17 @@ def test_a_skill_is_there_as_it_was_packed(box: RunningBox) -> None:
     )
     assert "== Q3 ==" in box.output("scripts/report.py Q3", directory=str(root))
     assert not os.access(root / "SKILL.md", os.X_OK)
+
+
+def test_what_the_box_has_is_not_fetched_again_for_it_and_the_other_way_round(box: RunningBox) -> None:
+    archive = archive_of(brand_report())
+    digest = hashlib.sha256(archive).hexdigest()
+    put(box, archive)
+    root = box.workspace / ".skills"
+    assert skills.sync([(SKILL, f"sha256:{digest}")], url="http://127.0.0.1:1", directory=root) == []
+    (root / "fetched").mkdir()
+    (root / skills.DIGESTS / "fetched").write_text(f"sha256:{digest}")
+    assert digests(box) == {SKILL: digest, "fetched": digest}
 
 
 def test_an_update_leaves_nothing_of_the_older_version(box: RunningBox) -> None:
