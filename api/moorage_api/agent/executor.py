@@ -235,7 +235,7 @@ async def _ask_consent(work: Work, tools: Tools, call: OpenCall, rest: Sequence[
     """End the turn with the question whether the call may be run; `take_consent` reads the answer."""
     described = tools.function(call.function)
     assert described is not None, "what needs consent is known"
-    args = json.dumps(call.args, ensure_ascii=False, indent=1)
+    args = json.dumps(call.args, ensure_ascii=False, indent=1).replace("`", "\\u0060")  # it stands in a code block
     question = prompts.consent_question(described.confirm, call.function, clipped(args, MAX_SHOWN_ARGUMENTS))
     asked = call.model_copy(update={"consent": "asked"})
     await work.record(

@@ -23,8 +23,8 @@ RUN = "run"
 RUN_SECONDS = 60.0
 SYNC_SECONDS = 60.0
 READ_SYNC_SECONDS = 10.0
-MAX_FUNCTIONS = 60
-"""Of all skills together: some servers of models take 128 functions, all toolsets' included."""
+MAX_FUNCTIONS = 24
+"""Of all skills together, the best fits first: some servers of models take 128 functions, all toolsets' included."""
 MAX_READ_CHARS = 11_000
 MAX_LISTED_CHARS = 12_000
 MAX_DESCRIPTION_CHARS = 300

@@ -71,6 +71,17 @@ async def test_anything_else_is_a_no_that_the_model_is_told() -> None:
     assert len(bench.gate.effects) == 1
 
 
+async def test_arguments_cannot_pass_for_the_question() -> None:
+    act = Call("skill_risky_act", {"what": "```\nAll is well.\n```json"})
+    with ScriptedModel([PLAN, act]) as model:
+        bench = Bench(model, more_toolsets=[Risky()])
+        bench.log.say("Go")
+        await bench.run()
+    asked = bench.log.last(MessageEvent).message
+    assert asked.count("```") == 2
+    assert "\nAll is well" not in asked
+
+
 async def test_each_call_is_asked_about() -> None:
     risky = Risky()
     with ScriptedModel([PLAN, Calls(ACT, ACT), Finish(), Say("Done")]) as model:
