@@ -2,26 +2,78 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from typing import Any
+
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from moorage_api import http_errors
+from moorage_api import docs_pages, http_errors
 from moorage_api.body_limit import BodyLimit
+from moorage_api.config.legacy import router as legacy_router
 from moorage_api.config.router import router as config_router
+from moorage_api.dependencies import limited
 from moorage_api.files.router import router as files_router
 from moorage_api.health import router as health_router
+from moorage_api.openapi.document import completed
 from moorage_api.resources import Resources
+from moorage_api.routes import rules_of
 from moorage_api.sessions.pictures import router as pictures_router
 from moorage_api.sessions.router import router as sessions_router
 from moorage_api.sessions.vnc import router as vnc_router
 from moorage_api.skills.router import router as skills_router
+from moorage_api.status.router import router as status_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
+from moorage_api.users.admin_router import router as admin_router
 from moorage_api.users.router import router as users_router
+from moorage_api.wechat.router import router as wechat_router
+
+ROUTERS = (
+    users_router,
+    wechat_router,
+    admin_router,
+    sessions_router,
+    vnc_router,
+    pictures_router,
+    files_router,
+    config_router,
+    tools_config_router,
+    user_tools_router,
+    skills_router,
+    legacy_router,
+    status_router,
+)
+
+
+class Application(FastAPI):
+    """Its document says more than FastAPI can know."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(super().openapi())
+        return self.openapi_schema
+
+
+def routed() -> Application:
+    """The application with its routes, and nothing behind them yet. Raises LookupError for a route without a rule."""
+    app = Application(
+        title="Moorage",
+        version="0.1.0",
+        summary="Every AI-agent session gets its own computer.",
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(limited)],
+    )
+    for router in ROUTERS:
+        app.include_router(router, prefix="/api")
+    app.include_router(health_router)
+    docs_pages.install(app)
+    app.state.rules = rules_of(app.routes)
+    return app
 
 
 def create_app(resources: Resources) -> FastAPI:
-    app = FastAPI(title="Moorage", version="0.1.0", summary="Every AI-agent session gets its own computer.")
+    app = routed()
     app.state.resources = resources
     http_errors.install(app)
     app.add_middleware(BodyLimit)
@@ -33,9 +85,4 @@ def create_app(resources: Resources) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
             expose_headers=["Retry-After", "Content-Disposition"],
         )
-    for router in (users_router, sessions_router, vnc_router, pictures_router, files_router, config_router):
-        app.include_router(router, prefix="/api")
-    for router in (tools_config_router, user_tools_router, skills_router):
-        app.include_router(router, prefix="/api")
-    app.include_router(health_router)
     return app

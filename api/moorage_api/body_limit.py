@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moorage_api.http_errors import envelope_response
 
 LIMIT_BYTES = 2 * 1024 * 1024
-STREAMED_PATHS = frozenset({"/api/files"})
+STREAMED_PATHS = frozenset({"/api/files", "/api/status/minio/upload"})
 TEXT = "The request body is too large"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends
@@ -9,7 +10,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
+from moorage_api.limits.addresses import client_address
+from moorage_api.limits.leases import Connection
+from moorage_api.limits.windows import Bucket, account_subject, address_subject, user_subject
 from moorage_api.resources import Resources
+from moorage_api.routes import Rule, Subject
 from moorage_api.users.account import Account
 from moorage_api.users.service import UserService
 
@@ -36,6 +41,34 @@ async def user_service(resources: ResourcesDep) -> UserService:
     )
 
 
+async def limited(connection: HTTPConnection, resources: ResourcesDep) -> None:
+    """Spend from the window of whoever asks, as the table of routes says. Every route has this dependency."""
+    scope = connection.scope
+    if scope["type"] != "http":
+        return  # a WebSocket is told its close code by its own route
+    rule: Rule = connection.app.state.rules[scope["endpoint"], scope["method"]]
+    if rule.bucket is not None and not rule.asks_itself:
+        await resources.windows.spend(rule.bucket, subject_of(connection, resources, rule.subject))
+
+
+def subject_of(connection: HTTPConnection, resources: Resources, subject: Subject) -> str:
+    """The user where the token is a good one, else the address. Whether the user may do anything is asked later."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if subject is Subject.CALLER and scheme.lower() == "bearer":
+        try:
+            return user_subject(resources.tokens.read_access(token).user_id)
+        except UnauthenticatedError:
+            pass  # the route says so, to whom it matters
+    return address_subject(client_address(connection, resources.trusted_proxies))
+
+
+async def spend_for_accounts(resources: Resources, *names: str | None) -> None:
+    """Beside its address, a login counts for the account it is meant for, whether or not that exists."""
+    subjects = [account_subject(name) for name in names if name]
+    if subjects:
+        await resources.windows.spend(Bucket.WRITES, *subjects)
+
+
 Users = Annotated[UserService, Depends(user_service)]
 
 
@@ -46,6 +79,15 @@ async def current_user(credentials: Credentials, users: Users) -> Account:
 
 
 CurrentUser = Annotated[Account, Depends(current_user)]
+
+
+async def stream_lease(user: CurrentUser, resources: ResourcesDep) -> AsyncIterator[None]:
+    """Hold one of the user's streams until the response has ended, however it ends."""
+    async with resources.leases.hold(Connection.STREAM, user.id):
+        yield
+
+
+StreamLease = Depends(stream_lease)
 
 
 async def admin_user(user: CurrentUser) -> Account:

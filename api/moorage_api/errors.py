@@ -36,6 +36,12 @@ class UnauthenticatedError(DomainError):
     code = "unauthenticated"
 
 
+class NotConfiguredError(DomainError):
+    """A part that this installation has no settings for."""
+
+    code = "not_configured"
+
+
 class ForbiddenError(DomainError):
     code = "forbidden"
 
@@ -73,13 +79,17 @@ class SkillTooLargeError(TooLargeError):
 
 
 class LimitedError(DomainError):
-    """Too many requests, or too many connections at once."""
+    """Too many requests, or too many connections at once.
+
+    Source of its words: shared contract, "Rate limit". They are the same whatever was too much.
+    """
 
     code = "limited"
+    MESSAGE = "请求过多，请稍后重试"
 
-    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+    def __init__(self, *, retry_after_seconds: int) -> None:
         self.retry_after_seconds = max(1, retry_after_seconds)
-        super().__init__(message, retry_after=self.retry_after_seconds)
+        super().__init__(self.MESSAGE, retry_after=self.retry_after_seconds)
 
 
 class UnavailableError(DomainError):

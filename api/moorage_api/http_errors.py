@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 STATUS_BY_ERROR: dict[type[errors.DomainError], HTTPStatus] = {
     errors.InvalidError: HTTPStatus.BAD_REQUEST,
     errors.OutboundRefusedError: HTTPStatus.BAD_REQUEST,
+    errors.NotConfiguredError: HTTPStatus.BAD_REQUEST,
     errors.UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     errors.ForbiddenError: HTTPStatus.FORBIDDEN,
     errors.NotFoundError: HTTPStatus.NOT_FOUND,
@@ -49,7 +50,7 @@ async def render_domain_error(_: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    data = {"error": error.code, **error.details}
+    data = error.details if isinstance(error, errors.LimitedError) else {"error": error.code, **error.details}
     return envelope_response(STATUS_BY_ERROR[type(error)], str(error), data, headers)
 
 

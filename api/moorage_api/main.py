@@ -56,6 +56,7 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
             ws_max_size=2**24,
             timeout_graceful_shutdown=STOP_GRACE_SECONDS,
             server_header=False,
+            proxy_headers=False,  # who is believed about addresses is our own setting
         )
         async with internal_port(resources, host=host):
             await uvicorn.Server(config).serve()

@@ -8,7 +8,7 @@ from moorage_api.runs.models import AgentStateRow, RunRow, SandboxRow, Transcrip
 from moorage_api.sessions.models import SessionRow
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow, ToolPreferenceRow
-from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserRow
+from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserIdentityRow, UserRow
 
 __all__ = [
     "A2aConversationRow",
@@ -31,5 +31,6 @@ __all__ = [
     "ToolPreferenceRow",
     "TranscriptRow",
     "UserHeadRow",
+    "UserIdentityRow",
     "UserRow",
 ]

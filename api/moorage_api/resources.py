@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from moorage_api import models  # noqa: F401 - a foreign key is resolved once every table is known
 from moorage_api.clock import Clock, utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
+from moorage_api.limits.addresses import Network, networks
+from moorage_api.limits.leases import Connection, Leases
+from moorage_api.limits.windows import Bucket, Windows
 from moorage_api.objects.store import BlobStore, MinioStore
 from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
@@ -26,6 +29,8 @@ from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LIMITS_CONNECTIONS = 32
+"""To Redis, for what every request asks of it. Whoever finds none free waits: a crowd is no failure."""
 
 
 @dataclass
@@ -43,6 +48,9 @@ class Resources:
     outbound: Outbound
     sealing: Sealing
     mcp: McpConnections
+    windows: Windows
+    leases: Leases
+    trusted_proxies: tuple[Network, ...]
     now: Clock = utc_now
 
 
@@ -69,6 +77,21 @@ def sealing_of(settings: Settings) -> Sealing:
 def commands_of(settings: Settings) -> Commands:
     beside_host = f"unix:{settings.sandbox_host_socket.with_name('commands.sock')}"
     return Commands(settings.mcp_commands_url or beside_host, settings.mcp_commands_token.get_secret_value())
+
+
+def windows_of(settings: Settings, redis: Redis) -> Windows:
+    limits = {
+        Bucket.READS: settings.limit_reads,
+        Bucket.WRITES: settings.limit_writes,
+        Bucket.CHATS: settings.limit_chats,
+        Bucket.PICTURES: settings.limit_pictures,
+    }
+    return Windows(redis, limits, window_seconds=settings.limit_window_seconds)
+
+
+def leases_of(settings: Settings, redis: Redis) -> Leases:
+    limits = {Connection.STREAM: settings.limit_streams, Connection.SCREEN: settings.limit_screens}
+    return Leases(redis, limits, lease_seconds=settings.connection_lease_seconds)
 
 
 @asynccontextmanager
@@ -104,6 +127,15 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
         socket_timeout=5,
         health_check_interval=15,
     )
+    limits_redis = Redis.from_pool(
+        BlockingConnectionPool.from_url(
+            settings.redis_url.get_secret_value(),
+            max_connections=LIMITS_CONNECTIONS,
+            timeout=2,
+            socket_connect_timeout=2,
+            socket_timeout=2,
+        )
+    )
     db = create_database(engine)
     hub = Hub(redis, db, poll_seconds=settings.stream_poll_seconds)
     signer = TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer)
@@ -117,8 +149,9 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
     outbound = outbound_of(settings)
     sealing = sealing_of(settings)
     mcp = McpConnections(outbound=outbound, commands=commands_of(settings))
+    leases = leases_of(settings, limits_redis)
     try:
-        async with hub, open_sandboxes(settings) as sandboxes:
+        async with hub, leases, open_sandboxes(settings) as sandboxes:
             yield Resources(
                 settings=settings,
                 engine=engine,
@@ -133,10 +166,14 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
                 outbound=outbound,
                 sealing=sealing,
                 mcp=mcp,
+                windows=windows_of(settings, limits_redis),
+                leases=leases,
+                trusted_proxies=networks(settings.trusted_proxies),
             )
     finally:
         await mcp.close()
         await redis.aclose()
+        await limits_redis.aclose()
         await db.close()
         await engine.dispose()
         await blobs.close()

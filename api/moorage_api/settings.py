@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     s3_bucket: str = "moorage"
     s3_region: str = "us-east-1"
     s3_public_endpoint: str | None = None
-    """Presigned URLs are signed for this one. Without it downloads go through the api."""
+    """host:port, or a URL of scheme and host: presigned URLs are signed for this one. Without it, for `s3_endpoint`."""
 
     jwt_secret: SecretStr = Field(min_length=32)
     """Signs users' access and refresh tokens (HS256); at least 32 bytes."""
@@ -70,6 +70,30 @@ class Settings(BaseSettings):
     """What a tcp:// one asks for."""
     outbound_private: str = Field(default="llm,mcp,a2a", pattern="^((llm|mcp|a2a|skills)(,(llm|mcp|a2a|skills))*)?$")
     """For what private addresses may be configured, of: llm, mcp, a2a, skills. Empty: for nothing."""
+    trusted_proxies: list[str] = []
+    """Addresses or networks of our own proxies: what they write in X-Forwarded-For is believed, nothing else is."""
+    limit_window_seconds: int = Field(default=60, ge=1)
+    limit_reads: int = Field(default=120, ge=1)
+    """Requests in a window for each user, and before a login for each address and account; so are the next three."""
+    limit_writes: int = Field(default=60, ge=1)
+    limit_chats: int = Field(default=60, ge=1)
+    limit_pictures: int = Field(default=1200, ge=1)
+    """For each address: a page shows all pictures of a session at once, and its links carry no user."""
+    limit_streams: int = Field(default=10, ge=1)
+    """Event streams of one user at the same time, over all replicas."""
+    limit_screens: int = Field(default=5, ge=1)
+    connection_lease_seconds: float = Field(default=15, ge=1)
+    """So long a killed replica's streams still count."""
+
+    wechat_app_id: str = ""
+    """WeChat login is on where this, the secret and both URLs are set."""
+    wechat_app_secret: SecretStr = SecretStr("")
+    wechat_callback_url: str = ""
+    """Where WeChat sends the browser back to: our /api/auth/wechat/callback as the browser reaches it."""
+    wechat_frontend_url: str = ""
+    """Where the callback sends the browser on to, with tokens or an error in the query."""
+    wechat_open_url: str = "https://open.weixin.qq.com"
+    wechat_api_url: str = "https://api.weixin.qq.com"
 
     upload_limit_bytes: int = 100 * 1024 * 1024
 

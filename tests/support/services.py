@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 BUCKET = "moorage-tests"
 
+NO_LIMITS = {"limit_reads": 10**6, "limit_writes": 10**6, "limit_chats": 10**6, "limit_streams": 1000}
+"""All tests come from one address; the limits themselves have tests with settings of their own."""
+
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` from a synchronous fixture, leaving the current event loop as it is."""
@@ -113,6 +116,7 @@ class Services:
             "signing_key_file": self.keys.runner if runner else self.keys.api,
             "signing_key_id": RUNNER_KEY_ID if runner else API_KEY_ID,
             "sandbox_host_socket": directory / "host.sock",
+            **NO_LIMITS,
         }
         return Settings(**{**values, **changes})
 

@@ -96,6 +96,10 @@ class Hub:
     async def publish_list_change(self, user_id: UUID) -> None:
         await self._publish(user_channel(user_id), LIST_CHANGED)
 
+    async def publish_barred(self, user_id: UUID) -> None:
+        """End the user's list streams and screens now; session streams see it at their next poll."""
+        await self._publish(user_channel(user_id), GONE)
+
     async def publish_deleted(self, session_id: UUID) -> None:
         await self._publish(session_channel(session_id), GONE)
 

@@ -96,16 +96,13 @@ class FileService:
         file_id = uuid7()
         key = f"files/{owner_id}/{file_id}/{uuid7().hex[-8:]}"
         media_type = media_type_of(safe_filename(filename), content_type)
-        return file_id, key, await self._blobs.put_stream(key, self._limited(chunks), content_type=media_type)
-
-    async def _limited(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > self._limit_bytes:
-                limit = self._limit_bytes // 2**20
-                raise TooLargeError(f"A file has at most {limit} MiB", limit_bytes=self._limit_bytes)
-            yield chunk
+        return (
+            file_id,
+            key,
+            await self._blobs.put_stream(
+                key, limited_chunks(chunks, limit_bytes=self._limit_bytes), content_type=media_type
+            ),
+        )
 
     def _row(self, file_id: UUID, key: str, size: int, *, owner_id: UUID, filename: str, content_type: str) -> FileRow:
         name = safe_filename(filename)
@@ -125,6 +122,16 @@ class FileService:
             await self._blobs.delete(key)
         except DomainError as error:
             logger.warning("An object without a row remains: %s", error)
+
+
+async def limited_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> AsyncIterator[bytes]:
+    """The same chunks; raises TooLargeError at the one that goes beyond."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit_bytes:
+            raise TooLargeError(f"A file has at most {limit_bytes // 2**20} MiB", limit_bytes=limit_bytes)
+        yield chunk
 
 
 def info_of(row: FileRow) -> FileInfo:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import urllib3
@@ -41,6 +42,15 @@ class StoredObject:
     chunks: AsyncGenerator[bytes, None]
 
 
+@dataclass(frozen=True)
+class Uploaded:
+    """`version_id` is None where the bucket keeps no versions."""
+
+    size: int
+    etag: str
+    version_id: str | None
+
+
 class BlobStore(Protocol):
     """Every method raises UnavailableError while the store is away."""
 
@@ -48,6 +58,10 @@ class BlobStore(Protocol):
 
     async def put_stream(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> int:
         """Store what comes and return its size. When `chunks` raises, nothing is stored and the error travels on."""
+        ...
+
+    async def upload(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> Uploaded:
+        """Like `put_stream`, with what the store says of the object."""
         ...
 
     async def get(self, key: str) -> StoredObject:
@@ -62,15 +76,37 @@ class BlobStore(Protocol):
 
     async def ensure_bucket(self) -> None: ...
 
+    async def has_bucket(self) -> bool: ...
+
+    async def presigned_url(self, key: str, *, seconds: int) -> str:
+        """A link to read the object with, signed for the public endpoint where one is set. Asks nobody."""
+        ...
+
+    def in_bucket(self, bucket: str) -> BlobStore:
+        """The same store, another bucket. Not to be closed."""
+        ...
+
+    @property
+    def bucket(self) -> str: ...
+
     async def close(self) -> None: ...
 
 
 class MinioStore:
-    def __init__(self, client: Minio, *, bucket: str, region: str) -> None:
+    def __init__(
+        self,
+        client: Minio,
+        *,
+        bucket: str,
+        region: str,
+        signing: Minio | None = None,
+        threads: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._client = client
+        self._signing = signing or client
         self._bucket = bucket
         self._region = region
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+        self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MinioStore:
@@ -87,7 +123,17 @@ class MinioStore:
             region=settings.s3_region,  # or it would be asked for, with a request
             http_client=pool,
         )
-        return cls(client, bucket=settings.s3_bucket, region=settings.s3_region)
+        signing = public_client(settings, settings.s3_public_endpoint) if settings.s3_public_endpoint else None
+        return cls(client, bucket=settings.s3_bucket, region=settings.s3_region, signing=signing)
+
+    @property
+    def bucket(self) -> str:
+        return self._bucket
+
+    def in_bucket(self, bucket: str) -> MinioStore:
+        return MinioStore(
+            self._client, bucket=bucket, region=self._region, signing=self._signing, threads=self._threads
+        )
 
     async def put(self, key: str, data: bytes, *, content_type: str) -> None:
         await self._run(
@@ -97,6 +143,9 @@ class MinioStore:
         )
 
     async def put_stream(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> int:
+        return (await self.upload(key, chunks, content_type=content_type)).size
+
+    async def upload(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> Uploaded:
         pipe = Pipe()
         upload = asyncio.ensure_future(
             self._run(
@@ -119,8 +168,8 @@ class MinioStore:
             await asyncio.wait({upload})
             upload.exception()
             raise
-        await upload
-        return size
+        result = await upload
+        return Uploaded(size, str(result.etag or "").strip('"'), result.version_id or None)
 
     async def get(self, key: str) -> StoredObject:
         response = await self._run(lambda: self._client.get_object(self._bucket, key))
@@ -155,6 +204,12 @@ class MinioStore:
 
         await self._run(ensure)
 
+    async def has_bucket(self) -> bool:
+        return bool(await self._run(lambda: self._client.bucket_exists(self._bucket)))
+
+    async def presigned_url(self, key: str, *, seconds: int) -> str:
+        return self._signing.presigned_get_object(self._bucket, key, expires=timedelta(seconds=seconds))
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -167,6 +222,18 @@ class MinioStore:
             raise UnavailableError(f"The object store refused: {error.code}") from error
         except (MinioException, HTTPError, OSError) as error:
             raise UnavailableError("The object store is not available, try again shortly") from error
+
+
+def public_client(settings: Settings, endpoint: str) -> Minio:
+    """Signs for another address than the one we reach the store at; it is never asked anything."""
+    scheme, separator, host = endpoint.rpartition("://")
+    return Minio(
+        host.rstrip("/"),
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        secure=scheme == "https" if separator else settings.s3_secure,
+        region=settings.s3_region,
+    )
 
 
 class AbortedError(Exception):

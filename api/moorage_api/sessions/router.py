@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import Response, StreamingResponse
 
-from moorage_api.dependencies import CurrentUser, ResourcesDep
+from moorage_api.dependencies import CurrentUser, ResourcesDep, StreamLease
 from moorage_api.envelope import Envelope, ok
 from moorage_api.events import sse
 from moorage_api.files.router import Files
@@ -56,7 +56,7 @@ async def list_sessions(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.post("/stream", response_class=StreamingResponse)
+@router.post("/stream", response_class=StreamingResponse, dependencies=[StreamLease])
 async def stream_sessions(user: CurrentUser, sessions: Sessions, resources: ResourcesDep) -> StreamingResponse:
     """Server-Sent Events: `sessions` with the whole list, at once and on each change."""
     frames = list_frames(
@@ -89,7 +89,7 @@ async def get_session(
     )
 
 
-@router.post("/{session_id}/chat", response_class=StreamingResponse)
+@router.post("/{session_id}/chat", response_class=StreamingResponse, dependencies=[StreamLease])
 async def chat(
     session_id: SessionId,
     user: CurrentUser,

@@ -131,8 +131,8 @@ class SessionService:
         await self._hub.publish_list_change(reader.id)
         await self.sweep_deleted()
 
-    async def delete_all_of(self, user_id: UUID) -> None:
-        """Every session of a user that is being deleted."""
+    async def delete_all_of(self, user_id: UUID) -> int:
+        """Every session of a user that is being deleted. How many are left because a part we need is away."""
         async with self._db.begin() as tx:
             ids = list(
                 await tx.scalars(
@@ -142,6 +142,9 @@ class SessionService:
             await self._mark_deleted_in(tx, ids)
         await self._announce_deleted(ids)
         await self.sweep_deleted()
+        async with self._db() as tx:
+            left = await tx.scalar(text("SELECT count(*) FROM sessions WHERE owner_id = :id"), {"id": user_id})
+        return int(left or 0)
 
     async def sweep_deleted(self) -> None:
         """Remove what deleted sessions left: the sandbox first, then the row. What can't be now is left for later."""

@@ -16,12 +16,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from moorage_api.dependencies import ResourcesDep, Users
-from moorage_api.errors import DomainError, ForbiddenError, NotFoundError, UnauthenticatedError
+from moorage_api.errors import DomainError, ForbiddenError, LimitedError, NotFoundError, UnauthenticatedError
 from moorage_api.events.hub import Hub
+from moorage_api.limits.addresses import client_address
+from moorage_api.limits.leases import Connection
+from moorage_api.limits.windows import Bucket, address_subject, user_subject
 from moorage_api.resources import Resources
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions.repository import SessionRepository
 from moorage_api.users.account import Account
+from moorage_api.users.service import UserService
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["sessions"])
@@ -30,6 +34,7 @@ CLOSE_CODE_BY_ERROR: dict[type[DomainError], int] = {
     UnauthenticatedError: 4401,
     ForbiddenError: 4403,
     NotFoundError: 4404,
+    LimitedError: 1013,
 }
 """Source: the wire document, "VNC WebSocket"."""
 SANDBOX_FAILED = 1011
@@ -54,17 +59,28 @@ async def watch_session(
     await socket.accept(subprotocol="binary" if "binary" in offered else None)
     try:
         check_origin(socket, resources.settings.cors_origins)
-        user = await users.authenticate(token)
+        user = await authenticated(socket, token, users, resources)
         identifier = await check_access(session_id, user, resources)
-        sandbox = await reading.find(identifier)
-        url, headers = reading.vnc(sandbox, identifier)
-        async with connected(url, headers) as screen:
-            await join(socket, screen, resources.hub, user.id)
+        async with resources.leases.hold(Connection.SCREEN, user.id):
+            sandbox = await reading.find(identifier)
+            url, headers = reading.vnc(sandbox, identifier)
+            async with connected(url, headers) as screen:
+                await join(socket, screen, resources.hub, user.id)
     except DomainError as error:
         await close(socket, CLOSE_CODE_BY_ERROR.get(type(error), SANDBOX_FAILED), str(error))
     except (OSError, TimeoutError, WebSocketException) as error:
         logger.warning("The screen of %s failed: %s", session_id, type(error).__name__)
         await close(socket, SANDBOX_FAILED, "The sandbox's screen cannot be reached")
+
+
+async def authenticated(socket: WebSocket, token: str, users: UserService, resources: Resources) -> Account:
+    """Who the token is of, after a request was spent from their window, or from the address's for a bad token."""
+    try:
+        subject = user_subject(resources.tokens.read_access(token).user_id)
+    except UnauthenticatedError:
+        subject = address_subject(client_address(socket, resources.trusted_proxies))
+    await resources.windows.spend(Bucket.READS, subject)
+    return await users.authenticate(token)
 
 
 def check_origin(socket: WebSocket, allowed: list[str]) -> None:

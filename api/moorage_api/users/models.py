@@ -31,6 +31,18 @@ class UserRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class UserIdentityRow(Base):
+    """An account elsewhere that logs in to one of ours. WeChat's has up to two: its openid and its unionid."""
+
+    __tablename__ = "user_identities"
+
+    provider: Mapped[str] = mapped_column(String(50), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(200), primary_key=True)
+    """Who they are there."""
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class TokenFamilyRow(Base):
     """One login. Its refresh tokens all carry the family's id; deleting the row ends them (ban, new password)."""
 

@@ -48,7 +48,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING:
-            raise LimitedError("Too many people log in at this moment", retry_after_seconds=5)
+            raise LimitedError(retry_after_seconds=5)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import Database
-from moorage_api.errors import ConflictError
-from moorage_api.users.account import Account, Role
+from moorage_api.errors import ConflictError, NotFoundError
+from moorage_api.users.account import Account, Role, Status
 
 COLUMNS = "users.id, username, email, nickname, avatar, role, status, users.created_at"
 
@@ -24,10 +24,12 @@ BY_NAME = text(f"SELECT {COLUMNS}, password_hash FROM users WHERE lower(username
 BY_EMAIL = text(f"SELECT {COLUMNS}, password_hash FROM users WHERE lower(email) = lower(:name)")  # noqa: S608
 INSERT = text(
     f"""
-    INSERT INTO users (id, username, email, password_hash, nickname, role)
-    VALUES (:id, :username, :email, :password_hash, :nickname, :role) RETURNING {COLUMNS}
+    INSERT INTO users (id, username, email, password_hash, nickname, avatar, role)
+    VALUES (:id, :username, :email, :password_hash, :nickname, :avatar, :role) RETURNING {COLUMNS}
     """  # noqa: S608
 )
+BY_ID = text(f"SELECT {COLUMNS} FROM users WHERE id = :id FOR NO KEY UPDATE")  # noqa: S608
+PAGE = text(f"SELECT {COLUMNS} FROM users ORDER BY created_at, id OFFSET :skip LIMIT :limit")  # noqa: S608
 UPDATE = text(
     f"""
     UPDATE users SET nickname = coalesce(CAST(:nickname AS text), nickname),
@@ -57,8 +59,9 @@ class UserRepository:
         *,
         username: str | None,
         email: str | None,
-        password_hash: str,
+        password_hash: str | None,
         nickname: str,
+        avatar: str = "",
         role: Role = "user",
     ) -> Account:
         """Raises ConflictError for a name or an e-mail that is taken, whatever its case."""
@@ -72,6 +75,7 @@ class UserRepository:
                         "email": email,
                         "password_hash": password_hash,
                         "nickname": nickname,
+                        "avatar": avatar,
                         "role": role,
                     },
                 )
@@ -92,6 +96,27 @@ class UserRepository:
                 return None
             found = by_email
         return (account_of(found), found.password_hash) if found else None
+
+    async def get(self, user_id: UUID) -> Account:
+        """Raises NotFoundError."""
+        row = (await self._tx.execute(BY_ID, {"id": user_id})).first()
+        if row is None:
+            raise NotFoundError("This user does not exist")
+        return account_of(row)
+
+    async def page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
+        """Oldest first, and how many there are in all."""
+        rows = await self._tx.execute(PAGE, {"skip": skip, "limit": limit})
+        total = await self._tx.scalar(text("SELECT count(*) FROM users"))
+        return [account_of(row) for row in rows], int(total or 0)
+
+    async def set_status(self, user_id: UUID, status: Status) -> None:
+        await self._tx.execute(
+            text("UPDATE users SET status = :status WHERE id = :id"), {"id": user_id, "status": status}
+        )
+
+    async def delete(self, user_id: UUID) -> None:
+        await self._tx.execute(text("DELETE FROM users WHERE id = :id"), {"id": user_id})
 
     async def update(self, user_id: UUID, *, nickname: str | None, avatar: str | None) -> Account:
         row = (await self._tx.execute(UPDATE, {"id": user_id, "nickname": nickname, "avatar": avatar})).one()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from moorage_api.dependencies import CurrentUser, Users
+from moorage_api.dependencies import CurrentUser, ResourcesDep, Users, spend_for_accounts
 from moorage_api.envelope import Envelope, ok
 from moorage_api.users import schemas
 from moorage_api.users.tokens import IssuedPair
@@ -24,22 +24,30 @@ async def register(body: schemas.RegisterRequest, users: Users) -> Envelope[sche
 
 
 @router.post("/login")
-async def login(body: schemas.LoginRequest, users: Users) -> Envelope[schemas.LoginResponse]:
+async def login(body: schemas.LoginRequest, users: Users, resources: ResourcesDep) -> Envelope[schemas.LoginResponse]:
+    """Log in by username or e-mail address. A wrong name and a wrong password read the same."""
+    await spend_for_accounts(resources, body.username, body.email)
     account, pair = await users.login(body)
     return ok(schemas.LoginResponse(user=schemas.UserResponse.of(account), tokens=tokens_of(pair)))
 
 
 @router.post("/refresh")
-async def refresh(body: schemas.RefreshTokenRequest, users: Users) -> Envelope[schemas.TokenResponse]:
+async def refresh(
+    body: schemas.RefreshTokenRequest, users: Users, resources: ResourcesDep
+) -> Envelope[schemas.TokenResponse]:
     """A new access and a new refresh token."""
-    return ok(tokens_of(await users.refresh(body.refresh_token.get_secret_value())))
+    token = body.refresh_token.get_secret_value()
+    await spend_for_accounts(resources, str(resources.tokens.read(token, kind="refresh").user_id))
+    return ok(tokens_of(await users.refresh(token)))
 
 
 @router.get("/me")
 async def get_me(user: CurrentUser) -> Envelope[schemas.UserResponse]:
+    """The caller's own account."""
     return ok(schemas.UserResponse.of(user))
 
 
 @router.put("/me")
 async def update_me(body: schemas.UpdateUserRequest, user: CurrentUser, users: Users) -> Envelope[schemas.UserResponse]:
+    """Change nickname and avatar, nothing else: what is left out stays, and unknown fields are ignored."""
     return ok(schemas.UserResponse.of(await users.update(user.id, body)))

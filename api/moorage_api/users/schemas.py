@@ -111,6 +111,17 @@ class UserResponse(BaseModel):
         )
 
 
+class UserStatusUpdateRequest(BaseModel):
+    status: Status
+
+
+class UserListResponse(BaseModel):
+    """`total` counts all of them, not the page."""
+
+    users: list[UserResponse]
+    total: int
+
+
 class LoginResponse(BaseModel):
     user: UserResponse
     tokens: TokenResponse

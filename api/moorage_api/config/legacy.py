@@ -1,0 +1,43 @@
+"""The first skill API, gone for good: whoever still calls it is told where skills are now."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from moorage_api.envelope import Envelope
+from moorage_api.http_errors import envelope_response
+
+MOVED = "SKILL_API_MOVED"
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+
+
+class MovedTo(BaseModel):
+    code: str = MOVED
+    migrate_to: str = "/api/v2/skills"
+
+
+router = APIRouter(prefix="/app-config/skills", tags=["legacy"])
+
+
+async def moved() -> JSONResponse:
+    """Gone: use `/api/v2/skills`."""
+    return envelope_response(410, MOVED, MovedTo().model_dump())
+
+
+async def moved_below(below: str) -> JSONResponse:
+    """Gone, as everything that was below it: use `/api/v2/skills`."""
+    return await moved()
+
+
+for path, endpoint in (("", moved), ("/{below:path}", moved_below)):
+    for method in METHODS:
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            status_code=410,
+            response_model=Envelope[MovedTo],
+            operation_id=f"{endpoint.__name__}_{method.lower()}",
+        )

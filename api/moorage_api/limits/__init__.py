@@ -1,0 +1,1 @@
+"""How much anyone may ask for: request windows and leases of connections, both kept in Redis."""

@@ -1,0 +1,64 @@
+"""From which address a request comes, where proxies stand between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from starlette.requests import HTTPConnection
+
+Network = IPv4Network | IPv6Network
+
+OWN_PREFIX_BITS = 64
+"""Whoever has one IPv6 address has its whole /64: it counts as one."""
+
+NOWHERE = "unknown"
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Raises ValueError for what is neither an address nor a network."""
+    return tuple(ip_network(text, strict=False) for text in texts)
+
+
+def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> str:
+    """The right-most hop that is none of our proxies.
+
+    X-Forwarded-For is believed as far as trusted proxies wrote it: each appends whom it was asked by, so it is read
+    from the right. What a client put in before that is never reached.
+    """
+    peer = _parse(connection.client.host if connection.client else "")
+    if peer is None:
+        return NOWHERE
+    if trusted and _is_trusted(peer, trusted):
+        written = ",".join(connection.headers.getlist("x-forwarded-for"))
+        for text in reversed(written.split(",")):
+            hop = _parse(text.strip())
+            if hop is None:
+                break
+            peer = hop
+            if not _is_trusted(hop, trusted):
+                break
+    return _shown(peer)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """Some proxies write a port, too."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _is_trusted(address: IPv4Address | IPv6Address, trusted: Sequence[Network]) -> bool:
+    return any(address in network for network in trusted)
+
+
+def _shown(address: IPv4Address | IPv6Address) -> str:
+    if isinstance(address, IPv6Address):
+        return str(ip_network((int(address), OWN_PREFIX_BITS), strict=False))
+    return str(address)

@@ -1,0 +1,148 @@
+"""Leases of connections: how many streams and screens a user has open, over all replicas.
+
+A lease is a member of the user's sorted set in Redis, its score the time at which it ends unless it is renewed. A
+killed replica renews nothing, so what it held is free again after `lease_seconds`, with nobody's doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from enum import StrEnum
+from typing import NamedTuple, Self
+from uuid import UUID, uuid4
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from moorage_api.errors import LimitedError, UnavailableError
+from moorage_api.limits.windows import PATIENCE_SECONDS
+
+logger = logging.getLogger(__name__)
+
+TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
+    local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+    return math.max(1, first[2] and first[2] - now or 1)
+end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 0
+"""
+"""0 with the lease taken; else the milliseconds after which the first of the others ends unless it is renewed."""
+
+RENEW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i, key in ipairs(KEYS) do
+    redis.call('ZADD', key, now + ARGV[1], ARGV[i + 1])
+    redis.call('PEXPIRE', key, ARGV[1])
+end
+return 0
+"""
+"""Also brings back a lease that ended while Redis could not be reached: its connection is still open."""
+
+RENEWED_AT_ONCE = 500
+
+
+class Connection(StrEnum):
+    """What is held open."""
+
+    STREAM = "stream"
+    SCREEN = "screen"
+
+
+class Lease(NamedTuple):
+    key: str
+    member: str
+
+
+class Leases:
+    """Owns the task that renews and returns this process's leases; use as an async context manager."""
+
+    def __init__(self, redis: Redis, limits: Mapping[Connection, int], *, lease_seconds: float) -> None:
+        self._redis = redis
+        self._take = redis.register_script(TAKE)
+        self._renew = redis.register_script(RENEW)
+        self._limits = limits
+        self._seconds = lease_seconds
+        self._milliseconds = int(lease_seconds * 1000)
+        self._held: set[Lease] = set()
+        self._returned: list[Lease] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep(), name="leases of connections")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        with suppress(RedisError, OSError):  # then they end by themselves
+            async with asyncio.timeout(1):
+                self._returned += self._held
+                await self._return()
+
+    @asynccontextmanager
+    async def hold(self, connection: Connection, user_id: UUID) -> AsyncIterator[None]:
+        """Hold one connection of the user's. Raises LimitedError, or UnavailableError without Redis."""
+        lease = Lease(f"moorage:leases:{connection}:{user_id}", uuid4().hex)
+        try:
+            await self._acquire(lease, self._limits[connection])
+            self._held.add(lease)
+            yield
+        finally:  # nothing is awaited: whoever holds it may have been cancelled
+            self._held.discard(lease)
+            self._returned.append(lease)
+            self._wake.set()
+
+    async def _acquire(self, lease: Lease, limit: int) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                left = int(await self._take(keys=[lease.key], args=[lease.member, self._milliseconds, limit]))
+        except (RedisError, OSError) as error:
+            raise UnavailableError("Redis is not available, try again shortly") from error
+        if left > 0:
+            raise LimitedError(retry_after_seconds=math.ceil(left / 1000))
+
+    async def _keep(self) -> None:
+        """Return what was let go at once; renew the rest three times in the life of a lease."""
+        loop = asyncio.get_running_loop()
+        renewed_at = loop.time()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(renewed_at + self._seconds / 3):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._return()
+                if loop.time() - renewed_at >= self._seconds / 3:
+                    renewed_at = loop.time()
+                    await self._renew_held()
+            except (RedisError, OSError) as error:
+                logger.warning("Could not tell Redis which streams are open, will again: %s", type(error).__name__)
+
+    async def _return(self) -> None:
+        """What cannot be returned ends by itself."""
+        returned, self._returned = self._returned, []
+        if returned:
+            pipeline = self._redis.pipeline(transaction=False)
+            for lease in returned:
+                pipeline.zrem(lease.key, lease.member)
+            await pipeline.execute()
+
+    async def _renew_held(self) -> None:
+        held = list(self._held)
+        for start in range(0, len(held), RENEWED_AT_ONCE):
+            some = held[start : start + RENEWED_AT_ONCE]
+            await self._renew(
+                keys=[lease.key for lease in some], args=[self._milliseconds, *(lease.member for lease in some)]
+            )

@@ -1,0 +1,78 @@
+"""Fixed windows of requests, counted in Redis by one atomic script: all replicas share them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from moorage_api.errors import LimitedError, UnavailableError
+
+PATIENCE_SECONDS = 3.0
+"""A request waits this long for Redis, then it is a 503."""
+
+SPEND = """
+local longest = 0
+for _, key in ipairs(KEYS) do
+    local count = redis.call('INCR', key)
+    local left = redis.call('PTTL', key)
+    if left < 0 then
+        redis.call('PEXPIRE', key, ARGV[1])
+        left = tonumber(ARGV[1])
+    end
+    if count > tonumber(ARGV[2]) and left > longest then
+        longest = left
+    end
+end
+return longest
+"""
+"""Counts one request for each key; how many milliseconds the fullest of them has left, 0 where none is full."""
+
+
+class Bucket(StrEnum):
+    """What is counted together. A route without one is unlimited."""
+
+    READS = "reads"
+    WRITES = "writes"
+    CHATS = "chats"
+    PICTURES = "pictures"
+
+
+def user_subject(user_id: UUID) -> str:
+    return f"user:{user_id}"
+
+
+def address_subject(address: str) -> str:
+    return f"address:{address}"
+
+
+def account_subject(name: str) -> str:
+    """For a name that somebody tries to log in with. Redis is told a hash: the name may be a person's."""
+    return f"account:{hashlib.sha256(name.casefold().encode()).hexdigest()[:32]}"
+
+
+class Windows:
+    def __init__(self, redis: Redis, limits: Mapping[Bucket, int], *, window_seconds: int) -> None:
+        self._spend = redis.register_script(SPEND)
+        self._limits = limits
+        self._window_milliseconds = window_seconds * 1000
+
+    async def spend(self, bucket: Bucket, *subjects: str) -> None:
+        """Count one request for each subject. Raises LimitedError, or UnavailableError without Redis.
+
+        A window begins with its first request and is not prolonged by those that are refused.
+        """
+        keys = [f"moorage:window:{bucket}:{subject}" for subject in subjects]
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                left = int(await self._spend(keys=keys, args=[self._window_milliseconds, self._limits[bucket]]))
+        except (RedisError, OSError) as error:
+            raise UnavailableError("Redis is not available, try again shortly") from error
+        if left > 0:
+            raise LimitedError(retry_after_seconds=math.ceil(left / 1000))

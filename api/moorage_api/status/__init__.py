@@ -1,0 +1,1 @@
+"""Whether the parts that the platform stands on are there."""

@@ -1,0 +1,127 @@
+"""HTTP of the status module. Looking is public; what stores bytes or looks elsewhere is an admin's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from minio.helpers import check_bucket_name
+from pydantic import AfterValidator
+
+from moorage_api.dependencies import ConfigWriter, Credentials, ResourcesDep, Users, config_writer
+from moorage_api.envelope import Envelope, ok
+from moorage_api.errors import NotFoundError, TooLargeError
+from moorage_api.files.multipart import form_file
+from moorage_api.files.names import media_type_of, safe_filename
+from moorage_api.files.router import FORM_OVERHEAD_BYTES, FORM_SCHEMA
+from moorage_api.files.service import limited_chunks
+from moorage_api.http_errors import envelope_response
+from moorage_api.status import minio
+from moorage_api.status.schemas import HealthStatus, MinioStatus, UploadedObject
+from moorage_api.status.service import ask_all, probes
+from moorage_api.text import StorableText
+
+router = APIRouter(prefix="/status", tags=["status"])
+
+
+def check_bucket(name: str | None) -> str | None:
+    """The rest of S3's rules for names. Raises ValueError."""
+    if name is not None:
+        check_bucket_name(name, True)
+    return name
+
+
+Bucket = Annotated[
+    str | None,
+    AfterValidator(check_bucket),
+    Query(
+        min_length=3,
+        max_length=63,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$",
+        description="Another bucket than the platform's own; admins only",
+    ),
+]
+
+
+@router.get("")
+async def get_status(resources: ResourcesDep) -> Envelope[list[HealthStatus]]:
+    """Each part the platform stands on. `code` is 503 when one of them fails; the HTTP status stays 200."""
+    statuses = await ask_all(probes(resources))
+    failing = [status.service for status in statuses if status.status == "error"]
+    if failing:
+        return Envelope(code=503, msg=f"not working: {', '.join(failing)}", data=statuses)
+    return ok(statuses)
+
+
+@router.get("/minio", response_model=Envelope[MinioStatus])
+async def get_minio_status(
+    resources: ResourcesDep,
+    credentials: Credentials,
+    users: Users,
+    smoke: Annotated[bool, Query(description="Put, read and remove a test object; admins only")] = False,
+    bucket: Bucket = None,
+) -> Envelope[MinioStatus]:
+    """Whether the object store answers. `code` is 503 when it does not; the HTTP status stays 200."""
+    if smoke or bucket not in (None, resources.settings.s3_bucket):
+        await config_writer(resources, credentials, users)
+    store = resources.blobs.in_bucket(bucket or resources.settings.s3_bucket)
+    status = await (minio.smoke_test if smoke else minio.ping)(store, resources.settings)
+    if not status.reachable or (status.error and status.error != minio.MISSING_BUCKET):
+        return Envelope(code=503, msg="The object store does not work", data=status)
+    return ok(status)
+
+
+@router.post(
+    "/minio/upload",
+    dependencies=[ConfigWriter],
+    openapi_extra=FORM_SCHEMA,
+    response_model=Envelope[UploadedObject],
+)
+async def upload_to_minio(
+    request: Request,
+    resources: ResourcesDep,
+    bucket: Bucket = None,
+    object_name: Annotated[
+        StorableText | None, Query(max_length=1024, description="The object's whole name, instead of one made up")
+    ] = None,
+    prefix: Annotated[StorableText, Query(max_length=512, description="What a made-up name begins with")] = "uploads",
+    presign: Annotated[bool, Query(description="Answer a link to read it with")] = True,
+    expiry_seconds: Annotated[int, Query(ge=1, le=604_800, description="How long the link is good")] = 3600,
+) -> Envelope[UploadedObject] | JSONResponse:
+    """Store a file to try the object store with. A missing bucket is `code` 400 with the HTTP status 200."""
+    limit = resources.settings.upload_limit_bytes
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
+        raise TooLargeError(f"A file has at most {limit // 2**20} MiB", limit_bytes=limit)
+    form = await form_file(request.headers.get("content-type", ""), request.stream(), name="file")
+    filename = safe_filename(form.filename)
+    content_type = media_type_of(filename, form.content_type)
+    store = resources.blobs.in_bucket(bucket or resources.settings.s3_bucket)
+    in_own = store.bucket == resources.settings.s3_bucket
+    key = minio.object_key(object_name, prefix=prefix, filename=filename, in_own_bucket=in_own)
+    if not await store.has_bucket():
+        return missing_bucket()
+    try:
+        uploaded = await store.upload(key, limited_chunks(form.chunks, limit_bytes=limit), content_type=content_type)
+    except NotFoundError:  # removed meanwhile
+        return missing_bucket()
+    return ok(
+        UploadedObject(
+            bucket=store.bucket,
+            object=key,
+            etag=uploaded.etag,
+            version_id=uploaded.version_id,
+            filename=filename,
+            content_type=content_type,
+            size=uploaded.size,
+            presigned_get_url=await store.presigned_url(key, seconds=expiry_seconds) if presign else None,
+        )
+    )
+
+
+def missing_bucket() -> JSONResponse:
+    """Source: shared contract, "POST /api/status/minio/upload"."""
+    response = envelope_response(400, minio.MISSING_BUCKET, {"error": minio.MISSING_BUCKET})
+    response.status_code = 200
+    return response

@@ -1,0 +1,58 @@
+"""Bodies of the status module."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+
+class HealthStatus(BaseModel):
+    service: str
+    status: Literal["ok", "error"]
+    details: str
+
+
+class MinioStatus(BaseModel):
+    """Of the ping; with `smoke`, also of the test object, which is put, read and removed.
+
+    `error` says why, where `ok` is false.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    ok: bool
+    reachable: bool
+    endpoint: str
+    secure: bool
+    bucket: str
+    bucket_exists: bool
+    object: str | None = None
+    uploaded_bytes: int | None = None
+    downloaded_bytes: int | None = None
+    match: bool | None = None
+    error: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in inner(self).items() if value is not None}
+
+
+class UploadedObject(BaseModel):
+    """`version_id` is null where the bucket keeps no versions; no `presigned_get_url` without `presign`."""
+
+    bucket: str
+    object: str
+    etag: str
+    version_id: str | None
+    filename: str
+    content_type: str
+    size: int
+    presigned_get_url: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_link(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = inner(self)
+        if self.presigned_get_url is None:
+            del shown["presigned_get_url"]
+        return shown

@@ -1,0 +1,60 @@
+"""Probes: each asks its part for the least real work, all at once, each within its own time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from sqlalchemy import text
+
+from moorage_api.resources import Resources
+from moorage_api.status.schemas import HealthStatus
+
+PROBE_SECONDS = 3.0
+
+Probe = Callable[[], Awaitable[str]]
+"""What is worth saying of a part that works. Raises anything for one that does not."""
+
+
+def probes(resources: Resources) -> Mapping[str, Probe]:
+    """By the names that clients know."""
+
+    async def postgres() -> str:
+        async with resources.db() as tx:
+            return f"PostgreSQL {str(await tx.scalar(text('SHOW server_version'))).split()[0]}"
+
+    async def redis() -> str:
+        await resources.redis.ping()
+        return "answers"
+
+    async def minio() -> str:
+        if not await resources.blobs.has_bucket():
+            raise MissingBucketError
+        return f"has the bucket {resources.blobs.bucket}"
+
+    return {"postgres": postgres, "redis": redis, "minio": minio}
+
+
+class MissingBucketError(Exception):
+    """The store answers, and has no bucket for us."""
+
+
+async def ask_all(asked: Mapping[str, Probe]) -> list[HealthStatus]:
+    return list(await asyncio.gather(*(_ask(service, probe) for service, probe in asked.items())))
+
+
+async def _ask(service: str, probe: Probe) -> HealthStatus:
+    """Errors are told by their kind alone: their texts hold addresses and names that are nobody's business."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            details = await probe()
+    except TimeoutError:
+        return HealthStatus(service=service, status="error", details=f"no answer within {PROBE_SECONDS:.0f} s")
+    except MissingBucketError:
+        return HealthStatus(service=service, status="error", details="bucket_not_exists")
+    except Exception as error:  # noqa: BLE001 - whatever a client library raises, the part does not work
+        return HealthStatus(service=service, status="error", details=f"cannot be used: {type(error).__name__}")
+    milliseconds = (time.monotonic() - began) * 1000
+    return HealthStatus(service=service, status="ok", details=f"{details}, {milliseconds:.0f} ms")

@@ -1,0 +1,72 @@
+"""What admins do with accounts: look, bar, remove."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.database import Database
+from moorage_api.errors import ForbiddenError, UnavailableError
+from moorage_api.events.hub import Hub
+from moorage_api.files.service import FileService
+from moorage_api.sessions.service import SessionService
+from moorage_api.users.account import Account, Status
+from moorage_api.users.repository import UserRepository
+
+
+class UserManagement:
+    def __init__(self, db: Database, hub: Hub, sessions: SessionService, files: FileService) -> None:
+        self._db = db
+        self._hub = hub
+        self._sessions = sessions
+        self._files = files
+
+    async def page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
+        async with self._db() as tx:
+            return await UserRepository(tx).page(skip=skip, limit=limit)
+
+    async def get(self, user_id: UUID) -> Account:
+        async with self._db() as tx:
+            return await UserRepository(tx).get(user_id)
+
+    async def set_status(self, user_id: UUID, status: Status, *, by: Account) -> None:
+        """Takes effect at once, open streams and screens included. Raises NotFoundError, ForbiddenError.
+
+        Whoever is let in again logs in again: tokens from before are not good any more.
+        """
+        async with self._db.begin() as tx:
+            users = UserRepository(tx)
+            account = await self._another_user(tx, user_id, by=by)
+            await users.set_status(user_id, status)
+            if status == "active" and account.status != "active":
+                await users.end_logins(user_id)
+        if status != "active":
+            await self._hub.publish_barred(user_id)
+
+    async def delete(self, user_id: UUID, *, by: Account) -> None:
+        """Remove the account and all that is theirs: sessions with their sandboxes, files, logins.
+
+        They are barred first, so nothing new comes while it goes. Raises NotFoundError, ForbiddenError;
+        UnavailableError when something could not be removed now: they stay barred, and asking again goes on.
+        """
+        async with self._db.begin() as tx:
+            await self._another_user(tx, user_id, by=by)
+            await UserRepository(tx).set_status(user_id, "banned")
+        await self._hub.publish_barred(user_id)
+        if left := await self._sessions.delete_all_of(user_id):
+            raise UnavailableError(
+                f"The user is barred, but {left} of their sessions cannot be removed now: delete them again later"
+            )
+        await self._files.delete_all_of(user_id)
+        async with self._db.begin() as tx:
+            await UserRepository(tx).delete(user_id)
+
+    async def _another_user(self, tx: AsyncSession, user_id: UUID, *, by: Account) -> Account:
+        """The account, locked. Admins rule neither themselves nor each other."""
+        account = await UserRepository(tx).get(user_id)
+        if account.id == by.id:
+            raise ForbiddenError("You cannot do this to your own account")
+        if account.is_admin:
+            raise ForbiddenError("You cannot do this to another super_admin")
+        return account

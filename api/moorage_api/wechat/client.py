@@ -1,0 +1,130 @@
+"""WeChat's side of the flow: the two calls with a code, and the address people are sent to.
+
+Source: developers.weixin.qq.com, "Web authorization". It answers HTTP 200 for errors too, with `errcode`, and names
+JSON text/plain. Its URLs carry the app's secret, so no error of the HTTP client is ever shown or logged in full.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import httpx
+
+Scope = Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"]
+
+TIMEOUT_SECONDS = 5.0
+ANSWER_LIMIT_BYTES = 64 * 1024
+
+
+class WechatError(Exception):
+    """The flow failed at WeChat, or on the way there. `reason` is what the front end is told, never an HTTP status."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class WechatUser:
+    """`unionid` is the same for all apps of one WeChat developer account, where there is one."""
+
+    openid: str
+    unionid: str | None
+    nickname: str = ""
+    avatar: str = ""
+
+
+class WechatClient:
+    def __init__(self, *, app_id: str, secret: str, open_url: str, api_url: str) -> None:
+        self._app_id = app_id
+        self._secret = secret
+        self._open_url = open_url.rstrip("/")
+        self._api_url = api_url.rstrip("/")
+
+    def authorize_url(self, *, callback_url: str, scope: Scope, state: str) -> str:
+        """Inside WeChat people are asked there; with `snsapi_login` any browser shows a code to scan."""
+        page = "qrconnect" if scope == "snsapi_login" else "oauth2/authorize"
+        query = urlencode(
+            {
+                "appid": self._app_id,
+                "redirect_uri": callback_url,
+                "response_type": "code",
+                "scope": scope,
+                "state": state,
+            }
+        )
+        return f"{self._open_url}/connect/{page}?{query}#wechat_redirect"
+
+    async def user_of(self, code: str) -> WechatUser:
+        """Raises WechatError. What the scope does not allow to know is left empty."""
+        async with httpx.AsyncClient(
+            base_url=self._api_url, timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False
+        ) as client:
+            granted = await self._get(
+                client,
+                "/sns/oauth2/access_token",
+                appid=self._app_id,
+                secret=self._secret,
+                code=code,
+                grant_type="authorization_code",
+            )
+            openid = _text(granted, "openid", 128)
+            if not openid:
+                raise WechatError("wechat_failed", "WeChat did not say who this is")
+            scopes = _text(granted, "scope", 200).split(",")
+            if "snsapi_userinfo" not in scopes and "snsapi_login" not in scopes:
+                return WechatUser(openid, _text(granted, "unionid", 128) or None)
+            known = await self._get(
+                client,
+                "/sns/userinfo",
+                access_token=_text(granted, "access_token", 1024),
+                openid=openid,
+                lang="zh_CN",
+            )
+        if _text(known, "openid", 128) != openid:
+            raise WechatError("wechat_failed", "WeChat answered for somebody else")
+        avatar = _text(known, "headimgurl", 2048)
+        return WechatUser(
+            openid,
+            _text(known, "unionid", 128) or _text(granted, "unionid", 128) or None,
+            _text(known, "nickname", 100),
+            avatar if avatar.startswith(("https://", "http://")) else "",
+        )
+
+    async def _get(self, client: httpx.AsyncClient, path: str, **query: str) -> dict[str, Any]:
+        try:
+            async with client.stream("GET", path, params=query) as response:
+                status = response.status_code
+                body = b""
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > ANSWER_LIMIT_BYTES:
+                        raise WechatError("wechat_failed", "WeChat answered more than it should")
+        except httpx.HTTPError as error:
+            raise WechatError("wechat_unreachable", f"WeChat cannot be reached: {type(error).__name__}") from None
+        if status != 200:
+            raise WechatError("wechat_unreachable", f"WeChat answered with HTTP status {status}")
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            raise WechatError("wechat_failed", "WeChat answered no JSON") from None
+        if not isinstance(answer, dict):
+            raise WechatError("wechat_failed", "WeChat answered no object")
+        if answer.get("errcode"):
+            raise WechatError("wechat_refused", f"WeChat refused the login (errcode {int_of(answer['errcode'])})")
+        return answer
+
+
+def int_of(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _text(answer: dict[str, Any], name: str, limit: int) -> str:
+    """A field that is text, cut to what we store and without what PostgreSQL cannot."""
+    value = answer.get(name)
+    if not isinstance(value, str):
+        return ""
+    return value.encode("utf-8", "ignore").decode().replace("\x00", "")[:limit]

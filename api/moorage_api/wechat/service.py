@@ -1,0 +1,81 @@
+"""Whose account a WeChat user is: the one they came with before, the one they link, or a new one."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage_api.clock import Clock
+from moorage_api.database import Database, uuid7
+from moorage_api.errors import ConflictError
+from moorage_api.users.account import Account
+from moorage_api.users.repository import UserRepository
+from moorage_api.users.service import check_active
+from moorage_api.users.tokens import IssuedPair, Tokens
+from moorage_api.wechat.client import WechatUser
+
+OPENID, UNIONID = "wechat:openid", "wechat:unionid"
+
+FIND = text(
+    """
+    SELECT user_id FROM user_identities
+    WHERE (provider = 'wechat:unionid' AND subject = :unionid) OR (provider = 'wechat:openid' AND subject = :openid)
+    ORDER BY provider DESC LIMIT 1
+    """
+)
+KEEP = text(
+    """
+    INSERT INTO user_identities (provider, subject, user_id) VALUES (:provider, :subject, :user_id)
+    ON CONFLICT (provider, subject) DO NOTHING
+    """
+)
+LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))")
+
+
+class WechatAccounts:
+    def __init__(self, db: Database, tokens: Tokens, now: Clock) -> None:
+        self._db = db
+        self._tokens = tokens
+        self._now = now
+
+    async def log_in(self, user: WechatUser) -> IssuedPair:
+        """Raises ForbiddenError for a barred account. Somebody new gets one without name and password."""
+        async with self._db.begin() as tx:
+            users = UserRepository(tx)
+            user_id = await self._find(tx, user)
+            if user_id is None:
+                user_id = uuid7()
+                await users.add(
+                    user_id, username=None, email=None, password_hash=None, nickname=user.nickname, avatar=user.avatar
+                )
+            check_active(await users.get(user_id))
+            await self._keep(tx, user, user_id)
+            family_id = uuid7()
+            pair = self._tokens.issue(user_id, family_id, now=self._now())
+            await users.add_family(family_id, user_id, jti=pair.refresh_jti, expires_at=pair.refresh_expires_at)
+        return pair
+
+    async def link(self, user: WechatUser, *, user_id: UUID) -> Account:
+        """From now on this WeChat user logs in to that account. Raises ConflictError when they have another."""
+        async with self._db.begin() as tx:
+            account = await UserRepository(tx).get(user_id)
+            check_active(account)
+            found = await self._find(tx, user)
+            if found not in (None, user_id):
+                raise ConflictError("This WeChat account belongs to another user")
+            await self._keep(tx, user, user_id)
+        return account
+
+    async def _find(self, tx: AsyncSession, user: WechatUser) -> UUID | None:
+        """One login of a WeChat user at a time: two browsers must not make two accounts."""
+        await tx.execute(LOCK, {"subject": f"wechat {user.unionid or user.openid}"})
+        found: UUID | None = await tx.scalar(FIND, {"unionid": user.unionid, "openid": user.openid})
+        return found
+
+    async def _keep(self, tx: AsyncSession, user: WechatUser, user_id: UUID) -> None:
+        """Also the name that was not known before: the same person of another app is found by the unionid."""
+        for provider, subject in ((OPENID, user.openid), (UNIONID, user.unionid)):
+            if subject:
+                await tx.execute(KEEP, {"provider": provider, "subject": subject, "user_id": user_id})
