@@ -28,4 +28,5 @@ async def readyz(resources: ResourcesDep) -> Envelope[None]:
 
 @router.get("/metrics", response_class=Response)
 async def metrics() -> Response:
+    """For Prometheus."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -35,9 +35,11 @@ async def update_llm_config(body: LlmConfigUpdate, config: Config, resources: Re
 
 @router.get("/agent")
 async def get_agent_config(config: Config) -> Envelope[AgentConfig]:
+    """How long an agent goes on, and how often it tries."""
     return ok(await config.agent())
 
 
 @router.post("/agent", dependencies=[ConfigWriter])
 async def update_agent_config(body: AgentConfig, config: Config) -> Envelope[AgentConfig]:
+    """For runs that begin from now on."""
     return ok(await config.update_agent(body))

@@ -58,6 +58,7 @@ async def upload_file(request: Request, user: CurrentUser, files: Files, resourc
 
 @router.get("/{file_id}")
 async def get_file(file_id: FileId, user: CurrentUser, files: Files) -> Envelope[FileInfo]:
+    """What is known of a file, without its bytes."""
     return ok(await files.get(file_id, reader=user))
 
 
@@ -76,5 +77,6 @@ async def download_file(file_id: FileId, user: CurrentUser, files: Files) -> Str
 
 @router.delete("/{file_id}")
 async def delete_file(file_id: FileId, user: CurrentUser, files: Files) -> Envelope[None]:
+    """Remove a file for good; messages it came with keep its name."""
     await files.delete(file_id, reader=user)
     return ok()

@@ -21,8 +21,8 @@ data: {"event_id":"9","created_at":1777887042,"seq":9}
 
 CHAT = """\
 Server-Sent Events until `done`, `wait` or `error`. Each frame has `id` (the cursor), `event` and one line of JSON as
-`data` with `event_id` and `created_at`; a comment line comes every 15 s when there is nothing to say. A dropped stream is
-resumed with `Last-Event-ID`, or `event_id` in the body. Unknown events and fields are to be ignored.
+`data` with `event_id` and `created_at`; a comment line comes every 15 s when there is nothing to say. A dropped stream
+is resumed with `Last-Event-ID`, or `event_id` in the body. Unknown events and fields are to be ignored.
 
 | event | data |
 |---|---|

@@ -145,6 +145,7 @@ async def stop_session(session_id: SessionId, user: CurrentUser, sessions: Sessi
 
 @router.post("/{session_id}/clear-unread-message-count")
 async def clear_unread(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
+    """The owner has seen it all. Nobody else can have, admins included."""
     await sessions.clear_unread(session_id, reader=user)
     return ok()
 

@@ -34,6 +34,17 @@ router = APIRouter(prefix="/auth/wechat", tags=["auth"])
 COOKIE = "moorage_wechat"
 MAX_CODE_LENGTH = 512
 
+FAILURES = (
+    WechatError,
+    DomainError,
+    RedisError,
+    SQLAlchemyError,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+"""What can go wrong in a callback. The browser is there by then, and an envelope would be all that people see."""
+
 
 class AuthorizeResponse(BaseModel):
     authorize_url: str
@@ -87,7 +98,7 @@ async def authorize(
 ) -> Envelope[AuthorizeResponse]:
     """Where to send the browser. The address is good for ten minutes and one login.
 
-    With `link` a cookie ties it to this browser, so that nobody is made to link their WeChat to somebody else's account.
+    With `link` a cookie ties it to this browser: nobody can be made to link their WeChat to somebody else's account.
     """
     pending = Pending(client_state=state)
     if link:
@@ -128,15 +139,7 @@ async def callback(
             raise WechatError("invalid_state", "This login was not begun here, is too old, or was used before")
         client_state = pending.client_state
         answer = await finish(login, pending, code, cookie=request.cookies.get(COOKIE, ""))
-    except (
-        WechatError,
-        DomainError,
-        RedisError,
-        SQLAlchemyError,
-        OSError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-    ) as error:
+    except FAILURES as error:
         logger.warning("A WeChat login failed: %s", reason_of(error))
         answer = {"error": reason_of(error), "error_description": description_of(error)}
     if client_state:
@@ -178,11 +181,9 @@ def reason_of(error: Exception) -> str:
 
 
 def description_of(error: Exception) -> str:
-    return (
-        str(error)
-        if isinstance(error, (WechatError, DomainError))
-        else "A part of the platform is away, try again shortly"
-    )
+    if isinstance(error, (WechatError, DomainError)):
+        return str(error)
+    return "A part of the platform is away, try again shortly"
 
 
 def with_query(url: str, query: dict[str, str]) -> str:

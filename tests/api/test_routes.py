@@ -1,0 +1,135 @@
+"""The table of routes, the page printed from it, and the document that describes them all."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter
+from jsonschema import Draft202012Validator
+
+from moorage_api.app import routed
+from moorage_api.openapi.document import operations
+from moorage_api.routes import BY_KEY, RULES, keys_of, rules_of, table
+from support.accounts import client_for
+
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = routed().openapi()
+OPERATIONS = dict(operations(DOCUMENT))
+VNC = "GET /api/sessions/{session_id}/vnc"
+BODILESS = {"GET /api/auth/wechat/callback", VNC}
+"""Successes that are a redirect and a change of protocol."""
+
+
+def test_every_route_has_one_rule() -> None:
+    assert len(BY_KEY) == len(RULES)
+    assert {key for key, _ in keys_of(routed().routes)} <= set(BY_KEY)
+
+
+def test_an_app_with_a_route_without_a_rule_is_not_built() -> None:
+    app = routed()
+    forgotten = APIRouter()
+
+    @forgotten.get("/forgotten")
+    async def forgotten_route() -> None:
+        """Nobody wrote down who may call it."""
+
+    app.include_router(forgotten, prefix="/api")
+    with pytest.raises(LookupError, match="GET /api/forgotten"):
+        rules_of(app.routes)
+
+
+def test_the_page_on_authorization_is_the_table() -> None:
+    assert (DOCS / "authorization.md").read_text().endswith(table() + "\n")
+
+
+def test_every_route_is_described() -> None:
+    """All that clients may call; what only shows the document is not in it."""
+    served = {key.replace("{below:path}", "{below}") for key, _ in keys_of(routed().routes)}
+    own = {key for key in served if key.startswith(("GET /docs", "GET /redoc", "GET /openapi"))}
+    shown = {key.replace("{below:path}", "{below}") for key in OPERATIONS}
+    assert shown == served - own - {VNC.replace("GET", "WS")} | {VNC}
+
+
+@pytest.mark.parametrize("key", OPERATIONS)
+def test_a_description_is_whole(key: str) -> None:
+    operation = OPERATIONS[key]
+    assert operation["description"].strip()
+    assert len(operation["tags"]) == 1
+    assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
+    assert operation["summary"]
+    for status, response in operation["responses"].items():
+        assert response["description"].strip(), status
+        if key not in BODILESS or int(status) >= 400:
+            assert response["content"], status
+        for kind, media in response.get("content", {}).items():
+            assert kind != "application/json" or media["schema"], status
+    for status in ("400", "401", "403", "404", "409", "413", "422", "429", "503"):
+        if found := operation["responses"].get(status):
+            assert found["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorEnvelope")
+
+
+@pytest.mark.parametrize("key", OPERATIONS)
+def test_examples_are_what_their_schemas_allow(key: str) -> None:
+    operation = OPERATIONS[key]
+    for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for kind, media in body.get("content", {}).items():
+            if "schema" not in media:
+                continue
+            assert "example" in media or kind == "application/octet-stream" or kind.startswith("image/")
+            if kind == "application/json":
+                schema = {**media["schema"], "components": DOCUMENT["components"]}
+                Draft202012Validator(schema).validate(media["example"])
+
+
+def test_operations_have_names_of_their_own() -> None:
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(names) == len(set(names))
+
+
+async def test_the_document_is_served(api: Any) -> None:
+    async with client_for(api.url) as client:
+        assert (await client.get("/openapi.json")).json() == json.loads(json.dumps(DOCUMENT))
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_the_pages_load_nothing_from_elsewhere(api: Any, path: str) -> None:
+    """All they name is ours and is there; the browser is told to refuse the rest."""
+    async with client_for(api.url) as client:
+        page = await client.get(path)
+        loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert loaded
+        for url in loaded:
+            assert url.startswith("/docs/assets/"), url
+            asset = await client.get(url)
+            assert asset.status_code == 200
+            assert len(asset.content) > 1000
+        assert "/openapi.json" in page.text
+        assert not re.search(r"""["'(]https?://""", page.text)
+
+
+async def test_an_asset_is_one_of_a_few(api: Any) -> None:
+    async with client_for(api.url) as client:
+        for name in ("nothing.js", "..%2F..%2Fstandalone_docs.py", "swagger-ui-bundle.js.map"):
+            assert (await client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+async def test_the_first_skill_api_is_gone_whatever_is_asked(api: Any) -> None:
+    async with client_for(api.url) as client:
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            for path in ("", "/", "/some-skill", "/some-skill/enabled", "/a/b/c"):
+                answer: httpx.Response = await client.request(method, f"/api/app-config/skills{path}")
+                assert (answer.status_code, answer.json()) == (
+                    410,
+                    {
+                        "code": 410,
+                        "msg": "SKILL_API_MOVED",
+                        "data": {"code": "SKILL_API_MOVED", "migrate_to": "/api/v2/skills"},
+                    },
+                )
+        assert (await client.head("/api/app-config/skills/x")).status_code == 410
