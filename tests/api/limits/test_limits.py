@@ -1,0 +1,253 @@
+"""Windows and leases, over two replicas that share a Redis. Each test comes from an address of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from support.accounts import PASSWORD, Person, data, person
+from support.processes import Platform, Process
+from support.services import Services, run
+
+READS, WRITES, STREAMS, LEASE_SECONDS = 6, 5, 2, 2.0
+SETTINGS = {
+    "limit_reads": READS,
+    "limit_writes": WRITES,
+    "limit_chats": 2,
+    "limit_streams": STREAMS,
+    "limit_screens": 1,
+    "connection_lease_seconds": LEASE_SECONDS,
+    "trusted_proxies": ["127.0.0.1"],
+}
+NUMBERS = count(1)
+
+
+@dataclass(frozen=True)
+class Replicas:
+    platform: Platform
+    first: Process
+    second: Process
+
+
+@pytest.fixture(scope="module")
+def replicas(services: Services) -> Iterator[Replicas]:
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    platform = Platform(services, run(services.create_database()), directory, changes=SETTINGS)
+    try:
+        yield Replicas(platform, run(platform.start_api()), run(platform.start_api()))
+    finally:
+        run(platform.stop())
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def address() -> str:
+    number = next(NUMBERS)
+    return f"198.51.{number // 250}.{number % 250 + 1}"
+
+
+def client_at(url: str, forwarded: str, token: str | None = None) -> httpx.AsyncClient:
+    headers = {"X-Forwarded-For": forwarded, **({"Authorization": f"Bearer {token}"} if token else {})}
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=60)
+
+
+@pytest.fixture
+async def alice(replicas: Replicas) -> AsyncIterator[Person]:
+    async with client_at(replicas.first.url, address()) as client:
+        body = {"username": f"limited-{next(NUMBERS)}-{time.time_ns()}", "password": PASSWORD}
+        registered = person(replicas.first.url, data(await client.post("/api/auth/register", json=body)))
+    async with registered:
+        yield registered
+
+
+def assert_limited(response: httpx.Response, *, at_most: float = 60) -> None:
+    """Byte for byte what the contract says."""
+    seconds = int(response.headers["Retry-After"])
+    assert 1 <= seconds <= at_most
+    assert response.status_code == 429
+    assert response.json() == {"code": 429, "msg": "请求过多，请稍后重试", "data": {"retry_after": seconds}}
+
+
+async def test_a_window_is_one_for_all_replicas(replicas: Replicas, alice: Person) -> None:
+    """What is refused is refused everywhere; another bucket, and what has none, goes on."""
+    async with client_at(replicas.second.url, address(), alice.token) as elsewhere:
+        for number in range(READS):
+            client = elsewhere if number % 2 else alice.client
+            data(await client.get("/api/auth/me"))
+        for client in (alice.client, elsewhere):
+            assert_limited(await client.get("/api/auth/me"))
+            assert_limited(await client.get("/api/app-config/llm"))
+        data(await elsewhere.put("/api/auth/me", json={}))
+        assert (await elsewhere.get("/api/status")).status_code == 200
+        assert (await elsewhere.get("/healthz")).status_code == 200
+
+
+async def test_many_at_once_get_no_more_than_there_is(replicas: Replicas, alice: Person) -> None:
+    async with client_at(replicas.second.url, address(), alice.token) as elsewhere:
+        answers = await asyncio.gather(
+            *(client.get("/api/auth/me") for client in (alice.client, elsewhere) for _ in range(2 * READS))
+        )
+    assert sorted(answer.status_code for answer in answers) == [200] * READS + [429] * (3 * READS)
+
+
+async def test_chats_have_a_window_of_their_own(alice: Person) -> None:
+    session = await alice.create_session()
+    for _ in range(2):
+        assert (await alice.client.post(f"/api/sessions/{session}/chat")).status_code == 200
+    assert_limited(await alice.client.post(f"/api/sessions/{session}/chat"))
+
+
+async def test_a_login_counts_for_its_address_whatever_it_brings(replicas: Replicas, alice: Person) -> None:
+    """Neither another account, nor a token, nor what a client writes before the proxy makes it another address."""
+    here = address()
+    for number in range(WRITES):
+        async with client_at(replicas.first.url, f"203.0.113.{number}, {here}", alice.token) as client:
+            body = {"username": f"nobody-{number}", "password": "wrong password"}
+            assert (await client.post("/api/auth/login", json=body)).status_code == 401
+    async with client_at(replicas.second.url, here, alice.token) as client:
+        assert_limited(await client.post("/api/auth/login", json={"username": alice.name, "password": PASSWORD}))
+        assert_limited(await client.post("/api/auth/refresh", json={"refresh_token": alice.refresh_token}))
+    async with client_at(replicas.second.url, address()) as client:
+        data(await client.post("/api/auth/login", json={"username": alice.name, "password": PASSWORD}))
+
+
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_login_counts_for_its_account_wherever_it_comes_from(
+    replicas: Replicas, alice: Person, exists: bool
+) -> None:
+    """Guessing is slowed down from many addresses, too, and says nothing about which accounts exist."""
+    name = alice.name if exists else f"nobody-{time.time_ns()}"
+    for number in range(WRITES):
+        async with client_at(replicas.first.url, address()) as client:
+            body = {"username": name.upper() if number % 2 else name, "password": "wrong password"}
+            assert (await client.post("/api/auth/login", json=body)).status_code == 401
+    async with client_at(replicas.first.url, address()) as client:
+        assert_limited(await client.post("/api/auth/login", json={"username": name, "password": PASSWORD}))
+
+
+async def test_bad_tokens_count_for_the_address(replicas: Replicas) -> None:
+    async with client_at(replicas.first.url, address(), "not.a.token") as client:
+        for _ in range(READS):
+            assert (await client.get("/api/auth/me")).status_code == 401
+        assert_limited(await client.get("/api/auth/me"))
+
+
+@asynccontextmanager
+async def open_list(url: str, token: str) -> AsyncIterator[httpx.Response]:
+    async with client_at(url, address(), token) as client, client.stream("POST", "/api/sessions/stream") as response:
+        if response.status_code != 200:
+            await response.aread()
+        yield response
+
+
+async def until_streams(url: str, token: str, redis: Redis, user: str, expected: int) -> None:
+    """Wait until so many of the user's leases are left, asking Redis and not the limited api."""
+    deadline = time.monotonic() + 20
+    while await redis.zcount(f"moorage:leases:stream:{user}", await now_of(redis), "+inf") != expected:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def scores(members: Any) -> list[float]:
+    return [float(score) for _, score in members]
+
+
+async def now_of(redis: Redis) -> float:
+    seconds, micros = await redis.time()
+    return seconds * 1000 + micros / 1000
+
+
+@pytest.fixture
+async def redis(services: Services) -> AsyncIterator[Redis]:
+    client = Redis.from_url(services.valkey.url)
+    yield client
+    await client.aclose()
+
+
+async def test_streams_at_once_are_counted_over_replicas_and_given_back(
+    replicas: Replicas, alice: Person, redis: Redis
+) -> None:
+    async with AsyncExitStack() as stack:
+        for url in (replicas.first.url, replicas.second.url):
+            assert (await stack.enter_async_context(open_list(url, alice.token))).status_code == 200
+        async with open_list(replicas.second.url, alice.token) as refused:
+            assert_limited(refused, at_most=LEASE_SECONDS)
+    await until_streams(replicas.first.url, alice.token, redis, alice.id, 0)
+    async with open_list(replicas.second.url, alice.token) as again:
+        assert again.status_code == 200
+
+
+async def test_a_message_that_finds_no_stream_free_is_not_said(replicas: Replicas, alice: Person) -> None:
+    session = await alice.create_session()
+    async with AsyncExitStack() as stack:
+        for _ in range(STREAMS):
+            await stack.enter_async_context(open_list(replicas.first.url, alice.token))
+        answer = await alice.client.post(f"/api/sessions/{session}/chat", json={"message": "hello"})
+        assert_limited(answer, at_most=LEASE_SECONDS)
+        assert data(await alice.client.get(f"/api/sessions/{session}"))["events"] == []
+
+
+async def test_a_refused_stream_gives_its_lease_back(alice: Person, redis: Redis) -> None:
+    answer = await alice.client.post("/api/sessions/0192f0c1-2f4e-7d3a-9c55-6b7d8e9f0a1b/chat")
+    assert answer.status_code == 404
+    await until_streams("", alice.token, redis, alice.id, 0)
+
+
+async def test_a_stream_counts_as_long_as_it_is_open_and_a_killed_replica_gives_it_back(
+    replicas: Replicas, alice: Person, redis: Redis
+) -> None:
+    third = await replicas.platform.start_api()
+    key = f"moorage:leases:stream:{alice.id}"
+    async with AsyncExitStack() as stack:
+        for _ in range(STREAMS):
+            await stack.enter_async_context(open_list(third.url, alice.token))
+        ends_at = max(scores(await redis.zrange(key, 0, -1, withscores=True)))
+        deadline = time.monotonic() + 20
+        while await now_of(redis) < ends_at + 100:  # it would have ended by now, if it were not renewed
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        async with open_list(replicas.first.url, alice.token) as refused:
+            assert_limited(refused, at_most=LEASE_SECONDS)
+        await third.kill()
+        killed_at = time.monotonic()
+    await until_streams(replicas.first.url, alice.token, redis, alice.id, 0)
+    assert time.monotonic() - killed_at < 2 * LEASE_SECONDS
+    async with open_list(replicas.first.url, alice.token) as again:
+        assert again.status_code == 200
+
+
+async def close_code(url: str) -> int:
+    async with connect(url.replace("http", "ws", 1), proxy=None) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
+
+
+async def test_the_screen_says_with_its_close_code_that_a_limit_was_reached(
+    replicas: Replicas, alice: Person, redis: Redis
+) -> None:
+    """First all screens are taken, by somebody whose lease does not end; then the window is spent."""
+    session = await alice.create_session()
+    url = f"{replicas.first.url}/api/sessions/{session}/vnc?token={alice.token}"
+    key = f"moorage:leases:screen:{alice.id}"
+    await redis.zadd(key, {"another": await now_of(redis) + 600_000})
+    assert await close_code(url) == 1013
+    await redis.delete(key)
+    assert await close_code(url) == 1011  # nobody runs sandboxes here
+    for _ in range(READS - 2):
+        data(await alice.client.get("/api/auth/me"))
+    assert await close_code(url) == 1013

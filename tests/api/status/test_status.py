@@ -1,0 +1,236 @@
+"""Status, and what an admin tries the object store with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+import pytest
+
+from moorage_api.objects.store import MinioStore
+from support.accounts import PASSWORD, Person, client_for, data
+from support.processes import Platform
+from support.services import BUCKET, Services, run
+
+CONTENT = "内容 content".encode()
+
+
+@pytest.fixture(scope="module")
+def alone(services: Services) -> Iterator[str]:
+    """The URL of an api whose Redis and object store are away, and that is open as the letter of the contract is."""
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    changes = {
+        "redis_url": "redis://127.0.0.1:1/0",
+        "s3_endpoint": "127.0.0.1:1",
+        "open_config": True,
+        "wechat_app_id": "wx0",
+        "wechat_app_secret": "secret",
+        "wechat_callback_url": "https://moorage.example/api/auth/wechat/callback",
+        "wechat_frontend_url": "https://app.example/",
+    }
+    platform = Platform(services, run(services.create_database()), directory, changes=changes)
+    try:
+        yield run(platform.start_api()).url
+    finally:
+        run(platform.stop())
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_all_parts_are_there(api: Any) -> None:
+    async with client_for(api.url) as client:
+        statuses = data(await client.get("/api/status"))
+    assert {status["service"]: status["status"] for status in statuses} == {
+        "postgres": "ok",
+        "redis": "ok",
+        "minio": "ok",
+    }
+    assert all(set(status) == {"service", "status", "details"} for status in statuses)
+
+
+async def test_a_part_that_is_away_is_named_and_nothing_else_is_said(alone: str) -> None:
+    async with client_for(alone) as client:
+        answer = await client.get("/api/status")
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (200, 503)
+    assert {status["service"]: status["status"] for status in body["data"]} == {
+        "postgres": "ok",
+        "redis": "error",
+        "minio": "error",
+    }
+    assert "127.0.0.1" not in answer.text
+
+
+async def test_without_redis_what_is_limited_is_a_503_and_what_is_not_goes_on(alone: str) -> None:
+    async with client_for(alone) as client:
+        for answer in (
+            await client.get("/api/auth/me", headers={"Authorization": "Bearer x"}),
+            await client.get("/api/app-config/llm"),
+            await client.post("/api/auth/login", json={"username": "nobody", "password": PASSWORD}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, 503)
+            assert answer.json()["data"] == {"error": "unavailable"}
+        for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+            assert (await client.get(path)).status_code == 200
+        told = await client.get("/api/auth/wechat/callback?code=x&state=" + "0" * 72)
+        assert told.status_code == 302
+        assert dict(parse_qsl(urlsplit(told.headers["location"]).query))["error"] == "unavailable"
+
+
+async def test_a_store_that_is_away_is_an_answer(api: Any, root: Person) -> None:
+    """The ping of `alone` needs Redis for its window, so this asks the function behind it."""
+    from moorage_api.status.minio import ping
+
+    settings = api.settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
+    store = MinioStore.from_settings(settings)
+    status = (await ping(store, settings)).model_dump()
+    await store.close()
+    assert status == {
+        "ok": False,
+        "reachable": False,
+        "endpoint": "127.0.0.1:1",
+        "secure": False,
+        "bucket": BUCKET,
+        "bucket_exists": False,
+        "error": "unreachable",
+    }
+
+
+async def test_the_ping_says_what_is_there(api: Any, root: Person) -> None:
+    there = {"endpoint": api.settings.s3_endpoint, "secure": False, "reachable": True}
+    async with client_for(api.url) as client:
+        assert data(await client.get("/api/status/minio")) == {
+            **there,
+            "ok": True,
+            "bucket": BUCKET,
+            "bucket_exists": True,
+        }
+    assert data(await root.client.get("/api/status/minio", params={"bucket": "no-such-bucket"})) == {
+        **there,
+        "ok": False,
+        "bucket": "no-such-bucket",
+        "bucket_exists": False,
+        "error": "bucket_not_exists",
+    }
+
+
+async def test_the_smoke_test_puts_reads_and_removes(services: Services, root: Person) -> None:
+    result = data(await root.client.get("/api/status/minio", params={"smoke": "true"}))
+    assert (result["ok"], result["match"], result["bucket_exists"]) == (True, True, True)
+    assert result["uploaded_bytes"] == result["downloaded_bytes"] > 0
+    with services.s3.client() as client:
+        assert list(client.list_objects(BUCKET, prefix=result["object"])) == []
+    missing = data(await root.client.get("/api/status/minio", params={"smoke": "true", "bucket": "no-such-bucket"}))
+    assert (missing["ok"], missing["error"]) == (False, "bucket_not_exists")
+
+
+@pytest.mark.parametrize("bucket", ["ab", "Upper", "a..b", "-a-", "127.0.0.1", "a/b", "a" * 64, "\x00abc"])
+async def test_a_name_that_is_no_buckets_is_refused(root: Person, bucket: str) -> None:
+    for answer in (
+        await root.client.get("/api/status/minio", params={"bucket": bucket}),
+        await upload(root, bucket=bucket),
+    ):
+        assert answer.status_code == 422
+
+
+async def upload(person: Person, **query: Any) -> httpx.Response:
+    file = ("图 1.txt", CONTENT, "text/plain")
+    return await person.client.post("/api/status/minio/upload", params=query, files={"file": file})
+
+
+async def test_an_upload_can_be_read_by_its_link_and_by_no_other(root: Person) -> None:
+    stored = data(await upload(root))
+    assert stored["object"].startswith("uploads/")
+    assert stored["object"].endswith("-图 1.txt")
+    assert {key: stored[key] for key in ("bucket", "version_id", "filename", "content_type", "size")} == {
+        "bucket": BUCKET,
+        "version_id": None,
+        "filename": "图 1.txt",
+        "content_type": "text/plain",
+        "size": len(CONTENT),
+    }
+    assert stored["etag"]
+    url = stored["presigned_get_url"]
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(url)).content == CONTENT
+        assert (await client.get(url[:-1] + ("0" if url[-1] != "0" else "1"))).status_code == 403
+        assert (await client.get(url.replace("X-Amz-Expires=3600", "X-Amz-Expires=36000"))).status_code == 403
+    assert "presigned_get_url" not in data(await upload(root, presign="false"))
+
+
+async def test_an_upload_is_where_it_was_asked_for(root: Person) -> None:
+    assert data(await upload(root, object_name="here/it is.txt"))["object"] == "here/it is.txt"
+    assert data(await upload(root, prefix="/other/"))["object"].startswith("other/")
+
+
+async def test_a_missing_bucket_is_said_as_the_contract_says(root: Person) -> None:
+    answer = await upload(root, bucket="no-such-bucket")
+    assert (answer.status_code, answer.json()["code"], answer.json()["msg"]) == (200, 400, "bucket_not_exists")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"object_name": "../x"}, 400),
+        ({"object_name": "/x"}, 400),
+        ({"object_name": "a//b"}, 400),
+        ({"object_name": "a/./b"}, 400),
+        ({"object_name": "a\\..\\b"}, 400),
+        ({"object_name": "a\nb"}, 400),
+        ({"object_name": "a\x00b"}, 422),
+        ({"object_name": "é" * 600}, 400),
+        ({"object_name": "x" * 1025}, 422),
+        ({"prefix": "a/../../b"}, 400),
+        ({"object_name": "files/somebody/theirs"}, 400),
+        ({"prefix": "sessions"}, 400),
+        ({"object_name": "skills/x"}, 400),
+        ({"expiry_seconds": 0}, 422),
+        ({"expiry_seconds": 604_801}, 422),
+    ],
+)
+async def test_an_object_stays_in_its_place(root: Person, query: dict[str, Any], status: int) -> None:
+    answer = await upload(root, **query)
+    assert (answer.status_code, answer.json()["code"]) == (status, status)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "beginning"),
+    [
+        ("https://files.example", "https://files.example/"),
+        ("http://files.example:8080/", "http://files.example:8080/"),
+        ("files.example:9000", "http://files.example:9000/"),
+        (None, "http://127.0.0.1:"),
+    ],
+)
+async def test_links_are_signed_for_the_public_endpoint(api: Any, endpoint: str | None, beginning: str) -> None:
+    """The host is part of what is signed, so a link for the inner address would be refused at the outer one."""
+    store = MinioStore.from_settings(api.settings.model_copy(update={"s3_public_endpoint": endpoint}))
+    url = await store.presigned_url("a/b.txt", seconds=60)
+    await store.close()
+    assert url.startswith(f"{beginning}" if endpoint is None else f"{beginning}{BUCKET}/a/b.txt?")
+    assert "X-Amz-SignedHeaders=host" in url
+
+
+async def test_open_config_is_the_letter_of_the_contract_and_opens_nothing_else(services: Services) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    platform = Platform(services, await services.create_database(), directory, changes={"open_config": True})
+    try:
+        process = await platform.start_api()
+        async with client_for(process.url) as client:
+            file = {"file": ("a.txt", CONTENT, "text/plain")}
+            agent = {"max_iterations": 100, "max_retries": 3, "max_search_results": 10}
+            data(await client.post("/api/status/minio/upload", files=file))
+            assert data(await client.get("/api/status/minio?smoke=true"))["ok"]
+            data(await client.post("/api/app-config/agent", json=agent))
+            own = {"object_name": "files/x"}
+            assert (await client.post("/api/status/minio/upload", params=own, files=file)).status_code == 400
+            for path in ("/api/admin/users", "/api/auth/me", "/api/sessions"):
+                assert (await client.get(path)).status_code == 401
+        assert "MOORAGE_OPEN_CONFIG is on" in process.log()
+    finally:
+        await platform.stop()
+        shutil.rmtree(directory, ignore_errors=True)
