@@ -74,7 +74,7 @@ WHOLE: dict[str, Any] = {
 """Of models that say with their validators what their schema cannot."""
 
 OPTIONAL_IN_REQUESTS = frozenset({"event_id", "timestamp", "api_key", "manifest", "skill_md"})
-MAX_DEPTH = 8
+MAX_DEPTH = 30
 
 
 def example_of(schema: Mapping[str, Any], components: Mapping[str, Any], *, name: str = "", depth: int = 0) -> Any:

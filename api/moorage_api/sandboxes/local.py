@@ -55,6 +55,12 @@ class LocalSandboxes:
         answer = await self._request("GET", session_id)
         return Sandbox(uid=answer["uid"], url=answer["url"]) if answer and answer.get("phase") == "ready" else None
 
+    async def ping(self) -> None:
+        try:
+            (await self._http.get("/healthz", timeout=2)).raise_for_status()
+        except httpx.HTTPError as error:
+            raise UnavailableError("The sandbox host does not answer") from error
+
     async def suspend(self, session_id: UUID) -> bool:
         return await self._request("DELETE", session_id) is not None
 

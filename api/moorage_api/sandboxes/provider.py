@@ -74,6 +74,10 @@ class Sandboxes(Protocol):
         """The session's sandbox if it has a live one; makes none. Raises UnavailableError."""
         ...
 
+    async def ping(self) -> None:
+        """Raises UnavailableError while whoever owns the sandboxes cannot be asked."""
+        ...
+
     async def suspend(self, session_id: UUID) -> bool:
         """End the sandbox of a session that does not need it now; `ensure` makes another.
 

@@ -33,7 +33,14 @@ def probes(resources: Resources) -> Mapping[str, Probe]:
             raise MissingBucketError
         return f"has the bucket {resources.blobs.bucket}"
 
-    return {"postgres": postgres, "redis": redis, "minio": minio}
+    async def kubernetes() -> str:
+        await resources.sandboxes.ping()
+        return "answers"
+
+    asked: dict[str, Probe] = {"postgres": postgres, "redis": redis, "minio": minio}
+    if resources.settings.sandboxes == "cluster":
+        asked["kubernetes"] = kubernetes
+    return asked
 
 
 class MissingBucketError(Exception):

@@ -64,6 +64,7 @@ async def put_mcp_servers(body: schemas.McpConfig, mcp: Mcp) -> Envelope[None]:
 
 @config_router.post("/mcp-servers/{server_name}/delete", dependencies=[ConfigWriter])
 async def delete_mcp_server(server_name: str, mcp: Mcp) -> Envelope[None]:
+    """Remove a server, and what users wanted of it."""
     await mcp.delete(server_name)
     return ok()
 
@@ -97,6 +98,7 @@ async def create_a2a_server(body: schemas.A2aServerCreate, a2a: A2a) -> Envelope
 
 @config_router.post("/a2a-servers/{a2a_id}/delete", dependencies=[ConfigWriter])
 async def delete_a2a_server(a2a_id: str, a2a: A2a) -> Envelope[None]:
+    """Remove an agent, and what users wanted of it."""
     await a2a.delete(known_id(a2a_id))
     return ok()
 
@@ -110,6 +112,7 @@ async def set_a2a_server_enabled(a2a_id: str, body: schemas.EnabledUpdate, a2a: 
 
 @user_router.get("/mcp")
 async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.ToolList]:
+    """Every MCP server, with the switch for everyone and the caller's own."""
     return ok(await mcp.for_user(user.id))
 
 
@@ -124,6 +127,7 @@ async def set_user_mcp_tool(
 
 @user_router.get("/a2a")
 async def list_user_a2a_tools(user: CurrentUser, a2a: A2a) -> Envelope[schemas.ToolList]:
+    """Every A2A server, with the switch for everyone and the caller's own."""
     return ok(await a2a.for_user(user.id))
 
 

@@ -86,7 +86,13 @@ async def test_an_owner_that_is_away_is_said_to_be(home: Home, session_id: UUID,
         await home.away.ensure(session_id, owner_id=OWNER, report=heard.report)
     assert heard.phases[-1] == "failed"
     assert heard[-1].reason
-    for asked in (home.away.find(session_id), home.away.suspend(session_id), home.away.delete(session_id)):
+    await home.sandboxes.ping()
+    for asked in (
+        home.away.find(session_id),
+        home.away.suspend(session_id),
+        home.away.delete(session_id),
+        home.away.ping(),
+    ):
         with pytest.raises(UnavailableError):
             await asked
     assert await home.away.unregistered([session_id]) == []

@@ -45,6 +45,9 @@ class MemorySandboxes:
     async def find(self, session_id: UUID) -> Sandbox | None:
         return Sandbox(str(session_id), "http://127.0.0.1:9") if session_id in self.live else None
 
+    async def ping(self) -> None:
+        self._answer()
+
     async def suspend(self, session_id: UUID) -> bool:
         self._answer()
         was_live = session_id in self.live

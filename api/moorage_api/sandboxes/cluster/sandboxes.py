@@ -155,6 +155,13 @@ class ClusterSandboxes:
             known = seen(stored) if stored is not None else None
         return known.sandbox if known is not None else None
 
+    async def ping(self) -> None:
+        """Asks for a resource that does not exist, which needs no right that is not needed anyway."""
+        try:
+            await self._resources.get(UUID(int=0))
+        except KubeError as error:
+            raise UnavailableError(f"The cluster cannot be asked now: {error}") from error
+
     async def suspend(self, session_id: UUID) -> bool:
         try:
             stored = await self._resources.get(session_id)
