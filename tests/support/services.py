@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 BUCKET = "moorage-tests"
 
-NO_LIMITS = {"limit_reads": 10**6, "limit_writes": 10**6, "limit_chats": 10**6, "limit_streams": 1000}
+NO_LIMITS = {"limit_reads": 10**6, "limit_writes": 10**6, "limit_chats": 10**6, "limit_streams": 10**4}
 """All tests come from one address; the limits themselves have tests with settings of their own."""
 
 
