@@ -48,10 +48,22 @@ data: {"sessions":[]}
 """
 
 
+FRAME: dict[str, Any] = {
+    "type": "object",
+    "description": "One frame of the stream",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "The cursor to resume from"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 def text_stream(description: str, example: str) -> dict[str, Any]:
     return {
         "description": description,
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": example}},
+        "content": {"text/event-stream": {"schema": FRAME, "example": example}},
     }
 
 
