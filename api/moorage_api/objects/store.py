@@ -18,7 +18,7 @@ from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
-from moorage_api.errors import NotFoundError, UnavailableError
+from moorage_api.errors import InvalidError, NotFoundError, UnavailableError
 from moorage_api.settings import Settings
 
 T = TypeVar("T")
@@ -32,6 +32,9 @@ THREADS = 16
 """Of their own, so that a slow store starves no other blocking work."""
 
 NOT_FOUND_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
+
+BAD_NAME_CODES = frozenset({"KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName"})
+"""Servers differ in how long a name, or a part of one between slashes, may be."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ class MinioStore:
         except S3Error as error:
             if error.code in NOT_FOUND_CODES:
                 raise NotFoundError("This object is not in the store") from error
+            if error.code in BAD_NAME_CODES:
+                raise InvalidError("The object store does not take this name") from error
             raise UnavailableError(f"The object store refused: {error.code}") from error
         except (MinioException, HTTPError, OSError) as error:
             raise UnavailableError("The object store is not available, try again shortly") from error

@@ -83,7 +83,8 @@ async def upload_to_minio(
     resources: ResourcesDep,
     bucket: Bucket = None,
     object_name: Annotated[
-        StorableText | None, Query(max_length=1024, description="The object's whole name, instead of one made up")
+        StorableText | None,
+        Query(max_length=minio.MAX_KEY_BYTES, description="The object's whole name, instead of one made up"),
     ] = None,
     prefix: Annotated[StorableText, Query(max_length=512, description="What a made-up name begins with")] = "uploads",
     presign: Annotated[bool, Query(description="Answer a link to read it with")] = True,
