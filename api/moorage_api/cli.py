@@ -37,6 +37,11 @@ environment:
                                   instead of starting an S3 server
 """
 
+PREPARE_HELP = """\
+Settings come from MOORAGE_…, as for the api. The first admin is made from MOORAGE_ADMIN_USERNAME ("admin") and
+MOORAGE_ADMIN_PASSWORD, unless there is one. Harmless to repeat, and from several places at once.
+"""
+
 ADMIN_HELP = """\
 Works on MOORAGE_DATABASE_URL, or on the database of a running `moorage up`.
 The password is asked for, or taken from MOORAGE_ADMIN_PASSWORD.
@@ -63,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "migrate", help="bring the database to this version's schema", description="Works on MOORAGE_DATABASE_URL."
     )
+    prepare = commands.add_parser(
+        "prepare",
+        help="bring database and bucket to what this version needs, and make the first admin",
+        description=PREPARE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    prepare.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="how long to wait for the services")
     for name, (_, help_text) in PARTS.items():
         commands.add_parser(name, help=f"only this part: {help_text}", add_help=False)
     admin = commands.add_parser("admin", help="accounts, where HTTP is no way in")
@@ -115,6 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "migrate":
         return asyncio.run(operate.migrate())
+    if arguments.command == "prepare":
+        return asyncio.run(operate.prepare(wait_seconds=arguments.wait))
     return asyncio.run(operate.admin(arguments.action, username=arguments.username, password=ask_password()))
 
 

@@ -1,6 +1,10 @@
-"""What an operator does to the database by hand: migrate it, make an admin, reset a password."""
+"""What is done beside the running parts: prepare the services, migrate, make an admin, reset a password."""
 
 from __future__ import annotations
+
+import asyncio
+import os
+import time
 
 import asyncpg
 from pydantic import SecretStr
@@ -15,8 +19,12 @@ from moorage_api.embedded.errors import StartError
 from moorage_api.embedded.options import Options, check_account
 from moorage_api.embedded.ports import PortBook
 from moorage_api.embedded.postgres import Postgres
+from moorage_api.embedded.prepare import prepare as prepare_services
 from moorage_api.errors import DomainError
+from moorage_api.settings import Settings
 from moorage_api.users.admin import create_admin, reset_password
+
+RETRY_SECONDS = 1.0
 
 
 async def migrate() -> int:
@@ -28,6 +36,29 @@ async def migrate() -> int:
     except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
         raise StartError(f"The database: {error}") from error
     return 0
+
+
+async def prepare(*, wait_seconds: float) -> int:
+    """What a replica does before it starts. Raises StartError for a service that is not there after `wait_seconds`."""
+    username = os.environ.get("MOORAGE_ADMIN_USERNAME") or "admin"
+    password = SecretStr(os.environ.get("MOORAGE_ADMIN_PASSWORD", ""))
+    try:
+        check_account(username, password)
+    except ValueError as error:
+        raise StartError(f"MOORAGE_ADMIN_USERNAME, MOORAGE_ADMIN_PASSWORD: {error}") from None
+    settings = Settings()
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            done = await prepare_services(settings, admin_username=username, admin_password=password)
+        except StartError as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"Not yet: {error}", flush=True)
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        print(f"Ready{f', and made the admin {username}' if done.admin_was_made else ''}")
+        return 0
 
 
 async def admin(action: str, *, username: str, password: str) -> int:

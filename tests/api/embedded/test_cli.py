@@ -38,6 +38,7 @@ def test_what_is_not_understood_ends_with_2_and_the_usage(tmp_path: Path, argume
         (["sandbox-host", "--help"], "--trust-file"),
         (["mcp-runner", "--help"], "--token-file"),
         (["migrate", "--help"], "MOORAGE_DATABASE_URL"),
+        (["prepare", "--help"], "--wait SECONDS"),
         (["admin", "create", "--help"], "MOORAGE_ADMIN_PASSWORD"),
         (["version"], "0."),
     ],

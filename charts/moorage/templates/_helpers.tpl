@@ -1,0 +1,207 @@
+{{/* Names, labels and the few things that several objects share. */}}
+
+{{- define "moorage.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "moorage.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "moorage.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "moorage.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Selectors cannot change after install: name, instance and component, and nothing that varies. */}}
+{{- define "moorage.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "moorage.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "moorage.labels" -}}
+{{ include "moorage.selectorLabels" . }}
+app.kubernetes.io/part-of: moorage
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "moorage.metadata" -}}
+name: {{ include "moorage.fullname" .root }}-{{ .name | default .component }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+labels:
+  {{- include "moorage.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* The same on every sandbox pod, whoever installed the operator: moorage_crds.names.SANDBOX_SELECTOR. */}}
+{{- define "moorage.sandboxLabels" -}}
+app.kubernetes.io/name: moorage
+app.kubernetes.io/component: sandbox
+{{- end -}}
+
+{{- define "moorage.sandboxNamespace" -}}
+{{- .Values.sandboxes.namespace | default .Release.Namespace -}}
+{{- end -}}
+
+{{- define "moorage.image" -}}
+{{- $given := index .root.Values.images .name -}}
+{{- if $given -}}
+{{- $given -}}
+{{- else -}}
+{{- printf "%s/moorage-%s:%s" .root.Values.images.registry .name (.root.Values.images.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "moorage.pullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What the restricted Pod Security Standard asks of a pod and of a container. */}}
+{{- define "moorage.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "moorage.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "moorage.placement" -}}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- else }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "moorage.selectorLabels" . | nindent 8 }}
+{{- end }}
+{{- end -}}
+
+{{- define "moorage.credentials" -}}
+{{- .Values.credentials.existingSecret | default (printf "%s-credentials" (include "moorage.fullname" .)) -}}
+{{- end -}}
+
+{{/* One secret text, base64: what the Secret holds already, else a new one. */}}
+{{- define "moorage.kept" -}}
+{{- $stored := (lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict -}}
+{{- $data := get $stored "data" | default dict -}}
+{{- get $data .key | default (randAlphaNum (int .length) | b64enc) -}}
+{{- end -}}
+
+{{/* "yes" when the chart makes the signing keys. */}}
+{{- define "moorage.ownsSigningKeys" -}}
+{{- $s := .Values.signing -}}
+{{- if and $s.existingApiSecret $s.existingRunnerSecret $s.existingTrustConfigMap -}}
+{{- else if or $s.existingApiSecret $s.existingRunnerSecret $s.existingTrustConfigMap -}}
+{{- fail "signing.existingApiSecret, signing.existingRunnerSecret and signing.existingTrustConfigMap go together: set all three or none" -}}
+{{- else -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{- define "moorage.trustConfigMap" -}}
+{{- .Values.signing.existingTrustConfigMap | default (printf "%s-trust" (include "moorage.fullname" .)) -}}
+{{- end -}}
+
+{{/* What each part's key may give: moorage_sandbox.protocol, API_SCOPES and RUNNER_SCOPES. */}}
+{{- define "moorage.scopes" -}}
+api: ["file:read", "shell:read", vnc]
+runner: [bind, call, "file:read", "file:write", "shell:read", vnc]
+{{- end -}}
+
+{{/* The public half of an Ed25519 key, as PEM. Sprig cannot derive it, but puts it into a certificate: its 32 bytes
+     follow the header of an Ed25519 SubjectPublicKeyInfo (RFC 8410). */}}
+{{- define "moorage.publicKey" -}}
+{{- $certificate := genSelfSignedCertWithKey "moorage" nil nil 1 . -}}
+{{- $der := $certificate.Cert | replace "-----BEGIN CERTIFICATE-----" "" | replace "-----END CERTIFICATE-----" "" | replace "\n" "" | b64dec -}}
+{{- $header := "\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00" -}}
+{{- $key := index (splitList $header $der) 1 | substr 0 32 -}}
+{{- printf "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n" (printf "%s%s" $header $key | b64enc) -}}
+{{- end -}}
+
+{{/* Environment of api and runner beside their ConfigMap: what is secret, and what differs. */}}
+{{- define "moorage.serviceEnv" -}}
+{{- $credentials := include "moorage.credentials" . -}}
+{{- $name := include "moorage.fullname" . -}}
+{{- if .Values.postgresql.enabled }}
+- name: POSTGRESQL_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: postgresql-password}}
+- name: MOORAGE_DATABASE_URL
+  value: postgresql+asyncpg://moorage:$(POSTGRESQL_PASSWORD)@{{ $name }}-postgresql:5432/moorage
+{{- else }}
+- name: MOORAGE_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ required "postgresql.externalSecret names the Secret with the database's URL when postgresql.enabled is false" .Values.postgresql.externalSecret }}, key: database-url}}
+{{- end }}
+{{- if .Values.valkey.enabled }}
+- name: VALKEY_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: valkey-password}}
+- name: MOORAGE_REDIS_URL
+  value: redis://:$(VALKEY_PASSWORD)@{{ $name }}-valkey:6379/0
+{{- else }}
+- name: MOORAGE_REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ required "valkey.externalSecret names the Secret with the URL of Valkey or Redis when valkey.enabled is false" .Values.valkey.externalSecret }}, key: redis-url}}
+{{- end }}
+{{- if .Values.minio.enabled }}
+- name: MOORAGE_S3_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: minio-access-key}}
+- name: MOORAGE_S3_SECRET_KEY
+  valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: minio-secret-key}}
+{{- else }}
+{{- $secret := required "minio.external.existingSecret names the Secret with the keys of the S3 endpoint when minio.enabled is false" .Values.minio.external.existingSecret }}
+- name: MOORAGE_S3_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: access-key}}
+- name: MOORAGE_S3_SECRET_KEY
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: secret-key}}
+{{- end }}
+- name: MOORAGE_JWT_SECRET
+  valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: jwt-secret}}
+{{- with .Values.llm.existingSecret }}
+- name: MOORAGE_LLM_API_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: llm-api-key}}
+{{- end }}
+{{- end -}}
+
+{{/* Peers that are pods of this release with one of the given components. */}}
+{{- define "moorage.peers" -}}
+{{- $root := .root -}}
+{{- range .components }}
+- podSelector:
+    matchLabels:
+      {{- include "moorage.selectorLabels" (dict "root" $root "component" .) | nindent 6 }}
+{{- end }}
+{{- end -}}
+
+{{/* DNS, wherever it is served. */}}
+{{- define "moorage.dnsEgress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end -}}
