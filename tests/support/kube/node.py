@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from support.kube.archives import PAUSE, import_into, pause_image
 from support.kube.binaries import prepared_binaries
 from support.kube.control_plane import NODE_NAME, PREFIX, ControlPlane, Manifest, last_words
 from support.kube.errors import NodeError
-from support.kube.images import prepared_images
+from support.kube.images import ImageSet, SandboxImages, prepared_images
 from support.kube.privileges import as_root, install_packages
 from support.kube.progress import Progress, Stopwatch
 from support.kube.store import link
@@ -32,15 +32,17 @@ class Node(ControlPlane):
 
     @classmethod
     @contextmanager
-    def booted(cls, *, images: bool = True, say: Progress | None = None) -> Iterator["Node"]:
-        """Boot a node that is Ready, with the sandbox's images when `images`.
+    def booted(
+        cls, *, images: Sequence[ImageSet] = (SandboxImages(),), say: Progress | None = None
+    ) -> Iterator["Node"]:
+        """Boot a node that is Ready and has these images.
 
         Raises UnavailableError where it cannot run at all, NodeError with every component's last words where it fails.
         """
         say = say or Stopwatch()
         install_packages(say=say)
         binaries = prepared_binaries(say=say)
-        with prepared_images(say=say) if images else nullcontext() as store:
+        with prepared_images(sets=images, say=say) if images else nullcontext() as store:
             directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
             try:
                 if store:

@@ -8,11 +8,11 @@ import sys
 
 from support.kube.binaries import prepared_binaries
 from support.kube.errors import UnavailableError
-from support.kube.images import prepared_images
+from support.kube.images import PlatformImages, prepared_images
 from support.kube.privileges import install_packages
 from support.kube.progress import Stopwatch
 
-STEPS = ("packages", "kubernetes", "images")
+STEPS = ("packages", "kubernetes", "images", "platform")
 
 
 def main() -> int:
@@ -29,6 +29,9 @@ def main() -> int:
             prepared_binaries(say=say)
         if "images" in steps:
             with prepared_images(say=say):
+                pass
+        if "platform" in steps:
+            with prepared_images(sets=(PlatformImages(),), say=say):
                 pass
     except UnavailableError as error:
         say(f"unavailable: {error}")

@@ -1,0 +1,114 @@
+"""The life of a release on a real API server: no node, so no pods; `make test-cluster` has those."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from support.helm import CHART, Helm, HelmError, Values
+from support.kube.control_plane import ControlPlane
+
+CREDENTIALS = "moorage-credentials"
+
+
+@dataclass
+class Release:
+    helm: Helm
+    control_plane: ControlPlane
+    namespace: str
+
+    def upgrade(self, values: Values | None = None) -> str:
+        arguments = ("upgrade", "--install", "moorage", str(CHART), "--namespace", self.namespace)
+        return self.helm(*arguments, values={"crd": {"install": False}, **(values or {})})
+
+    def uninstall(self) -> None:
+        self.helm("uninstall", "moorage", "--namespace", self.namespace, "--wait")
+
+    def data(self, kind: str, name: str) -> dict[str, str]:
+        shown = self.control_plane.kubectl("get", kind, name, "--namespace", self.namespace, "--output=json")
+        data: dict[str, str] = json.loads(shown)["data"]
+        return data
+
+    def secrets(self) -> dict[str, dict[str, str]]:
+        names = (CREDENTIALS, "moorage-api-signing", "moorage-runner-signing")
+        return {name: self.data("secret", name) for name in names}
+
+    def trusted(self) -> dict[str, Any]:
+        keys: dict[str, Any] = json.loads(self.data("configmap", "moorage-trust")["trust.json"])["keys"]
+        return keys
+
+    def left(self) -> set[str]:
+        """What is still there with the release's label."""
+        kinds = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
+        label = "--selector=app.kubernetes.io/instance=moorage"
+        shown = self.control_plane.kubectl("get", kinds, label, "--namespace", self.namespace, "--output=name")
+        return set(shown.split())
+
+
+@pytest.fixture
+def release(helm: Helm, control_plane: ControlPlane) -> Iterator[Release]:
+    namespace = f"chart-{uuid4().hex[:8]}"
+    control_plane.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
+    yield Release(Helm(helm.program, control_plane.kubeconfig), control_plane, namespace)
+    control_plane.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release: Release) -> None:
+    notes = release.upgrade()
+    secrets, trusted = release.secrets(), release.trusted()
+    release.upgrade({"api": {"replicas": 3}})
+    assert release.secrets() == secrets
+    assert release.trusted() == trusted
+    assert f"delete secret {CREDENTIALS}" in notes
+
+
+def test_signing_keys_rotate_by_three_upgrades_and_no_moment_trusts_none(release: Release) -> None:
+    release.upgrade()
+    first, trusted = release.secrets(), release.trusted()
+    release.upgrade({"signing": {"keys": [1, 2], "active": 1}})
+    both = release.trusted()
+    assert set(both) == {"api-1", "api-2", "runner-1", "runner-2"}
+    assert {name: both[name] for name in trusted} == trusted
+    release.upgrade({"signing": {"keys": [1, 2], "active": 2}})
+    assert release.trusted() == both
+    release.upgrade({"signing": {"keys": [2], "active": 2}})
+    assert release.trusted() == {name: both[name] for name in ("api-2", "runner-2")}
+    assert release.secrets()[CREDENTIALS] == first[CREDENTIALS]
+    assert set(release.secrets()["moorage-api-signing"]) == {"api-2.pem"}
+
+
+def test_what_is_left_of_a_release_is_what_opens_its_data_and_a_new_one_takes_it_over(release: Release) -> None:
+    release.upgrade()
+    kept = release.secrets()[CREDENTIALS]
+    release.uninstall()
+    assert release.left() == {f"secret/{CREDENTIALS}"}
+    release.upgrade()
+    assert release.secrets()[CREDENTIALS] == kept
+
+
+def test_the_api_server_refuses_nothing_of_what_the_chart_can_make(release: Release) -> None:
+    """With the resource definition, and a namespace of their own for sandboxes."""
+    sandboxes = f"{release.namespace}-sandboxes"
+    values: Values = {
+        "ingress": {"enabled": True, "hosts": ["moorage.example.com"]},
+        "sandboxes": {"namespace": sandboxes, "createNamespace": True},
+        "networkPolicies": {"apiFrom": [{"podSelector": {}}], "metricsFrom": [{"podSelector": {}}]},
+    }
+    release.upgrade(values)
+    policy = release.control_plane.kubectl("get", "networkpolicy", "--namespace", sandboxes, "--output=name")
+    assert policy.split() == ["networkpolicy.networking.k8s.io/moorage-sandbox"]
+    release.uninstall()
+    assert release.left() == {f"secret/{CREDENTIALS}"}
+
+
+def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> None:
+    release.upgrade()
+    before = release.left()
+    with pytest.raises(HelmError, match="replicas"):
+        release.upgrade({"api": {"replicas": 0}, "ingress": {"enabled": True}})
+    assert release.left() == before

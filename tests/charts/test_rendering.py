@@ -1,0 +1,277 @@
+"""What the chart makes of its values, with each Helm that it supports."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from moorage_crds import names
+from moorage_sandbox.gate.tokens import read_trust
+from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
+from support.helm import CHART, Helm, HelmError, Manifest, Values, containers, found
+
+ROOT = CHART.parents[1]
+KUBERNETES = "1.36"
+
+REPLACED: Values = {
+    "postgresql": {"enabled": False, "externalSecret": "database"},
+    "valkey": {"enabled": False, "externalSecret": "redis"},
+    "minio": {"enabled": False, "external": {"endpoint": "s3.example.com", "existingSecret": "s3"}},
+}
+GITOPS: Values = {
+    "credentials": {"existingSecret": "given"},
+    "signing": {"existingApiSecret": "api-key", "existingRunnerSecret": "runner-key", "existingTrustConfigMap": "trust"},
+}
+FULL: Values = {
+    "fullnameOverride": "harbour",
+    "images": {"registry": "registry.example.com/moorage", "tag": "1.2.3", "pullSecrets": ["pull"]},
+    "signing": {"keys": [1, 2], "active": 2},
+    "llm": {"existingSecret": "llm"},
+    "api": {
+        "corsOrigins": ["https://app.example.com"],
+        "extraEnv": [{"name": "MOORAGE_REFRESH_SINGLE_USE", "value": "true"}],
+        "podAnnotations": {"prometheus.io/scrape": "true"},
+        "nodeSelector": {"pool": "web"},
+        "tolerations": [{"key": "web", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+    },
+    "runner": {"podAnnotations": {"a": "b"}},
+    "operator": {"podAnnotations": {"a": "b"}},
+    "sandboxes": {
+        "namespace": "sandboxes",
+        "createNamespace": True,
+        "runtimeClassName": "gvisor",
+        "seccompProfile": "profiles/chromium.json",
+        "nodeSelector": {"pool": "sandboxes"},
+        "network": {"openRanges": ["10.1.2.0/24"]},
+    },
+    "networkPolicies": {
+        "apiFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    },
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "hosts": ["moorage.example.com"],
+        "tlsSecret": "tls",
+        "annotations": {"cert-manager.io/cluster-issuer": "ours"},
+    },
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["moorage.example.com"]},
+    "postgresql": {"persistence": {"storageClass": "fast"}},
+    "minio": {"publicEndpoint": "files.example.com:443"},
+}
+SETS = {"default": {}, "full": FULL, "replaced": REPLACED, "gitops": GITOPS}
+NOT_IN_THE_SCHEMAS = {"CustomResourceDefinition", "HTTPRoute"}
+
+
+@pytest.fixture(params=SETS, scope="module")
+def manifests(request: pytest.FixtureRequest, helm: Helm) -> list[Manifest]:
+    return helm.rendered(SETS[request.param])
+
+
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    return [m for m in manifests if m["kind"] in ("Deployment", "StatefulSet", "Pod")]
+
+
+def test_every_object_is_valid_and_has_our_labels(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if manifest["kind"] not in NOT_IN_THE_SCHEMAS:
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "moorage", manifest["metadata"]
+
+
+def test_every_pod_meets_the_restricted_standard_and_has_limits(manifests: list[Manifest]) -> None:
+    for workload in workloads(manifests):
+        pod = workload["spec"] if workload["kind"] == "Pod" else workload["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in containers(workload):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["readOnlyRootFilesystem"] is True
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_only_those_who_speak_to_the_cluster_have_a_token(manifests: list[Manifest]) -> None:
+    with_token = {
+        workload["metadata"]["labels"]["app.kubernetes.io/component"]
+        for workload in workloads(manifests)
+        if (workload["spec"] if workload["kind"] == "Pod" else workload["spec"]["template"]["spec"])[
+            "automountServiceAccountToken"
+        ]
+    }
+    assert with_token == {"api", "runner", "operator"}
+
+
+def test_a_selector_holds_nothing_that_varies(manifests: list[Manifest]) -> None:
+    allowed = {f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")}
+    for workload in workloads(manifests):
+        if workload["kind"] != "Pod":
+            assert set(workload["spec"]["selector"]["matchLabels"]) == allowed
+
+
+def test_no_secret_is_outside_of_a_secret(manifests: list[Manifest]) -> None:
+    """Also not in a checksum or an argument."""
+    secrets = [base64.b64decode(v) for m in manifests if m["kind"] == "Secret" for v in m["data"].values()]
+    others = json.dumps([m for m in manifests if m["kind"] != "Secret"])
+    assert not [secret for secret in secrets if secret.decode() in others]
+
+
+def test_the_installed_resource_definition_is_ours_and_stays(helm: Helm) -> None:
+    ours = yaml.safe_load((ROOT / "crds" / "moorage.dev_agentsessions.yaml").read_text())
+    installed = found(helm.rendered(), "CustomResourceDefinition", "agentsessions.moorage.dev")
+    assert installed["spec"] == ours["spec"]
+    assert installed["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    copy = CHART / "files" / "moorage.dev_agentsessions.yaml"
+    assert copy.read_text() == (ROOT / "crds" / "moorage.dev_agentsessions.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "secrets", "ids"),
+    [
+        ({}, ("moorage-api-signing", "moorage-runner-signing"), [1]),
+        ({"signing": {"keys": [3, 4], "active": 4}}, ("moorage-api-signing", "moorage-runner-signing"), [3, 4]),
+    ],
+)
+def test_the_trust_file_holds_the_public_half_of_each_key_with_its_scopes(
+    helm: Helm, values: Values, secrets: tuple[str, str], ids: list[int]
+) -> None:
+    manifests = helm.rendered(values)
+    trusted = read_trust(found(manifests, "ConfigMap", "moorage-trust")["data"]["trust.json"].encode())
+    assert set(trusted) == {f"{part}-{number}" for part in ("api", "runner") for number in ids}
+    for secret, part, scopes in zip(secrets, ("api", "runner"), (API_SCOPES, RUNNER_SCOPES), strict=True):
+        data = found(manifests, "Secret", secret)["data"]
+        assert set(data) == {f"{part}-{number}.pem" for number in ids}
+        for number in ids:
+            key = load_pem_private_key(base64.b64decode(data[f"{part}-{number}.pem"]), password=None)
+            assert isinstance(key, Ed25519PrivateKey)
+            signer = trusted[f"{part}-{number}"]
+            assert signer.key.public_bytes_raw() == key.public_key().public_bytes_raw()
+            assert signer.scopes == scopes
+
+
+def test_the_policy_of_the_sandboxes_selects_what_the_operator_makes(helm: Helm) -> None:
+    policy = found(helm.rendered(FULL), "NetworkPolicy", "harbour-sandbox")
+    assert policy["metadata"]["namespace"] == "sandboxes"
+    assert policy["spec"]["podSelector"]["matchLabels"] == names.SANDBOX_SELECTOR
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": names.GATE_PORT, "protocol": "TCP"}]]
+
+
+def test_a_sandbox_without_internet_reaches_names_and_skills_alone(helm: Helm) -> None:
+    closed = found(
+        helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox"
+    )
+    assert [[port["port"] for port in rule["ports"]] for rule in closed["spec"]["egress"]] == [[53, 53], [8001]]
+
+
+def test_roles_are_of_the_sandboxes_namespace_and_hold_the_rules_that_tests_run_with(helm: Helm) -> None:
+    manifests = helm.rendered(FULL)
+    assert not [m for m in manifests if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
+    for role, rules in (("harbour-operator", "operator-rules.yaml"), ("harbour-sessions", "api-rules.yaml")):
+        made = found(manifests, "Role", role)
+        assert made["metadata"]["namespace"] == "sandboxes"
+        assert made["rules"] == yaml.safe_load((CHART / "files" / rules).read_text())
+
+
+def test_given_secrets_leave_none_to_be_made(helm: Helm) -> None:
+    """Under GitOps nothing can be looked up, so what is made up would be new with every rendering."""
+    assert [m for m in helm.rendered({**REPLACED, **GITOPS}) if m["kind"] == "Secret"] == []
+    assert helm.rendered(GITOPS) == helm.rendered(GITOPS)
+
+
+def test_a_changed_setting_restarts_api_and_runner_and_nothing_else_does(helm: Helm) -> None:
+    before, after = (helm.rendered({**GITOPS, "llm": {"model": model}}) for model in ("one", "two"))
+    changed = {
+        m["metadata"]["name"]
+        for m in workloads(before)
+        if m["kind"] != "Pod" and found(after, m["kind"], m["metadata"]["name"])["spec"] != m["spec"]
+    }
+    assert changed == {"moorage-api", "moorage-runner"}
+
+
+def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
+    annotations = found(helm.rendered(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
+    nginx = {name.partition("/")[2]: value for name, value in annotations.items() if name.startswith("nginx.")}
+    assert (nginx["proxy-buffering"], nginx["proxy-read-timeout"]) == ("off", "660")
+    assert annotations["cert-manager.io/cluster-issuer"] == "ours"
+    route = found(helm.rendered(FULL), "HTTPRoute", "harbour-api")
+    assert route["spec"]["rules"][0]["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"api": {"replica": 3}}, "replica"),
+        ({"api": {"replicas": 0}}, "replicas"),
+        ({"api": {"streamMaxSeconds": "long"}}, "streamMaxSeconds"),
+        ({"api": {"corsOrigins": ["app.example.com"]}}, "corsOrigins"),
+        ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"sandboxes": {"memory": "lots"}}, "memory"),
+        ({"sandboxes": {"network": {"openRanges": ["10.0.0.1"]}}}, "openRanges"),
+        ({"signing": {"keys": []}}, "keys"),
+        ({"signing": {"keys": [1], "active": 2}}, "signing.active is 2"),
+        ({"signing": {"existingApiSecret": "mine"}}, "go together"),
+        ({"postgresql": {"enabled": False}}, "externalSecret"),
+        ({"valkey": {"enabled": False}}, "externalSecret"),
+        ({"minio": {"enabled": False, "external": {"endpoint": "https://s3.example.com", "existingSecret": "s"}}}, "end"),
+        ({"ingress": {"enabled": True, "timeoutSeconds": 600}}, "ingress.timeoutSeconds must be above"),
+        ({"httpRoute": {"enabled": True}}, "parentRefs"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: Values, said: str) -> None:
+    helm.rendered(REPLACED)
+    with pytest.raises(HelmError, match=said):
+        helm.rendered(values)
+
+
+def leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], dict[str, Any]]:
+    if "default" in schema:
+        return {path: schema}
+    parts = schema.get("properties", {})
+    return {key: leaf for name, part in parts.items() for key, leaf in leaves(part, (*path, name)).items()}
+
+
+def explained() -> dict[tuple[str, ...], tuple[str, Any]]:
+    """Each setting of values.yaml with the words above it and its default."""
+    text = (CHART / "values.yaml").read_text()
+    values: Any = yaml.safe_load(text)
+    places: list[str] = []
+    words, result = "", {}
+    for line in text.splitlines():
+        name, bare = line.strip().partition(":")[0], len(line) - len(line.lstrip())
+        if line.strip().startswith("# -- "):
+            words = line.strip().removeprefix("# -- ")
+        elif name.isalnum():
+            places = [*places[: bare // 2], name]
+            if words:
+                default = values
+                for place in places:
+                    default = default[place]
+                result[tuple(places)] = (words, default)
+            words = ""
+    return result
+
+
+def test_values_and_schema_explain_the_same_settings_in_the_same_words() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert {key: (leaf["description"], leaf["default"]) for key, leaf in leaves(schema).items()} == explained()
+
+
+def test_the_table_in_the_docs_is_made_from_the_schema() -> None:
+    script = "import sys; sys.path.insert(0, 'docs'); import chart_values; print(chart_values.page(), end='')"
+    made = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert Path(ROOT, "docs", "chart-values.md").read_text() == made.stdout, "python docs/chart_values.py"
