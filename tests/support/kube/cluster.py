@@ -1,0 +1,185 @@
+"""A node that charts can be installed on: names, Services, volumes, all our images, and a proxy at its edge.
+
+CoreDNS and kube-proxy are processes of the node and no pods. Volumes are directories of the node, which nothing else
+provides, so they are made beforehand.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.helm import Helm
+from support.kube.images import ImageSet, PlatformImages, SandboxImages, ServerImages
+from support.kube.node import Manifest, Node
+from support.kube.progress import Progress
+from support.kube.tools import go_program, helm
+
+STORAGE_CLASS = "directories"
+EDGE_PORT = 8088
+ANNOTATION = "nginx.ingress.kubernetes.io/"
+
+
+class Cluster(Node):
+    """Made by `Cluster.booted()`."""
+
+    @classmethod
+    @contextmanager
+    def booted(
+        cls,
+        *,
+        images: Sequence[ImageSet] = (SandboxImages(), PlatformImages(), ServerImages()),
+        say: Progress | None = None,
+    ) -> Iterator["Cluster"]:
+        """Raises UnavailableError and NodeError as `Node.booted` does."""
+        with super().booted(images=images, say=say) as booted:
+            assert isinstance(booted, Cluster)
+            yield booted
+
+    def _boot(self) -> None:
+        self.cluster_dns = [str(self.network.node_address)]
+        self._start_dns()
+        super()._boot()
+        self._start_proxy()
+
+    @property
+    def helm(self) -> Helm:
+        return Helm(helm(4), self.kubeconfig)
+
+    @property
+    def edge(self) -> str:
+        """Where the ingress proxy listens."""
+        return f"http://{self.network.node_address}:{EDGE_PORT}"
+
+    def _start_dns(self) -> None:
+        config = self.directory / "Corefile"
+        config.write_text(
+            f"""
+cluster.local in-addr.arpa {{
+    bind {self.network.node_address}
+    kubernetes cluster.local in-addr.arpa {{
+        kubeconfig {self.kubeconfig}
+    }}
+    errors
+}}
+. {{
+    bind {self.network.node_address}
+    template ANY ANY {{
+        rcode NXDOMAIN
+    }}
+}}
+"""
+        )
+        self._supervisor.start("coredns", str(go_program("coredns")), "-conf", str(config))
+
+    def _start_proxy(self) -> None:
+        self._start(
+            "kube-proxy",
+            f"--kubeconfig={self.kubeconfig}",
+            "--proxy-mode=iptables",
+            f"--cluster-cidr={self.network.pods}",
+            "--hostname-override=node",
+            "--conntrack-max-per-core=0",  # 0 leaves the kernel's settings alone
+            "--conntrack-tcp-timeout-established=0s",
+            "--conntrack-tcp-timeout-close-wait=0s",
+        )
+
+    def make_volume(self, claim: str, *, namespace: str, uid: int) -> None:
+        """A directory of the node for one claim; a volume of this kind does not heed fsGroup."""
+        place = self.directory / "volumes" / claim
+        place.mkdir(parents=True)
+        place.chmod(0o777)
+        self.apply(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolume",
+                    "metadata": {"name": claim},
+                    "spec": {
+                        "capacity": {"storage": "100Gi"},
+                        "accessModes": ["ReadWriteOnce"],
+                        "persistentVolumeReclaimPolicy": "Retain",
+                        "storageClassName": STORAGE_CLASS,
+                        "hostPath": {"path": str(place)},
+                        "claimRef": {"namespace": namespace, "name": claim},
+                    },
+                }
+            ]
+        )
+        subprocess.run(["chown", f"{uid}:{uid}", str(place)], check=True)
+
+    def start_edge(self, *, namespace: str, ingress: str) -> None:
+        """nginx, told what the Ingress and its annotations say, as a controller would."""
+        shown: Manifest = json.loads(
+            self.kubectl("get", "ingress", ingress, "--namespace", namespace, "--output=json")
+        )
+        (path,) = shown["spec"]["rules"][0]["http"]["paths"]
+        service = json.loads(
+            self.kubectl("get", "service", path["backend"]["service"]["name"], "--namespace", namespace, "-o=json")
+        )
+        (port,) = [p["port"] for p in service["spec"]["ports"] if p["name"] == path["backend"]["service"]["port"]["name"]]
+        place = self.directory / "nginx"
+        place.mkdir()
+        config = place / "nginx.conf"
+        config.write_text(
+            nginx_config(
+                listen=f"{self.network.node_address}:{EDGE_PORT}",
+                upstream=f"{service['spec']['clusterIP']}:{port}",
+                annotations=shown["metadata"].get("annotations", {}),
+                place=place,
+            )
+        )
+        self._supervisor.start("nginx", "nginx", "-e", "stderr", "-c", str(config))
+
+    def describe(self, namespace: str) -> str:
+        """Everything that happened to the pods of a namespace."""
+        events = self.kubectl_result("get", "events", "--namespace", namespace, "--sort-by=.lastTimestamp").stdout
+        pods = json.loads(self.kubectl("get", "pods", "--namespace", namespace, "--output=json"))["items"]
+        return "\n".join([events, *(self.describe_pod(namespace, pod["metadata"]["name"]) for pod in pods)])
+
+
+def nginx_config(*, listen: str, upstream: str, annotations: dict[str, Any], place: Path) -> str:
+    """The directives that ingress-nginx makes of these annotations."""
+    said = {name.removeprefix(ANNOTATION): v for name, v in annotations.items() if name.startswith(ANNOTATION)}
+    directives = {
+        "proxy-buffering": "proxy_buffering {};",
+        "proxy-request-buffering": "proxy_request_buffering {};",
+        "proxy-http-version": "proxy_http_version {};",
+        "proxy-read-timeout": "proxy_read_timeout {}s;",
+        "proxy-send-timeout": "proxy_send_timeout {}s;",
+        "proxy-body-size": "client_max_body_size {};",
+    }
+    made = "\n".join(directives[name].format(value) for name, value in said.items())
+    return f"""
+daemon off;
+user root;
+pid {place}/pid;
+events {{}}
+http {{
+    access_log {place}/access.log;
+    client_body_temp_path {place}/body;
+    proxy_temp_path {place}/proxy;
+    fastcgi_temp_path {place}/fastcgi;
+    uwsgi_temp_path {place}/uwsgi;
+    scgi_temp_path {place}/scgi;
+    map $http_upgrade $connection_upgrade {{
+        default upgrade;
+        '' '';
+    }}
+    server {{
+        listen {listen};
+        location / {{
+            proxy_pass http://{upstream};
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+{made}
+        }}
+    }}
+}}
+"""
+
