@@ -7,7 +7,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor test kubernetes test-control-plane test-pod test-cluster chaos check format imports bench lock
+.PHONY: help setup up doctor test kubernetes test-control-plane test-pod test-cluster chaos check format imports bench lock images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,3 +58,6 @@ bench: ## measure and print a table
 
 lock: setup ## write the lock files anew from pyproject.toml
 	.ci/lock
+
+images: ## build the five images with docker, or with ENGINE=podman or buildah
+	@.ci/images

@@ -44,7 +44,9 @@ class Release:
 
     def left(self) -> set[str]:
         """What is still there with the release's label."""
-        kinds = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
+        kinds = (
+            "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
+        )
         label = "--selector=app.kubernetes.io/instance=moorage"
         shown = self.control_plane.kubectl("get", kinds, label, "--namespace", self.namespace, "--output=name")
         return set(shown.split())

@@ -30,7 +30,11 @@ REPLACED: Values = {
 }
 GITOPS: Values = {
     "credentials": {"existingSecret": "given"},
-    "signing": {"existingApiSecret": "api-key", "existingRunnerSecret": "runner-key", "existingTrustConfigMap": "trust"},
+    "signing": {
+        "existingApiSecret": "api-key",
+        "existingRunnerSecret": "runner-key",
+        "existingTrustConfigMap": "trust",
+    },
 }
 FULL: Values = {
     "fullnameOverride": "harbour",
@@ -171,9 +175,7 @@ def test_the_policy_of_the_sandboxes_selects_what_the_operator_makes(helm: Helm)
 
 
 def test_a_sandbox_without_internet_reaches_names_and_skills_alone(helm: Helm) -> None:
-    closed = found(
-        helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox"
-    )
+    closed = found(helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox")
     assert [[port["port"] for port in rule["ports"]] for rule in closed["spec"]["egress"]] == [[53, 53], [8001]]
 
 
@@ -226,7 +228,10 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"signing": {"existingApiSecret": "mine"}}, "go together"),
         ({"postgresql": {"enabled": False}}, "externalSecret"),
         ({"valkey": {"enabled": False}}, "externalSecret"),
-        ({"minio": {"enabled": False, "external": {"endpoint": "https://s3.example.com", "existingSecret": "s"}}}, "end"),
+        (
+            {"minio": {"enabled": False, "external": {"endpoint": "https://s3.example.com", "existingSecret": "s"}}},
+            "end",
+        ),
         ({"ingress": {"enabled": True, "timeoutSeconds": 600}}, "ingress.timeoutSeconds must be above"),
         ({"httpRoute": {"enabled": True}}, "parentRefs"),
     ],

@@ -41,8 +41,14 @@ def server(name: str) -> Values:
 VALUES: Values = {
     "images": {"tag": "test"},
     "ingress": {"enabled": True},
-    "api": {"extraEnv": [{"name": "MOORAGE_SANDBOX_HOST_SOCKET", "value": "/none"}], "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}},
-    "runner": {"extraEnv": [{"name": "MOORAGE_SANDBOX_HOST_SOCKET", "value": "/none"}], "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}},
+    "api": {
+        "extraEnv": [{"name": "MOORAGE_SANDBOX_HOST_SOCKET", "value": "/none"}],
+        "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+    },
+    "runner": {
+        "extraEnv": [{"name": "MOORAGE_SANDBOX_HOST_SOCKET", "value": "/none"}],
+        "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+    },
     "operator": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}},
     **{name: server(name) for name in SERVERS},
 }
@@ -90,7 +96,10 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Release:
     """Installed, everything Ready, and the proxy at the edge."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
+    labels = {
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/enforce-version": "latest",
+    }
     cluster.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}])
     for name, uid in SERVERS.items():
         cluster.make_volume(f"data-moorage-{name}-0", namespace=NAMESPACE, uid=uid)
@@ -167,7 +176,9 @@ async def test_an_agent_session_gets_a_sandbox_that_trusts_the_keys_of_the_relea
 
 
 async def test_an_upgrade_keeps_data_secrets_and_logins(release: Release) -> None:
-    secrets = [release.secret(name) for name in ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing")]
+    secrets = [
+        release.secret(name) for name in ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing")
+    ]
     async with await release.admin() as admin:
         await asyncio.to_thread(release.upgrade, llm={"model": "another"})
         release.cluster.wait("the api to answer", lambda: is_ready(release.cluster.edge), seconds=60)
@@ -182,7 +193,9 @@ async def test_an_upgrade_keeps_data_secrets_and_logins(release: Release) -> Non
 def test_what_is_left_after_uninstalling_is_what_the_notes_say(release: Release) -> None:
     cluster = release.cluster
     cluster.helm("uninstall", "moorage", "--namespace", NAMESPACE, "--wait")
-    kinds = "deployments,statefulsets,services,secrets,configmaps,roles,rolebindings,networkpolicies,pvc,leases,ingresses"
+    kinds = (
+        "deployments,statefulsets,services,secrets,configmaps,roles,rolebindings,networkpolicies,pvc,leases,ingresses"
+    )
     kinds += ",serviceaccounts,poddisruptionbudgets,crd"
     left = set(cluster.kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name").split())
     made_by_the_cluster = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
@@ -192,7 +205,11 @@ def test_what_is_left_after_uninstalling_is_what_the_notes_say(release: Release)
         "lease.coordination.k8s.io/moorage-operator",
         *(f"persistentvolumeclaim/data-moorage-{name}-0" for name in SERVERS),
     }
-    told = [line.split()[1:] for line in release.notes.splitlines() if line.strip().startswith("kubectl") and "delete" in line]
+    told = [
+        line.split()[1:]
+        for line in release.notes.splitlines()
+        if line.strip().startswith("kubectl") and "delete" in line
+    ]
     for command in told:
         cluster.kubectl(*command)
     gone = set(cluster.kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name").split())

