@@ -14,6 +14,7 @@ from support.helm import CHART, Helm, HelmError, Values
 from support.kube.control_plane import ControlPlane
 
 CREDENTIALS = "moorage-credentials"
+with_helm_4_alone = pytest.mark.parametrize("helm", [4], indirect=True, ids=["helm4"])
 
 
 @dataclass
@@ -69,6 +70,7 @@ def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release
     assert f"delete secret {CREDENTIALS}" in notes
 
 
+@with_helm_4_alone
 def test_signing_keys_rotate_by_three_upgrades_and_no_moment_trusts_none(release: Release) -> None:
     release.upgrade()
     first, trusted = release.secrets(), release.trusted()
@@ -84,6 +86,7 @@ def test_signing_keys_rotate_by_three_upgrades_and_no_moment_trusts_none(release
     assert set(release.secrets()["moorage-api-signing"]) == {"api-2.pem"}
 
 
+@with_helm_4_alone
 def test_what_is_left_of_a_release_is_what_opens_its_data_and_a_new_one_takes_it_over(release: Release) -> None:
     release.upgrade()
     kept = release.secrets()[CREDENTIALS]
@@ -93,6 +96,7 @@ def test_what_is_left_of_a_release_is_what_opens_its_data_and_a_new_one_takes_it
     assert release.secrets()[CREDENTIALS] == kept
 
 
+@with_helm_4_alone
 def test_the_api_server_refuses_nothing_of_what_the_chart_can_make(release: Release) -> None:
     """With the resource definition, and a namespace of their own for sandboxes."""
     sandboxes = f"{release.namespace}-sandboxes"
@@ -108,6 +112,7 @@ def test_the_api_server_refuses_nothing_of_what_the_chart_can_make(release: Rele
     assert release.left() == {f"secret/{CREDENTIALS}"}
 
 
+@with_helm_4_alone
 def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> None:
     release.upgrade()
     before = release.left()

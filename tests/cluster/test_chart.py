@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import pytest
 
 from moorage_crds import names
 from moorage_sandbox.client import GateClient, TokenSigner
-from support.accounts import Person, data, login
+from support.accounts import Person, login
 from support.helm import CHART, Values
 from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.errors import NodeError, UnavailableError
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(45 * 60)]
 
 NAMESPACE = "moorage"
 INSTALL_SECONDS = 600
+OLD_PODS_END_SECONDS = 15
 SERVERS = {"postgresql": 999, "valkey": 999, "minio": 1000}
 STORED = {"persistence": {"storageClass": STORAGE_CLASS}}
 
@@ -175,19 +177,24 @@ async def test_an_agent_session_gets_a_sandbox_that_trusts_the_keys_of_the_relea
     assert answer.result["output"].strip() == "ubuntu"
 
 
-async def test_an_upgrade_keeps_data_secrets_and_logins(release: Release) -> None:
-    secrets = [
-        release.secret(name) for name in ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing")
-    ]
+async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: Release) -> None:
+    names_of_secrets = ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing")
+    secrets = [release.secret(name) for name in names_of_secrets]
+    statuses: Counter[int] = Counter()
     async with await release.admin() as admin:
-        await asyncio.to_thread(release.upgrade, llm={"model": "another"})
-        release.cluster.wait("the api to answer", lambda: is_ready(release.cluster.edge), seconds=60)
-        assert data(await admin.client.get(f"/api/sessions/{release.seen['session']}"))
+        upgrading = asyncio.create_task(asyncio.to_thread(release.upgrade, llm={"model": "another"}))
+        ends = None
+        while ends is None or asyncio.get_running_loop().time() < ends:
+            statuses[(await admin.client.get(f"/api/sessions/{release.seen['session']}")).status_code] += 1
+            if ends is None and upgrading.done():
+                ends = asyncio.get_running_loop().time() + OLD_PODS_END_SECONDS
+        await upgrading
         content = await admin.client.get(f"/api/files/{release.seen['file']}/download")
-        assert content.content == b"still here"
-    assert secrets == [
-        release.secret(name) for name in ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing")
-    ]
+    assert set(statuses) == {200}, statuses
+    assert content.content == b"still here"
+    assert secrets == [release.secret(name) for name in names_of_secrets]
+    settings = release.cluster.kubectl("get", "configmap", "moorage-settings", "--namespace", NAMESPACE, "-o", "yaml")
+    assert "MOORAGE_LLM_MODEL: another" in settings
 
 
 def test_what_is_left_after_uninstalling_is_what_the_notes_say(release: Release) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.helm import Helm
+from support.kube.control_plane import SERVICES
 from support.kube.images import ImageSet, PlatformImages, SandboxImages, ServerImages
 from support.kube.node import Manifest, Node
 from support.kube.progress import Progress
@@ -75,8 +76,11 @@ cluster.local in-addr.arpa {{
         self._supervisor.start("coredns", str(go_program("coredns")), "-conf", str(config))
 
     def _start_proxy(self) -> None:
-        self._start(
+        # What the node itself sends to a Service is routed before kube-proxy's rules see it.
+        to_services = f"ip route add {SERVICES} dev node0"
+        self._supervisor.start(
             "kube-proxy",
+            *("sh", "-ec", f'{to_services}; exec "$@"', "sh", str(self._binaries["kube-proxy"])),
             f"--kubeconfig={self.kubeconfig}",
             "--proxy-mode=iptables",
             f"--cluster-cidr={self.network.pods}",
