@@ -41,7 +41,9 @@ FULL: Values = {
     "images": {"registry": "registry.example.com/moorage", "tag": "1.2.3", "pullSecrets": ["pull"]},
     "signing": {"keys": [1, 2], "active": 2},
     "llm": {"existingSecret": "llm"},
+    "settings": {"MOORAGE_OUTBOUND_PRIVATE": "llm"},
     "api": {
+        "trustedProxies": ["10.0.0.0/8"],
         "corsOrigins": ["https://app.example.com"],
         "extraEnv": [{"name": "MOORAGE_REFRESH_SINGLE_USE", "value": "true"}],
         "podAnnotations": {"prometheus.io/scrape": "true"},
@@ -220,6 +222,7 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"api": {"replicas": 0}}, "replicas"),
         ({"api": {"streamMaxSeconds": "long"}}, "streamMaxSeconds"),
         ({"api": {"corsOrigins": ["app.example.com"]}}, "corsOrigins"),
+        ({"settings": {"DATABASE_URL": "x"}}, "DATABASE_URL"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"sandboxes": {"memory": "lots"}}, "memory"),
         ({"sandboxes": {"network": {"openRanges": ["10.0.0.1"]}}}, "openRanges"),

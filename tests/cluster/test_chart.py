@@ -13,18 +13,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import httpx
 import pytest
 
 from moorage_crds import names
-from moorage_sandbox.client import GateClient, TokenSigner
-from support.accounts import Person, login
+from support import report
+from support.accounts import Person, data, login
 from support.helm import CHART, Values
 from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.errors import NodeError, UnavailableError
 from support.kube.node import last_words
+from support.llm import Finish, Plan, Say, ScriptedModel
+from support.screen import picture, rfb_client, share_of
+from support.sse import Chat, Frame
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(45 * 60)]
 
@@ -44,16 +47,23 @@ VALUES: Values = {
     "images": {"tag": "test"},
     "ingress": {"enabled": True},
     "api": {
-        "extraEnv": [{"name": "MOORAGE_SANDBOX_HOST_SOCKET", "value": "/none"}],
         "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
     },
     "runner": {
-        "extraEnv": [{"name": "MOORAGE_SANDBOX_HOST_SOCKET", "value": "/none"}],
         "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
     },
     "operator": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}},
     **{name: server(name) for name in SERVERS},
 }
+
+SCRIPT = [
+    *report.script(),
+    Plan("Long work", "I will try.", ["Try"]),
+    report.shell("echo begun; sleep 600"),
+    report.shell("echo again"),
+    Finish("It was lost and done again."),
+    Say("Done at last."),
+]
 
 
 @dataclass
@@ -61,6 +71,7 @@ class Release:
     """What the tests of one file share, and what one leaves for the next."""
 
     cluster: Cluster
+    model: ScriptedModel
     values: Values
     notes: str = ""
     seen: dict[str, Any] = field(default_factory=dict)
@@ -96,8 +107,13 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def release(cluster: Cluster) -> Release:
+def release(cluster: Cluster) -> Iterator[Release]:
     """Installed, everything Ready, and the proxy at the edge."""
+    with ScriptedModel(SCRIPT, host=str(cluster.network.host_address), chunk_chars=20) as model:
+        yield installed(cluster, model)
+
+
+def installed(cluster: Cluster, model: ScriptedModel) -> Release:
     labels = {
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "latest",
@@ -105,7 +121,10 @@ def release(cluster: Cluster) -> Release:
     cluster.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}])
     for name, uid in SERVERS.items():
         cluster.make_volume(f"data-moorage-{name}-0", namespace=NAMESPACE, uid=uid)
-    release = Release(cluster, VALUES)
+    llm = {"baseUrl": model.url, "model": "scripted", "existingSecret": "llm"}
+    key = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "llm", "namespace": NAMESPACE}}
+    cluster.apply([{**key, "stringData": {"llm-api-key": "a key nobody may see"}}])
+    release = Release(cluster, model, {**VALUES, "llm": llm})
     try:
         release.upgrade()
         cluster.start_edge(namespace=NAMESPACE, ingress="moorage-api")
@@ -135,46 +154,75 @@ async def test_a_person_logs_in_and_keeps_a_file(release: Release) -> None:
         release.seen |= {"session": session, "file": kept["id"]}
 
 
-async def test_an_agent_session_gets_a_sandbox_that_trusts_the_keys_of_the_release(release: Release) -> None:
-    cluster, session_id = release.cluster, str(uuid4())
-    name = f"session-{session_id}"
-    cluster.apply(
-        [
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "metadata": {"name": name, "namespace": NAMESPACE},
-                "spec": {"sessionId": session_id, "ownerId": "somebody", "desiredState": "Running"},
-            }
-        ]
-    )
-    release.seen["agent session"] = name
+async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(release: Release) -> None:
+    """As on one machine: the same task, the same events, and a picture of the pod's screen."""
+    cluster = release.cluster
+    async with await release.admin() as admin:
+        uploaded = await admin.upload("sales.csv", report.CSV.encode(), "text/csv")
+        session = await admin.create_session()
+        name = names.resource_name(UUID(session))
+        watching: list[asyncio.Task[float]] = []
 
-    def is_running() -> bool:
-        shown = json.loads(cluster.kubectl("get", "agentsession", name, "-n", NAMESPACE, "-o", "json"))
-        return bool(shown.get("status", {}).get("phase") == "Running")
+        async def red_share() -> float:
+            url = f"{cluster.edge}/api/sessions/{session}/vnc?token={admin.token}".replace("http", "ws", 1)
+            async with rfb_client(url) as client:
+                for _ in range(50):
+                    share = share_of(await picture(client), (255, 0, 0))
+                    if share > 0.5:
+                        break
+                return share
 
-    try:
-        cluster.wait("the sandbox to run", is_running, seconds=180)
-    except NodeError as error:
-        raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}") from error
+        def heard(frame: Frame) -> None:
+            if frame.data.get("function") == "browser_navigate" and frame.data["status"] == "called":
+                watching.append(asyncio.create_task(red_share()))
+
+        chat = Chat(session, admin.token, lambda: cluster.edge)
+        try:
+            ending = await chat.say(
+                "Make a chart and a short report", attachments=[uploaded["id"]], heard=heard, timeout_seconds=300
+            )
+        except TimeoutError as error:
+            raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}") from error
+        assert ending.event == "done", f"{ending.data}\n{cluster.describe(NAMESPACE)}"
+        assert chat.breaks == 0
+        assert await watching[0] > 0.5
+        assert [frame.data["phase"] for frame in chat.stored if frame.event == "sandbox"] == ["starting", "ready"]
+        assert any(frame.data["partial"] for frame in chat.partials)
+        files = data(await admin.client.get(f"/api/sessions/{session}/files"))["files"]
+        assert {file["filepath"] for file in files} == {report.UPLOADED, report.CHART, report.REPORT}
+        assert str(report.TOTAL) in chat.all("message", role="assistant")[-1]["message"]
+        row = agent_session_row(cluster, name)
+        assert row[:6] == [name, "Running", "True", "SandboxReady", admin.id, name]
+        release.seen |= {"chat": chat, "name": name}
+
+
+def agent_session_row(cluster: Cluster, name: str) -> list[str]:
     header, row = cluster.kubectl("get", "agentsessions", name, "--namespace", NAMESPACE).splitlines()
     assert header.split() == ["NAME", "PHASE", "READY", "REASON", "OWNER", "POD", "AGE"]
-    assert row.split()[:6] == [name, "Running", "True", "SandboxReady", "somebody", name]
-    pod = cluster.pod(NAMESPACE, name)
-    key = cluster.directory / "runner.pem"
-    key.write_text(release.secret("moorage-runner-signing")["runner-1.pem"])
-    async with GateClient(
-        f"http://{pod['status']['podIP']}:{names.GATE_PORT}",
-        signer=TokenSigner.from_file(key, key_id="runner-1", issuer="runner"),
-        sandbox_uid=pod["metadata"]["uid"],
-        session_id=session_id,
-        epoch=1,
-    ) as client:
-        await client.bind()
-        args = {"session_id": "main", "exec_dir": "/home/ubuntu/workspace", "command": "id -un"}
-        answer = await client.call("1", "shell_execute", args, timeout_seconds=60)
-    assert answer.result["output"].strip() == "ubuntu"
+    return row.split()
+
+
+async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) -> None:
+    cluster, name = release.cluster, release.seen["name"]
+    async with await release.admin() as admin:
+        chat = Chat(release.seen["chat"].session_id, admin.token, lambda: cluster.edge)
+        chat.stored = list(release.seen["chat"].stored)
+        lost = cluster.pod(NAMESPACE, name)["metadata"]["uid"]
+        kills: list[asyncio.Task[str]] = []
+
+        def heard(frame: Frame) -> None:
+            if frame.data.get("function") == "shell_execute" and frame.data["status"] == "calling" and not kills:
+                where = ("--namespace", NAMESPACE, "pod", name, "--grace-period=0", "--force")
+                kills.append(asyncio.create_task(asyncio.to_thread(cluster.kubectl, "delete", *where)))
+
+        ending = await chat.say("Now something long", heard=heard, timeout_seconds=300)
+        await asyncio.gather(*kills)
+    assert ending.event == "done", f"{ending.data}\n{cluster.describe(NAMESPACE)}"
+    assert cluster.pod(NAMESPACE, name)["metadata"]["uid"] != lost
+    said = str(release.model.requests[-1]["messages"])
+    assert "The sandbox of this session was lost" in said
+    assert "unknown" in said
+    release.seen["chat"] = chat
 
 
 async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: Release) -> None:
@@ -182,13 +230,16 @@ async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: R
     secrets = [release.secret(name) for name in names_of_secrets]
     statuses: Counter[int] = Counter()
     async with await release.admin() as admin:
-        upgrading = asyncio.create_task(asyncio.to_thread(release.upgrade, llm={"model": "another"}))
+        upgrading = asyncio.create_task(
+            asyncio.to_thread(release.upgrade, llm={**release.values["llm"], "model": "another"})
+        )
         ends = None
         while ends is None or asyncio.get_running_loop().time() < ends:
-            statuses[(await admin.client.get(f"/api/sessions/{release.seen['session']}")).status_code] += 1
+            statuses[(await admin.client.get("/readyz")).status_code] += 1
             if ends is None and upgrading.done():
                 ends = asyncio.get_running_loop().time() + OLD_PODS_END_SECONDS
         await upgrading
+        assert data(await admin.client.get(f"/api/sessions/{release.seen['session']}"))
         content = await admin.client.get(f"/api/files/{release.seen['file']}/download")
     assert set(statuses) == {200}, statuses
     assert content.content == b"still here"
@@ -205,8 +256,8 @@ def test_what_is_left_after_uninstalling_is_what_the_notes_say(release: Release)
     )
     kinds += ",serviceaccounts,poddisruptionbudgets,crd"
     left = set(cluster.kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name").split())
-    made_by_the_cluster = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-    assert left - made_by_the_cluster == {
+    not_ours = {"secret/llm", "configmap/kube-root-ca.crt", "serviceaccount/default"}
+    assert left - not_ours == {
         "secret/moorage-credentials",
         "customresourcedefinition.apiextensions.k8s.io/agentsessions.moorage.dev",
         "lease.coordination.k8s.io/moorage-operator",
@@ -220,7 +271,7 @@ def test_what_is_left_after_uninstalling_is_what_the_notes_say(release: Release)
     for command in told:
         cluster.kubectl(*command)
     gone = set(cluster.kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name").split())
-    assert gone - made_by_the_cluster == set()
+    assert gone - not_ours == set()
     cluster.wait("the sandbox pod to go", lambda: no_pods(cluster), seconds=60)
 
 

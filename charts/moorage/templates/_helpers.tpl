@@ -183,6 +183,8 @@ runner: [bind, call, "file:read", "file:write", "shell:read", vnc]
 {{- end }}
 - name: MOORAGE_JWT_SECRET
   valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: jwt-secret}}
+- name: MOORAGE_CONFIG_KEY # without it one is derived from the key of logins
+  valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: config-key, optional: true}}
 {{- with .Values.llm.existingSecret }}
 - name: MOORAGE_LLM_API_KEY
   valueFrom: {secretKeyRef: {name: {{ . }}, key: llm-api-key}}
