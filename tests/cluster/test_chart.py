@@ -23,8 +23,9 @@ from support import report
 from support.accounts import Person, data, login
 from support.helm import CHART, Values
 from support.kube.cluster import STORAGE_CLASS, Cluster
+from support.kube.control_plane import SERVICES
 from support.kube.errors import NodeError, UnavailableError
-from support.kube.node import last_words
+from support.kube.node import Manifest, last_words
 from support.llm import Finish, Plan, Say, ScriptedModel
 from support.screen import picture, rfb_client, share_of
 from support.sse import Chat, Frame
@@ -202,6 +203,69 @@ def agent_session_row(cluster: Cluster, name: str) -> list[str]:
     return row.split()
 
 
+PROBE = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3).close()
+    print("reached")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def probe(cluster: Cluster, pod: str, container: str, host: str, port: int) -> str:
+    """What a program in that container sees of an address."""
+    where = ("--namespace", NAMESPACE, pod, "--container", container)
+    return cluster.kubectl("exec", *where, "--", "python3", "-c", PROBE, host, str(port)).strip()
+
+
+def pod_of(cluster: Cluster, component: str) -> Manifest:
+    selector = f"--selector=app.kubernetes.io/component={component}"
+    shown = cluster.kubectl("get", "pods", selector, "--namespace", NAMESPACE, "--output=json")
+    pod: Manifest = json.loads(shown)["items"][0]
+    return pod
+
+
+def test_a_command_reaches_skills_and_names_and_nothing_else_of_the_cluster(release: Release) -> None:
+    """The runner, whose way out is open, reaches the very addresses that a sandbox does not."""
+    cluster, sandbox = release.cluster, release.seen["name"]
+    runner = pod_of(cluster, "runner")["metadata"]["name"]
+    addresses = {
+        component: pod_of(cluster, component)["status"]["podIP"] for component in ("api", "operator", *SERVERS)
+    }
+    closed = {
+        "the API server, as its Service": (str(SERVICES[1]), 443),
+        "the API server": (str(cluster.network.node_address), 6443),
+        "the kubelet": (str(cluster.network.node_address), 10250),
+        "the api's users' port": (addresses["api"], 8000),
+        "the operator": (addresses["operator"], 8080),
+        "PostgreSQL": (addresses["postgresql"], 5432),
+        "PostgreSQL, by name": ("moorage-postgresql", 5432),
+        "Valkey": (addresses["valkey"], 6379),
+        "MinIO": (addresses["minio"], 9000),
+        "the model": (str(cluster.network.host_address), int(release.model.url.rpartition(":")[2].partition("/")[0])),
+    }
+    open_to_the_runner = {name for name, at in closed.items() if probe(cluster, runner, "runner", *at) == "reached"}
+    assert open_to_the_runner == set(closed)
+    reached = {name for name, address in closed.items() if probe(cluster, sandbox, "box", *address) == "reached"}
+    assert reached == set()
+    assert probe(cluster, sandbox, "box", "moorage-skills", 8001) == "reached"
+
+
+def test_nobody_but_api_and_runner_reaches_a_gate_or_the_stores(release: Release) -> None:
+    cluster = release.cluster
+    gate = cluster.pod(NAMESPACE, release.seen["name"])["status"]["podIP"]
+    database = pod_of(cluster, "postgresql")["status"]["podIP"]
+    seen = {
+        (component, port): probe(cluster, pod_of(cluster, component)["metadata"]["name"], component, host, port)
+        for component in ("api", "runner", "operator")
+        for host, port in ((gate, names.GATE_PORT), (database, 5432))
+    }
+    assert {who for who, what in seen.items() if what == "reached"} == {
+        *((component, port) for component in ("api", "runner") for port in (names.GATE_PORT, 5432))
+    }
+
+
 async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) -> None:
     cluster, name = release.cluster, release.seen["name"]
     async with await release.admin() as admin:
@@ -223,6 +287,36 @@ async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) 
     assert "The sandbox of this session was lost" in said
     assert "unknown" in said
     release.seen["chat"] = chat
+
+
+@pytest.mark.parametrize(
+    ("lost", "sessions", "file"),
+    [("minio", {200}, {503}), ("valkey", {200}, {200}), ("postgresql", {502, 503, 504}, {502, 503, 504})],
+)
+async def test_a_server_that_is_lost_costs_what_needs_it_until_it_is_back(
+    release: Release, lost: str, sessions: set[int], file: set[int]
+) -> None:
+    paths = {"sessions": "/api/sessions", "file": f"/api/files/{release.seen['file']}/download"}
+
+    async with await release.admin() as admin:
+
+        async def answers(wanted: dict[str, set[int]]) -> None:
+            async with asyncio.timeout(120):
+                while any([(await admin.client.get(paths[name])).status_code not in wanted[name] for name in wanted]):
+                    await asyncio.sleep(0.2)
+
+        where = ("--namespace", NAMESPACE, "statefulset", f"moorage-{lost}")
+        release.cluster.kubectl("scale", *where, "--replicas=0")
+        release.cluster.wait("its pod to go", lambda: not pods(release.cluster, lost), seconds=60)
+        await answers({"sessions": sessions, "file": file})
+        release.cluster.kubectl("scale", *where, "--replicas=1")
+        await answers({"sessions": {200}, "file": {200}})
+        assert (await admin.client.get(paths["file"])).content == b"still here"
+
+
+def pods(cluster: Cluster, component: str) -> list[str]:
+    selector = f"--selector=app.kubernetes.io/component={component}"
+    return cluster.kubectl("get", "pods", selector, "--namespace", NAMESPACE, "--output=name").split()
 
 
 async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: Release) -> None:

