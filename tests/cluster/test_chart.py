@@ -110,7 +110,9 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Release]:
     """Installed, everything Ready, and the proxy at the edge."""
-    with ScriptedModel(SCRIPT, host=str(cluster.network.host_address), chunk_chars=20) as model:
+    with ScriptedModel(
+        SCRIPT, host=str(cluster.network.host_address), chunk_chars=20, chunk_delay_seconds=0.03
+    ) as model:
         yield installed(cluster, model)
 
 
@@ -178,6 +180,7 @@ async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(re
                 watching.append(asyncio.create_task(red_share()))
 
         chat = Chat(session, admin.token, lambda: cluster.edge)
+        release.seen |= {"chat": chat, "name": name}
         try:
             ending = await chat.say(
                 "Make a chart and a short report", attachments=[uploaded["id"]], heard=heard, timeout_seconds=300
@@ -194,7 +197,6 @@ async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(re
         assert str(report.TOTAL) in chat.all("message", role="assistant")[-1]["message"]
         row = agent_session_row(cluster, name)
         assert row[:6] == [name, "Running", "True", "SandboxReady", admin.id, name]
-        release.seen |= {"chat": chat, "name": name}
 
 
 def agent_session_row(cluster: Cluster, name: str) -> list[str]:
@@ -286,7 +288,6 @@ async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) 
     said = str(release.model.requests[-1]["messages"])
     assert "The sandbox of this session was lost" in said
     assert "unknown" in said
-    release.seen["chat"] = chat
 
 
 @pytest.mark.parametrize(
