@@ -57,6 +57,12 @@ def test_a_part_without_its_settings_says_which(tmp_path: Path) -> None:
     assert "database_url" in reply.stdout
 
 
+def test_preparing_asks_for_the_admins_password_before_it_touches_anything(tmp_path: Path) -> None:
+    reply = moorage("prepare", data=tmp_path)
+    assert reply.returncode == 1
+    assert "MOORAGE_ADMIN_PASSWORD" in reply.stdout
+
+
 async def password_of(database_url: str, username: str) -> str | None:
     engine = create_engine(database_url)
     async with create_database(engine)() as tx:
