@@ -17,6 +17,8 @@ from support.services import Services, run, running_services
 
 FAILED = pytest.StashKey[bool]()
 
+collect_ignore = ["contract"]  # a project of its own, which end_to_end/test_contract.py runs as such
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(

@@ -1,0 +1,362 @@
+"""Chats: the order and the shape of events, resuming, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from contract.peers import FINAL, LONG, MADE, MCP_TOOL, QUESTION, Peers, saying
+from contract.server import Caller, Server, Turn, name, until
+from contract.spec import proves
+from contract.watch import Watch
+
+FILE_INFO = {"id", "filename", "filepath", "key", "extension", "mime_type", "size"}
+TOOLKITS = {"file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"}
+STATUSES = {"pending", "running", "completed", "failed"}
+PHASES = {"queued", "starting", "ready", "suspended", "resuming", "failed"}
+
+
+@pytest.fixture(scope="module")
+def user(server: Server, peers: Peers) -> Caller:
+    return server.register()
+
+
+@pytest.fixture(scope="module")
+def worked(user: Caller) -> tuple[str, Turn]:
+    """One session in which the agent used shell and files, and what its stream carried."""
+    session = user.new_session()
+    file = user.upload("data.csv", b"a,b\n1,2\n", "text/csv")
+    return session, user.chat(session, saying("work"), attachments=[file["id"]])
+
+
+@pytest.fixture(scope="module")
+def greeted(user: Caller) -> tuple[str, Turn]:
+    """One session in which the model just answered, slowly and at length."""
+    session = user.new_session()
+    return session, user.chat(session, saying("long"))
+
+
+@proves("POST /api/sessions/{session_id}/chat: success", "sse.order", "sse.ends")
+def test_a_fresh_chat_goes_in_order(worked: tuple[str, Turn]) -> None:
+    _, turn = worked
+    types = [kind for kind in turn.types() if kind != "sandbox"]
+    assert types[:4] == ["message", "title", "message", "plan"]
+    assert types[-3:] == ["message", "plan", "done"]
+    middle = " ".join(types[4:-3])
+    assert re.fullmatch(r"step( tool)+( message)? step", middle), middle
+    first, second, *_, last = turn.all("message")
+    assert (first["role"], second["role"], last["role"]) == ("user", "assistant", "assistant")
+    assert last["message"] == FINAL
+    assert turn.ending.event == "done"
+
+
+@proves("sse.frame", "sse.data")
+def test_every_frame_is_a_cursor_a_type_and_json(worked: tuple[str, Turn], greeted: tuple[str, Turn]) -> None:
+    for _, turn in (worked, greeted):
+        for frame in turn.frames:
+            assert frame.id
+            assert frame.data["event_id"] == frame.id
+            assert type(frame.data["created_at"]) is int
+            assert [line.partition(":")[0] for line in frame.text.splitlines()] == ["id", "event", "data"]
+        assert [frame.data["seq"] for frame in turn.stored] == list(range(1, len(turn.stored) + 1))
+
+
+@proves("sse.heartbeat")
+def test_silence_is_broken_every_fifteen_seconds(quiet_stream: Watch) -> None:
+    comments = quiet_stream.wait_for_comments(1, 20)
+    assert comments[0].text.startswith(":")
+    assert comments[0].at - quiet_stream.events[0].at < 16.5
+
+
+@proves("sse.partial", "sse.partial-rate")
+def test_an_answer_grows_before_it_is_there(greeted: tuple[str, Turn]) -> None:
+    _, turn = greeted
+    final = turn.all("message", role="assistant")[-1]
+    assert final["message"].strip() == LONG.strip()
+    assert final["partial"] is False
+    partial = [frame for frame in turn.partial if frame.data["stream_id"] == final["stream_id"]]
+    assert len(partial) > 3
+    last_id, texts = "", []
+    for frame in turn.frames:
+        if frame.is_partial:
+            assert (frame.event, frame.data["role"], frame.id) == ("message", "assistant", last_id)
+            assert "seq" not in frame.data
+            texts.append(frame.data["message"])
+        else:
+            last_id = frame.id
+    assert all(later.startswith(earlier) for earlier, later in zip(texts, [*texts[1:], LONG], strict=True))
+    for frame in partial:
+        within = [other for other in partial if 0 <= other.at - frame.at < 1]
+        assert len(within) <= 12, "ten a second, and what a network gathers"
+
+
+@proves("sse.message", "chat.attachments")
+def test_messages_carry_their_files(user: Caller, worked: tuple[str, Turn]) -> None:
+    session, turn = worked
+    said, *_, answered = turn.all("message")
+    (given,) = said["attachments"]
+    (made,) = answered["attachments"]
+    for file in (given, made):
+        assert set(file) >= FILE_INFO
+    assert (given["filename"], made["filepath"]) == ("data.csv", MADE)
+    listed = {file["id"] for file in user.get(f"/api/sessions/{session}/files")["files"]}
+    assert listed == {given["id"], made["id"]}
+    assert user.send("GET", f"/api/files/{made['id']}/download").content == b"made by the contract\n"
+
+
+@proves("sse.title", "sse.plan", "sse.step")
+def test_a_plan_its_title_and_its_steps(worked: tuple[str, Turn]) -> None:
+    _, turn = worked
+    assert turn.all("title")[0]["title"] == "Contract"
+    first, *_, last = turn.all("plan")
+    for plan in (first, last):
+        assert all(set(step) >= {"id", "description", "status"} for step in plan["steps"])
+        assert {step["status"] for step in plan["steps"]} <= STATUSES
+    assert [step["description"] for step in first["steps"]] == ["Do what is asked"]
+    assert {step["status"] for step in last["steps"]} == {"completed"}
+    steps = turn.all("step")
+    assert [step["status"] for step in steps] == ["running", "completed"]
+    assert {(step["id"], step["description"]) for step in steps} == {(first["steps"][0]["id"], "Do what is asked")}
+
+
+@proves("sse.tool", "functions.unique-ids")
+def test_a_tool_is_called_and_has_been_called(worked: tuple[str, Turn]) -> None:
+    _, turn = worked
+    calling, called = turn.all("tool", status="calling"), turn.all("tool", status="called")
+    assert [(tool["name"], tool["function"]) for tool in called] == [
+        ("shell", "shell_execute"),
+        ("file", "write_file"),
+        ("file", "read_file"),
+        ("message", "message_notify_user"),
+    ]
+    ids = [tool["tool_call_id"] for tool in calling]
+    assert ids == [tool["tool_call_id"] for tool in called]
+    assert len(set(ids)) == len(ids)
+    assert called[0]["args"]["command"] == calling[0]["args"]["command"] == "echo contract-$((6 * 7))"
+    assert "contract-42" in str(called[0]["content"]["console"])
+    assert called[2]["content"]["content"].strip() == "made by the contract"
+    assert {tool["name"] for tool in called} <= TOOLKITS
+
+
+@proves("sse.sandbox", "sse.first-frame")
+def test_a_sandbox_is_seen_coming(worked: tuple[str, Turn]) -> None:
+    _, turn = worked
+    phases = turn.all("sandbox")
+    assert {event["phase"] for event in phases} <= PHASES
+    assert all(isinstance(event["reason"], str) for event in phases)
+    assert phases[-1]["phase"] == "ready"
+    ready = next(frame for frame in turn.stored if frame.data.get("phase") == "ready")
+    assert turn.frames[0].event == "message"
+    assert turn.frames[0].at < ready.at
+
+
+@proves("sse.detail", "GET /api/sessions/{session_id}: success")
+def test_the_detail_holds_what_was_streamed_and_can_be_paged(user: Caller, worked: tuple[str, Turn]) -> None:
+    session, turn = worked
+    detail = user.get(f"/api/sessions/{session}")
+    assert detail["status"] == "completed"
+    assert [event["event"] for event in detail["events"]] == turn.types()
+    assert [event["data"]["seq"] for event in detail["events"]] == [frame.data["seq"] for frame in turn.stored]
+    assert detail["events"][0]["data"]["message"] == saying("work")
+    page = user.get(f"/api/sessions/{session}", params={"since_seq": 2, "limit": 3})["events"]
+    assert page == detail["events"][2:5]
+
+
+@proves("POST /api/sessions/{session_id}/file: success", "POST /api/sessions/{session_id}/shell: success")
+def test_the_sandbox_is_read_by_its_owner_and_admins(user: Caller, admin: Caller, worked: tuple[str, Turn]) -> None:
+    path = f"/api/sessions/{worked[0]}"
+    for reader in (user, admin):
+        assert reader.post(f"{path}/file", json={"filepath": MADE}) == {
+            "filepath": MADE,
+            "content": "made by the contract\n",
+        }
+        shown = reader.post(f"{path}/shell", json={"session_id": "main"})
+        assert shown["session_id"] == "main"
+        assert "contract-42" in shown["output"]
+        assert all(set(record) >= {"ps1", "command", "output"} for record in shown["console_records"])
+        assert any("echo contract" in record["command"] for record in shown["console_records"])
+
+
+@proves("POST /api/sessions/{session_id}/file: 404", "POST /api/sessions/{session_id}/shell: 404")
+def test_what_is_not_in_the_sandbox_is_a_404(user: Caller, worked: tuple[str, Turn]) -> None:
+    path = f"/api/sessions/{worked[0]}"
+    user.ask("POST", f"{path}/file", json={"filepath": "/nowhere/at/all"}, expect=404)
+    user.ask("POST", f"{path}/shell", json={"session_id": "no-such-shell"}, expect=404)
+
+
+@proves("session.status", "session.time")
+def test_the_list_shows_how_a_run_ended(user: Caller, worked: tuple[str, Turn]) -> None:
+    (item,) = [item for item in user.get("/api/sessions")["sessions"] if item["session_id"] == worked[0]]
+    assert (item["title"], item["latest_message"], item["status"]) == ("Contract", FINAL, "completed")
+    at = datetime.fromisoformat(item["latest_message_at"].replace("Z", "+00:00"))
+    assert at.utcoffset() == timedelta(0)
+
+
+@proves("session.unread", "POST /api/sessions/{session_id}/clear-unread-message-count: success")
+def test_unread_grows_while_nobody_listens(user: Caller) -> None:
+    session = user.new_session()
+
+    def item() -> dict[str, Any]:
+        return next(item for item in user.get("/api/sessions")["sessions"] if item["session_id"] == session)
+
+    with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("long")}) as watch:
+        watch.wait_for_events(1)
+    until(lambda: item()["status"] == "completed", "the run ends unheard")
+    until(lambda: item()["unread_message_count"] == 1, "one message is unread")
+    assert user.post(f"/api/sessions/{session}/clear-unread-message-count") is None
+    assert item()["unread_message_count"] == 0
+
+
+@proves("chat.attach", "sse.ends")
+def test_without_a_message_a_chat_follows_the_last_run(user: Caller, greeted: tuple[str, Turn]) -> None:
+    session, turn = greeted
+    assert [frame.data for frame in user.chat(session).stored] == [frame.data for frame in turn.stored]
+
+
+@proves("chat.resume")
+@pytest.mark.parametrize("how", ["event_id", "Last-Event-ID"])
+def test_a_chat_resumes_after_what_was_seen(user: Caller, greeted: tuple[str, Turn], how: str) -> None:
+    session, turn = greeted
+    seen = turn.stored[1].id
+    resumed = user.chat(session, **({"event_id": seen} if how == "event_id" else {"headers": {how: seen}}))
+    assert [frame.id for frame in resumed.stored] == [frame.id for frame in turn.stored[2:]]
+
+
+@proves("chat.unknown-event-id")
+@pytest.mark.parametrize("cursor", ["999999999", "no-cursor-of-yours", "-1"])
+def test_an_unknown_cursor_starts_at_this_run(user: Caller, greeted: tuple[str, Turn], cursor: str) -> None:
+    session, turn = greeted
+    assert [frame.id for frame in user.chat(session, event_id=cursor).stored] == [frame.id for frame in turn.stored]
+
+
+@proves("chat.catch-up")
+def test_a_message_with_a_cursor_first_brings_what_was_missed(user: Caller) -> None:
+    session = user.new_session()
+    first = user.chat(session, saying("hello"))
+    second = user.chat(session, saying("hello", "Once more."), event_id=first.stored[0].id)
+    seqs = [frame.data["seq"] for frame in second.stored]
+    assert seqs == list(range(2, seqs[-1] + 1))
+    assert seqs[-1] > len(first.stored)
+    third = user.chat(session, saying("hello", "And again."))
+    assert third.stored[0].data["message"] == saying("hello", "And again.")
+
+
+@proves("sse.wait", "session.status")
+def test_a_question_waits_for_its_answer(user: Caller) -> None:
+    session = user.new_session()
+    asked = user.chat(session, saying("ask"))
+    assert asked.ending.event == "wait"
+    assert QUESTION in str([frame.data for frame in asked.stored])
+    assert user.get(f"/api/sessions/{session}")["status"] == "waiting"
+    answered = user.chat(session, "Red, please.")
+    assert answered.ending.event == "done"
+    assert user.get(f"/api/sessions/{session}")["status"] == "completed"
+
+
+@proves("sse.error", "sse.ends")
+def test_a_model_that_refuses_is_an_error_one_can_read(user: Caller) -> None:
+    session = user.new_session()
+    turn = user.chat(session, saying("refuse"))
+    assert turn.ending.event == "error"
+    assert turn.ending.data["error"]
+    assert turn.ending.data["code"]
+    assert "sk-contract-key" not in str([frame.text for frame in turn.frames])
+    assert user.get(f"/api/sessions/{session}")["status"] == "completed"
+    assert user.chat(session, saying("hello")).ending.event == "done"
+
+
+@proves("chat.stop", "POST /api/sessions/{session_id}/stop: success")
+@pytest.mark.parametrize("by", ["owner", "admin"])
+def test_a_stopped_run_ends_its_streams(user: Caller, admin: Caller, by: str) -> None:
+    session = user.new_session()
+    with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("hang")}) as watch:
+        watch.wait_for_events(1)
+        assert user.get(f"/api/sessions/{session}")["status"] == "running"
+        (user if by == "owner" else admin).post(f"/api/sessions/{session}/stop")
+        watch.wait_until_ended(20)
+        assert watch.events[-1].event in ("done", "error")
+    assert user.get(f"/api/sessions/{session}")["status"] == "completed"
+
+
+@proves("sse.screenshot")
+def test_a_screenshot_loads_without_headers(user: Caller, nobody: Caller) -> None:
+    turn = user.chat(user.new_session(), saying("look"))
+    assert turn.ending.event == "done"
+    (seen,) = turn.all("tool", function="browser_navigate", status="called")
+    link = seen["content"]["screenshot"]
+    if link.startswith("data:"):
+        assert link.startswith("data:image/")
+    else:
+        picture = nobody.send("GET", link)
+        assert picture.status_code == 200
+        assert picture.headers["content-type"].startswith("image/")
+
+
+FUNCTIONS = {
+    "shell_execute": "session_id exec_dir command",
+    "shell_read_output": "session_id",
+    "shell_wait_process": "session_id seconds?",
+    "shell_write_input": "session_id input_text press_enter",
+    "shell_kill_process": "session_id",
+    "read_file": "filepath start_line? end_line? max_length?",
+    "write_file": "filepath content append? leading_newline? trailing_newline?",
+    "replace_in_file": "filepath old_str new_str",
+    "search_in_file": "filepath regex",
+    "find_files": "dir_path glob_pattern",
+    "browser_view": "",
+    "browser_navigate": "url",
+    "browser_restart": "url",
+    "browser_click": "index? coordinate_x? coordinate_y?",
+    "browser_input": "text press_enter index? coordinate_x? coordinate_y?",
+    "browser_move_mouse": "coordinate_x coordinate_y",
+    "browser_press_key": "key",
+    "browser_select_option": "index option",
+    "browser_scroll_up": "to_top?",
+    "browser_scroll_down": "to_bottom?",
+    "browser_console_exec": "javascript",
+    "browser_console_view": "max_lines?",
+    "search_web": "query date_range?",
+    "message_notify_user": "text",
+    "message_ask_user": "text attachments? suggest_user_takeover?",
+}
+"""Our list of what the contract names, `?` for what may be left out."""
+
+
+@proves("functions.offered")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_is_offered_with_its_parameters(peers: Peers, worked: tuple[str, Turn], function: str) -> None:
+    parameters = peers.offered()[function]
+    properties = parameters.get("properties", {})
+    wanted = FUNCTIONS[function].split()
+    assert set(properties) == {parameter.rstrip("?") for parameter in wanted}
+    assert set(parameters.get("required", [])) == {parameter for parameter in wanted if not parameter.endswith("?")}
+
+
+@proves("mcp.tool", "mcp.secrets", "tools.preference")
+def test_a_servers_tool_is_offered_called_and_shown(server: Server, admin: Caller, user: Caller, peers: Peers) -> None:
+    offered = name("mcp").replace("-", "_")
+    function = f"mcp_{offered}_{MCP_TOOL}"
+    secret = name("secret")
+    entry = {"url": f"{peers.url}/mcp", "headers": {"X-Contract": secret}}
+    admin.post("/api/app-config/mcp-servers", json={"mcpServers": {offered: entry}})
+    try:
+        peers.scripts["mcp"] = [(function, {"text": "hello there"})]
+        turn = user.chat(user.new_session(), saying("mcp"))
+        assert turn.ending.event == "done"
+        (called,) = turn.all("tool", name="mcp", status="called")
+        assert (called["function"], called["args"]) == (function, {"text": "hello there"})
+        assert "echo: hello there" in str(called["content"]["result"])
+        assert peers.mcp_calls[-1]["arguments"] == {"text": "hello there"}
+        assert secret in peers.mcp_headers
+        for reader in (admin, user, server.nobody()):
+            assert secret not in str(reader.get("/api/app-config/mcp-servers"))
+        user.post(f"/api/user/tools/mcp/{offered}/enabled", json={"enabled": False})
+        calls = len(peers.mcp_calls)
+        user.chat(user.new_session(), saying("mcp"))
+        assert len(peers.mcp_calls) == calls
+        assert server.register().get("/api/user/tools/mcp")["tools"]
+    finally:
+        admin.post(f"/api/app-config/mcp-servers/{offered}/delete")

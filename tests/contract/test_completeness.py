@@ -1,0 +1,81 @@
+"""The suite about itself: it proves every line of contract.toml, and needs nothing but what it says."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from contract.spec import ALL_ITEMS, HERE, SPEC
+
+ALLOWED = {"pytest", "httpx", "websockets", "contract", *sys.stdlib_module_names}
+COUNTS = {
+    "/api/auth": 7,
+    "/api/status": 3,
+    "/api/app-config": 12,
+    "/api/user/tools": 4,
+    "/api/sessions": 12,
+    "/api/admin": 4,
+    "/api/files": 4,
+    "/api/v2/skills": 6,
+}
+"""How many endpoints each module of the contract has."""
+
+
+@pytest.fixture(scope="module")
+def proved(request: pytest.FixtureRequest) -> set[str]:
+    """Every name that a check of the suite proves, whatever this run leaves out."""
+    marks = (mark for item in request.config.stash[ALL_ITEMS] for mark in item.iter_markers("proves"))
+    return {name for mark in marks for name in mark.args}
+
+
+def test_there_are_fifty_two_endpoints() -> None:
+    modules = Counter(
+        next(prefix for prefix in COUNTS if endpoint.partition(" ")[2].startswith(prefix))
+        for endpoint in SPEC.endpoints
+    )
+    assert dict(modules) == COUNTS
+    assert sum(COUNTS.values()) == 52
+
+
+def test_every_line_of_the_contract_has_a_check(proved: set[str]) -> None:
+    assert set(SPEC.names) - proved == set()
+
+
+def test_every_check_proves_lines_that_there_are(proved: set[str]) -> None:
+    assert proved - set(SPEC.names) == set()
+
+
+def test_every_endpoint_has_a_success_and_an_authorization() -> None:
+    public = {"POST /api/auth/register", "POST /api/auth/login"}
+    for endpoint, checks in SPEC.endpoints.items():
+        assert "success" in checks
+        if endpoint not in public and not endpoint.startswith("GET /api/"):
+            assert {"401", "4401"} & set(checks), endpoint
+
+
+def test_what_is_not_served_yet_is_named_as_the_contract_names_it() -> None:
+    assert SPEC.not_served_yet - set(SPEC.names) - set(SPEC.endpoints) == set()
+
+
+def test_nothing_is_imported_but_what_anybody_has() -> None:
+    found = {
+        (path.name, module.partition(".")[0])
+        for path in Path(HERE).glob("**/*.py")
+        for module in _imported(ast.parse(path.read_text()))
+    }
+    assert {pair for pair in found if pair[1] not in ALLOWED} == set()
+
+
+def _imported(tree: ast.AST) -> list[str]:
+    modules: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "no relative imports"
+            modules.append(node.module or "")
+    return modules

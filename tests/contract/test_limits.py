@@ -1,0 +1,105 @@
+"""Limits as they are by default: run alone, against a server whose settings raise none (CONTRACT_LIMITS=default)."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from contract.peers import Peers, saying
+from contract.server import Caller, Server, enveloped, until
+from contract.spec import proves
+from contract.watch import Watch
+
+pytestmark = pytest.mark.defaults
+
+SENTENCE = "请求过多，请稍后重试"
+NONE = "00000000-0000-0000-0000-000000000000"
+
+
+def check_refusal(response: httpx.Response) -> None:
+    """Source: api.md, "Rate limit"."""
+    answer = enveloped(response)
+    assert (answer.status, answer.msg) == (429, SENTENCE)
+    seconds = answer.data["retry_after"]
+    assert type(seconds) is int
+    assert 1 <= seconds <= 60
+    assert int(response.headers["retry-after"]) == seconds
+
+
+def statuses(caller: Caller, count: int, method: str, path: str) -> list[httpx.Response]:
+    """That many requests, fast enough for one window or two."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda _: caller.send(method, path, patient=False), range(count)))
+
+
+@proves("limits.window", "limits.body")
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        ("GET", "/api/auth/me", 120),
+        ("POST", f"/api/sessions/{NONE}/stop", 60),
+        ("POST", f"/api/sessions/{NONE}/chat", 60),
+    ],
+    ids=["reads", "writes", "chats"],
+)
+def test_a_window_lets_so_many_through(server: Server, method: str, path: str, limit: int) -> None:
+    """Fixed windows: a test that begins late in one is let through twice as much, and no more."""
+    user, other = server.register(), server.register()
+    responses = statuses(user, 2 * limit + 5, method, path)
+    passed = [response for response in responses if response.status_code != 429]
+    refused = [response for response in responses if response.status_code == 429]
+    assert limit <= len(passed) <= 2 * limit
+    for response in refused[:3] + refused[-3:]:
+        check_refusal(response)
+    assert other.send(method, path, patient=False).status_code != 429
+
+
+@proves("limits.lease", "POST /api/sessions/stream: 429", "POST /api/sessions/{session_id}/chat: 429")
+def test_ten_streams_at_once_and_a_closed_one_makes_room(server: Server) -> None:
+    user = server.register()
+    session = user.new_session()
+    with ExitStack() as stack:
+        watches = [stack.enter_context(Watch(user)) for _ in range(10)]
+        assert {watch.status for watch in watches} == {200}
+        for path in ("/api/sessions/stream", f"/api/sessions/{session}/chat"):
+            check_refusal(user.send("POST", path, patient=False))
+        watches[0].__exit__(None, None, None)
+
+        def has_room() -> bool:
+            with user.stream("/api/sessions/stream") as response:
+                return response.status_code == 200
+
+        until(has_room, "a closed stream makes room")
+
+
+@proves("WS /api/sessions/{session_id}/vnc: 1013")
+def test_five_screens_at_once(server: Server, peers: Peers) -> None:
+    user = server.register()
+    session = user.new_session()
+    assert user.chat(session, saying("work")).ending.event == "done"
+    address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{session}/vnc?token={user.token}"
+
+    def dial() -> ClientConnection:
+        return connect(address, max_size=None, open_timeout=20, proxy=None)
+
+    with ExitStack() as stack:
+        for _ in range(5):
+            assert stack.enter_context(dial()).recv(timeout=20)
+        with dial() as refused, pytest.raises(ConnectionClosed) as closed:
+            refused.recv(timeout=20)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1013
+
+
+@proves("limits.free")
+def test_what_is_not_limited(nobody: Caller) -> None:
+    began = time.monotonic()
+    for path in ("/healthz", "/api/status", "/docs"):
+        assert {response.status_code for response in statuses(nobody, 150, "GET", path)} == {200}
+    assert time.monotonic() - began < 60

@@ -1,0 +1,64 @@
+"""WeChat's OAuth. With CONTRACT_WECHAT=1 the server is set up to use the suite's stub for WeChat."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from contract.peers import Peers
+from contract.server import Caller, Server
+from contract.spec import proves
+
+AUTHORIZE = "/api/auth/wechat/authorize"
+CALLBACK = "/api/auth/wechat/callback"
+
+is_set_up = os.environ.get("CONTRACT_WECHAT") == "1"
+
+
+def redirect(caller: Caller, **params: str) -> dict[str, list[str]]:
+    """The query of where the callback sends a browser."""
+    response: httpx.Response = caller.send("GET", CALLBACK, params=params, follow_redirects=False)
+    assert response.status_code in (302, 303, 307), response.text
+    at = urlsplit(response.headers["location"])
+    return parse_qs(at.query or at.fragment)
+
+
+@proves("GET /api/auth/wechat/authorize: 503")
+@pytest.mark.skipif(is_set_up, reason="WeChat is set up on this server")
+def test_what_is_not_set_up_says_so(nobody: Caller) -> None:
+    assert "wechat" in nobody.ask("GET", AUTHORIZE, expect=503).msg.lower()
+
+
+@proves("GET /api/auth/wechat/authorize: success")
+@pytest.mark.skipif(not is_set_up, reason="CONTRACT_WECHAT is not 1")
+def test_where_to_authorize(nobody: Caller) -> None:
+    for scope in ("snsapi_userinfo", "snsapi_login"):
+        params = {"state": "from-the-client"} | ({} if scope == "snsapi_userinfo" else {"scope": scope})
+        address = nobody.get(AUTHORIZE, params=params)["authorize_url"]
+        query = parse_qs(urlsplit(address).query)
+        assert query["response_type"] == ["code"]
+        assert query["scope"] == [scope]
+        assert query["state"]
+        assert query["redirect_uri"][0].endswith(CALLBACK)
+
+
+@proves("GET /api/auth/wechat/callback: success")
+@pytest.mark.skipif(not is_set_up, reason="CONTRACT_WECHAT is not 1")
+def test_a_good_code_comes_back_with_a_token(nobody: Caller, server: Server, peers: Peers) -> None:
+    people = set()
+    for _ in range(2):
+        state = parse_qs(urlsplit(nobody.get(AUTHORIZE)["authorize_url"]).query)["state"][0]
+        query = redirect(nobody, code="good", state=state)
+        people.add(server.with_token(query["access_token"][0]).get("/api/auth/me")["id"])
+    assert len(people) == 1
+
+
+@proves("GET /api/auth/wechat/callback: refused")
+def test_every_failure_redirects_with_an_error(nobody: Caller) -> None:
+    for params in ({}, {"code": "good"}, {"code": "good", "state": "not-ours"}, {"state": "not-ours"}):
+        query = redirect(nobody, **params)
+        assert any("error" in key for key in query)
+        assert not any("token" in key for key in query)
