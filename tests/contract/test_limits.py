@@ -68,7 +68,9 @@ def test_ten_streams_at_once_and_a_closed_one_makes_room(server: Server) -> None
         watches = [stack.enter_context(Watch(user)) for _ in range(10)]
         assert {watch.status for watch in watches} == {200}
         for path in ("/api/sessions/stream", f"/api/sessions/{session}/chat"):
-            check_refusal(user.send("POST", path, patient=False))
+            with user.stream(path) as response:
+                assert response.status_code == 429
+                check_refusal(response)
         watches[0].__exit__(None, None, None)
 
         def has_room() -> bool:
