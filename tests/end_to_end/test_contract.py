@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from moorage_api.database import create_database, create_engine
+from moorage_api.embedded.ports import free_ports
 from moorage_api.users.admin import create_admin
 from support.accounts import PASSWORD
 from support.processes import Platform
@@ -17,6 +18,14 @@ from support.processes import Platform
 ROOT = Path(__file__).parent.parent.parent
 NOT_SERVED_YET = Path(__file__).parent / "not_served_yet.txt"
 SUITE_SECONDS = 400.0
+ROOMY_LIMITS = {
+    "limit_reads": 100_000,
+    "limit_writes": 100_000,
+    "limit_chats": 100_000,
+    "limit_pictures": 100_000,
+    "limit_streams": 1000,
+    "limit_screens": 1000,
+}
 
 
 async def run_suite(platform: Platform, *arguments: str, **environment: str) -> None:
@@ -54,10 +63,23 @@ async def run_suite(platform: Platform, *arguments: str, **environment: str) -> 
 @pytest.mark.timeout(SUITE_SECONDS + 60)
 @pytest.mark.parametrize("profile", ["safe", "letter"])
 async def test_the_contract_holds(platform: Platform, profile: str, short_directory: Path) -> None:
+    """WeChat is set up in one of the two, since the contract says something of both."""
     skills = short_directory / "skills"
     skills.mkdir()
-    platform.changes.update(open_config=profile == "letter")
-    await run_suite(platform, CONTRACT_PROFILE=profile, CONTRACT_SKILLS_DIR=str(skills))
+    platform.changes.update(skills_root_dir=short_directory / "skills-cache")
+    platform.changes.update(ROOMY_LIMITS, open_config=profile == "letter", skills_local_roots=str(skills))
+    environment = {"CONTRACT_PROFILE": profile, "CONTRACT_SKILLS_DIR": str(skills)}
+    if profile == "letter":
+        (port,) = free_ports(1)
+        platform.changes.update(
+            wechat_app_id="wx-of-contract",
+            wechat_app_secret="a secret of WeChat",
+            wechat_callback_url="http://127.0.0.1/api/auth/wechat/callback",
+            wechat_frontend_url="http://127.0.0.1/front",
+            wechat_api_url=f"http://127.0.0.1:{port}",
+        )
+        environment |= {"CONTRACT_WECHAT": "1", "CONTRACT_PEERS_PORT": str(port)}
+    await run_suite(platform, **environment)
 
 
 @pytest.mark.timeout(SUITE_SECONDS + 60)
