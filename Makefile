@@ -7,7 +7,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor test kubernetes test-control-plane test-pod test-cluster chaos check format imports bench lock images
+.PHONY: help setup up doctor test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz check format imports bench lock images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,12 @@ test-cluster: setup ## install the chart on a real one-node Kubernetes and chat 
 
 chaos: setup ## kill processes at random moments of a run, N=200 times
 	CHAOS_ROUNDS=$(N) $(PYTHON) -m pytest -m chaos --timeout 0 $(ARGS)
+
+contract: setup ## prove the HTTP contract against a running server, URL=http://…
+	CONTRACT_URL=$(URL) $(PYTHON) -m pytest -c tests/contract/pytest.ini tests/contract $(ARGS)
+
+fuzz: setup ## send requests of every kind, N=200 examples an operation
+	FUZZ_EXAMPLES=$(N) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PYTHON) -m pytest tests/end_to_end/test_fuzz.py $(ARGS)
 
 check: setup imports ## lint, formatting, types, layers, and that models and migrations agree
 	$(PYTHON) -m ruff check .
