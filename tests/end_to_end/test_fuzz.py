@@ -41,7 +41,7 @@ def checks() -> list[str]:
 
 
 @pytest.mark.timeout(SECONDS + 60)
-@pytest.mark.parametrize("platform", [ROOMY | SHORT_STREAMS | {"hashing_concurrency": 2}], indirect=True)
+@pytest.mark.parametrize("platform", [ROOMY | SHORT_STREAMS], indirect=True)
 @pytest.mark.parametrize("who", ["user", "admin"])
 async def test_no_request_is_answered_in_an_undescribed_way(platform: Platform, who: str, tmp_path: Path) -> None:
     api, _ = await asyncio.gather(platform.start_api(), platform.start_host())
@@ -51,11 +51,14 @@ async def test_no_request_is_answered_in_an_undescribed_way(platform: Platform, 
 
 
 async def fuzz(document: str, person: Person, directory: Path) -> tuple[int | None, str]:
-    """Run schemathesis to its end; its status and what it printed."""
+    """Run schemathesis to its end; its status and what it printed.
+
+    One worker: with more, Python 3.11 now and then miscounts the depth of what its threads compile, and a run is void.
+    """
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).parent / "schemathesis"), "run", document),
         *("--header", f"Authorization: Bearer {person.token}", "--checks", ",".join(checks())),
-        *("--phases", "examples,coverage,fuzzing", "--workers", "2", "--request-timeout", "30"),
+        *("--phases", "examples,coverage,fuzzing", "--request-timeout", "30"),
         *("--seed", SEED, "--max-examples", str(EXAMPLES), "--generation-database", "none"),
         *("--suppress-health-check", "all", "--warnings", "off", "--no-color", "--continue-on-failure"),
         cwd=directory,
