@@ -105,13 +105,18 @@ class Caller:
         return self.post("/api/files", files={"file": (filename, content, kind)})
 
     @contextmanager
-    def stream(self, path: str, **request: Any) -> Iterator[httpx.Response]:
-        """An open event stream."""
+    def stream(self, path: str, *, patient: bool = True, **request: Any) -> Iterator[httpx.Response]:
+        """An open event stream, or a refusal that has been read. A 429 is waited out as in `send`."""
         headers = {**self.headers, **request.pop("headers", {})}
-        with self.http.stream("POST", path, headers=headers, **request) as response:
-            if response.status_code != 200:
-                response.read()
-            yield response
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            with self.http.stream("POST", path, headers=headers, **request) as response:
+                if response.status_code != 200:
+                    response.read()
+                if response.status_code != 429 or not patient or time.monotonic() > deadline:
+                    yield response
+                    return
+            time.sleep(float(response.headers["retry-after"]))
 
     def chat(self, session: str, message: str | None = None, **body: Any) -> Turn:
         """Say something, or follow, until the stream ends."""

@@ -68,13 +68,13 @@ def test_ten_streams_at_once_and_a_closed_one_makes_room(server: Server) -> None
         watches = [stack.enter_context(Watch(user)) for _ in range(10)]
         assert {watch.status for watch in watches} == {200}
         for path in ("/api/sessions/stream", f"/api/sessions/{session}/chat"):
-            with user.stream(path) as response:
+            with user.stream(path, patient=False) as response:
                 assert response.status_code == 429
                 check_refusal(response)
         watches[0].__exit__(None, None, None)
 
         def has_room() -> bool:
-            with user.stream("/api/sessions/stream") as response:
+            with user.stream("/api/sessions/stream", patient=False) as response:
                 return response.status_code == 200
 
         until(has_room, "a closed stream makes room")
