@@ -6,8 +6,10 @@ what docs/contract-suite.md says of the rest.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +54,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         for key, name in report.user_properties:
             if key == "proves":
                 OUTCOMES.setdefault(str(name), set()).add(report.outcome)
+
+
+def pytest_sessionfinish() -> None:
+    """With CONTRACT_REPORT, the table as a file: name and what is shown for it."""
+    if report := os.environ.get("CONTRACT_REPORT"):
+        Path(report).write_text(json.dumps({name: shown(name) for name in SPEC.names}))
 
 
 def shown(name: str) -> str:
