@@ -52,6 +52,7 @@ Config = Annotated[ConfigService, Depends(config_service)]
 
 @router.get("")
 async def list_skills(skills: Skills) -> Envelope[SkillListResponse]:
+    """All that are installed, disabled ones too."""
     return ok(SkillListResponse(skills=await skills.read_all()))
 
 
@@ -63,11 +64,13 @@ async def install_skill(body: SkillInstallRequest, user: AdminUser, skills: Skil
 
 @router.get("/policy")
 async def get_skill_policy(config: Config) -> Envelope[SkillRiskPolicyItem]:
+    """Whether a skill's risky tool waits for the user's yes."""
     return ok(SkillRiskPolicyItem(mode=await config.skill_policy()))
 
 
 @router.post("/policy")
 async def update_skill_policy(body: SkillRiskPolicyItem, config: Config) -> Envelope[None]:
+    """Choose it for everyone: `off`, or `enforce_confirmation`."""
     await config.update_skill_policy(body.mode)
     return ok()
 
