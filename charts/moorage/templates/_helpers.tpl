@@ -134,7 +134,7 @@ yes
 {{/* What each part's key may give: moorage_sandbox.protocol, API_SCOPES and RUNNER_SCOPES. */}}
 {{- define "moorage.scopes" -}}
 api: ["file:read", "shell:read", vnc]
-runner: [bind, call, "file:read", "file:write", "shell:read", vnc]
+runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- end -}}
 
 {{/* The public half of an Ed25519 key, as PEM. Sprig cannot derive it, but puts it into a certificate: its 32 bytes
