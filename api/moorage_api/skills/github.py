@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from moorage_api.errors import SkillRefusedError, SkillTooLargeError, UnavailableError
+from moorage_api.errors import SkillRefusedError, SkillTooLargeError
 from moorage_api.outbound import Outbound
 from moorage_api.skills.bundle import Bundle
 from moorage_api.skills.tarball import load_tarball
@@ -104,11 +104,13 @@ async def _fetch(client: httpx.AsyncClient, address: str, file: IO[bytes]) -> bo
             if response.status_code == 404:
                 return False
             if response.status_code != 200:
-                raise UnavailableError(f"The source of this skill answered with status {response.status_code}")
+                status = response.status_code
+                raise SkillRefusedError("unreachable", f"The source of this skill answered with status {status}")
             async for chunk in response.aiter_raw():
                 file.write(chunk)
     except httpx.ReadError as error:
         raise SkillTooLargeError("download", f"The repository cannot be fetched: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UnavailableError(f"The source of this skill does not answer: {type(error).__name__}") from error
+        kind = type(error).__name__
+        raise SkillRefusedError("unreachable", f"The source of this skill does not answer: {kind}") from error
     return True
