@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -92,9 +92,12 @@ def _calmed(session: AgentSession) -> AgentSession:
 
 
 def _not_ours(session: AgentSession, pod: Pod, times: _Times) -> Decision:
-    """The pod of a resource of the same name that was deleted a moment ago ends by itself; anybody else's stays."""
+    """The pod of an earlier resource of this session ends with that one: it is waited for. Anybody else's stays."""
     if session.spec.desired_state is DesiredState.SUSPENDED:
         return Decision(Act.NOTHING, status_of(session, None, now=times.now))
+    if pod.owner_uid is not None and pod.session_label == session.spec.session_id:
+        ending = replace(pod, deleted_at=pod.deleted_at or times.now)
+        return Decision(Act.NOTHING, status_of(session, ending, now=times.now), quiet_seconds=QUIET_SECONDS)
     trouble = Trouble(NAME_TAKEN, f"A pod {pod.name} is there that belongs to somebody else")
     return Decision(Act.NOTHING, status_of(session, pod, now=times.now, trouble=trouble))
 

@@ -22,6 +22,9 @@ UseModel = Callable[[str], None]
 NewUser = Callable[[str], Awaitable[Person]]
 
 
+BACK_SECONDS = 15
+
+
 @dataclass
 class Running:
     """A platform whose parts are put back as whoever owns them would: api and runners by their supervisor."""
@@ -79,10 +82,17 @@ async def same_as_the_log(chat: Chat, alice: Person) -> None:
 
 
 async def marks(chat: Chat, alice: Person) -> list[str]:
-    """What the commands left in the workspace, a line for each time one ran."""
+    """What the commands left in the workspace, a line for each time one ran.
+
+    A gate or box that was killed as the run ended may still be coming back.
+    """
     body = {"filepath": "/home/ubuntu/workspace/ran.log"}
-    answer = await alice.client.post(f"/api/sessions/{chat.session_id}/file", json=body)
-    return str(data(answer)["content"]).split()
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        answer = await alice.client.post(f"/api/sessions/{chat.session_id}/file", json=body)
+        if answer.status_code != 503 or time.monotonic() > deadline:
+            return str(data(answer)["content"]).split()
+        await asyncio.sleep(0.1)
 
 
 async def survive(seed: int, platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
