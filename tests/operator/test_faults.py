@@ -99,13 +99,16 @@ async def test_an_api_server_that_fails_now_and_then_changes_nothing_in_the_end(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any, tmp_path: Path, how: str
 ) -> None:
     async with FaultyProxy.before(control_plane, tmp_path) as proxy:
+        if how != "refuses":
+            proxy.fault = cutting(how)  # from the first watch on: one that is open already would not be cut
         operator = await start_operator(
             kubeconfig=proxy.kubeconfig,
             MOORAGE_OPERATOR_LEASE_SECONDS="60",
             MOORAGE_OPERATOR_RENEW_SECONDS="50",
             MOORAGE_OPERATOR_RELIST_SECONDS="5",
         )
-        proxy.fault = refusing(random.Random(7)) if how == "refuses" else cutting(how)
+        if how == "refuses":
+            proxy.fault = refusing(random.Random(7))
         wanted: dict[str, str] = {}
         await change_things(sessions, random.Random(11), wanted)
         await asyncio.sleep(1)
