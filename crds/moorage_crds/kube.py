@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Manifest = dict[str, Any]
 
 TIMEOUT_SECONDS = 15.0
-PAGE = 500
+PAGE = 250
 WATCH_SECONDS = 290
 """The server ends a watch after this long; ours is told to before proxies do."""
 IDLE_SECONDS = 330
@@ -124,13 +124,15 @@ class Kube:
                 return
             more["continue"] = token
 
-    async def watch(self, path: str, *, since: str, selector: str = "") -> AsyncIterator[Manifest]:
+    async def watch(
+        self, path: str, *, since: str, selector: str = "", seconds: int = WATCH_SECONDS
+    ) -> AsyncIterator[Manifest]:
         """Events after `since` until the server ends the watch; bookmarks included. Raises KubeError."""
         query: dict[str, Any] = {
             "watch": "true",
             "resourceVersion": since,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": WATCH_SECONDS,
+            "timeoutSeconds": seconds,
         }
         if selector:
             query["labelSelector"] = selector

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from moorage_crds import names
+from moorage_crds.follow import Follower, Observer
 from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
 from moorage_crds.types import AgentSession, AgentSessionStatus
 from moorage_operator import metrics
@@ -16,8 +17,6 @@ Manifest = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
-LISTS_TRIED = 3
-
 
 class Cluster:
     def __init__(self, kube: Kube, *, namespace: str) -> None:
@@ -26,35 +25,23 @@ class Cluster:
         self._sessions = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
 
-    async def relist(self) -> set[str]:
-        """Read everything, page by page. Returns the names of all that is or was there. Raises KubeError."""
-        before = {*self.store.sessions, *self.store.pods}
-        sessions, listed_at = await self._list(self._sessions, selector="")
-        for manifest in sessions:
-            self.store.see_session(manifest)
-        self.store.keep_sessions((one["metadata"]["name"] for one in sessions), listed_at=listed_at)
-        pods, listed_at = await self._list(self._pods, selector=names.SESSION_LABEL)
-        for manifest in pods:
-            self.store.see_pod(manifest)
-        self.store.keep_pods((one["metadata"]["name"] for one in pods), listed_at=listed_at)
-        return before | {*self.store.sessions, *self.store.pods}
+    async def follow_pods(self, observer: Observer, *, relist_seconds: float) -> None:
+        """Until it is cancelled."""
+        follower = Follower(
+            self._kube, self._pods, observer, selector=names.SESSION_LABEL, relist_seconds=relist_seconds
+        )
+        await follower.run()
 
-    async def _list(self, path: str, *, selector: str) -> tuple[list[Manifest], int]:
-        for _ in range(LISTS_TRIED - 1):
-            try:
-                return await self._listed(path, selector)
-            except KubeError as error:
-                if not error.is_gone:
-                    raise
-        return await self._listed(path, selector)
-
-    async def _listed(self, path: str, selector: str) -> tuple[list[Manifest], int]:
-        items: list[Manifest] = []
+    async def list_sessions(self) -> set[str]:
+        """Read all, a page at a time. Returns the names of those that are or were there. Raises KubeError."""
+        before = set(self.store.sessions)
+        shown: set[str] = set()
         version = 0
-        async for page in self._kube.pages(path, selector=selector):
-            items += page["items"]
-            version = version or int(page["metadata"]["resourceVersion"])
-        return items, version
+        async for page in self._kube.pages(self._sessions):
+            shown.update(self.store.see_session(manifest) for manifest in page["items"])
+            version = int(page["metadata"]["resourceVersion"])
+        self.store.keep_sessions(shown, version)
+        return before | shown
 
     async def look(self, name: str) -> None:
         """Read one session and its pod as they are now. Raises KubeError."""

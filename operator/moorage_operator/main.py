@@ -21,6 +21,7 @@ from moorage_crds.kube import Kube, KubeError
 from moorage_operator import logs, metrics, web
 from moorage_operator.clock import utc_now
 from moorage_operator.cluster import Cluster
+from moorage_operator.followed_pods import FollowedPods
 from moorage_operator.handlers import kopf_settings, registry
 from moorage_operator.lease import Lease, LeaseTimes
 from moorage_operator.reconcile import reconcile
@@ -29,7 +30,7 @@ from moorage_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-RELIST_RETRY_SECONDS = 5
+RELIST_RETRY_SECONDS = 2
 
 
 class StopRequest:
@@ -67,12 +68,16 @@ async def lead(settings: OperatorSettings, kube: Kube, stop: StopRequest) -> Non
     """The leader's work: watch, list now and then, and make passes. Ends only by being cancelled or failing."""
     cluster = Cluster(kube, namespace=settings.namespace)
     queue = WorkQueue(partial(reconcile, cluster=cluster, settings=settings.pod, now=utc_now), workers=settings.workers)
+    pods = FollowedPods(cluster.store, queue)
     metrics.LEADING.set(1)
     try:
+        await relist(cluster, queue)
         async with asyncio.TaskGroup() as group:
-            group.create_task(relist(cluster, queue, every_seconds=settings.relist_seconds))
-            group.create_task(queue.run())
+            group.create_task(relist_again(cluster, queue, every_seconds=settings.relist_seconds))
+            group.create_task(cluster.follow_pods(pods, relist_seconds=settings.relist_seconds))
             group.create_task(watch(settings, cluster, queue, stop))
+            await pods.are_listed.wait()
+            group.create_task(queue.run())
     finally:
         metrics.LEADING.set(0)
 
@@ -88,11 +93,11 @@ async def watch(settings: OperatorSettings, cluster: Cluster, queue: WorkQueue, 
     stop.made.set()
 
 
-async def relist(cluster: Cluster, queue: WorkQueue, *, every_seconds: float) -> None:
-    """A watch that was cut tells of no deletion that it missed; a list does."""
+async def relist(cluster: Cluster, queue: WorkQueue) -> None:
+    """Tries until it is done."""
     while True:
         try:
-            queue.add_all(await cluster.relist())
+            queue.add_all(await cluster.list_sessions())
         except KubeError as error:
             metrics.RELISTS.labels(outcome="failed").inc()
             logger.warning("Could not list", extra={"error": str(error)})
@@ -101,7 +106,14 @@ async def relist(cluster: Cluster, queue: WorkQueue, *, every_seconds: float) ->
         metrics.RELISTS.labels(outcome="done").inc()
         metrics.SESSIONS.set(len(cluster.store.sessions))
         metrics.PODS.set(len(cluster.store.pods))
+        return
+
+
+async def relist_again(cluster: Cluster, queue: WorkQueue, *, every_seconds: float) -> None:
+    """A watch that was cut, or had not begun, tells of no deletion that it missed; a list does."""
+    while True:
         await asyncio.sleep(every_seconds)
+        await relist(cluster, queue)
 
 
 async def until_told(settings: OperatorSettings) -> int:

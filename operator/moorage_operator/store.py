@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,17 +11,30 @@ from moorage_operator.pods import Pod
 
 Manifest = dict[str, Any]
 
+GONE_REMEMBERED = 10_000
+
 
 class Store:
     def __init__(self) -> None:
         self.sessions: dict[str, AgentSession] = {}
         self.pods: dict[str, Pod] = {}
         self._versions: dict[str, int] = {}
+        self._gone: dict[str, None] = {}
+        """Uids that were seen deleted, the last so many: the answer to a request can come after that event."""
+
+    def has_session(self, manifest: Manifest) -> bool:
+        """Whether it is known as it is shown here."""
+        metadata = manifest["metadata"]
+        return self._versions.get(metadata["name"]) == int(metadata["resourceVersion"])
+
+    def has_pod(self, manifest: Manifest) -> bool:
+        known = self.pods.get(manifest["metadata"]["name"])
+        return known is not None and known.version == int(manifest["metadata"]["resourceVersion"])
 
     def see_session(self, manifest: Manifest) -> str:
         """Take a resource as it was shown. Returns its name. What the schema should have refused is left out."""
         name, version = str(manifest["metadata"]["name"]), int(manifest["metadata"]["resourceVersion"])
-        if version >= self._versions.get(name, 0):
+        if manifest["metadata"]["uid"] not in self._gone and version >= self._versions.get(name, 0):
             try:
                 self.sessions[name] = AgentSession.from_manifest(manifest)
             except ValidationError:
@@ -33,7 +45,7 @@ class Store:
     def see_pod(self, manifest: Manifest) -> str:
         pod = Pod.from_manifest(manifest)
         known = self.pods.get(pod.name)
-        if known is None or pod.version >= known.version:
+        if pod.uid not in self._gone and (known is None or pod.version >= known.version):
             self.pods[pod.name] = pod
         return pod.name
 
@@ -42,22 +54,31 @@ class Store:
         if name in self.sessions and self.sessions[name].uid == manifest["metadata"]["uid"]:
             del self.sessions[name]
             self._versions.pop(name, None)
+        self._remember_gone(manifest)
         return name
 
     def forget_pod(self, manifest: Manifest) -> str:
         name = str(manifest["metadata"]["name"])
         if name in self.pods and self.pods[name].uid == manifest["metadata"]["uid"]:
             del self.pods[name]
+        self._remember_gone(manifest)
         return name
 
-    def keep_sessions(self, names: Iterable[str], *, listed_at: int) -> None:
+    def _remember_gone(self, manifest: Manifest) -> None:
+        self._gone[manifest["metadata"]["uid"]] = None
+        if len(self._gone) > GONE_REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+
+    def keep_sessions(self, names: set[str], listed_at: int) -> None:
         """Drop what a list of that version no longer had."""
-        for name in set(self.sessions) - set(names):
+        for name in self.sessions.keys() - names:
             if self._versions.get(name, 0) <= listed_at:
                 del self.sessions[name]
                 self._versions.pop(name, None)
 
-    def keep_pods(self, names: Iterable[str], *, listed_at: int) -> None:
-        for name in set(self.pods) - set(names):
-            if self.pods[name].version <= listed_at:
-                del self.pods[name]
+    def keep_pods(self, names: set[str], listed_at: int) -> list[str]:
+        """Drop what a list of that version no longer had. Returns their names."""
+        gone = [name for name in self.pods.keys() - names if self.pods[name].version <= listed_at]
+        for name in gone:
+            del self.pods[name]
+        return gone

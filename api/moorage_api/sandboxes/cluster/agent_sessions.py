@@ -9,6 +9,7 @@ from uuid import UUID
 
 from moorage_api.sandboxes.cluster.resource import Manifest
 from moorage_crds import names
+from moorage_crds.follow import Follower, Observer
 from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -52,11 +53,9 @@ class AgentSessions:
             if error.status != 404:
                 raise
 
-    def pages(self) -> AsyncIterator[Manifest]:
-        return self._kube.pages(self._path)
-
-    def watch(self, *, since: str) -> AsyncIterator[Manifest]:
-        return self._kube.watch(self._path, since=since)
+    async def follow(self, observer: Observer, *, relist_seconds: float) -> None:
+        """Until it is cancelled."""
+        await Follower(self._kube, self._path, observer, relist_seconds=relist_seconds).run()
 
     def _of(self, session_id: UUID) -> str:
         return f"{self._path}/{names.resource_name(session_id)}"

@@ -1,0 +1,36 @@
+"""What the follower of pods shows, on its way into the store and the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from moorage_operator.store import Store
+from moorage_operator.work_queue import WorkQueue
+
+Manifest = dict[str, Any]
+
+
+class FollowedPods:
+    def __init__(self, store: Store, queue: WorkQueue) -> None:
+        self._store = store
+        self._queue = queue
+        self.are_listed = asyncio.Event()
+        """Before, a session whose pod is not known looks as if it had none."""
+
+    def saw(self, manifest: Manifest) -> None:
+        if not self._store.has_pod(manifest):
+            self._queue.add(self._store.see_pod(manifest))
+
+    def saw_deleted(self, manifest: Manifest) -> None:
+        self._queue.add(self._store.forget_pod(manifest))
+
+    def saw_all(self, names: set[str], version: int) -> None:
+        self._queue.add_all(self._store.keep_pods(names, version))
+        self.are_listed.set()
+
+    def saw_nothing(self) -> None:
+        """What is known stays, and so do passes over it: each write says what it was made for."""
+
+    def saw_server(self) -> None:
+        """Nothing waits for that."""

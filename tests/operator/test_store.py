@@ -1,0 +1,42 @@
+"""What was shown last counts, in whatever order it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moorage_operator.store import Store
+
+
+def pod(uid: str = "one", version: int = 1) -> dict[str, Any]:
+    metadata = {"name": "p", "uid": uid, "resourceVersion": str(version), "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {"metadata": metadata, "spec": {}, "status": {}}
+
+
+def test_an_older_state_does_not_replace_a_newer_one() -> None:
+    store = Store()
+    store.see_pod(pod(version=2))
+    store.see_pod(pod(version=1))
+    assert store.pods["p"].version == 2
+
+
+def test_an_answer_that_comes_after_the_deletion_brings_nothing_back() -> None:
+    store = Store()
+    store.see_pod(pod(version=1))
+    store.forget_pod(pod(version=3))
+    store.see_pod(pod(version=2))
+    assert store.pods == {}
+
+
+def test_the_deletion_of_an_earlier_object_leaves_the_one_of_its_name() -> None:
+    store = Store()
+    store.see_pod(pod("two", version=5))
+    store.forget_pod(pod("one", version=6))
+    assert store.pods["p"].uid == "two"
+
+
+def test_a_list_drops_what_it_lacks_but_not_what_came_after_it() -> None:
+    store = Store()
+    store.see_pod(pod(version=5))
+    assert store.keep_pods(set(), 4) == []
+    assert store.keep_pods(set(), 5) == ["p"]
+    assert store.pods == {}
