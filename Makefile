@@ -65,5 +65,5 @@ bench: ## measure and print a table
 lock: setup ## write the lock files anew from pyproject.toml
 	.ci/lock
 
-images: ## build the five images with docker, or with ENGINE=podman or buildah
+images: ## build the six images with docker, or with ENGINE=podman or buildah
 	@.ci/images

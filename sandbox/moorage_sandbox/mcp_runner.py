@@ -97,6 +97,20 @@ class Runner:
             log.info("Ended %s, pid %s", command.argv[0], process.pid)
 
 
+async def answers(port: int) -> bool:
+    """Whether who listens on this machine's `port` still says no to what is no request. For probes: it runs nothing."""
+    try:
+        async with asyncio.timeout(commands.REQUEST_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"\n")
+                return bool(await reader.readline())
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+
 async def serve(*, host: str, port: int, token: str) -> None:
     """Until SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -123,8 +137,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="moorage mcp-runner", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8091)
-    parser.add_argument("--token-file", type=Path, required=True, help="what the api and the runners must know")
+    purpose = parser.add_mutually_exclusive_group(required=True)
+    purpose.add_argument("--token-file", type=Path, help="what the api and the runners must know")
+    purpose.add_argument("--check", action="store_true", help="exit status 0: the one at this port answers")
     arguments = parser.parse_args()
+    if arguments.check:
+        sys.exit(0 if asyncio.run(answers(arguments.port)) else "It does not answer")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     token = arguments.token_file.read_text().strip()
     if len(token) < 32:

@@ -36,7 +36,7 @@ class Release:
         return data
 
     def secrets(self) -> dict[str, dict[str, str]]:
-        names = (CREDENTIALS, "moorage-api-signing", "moorage-runner-signing")
+        names = (CREDENTIALS, "moorage-api-signing", "moorage-runner-signing", "moorage-commands")
         return {name: self.data("secret", name) for name in names}
 
     def trusted(self) -> dict[str, Any]:
@@ -84,6 +84,16 @@ def test_signing_keys_rotate_by_three_upgrades_and_no_moment_trusts_none(release
     assert release.trusted() == {name: both[name] for name in ("api-2", "runner-2")}
     assert release.secrets()[CREDENTIALS] == first[CREDENTIALS]
     assert set(release.secrets()["moorage-api-signing"]) == {"api-2.pem"}
+
+
+@with_helm_4_alone
+def test_the_token_of_commands_is_made_anew_when_its_secret_was_deleted(release: Release) -> None:
+    release.upgrade()
+    before = release.secrets()
+    release.control_plane.kubectl("delete", "secret", "moorage-commands", "--namespace", release.namespace)
+    release.upgrade()
+    after = release.secrets()
+    assert {name for name in before if before[name] != after[name]} == {"moorage-commands"}
 
 
 @with_helm_4_alone

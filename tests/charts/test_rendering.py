@@ -35,6 +35,7 @@ GITOPS: Values = {
         "existingRunnerSecret": "runner-key",
         "existingTrustConfigMap": "trust",
     },
+    "commands": {"existingSecret": "commands-token"},
 }
 FULL: Values = {
     "fullnameOverride": "harbour",
@@ -54,6 +55,12 @@ FULL: Values = {
     },
     "runner": {"podAnnotations": {"a": "b"}},
     "operator": {"podAnnotations": {"a": "b"}},
+    "commands": {
+        "runtimeClassName": "gvisor",
+        "network": {"openRanges": ["10.9.8.0/24"]},
+        "podAnnotations": {"a": "b"},
+        "nodeSelector": {"pool": "sandboxes"},
+    },
     "sandboxes": {
         "namespace": "sandboxes",
         "createNamespace": True,
@@ -181,6 +188,56 @@ def test_a_sandbox_without_internet_reaches_names_and_skills_alone(helm: Helm) -
     assert [[port["port"] for port in rule["ports"]] for rule in closed["spec"]["egress"]] == [[53, 53], [8001]]
 
 
+def environment(workload: Manifest) -> dict[str, Any]:
+    return {env["name"]: env for container in containers(workload) for env in container.get("env", [])}
+
+
+def test_api_and_runner_know_where_commands_run_and_their_token(helm: Helm) -> None:
+    manifests = helm.rendered(FULL)
+    settings = found(manifests, "ConfigMap", "harbour-settings")["data"]
+    (port,) = found(manifests, "Service", "harbour-commands")["spec"]["ports"]
+    assert settings["MOORAGE_MCP_COMMANDS_URL"] == f"tcp://harbour-commands:{port['port']}"
+    for part in ("api", "runner"):
+        token = environment(found(manifests, "Deployment", f"harbour-{part}"))["MOORAGE_MCP_COMMANDS_TOKEN"]
+        assert token["valueFrom"]["secretKeyRef"] == {"name": "harbour-commands", "key": "token"}
+    assert len(base64.b64decode(found(manifests, "Secret", "harbour-commands")["data"]["token"])) >= 32
+
+
+def test_where_commands_run_there_is_no_secret_but_their_token(manifests: list[Manifest]) -> None:
+    (deployment,) = [m for m in workloads(manifests) if m["metadata"]["name"].endswith("-commands")]
+    pod = deployment["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in pod
+    assert environment(deployment) == {}
+    assert [container for container in containers(deployment) if "envFrom" in container] == []
+    (token,) = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert token["secret"]["secretName"] in ("moorage-commands", "harbour-commands", "commands-token")
+    assert [set(volume) - {"name"} for volume in pod["volumes"] if volume is not token] == [{"emptyDir"}]
+
+
+def test_a_command_is_reached_by_api_and_runner_and_reaches_what_a_sandbox_does(helm: Helm) -> None:
+    manifests = helm.rendered({"commands": {"network": {"openRanges": ["10.9.8.0/24"]}}})
+    commands = found(manifests, "NetworkPolicy", "moorage-commands")["spec"]
+    sandbox = found(manifests, "NetworkPolicy", "moorage-sandbox")["spec"]
+    (rule,) = commands["ingress"]
+    assert rule["ports"] == [{"port": 8091, "protocol": "TCP"}]
+    peers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
+    assert peers == ["api", "runner"]
+    assert commands["policyTypes"] == ["Ingress", "Egress"]
+    assert commands["egress"] == [
+        *(rule for rule in sandbox["egress"] if rule.get("ports") != [{"port": 8001, "protocol": "TCP"}]),
+        {"to": [{"ipBlock": {"cidr": "10.9.8.0/24"}}]},
+    ]
+    closed = helm.rendered({"commands": {"network": {"internet": False}}})
+    (names_alone,) = found(closed, "NetworkPolicy", "moorage-commands")["spec"]["egress"]
+    assert [port["port"] for port in names_alone["ports"]] == [53, 53]
+
+
+def test_without_commands_nothing_speaks_of_them(helm: Helm) -> None:
+    manifests = helm.rendered({"commands": {"enabled": False}})
+    assert [m for m in manifests if m["metadata"]["name"].endswith("-commands")] == []
+    assert "MCP_COMMANDS" not in json.dumps(manifests)
+
+
 def test_roles_are_of_the_sandboxes_namespace_and_hold_the_rules_that_tests_run_with(helm: Helm) -> None:
     manifests = helm.rendered(FULL)
     assert not [m for m in manifests if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
@@ -226,6 +283,8 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"sandboxes": {"memory": "lots"}}, "memory"),
         ({"sandboxes": {"network": {"openRanges": ["10.0.0.1"]}}}, "openRanges"),
+        ({"commands": {"homesSize": "lots"}}, "homesSize"),
+        ({"commands": {"network": {"openRanges": ["intranet"]}}}, "openRanges"),
         ({"signing": {"keys": []}}, "keys"),
         ({"signing": {"keys": [1], "active": 2}}, "signing.active is 2"),
         ({"signing": {"existingApiSecret": "mine"}}, "go together"),

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(45 * 60)]
 NAMESPACE = "moorage"
 INSTALL_SECONDS = 600
 OLD_PODS_END_SECONDS = 15
+PLAIN_MCP = Path(__file__).parents[1] / "support" / "plain_mcp.py"
 SERVERS = {"postgresql": 999, "valkey": 999, "minio": 1000}
 STORED = {"persistence": {"storageClass": STORAGE_CLASS}}
 
@@ -250,22 +252,40 @@ def test_a_command_reaches_skills_and_names_and_nothing_else_of_the_cluster(rele
     }
     open_to_the_runner = {name for name, at in closed.items() if probe(cluster, runner, "runner", *at) == "reached"}
     assert open_to_the_runner == set(closed)
-    reached = {name for name, address in closed.items() if probe(cluster, sandbox, "box", *address) == "reached"}
-    assert reached == set()
+    commands = pod_of(cluster, "commands")["metadata"]["name"]
+    for pod, container in ((sandbox, "box"), (commands, "commands")):
+        reached = {name for name, address in closed.items() if probe(cluster, pod, container, *address) == "reached"}
+        assert reached == set(), container
     assert probe(cluster, sandbox, "box", "moorage-skills", 8001) == "reached"
+    assert probe(cluster, commands, "commands", "moorage-skills", 8001) != "reached"
 
 
-def test_nobody_but_api_and_runner_reaches_a_gate_or_the_stores(release: Release) -> None:
+async def test_an_admins_command_runs_in_a_pod_that_knows_nothing_of_the_platform(release: Release) -> None:
+    command = {"transport": "stdio", "command": "python3", "args": ["-c", PLAIN_MCP.read_text()]}
+    async with await release.admin() as admin:
+        where = "/api/app-config/mcp-servers"
+        data(await admin.client.post(where, json={"mcpServers": {"plain": command}}))
+        (shown,) = data(await admin.client.get(where))["mcp_servers"]
+        data(await admin.client.post(f"{where}/plain/delete"))
+    assert shown["tools"] == ["variables"], shown
+    mine = ("--namespace", NAMESPACE, pod_of(release.cluster, "commands")["metadata"]["name"])
+    environment = release.cluster.kubectl("exec", *mine, "--container", "commands", "--", "env")
+    assert [secret for secret in release.secret("moorage-credentials").values() if secret in environment] == []
+    assert release.secret("moorage-commands")["token"] not in environment
+
+
+def test_nobody_but_api_and_runner_reaches_a_gate_commands_or_the_stores(release: Release) -> None:
     cluster = release.cluster
+    commands = pod_of(cluster, "commands")["status"]["podIP"]
     gate = cluster.pod(NAMESPACE, release.seen["name"])["status"]["podIP"]
     database = pod_of(cluster, "postgresql")["status"]["podIP"]
     seen = {
         (component, port): probe(cluster, pod_of(cluster, component)["metadata"]["name"], component, host, port)
         for component in ("api", "runner", "operator")
-        for host, port in ((gate, names.GATE_PORT), (database, 5432))
+        for host, port in ((gate, names.GATE_PORT), (database, 5432), (commands, 8091))
     }
     assert {who for who, what in seen.items() if what == "reached"} == {
-        *((component, port) for component in ("api", "runner") for port in (names.GATE_PORT, 5432))
+        *((component, port) for component in ("api", "runner") for port in (names.GATE_PORT, 5432, 8091))
     }
 
 
@@ -324,7 +344,7 @@ def pods(cluster: Cluster, component: str) -> list[str]:
 
 
 async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: Release) -> None:
-    names_of_secrets = ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing")
+    names_of_secrets = ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing", "moorage-commands")
     secrets = [release.secret(name) for name in names_of_secrets]
     statuses: Counter[int] = Counter()
     async with await release.admin() as admin:

@@ -109,6 +109,10 @@ topologySpreadConstraints:
 {{- .Values.credentials.existingSecret | default (printf "%s-credentials" (include "moorage.fullname" .)) -}}
 {{- end -}}
 
+{{- define "moorage.commandsSecret" -}}
+{{- .Values.commands.existingSecret | default (printf "%s-commands" (include "moorage.fullname" .)) -}}
+{{- end -}}
+
 {{/* One secret text, base64: what the Secret holds already, else a new one. */}}
 {{- define "moorage.kept" -}}
 {{- $stored := (lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict -}}
@@ -185,6 +189,10 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
   valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: jwt-secret}}
 - name: MOORAGE_CONFIG_KEY # without it one is derived from the key of logins
   valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: config-key, optional: true}}
+{{- if .Values.commands.enabled }}
+- name: MOORAGE_MCP_COMMANDS_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ include "moorage.commandsSecret" . }}, key: token}}
+{{- end }}
 {{- with .Values.llm.existingSecret }}
 - name: MOORAGE_LLM_API_KEY
   valueFrom: {secretKeyRef: {name: {{ . }}, key: llm-api-key}}
@@ -201,9 +209,36 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- end }}
 {{- end -}}
 
-{{/* DNS, wherever it is served. */}}
-{{- define "moorage.dnsEgress" -}}
+{{/* Names, of those that serve them in a cluster. */}}
+{{- define "moorage.namesEgress" -}}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+  to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: kube-system
+{{- end -}}
+
+{{/* Public addresses, for code that nobody here vouches for, and what `network` opens beside them. */}}
+{{- define "moorage.outsideEgress" -}}
+{{- $closed := .root.Values.sandboxes.network -}}
+{{- if .network.internet }}
+- to:
+    - ipBlock:
+        cidr: 0.0.0.0/0
+        except:
+          {{- toYaml $closed.closedRanges | nindent 10 }}
+    - ipBlock:
+        cidr: ::/0
+        except:
+          {{- toYaml $closed.closedRangesV6 | nindent 10 }}
+{{- end }}
+{{- with .network.openRanges }}
+- to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+    {{- end }}
+{{- end }}
 {{- end -}}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -272,3 +273,20 @@ def test_the_runner_refuses_a_token_that_can_be_guessed(tmp_path: Path) -> None:
     reply = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert reply.returncode != 0
     assert "32" in reply.stderr
+
+
+def test_a_probe_tells_a_runner_that_hangs_from_one_that_answers(commands: Commands) -> None:
+    port = str(urlsplit(commands.url).port)
+    probe = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--check", "--port", port]
+    (runner,) = [one for one in psutil.Process().children(recursive=True) if is_runner(one, port)]
+    assert subprocess.run(probe, timeout=20, check=False).returncode == 0
+    runner.suspend()
+    try:
+        hanging = subprocess.run(probe, capture_output=True, text=True, timeout=20, check=False)
+    finally:
+        runner.resume()
+    assert (hanging.returncode, hanging.stderr) == (1, "It does not answer\n")
+
+
+def is_runner(process: psutil.Process, port: str) -> bool:
+    return "moorage_sandbox.mcp_runner" in process.cmdline() and port in process.cmdline()

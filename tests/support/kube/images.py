@@ -84,10 +84,10 @@ class SandboxImages:
 
 
 class PlatformImages:
-    """api and operator."""
+    """api, operator and commands."""
 
     name = "built-platform"
-    targets: Sequence[str] = ("api", "operator")
+    targets: Sequence[str] = ("api", "operator", "commands")
 
     def digest(self) -> str:
         code = code_in(
@@ -96,12 +96,16 @@ class PlatformImages:
             ROOT / "operator/moorage_operator",
             SANDBOX / "moorage_sandbox",
         )
-        names = (".dockerignore", *(f"{part}/{file}" for part in self.targets for file in ("Dockerfile", LOCK)))
+        names = [".dockerignore", *(f"{part}/{file}" for part in ("api", "operator") for file in ("Dockerfile", LOCK))]
+        names += [f"sandbox/{file}" for file in (".dockerignore", "commands.lock", "images/Dockerfile")]
         return digest_of([*code, *(ROOT / name for name in names)], top=ROOT)
 
     @contextmanager
     def builds(self) -> Iterator[list[Build]]:
-        yield [Build(target, ROOT / target / "Dockerfile", ROOT) for target in self.targets]
+        yield [
+            *(Build(part, ROOT / part / "Dockerfile", ROOT) for part in ("api", "operator")),
+            Build("commands", SANDBOX / "images" / "Dockerfile", SANDBOX),
+        ]
 
 
 class ServerImages:

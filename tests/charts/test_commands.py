@@ -1,0 +1,43 @@
+"""What the chart makes of stdio MCP servers, run as its Deployment says and asked as its api is told to."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from moorage_api.embedded.ports import free_ports
+from moorage_api.outbound import Outbound
+from moorage_api.tools.mcp_pool import Commands, McpConnections, Server
+from support.helm import Helm, containers, found
+from support.remote_tools import running
+
+PLAIN = Path(__file__).parents[1] / "support" / "plain_mcp.py"
+
+
+@pytest.mark.parametrize("helm", [4], indirect=True, ids=["helm4"])
+async def test_a_server_runs_as_the_deployment_says_and_sees_nothing_of_it(helm: Helm, tmp_path: Path) -> None:
+    manifests = helm.rendered()
+    (container,) = containers(found(manifests, "Deployment", "moorage-commands"))
+    token = base64.b64decode(found(manifests, "Secret", "moorage-commands")["data"]["token"]).decode()
+    url = found(manifests, "ConfigMap", "moorage-settings")["data"]["MOORAGE_MCP_COMMANDS_URL"]
+    (tmp_path / "token").write_text(token)
+    (mount,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "token"]
+    port = free_ports(1)[0]
+    places = {f"{mount}/token": str(tmp_path / "token"), str(urlsplit(url).port): str(port)}
+    arguments = [places.get(argument, argument) for argument in container["args"]]
+    with running([sys.executable, "-m", "moorage_sandbox.mcp_runner", *arguments], port, PLATFORM_SECRET="s3cret"):
+        connections = McpConnections(outbound=Outbound(), commands=Commands(f"tcp://127.0.0.1:{port}", token))
+        await connections.load()
+        server = Server("plain", "stdio", {"command": sys.executable, "args": ["-c", PLAIN.read_text()], "env": {}})
+        try:
+            connection = connections.connection(("plain", "digest", "somebody"), server)
+            assert [tool.name for tool in await connection.tools()] == ["variables"]
+            said = await connection.call("variables", {}, seconds=10)
+        finally:
+            await connections.close()
+    assert "HOME" in str(said)
+    assert "PLATFORM_SECRET" not in str(said)
