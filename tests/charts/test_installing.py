@@ -28,7 +28,7 @@ class Release:
         return self.helm(*arguments, values={"crd": {"install": False}, **(values or {})})
 
     def uninstall(self) -> None:
-        self.helm("uninstall", "moorage", "--namespace", self.namespace, "--wait")
+        self.helm("uninstall", "moorage", "--namespace", self.namespace, "--wait", "--cascade", "foreground")
 
     def data(self, kind: str, name: str) -> dict[str, str]:
         shown = self.control_plane.kubectl("get", kind, name, "--namespace", self.namespace, "--output=json")
