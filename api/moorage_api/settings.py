@@ -101,6 +101,8 @@ class Settings(BaseSettings):
         default=Path("/app/data/skills"), validation_alias=AliasChoices("MOORAGE_SKILLS_ROOT_DIR", "SKILLS_ROOT_DIR")
     )
     """This replica's cache of the archives of skills; they themselves are in the object store."""
+    skills_cache_bytes: int = Field(1024**3, ge=0)
+    """Most that the cache holds: what was not read for longest goes first."""
     skills_local_roots: str = ""
     """Directories of the api's machine, separated by colons, below which skills may be installed from."""
     skills_github_archive_url: str = "https://codeload.github.com"

@@ -115,7 +115,8 @@ def test_the_api_server_refuses_nothing_of_what_the_chart_can_make(release: Rele
         "sandboxes": {"namespace": sandboxes, "createNamespace": True},
         "networkPolicies": {"apiFrom": [{"podSelector": {}}], "metricsFrom": [{"podSelector": {}}]},
     }
-    release.upgrade(values)
+    assert "api.trustedProxies" in release.upgrade(values), "it is behind a proxy, and nobody said which"
+    assert "api.trustedProxies" not in release.upgrade({**values, "api": {"trustedProxies": ["10.0.0.0/8"]}})
     policy = release.control_plane.kubectl("get", "networkpolicy", "--namespace", sandboxes, "--output=name")
     assert policy.split() == ["networkpolicy.networking.k8s.io/moorage-sandbox"]
     release.uninstall()

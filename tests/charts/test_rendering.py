@@ -15,6 +15,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from moorage_api.limits.addresses import networks
 from moorage_crds import names
 from moorage_sandbox.gate.tokens import read_trust
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
@@ -263,6 +264,24 @@ def test_a_changed_setting_restarts_api_and_runner_and_nothing_else_does(helm: H
     assert changed == {"moorage-api", "moorage-runner"}
 
 
+def test_the_cache_of_skills_can_be_written_and_is_smaller_than_its_volume(helm: Helm) -> None:
+    manifests = helm.rendered({"skills": {"cacheBytes": 5_000_000_000}})
+    settings = found(manifests, "ConfigMap", "moorage-settings")["data"]
+    for part in ("api", "runner"):
+        deployment = found(manifests, "Deployment", f"moorage-{part}")
+        pod = deployment["spec"]["template"]["spec"]
+        (place,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "skills"]
+        assert place == {"name": "skills", "mountPath": settings["MOORAGE_SKILLS_ROOT_DIR"]}
+        (limit,) = [v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == "skills"]
+        assert int(limit) > int(settings["MOORAGE_SKILLS_CACHE_BYTES"]) == 5_000_000_000
+
+
+def test_trusted_proxies_reach_the_api_as_networks(helm: Helm) -> None:
+    proxies = ["10.0.0.0/8", "192.0.2.1"]
+    settings = found(helm.rendered({"api": {"trustedProxies": proxies}}), "ConfigMap", "moorage-settings")["data"]
+    assert networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == networks(proxies)
+
+
 def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
     annotations = found(helm.rendered(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
     nginx = {name.partition("/")[2]: value for name, value in annotations.items() if name.startswith("nginx.")}
@@ -279,6 +298,7 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"api": {"replicas": 0}}, "replicas"),
         ({"api": {"streamMaxSeconds": "long"}}, "streamMaxSeconds"),
         ({"api": {"corsOrigins": ["app.example.com"]}}, "corsOrigins"),
+        ({"api": {"trustedProxies": ["ingress-nginx"]}}, "trustedProxies"),
         ({"settings": {"DATABASE_URL": "x"}}, "DATABASE_URL"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"sandboxes": {"memory": "lots"}}, "memory"),

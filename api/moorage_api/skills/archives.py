@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from moorage_api.errors import UnavailableError
@@ -14,11 +15,14 @@ from moorage_sandbox.protocol import MAX_SKILL_ARCHIVE_BYTES
 
 logger = logging.getLogger(__name__)
 
+CACHE_BYTES = 1024**3
+
 
 class SkillArchives:
-    def __init__(self, blobs: BlobStore, cache: Path) -> None:
+    def __init__(self, blobs: BlobStore, cache: Path, *, limit_bytes: int = CACHE_BYTES) -> None:
         self._blobs = blobs
         self._cache = cache / "archives"
+        self._limit_bytes = limit_bytes
 
     async def put(self, archive: Archive) -> None:
         """Raises UnavailableError."""
@@ -51,6 +55,8 @@ class SkillArchives:
         except OSError:
             return None
         if digest_of(data) == digest:
+            with suppress(OSError):  # of a cache that is only read
+                os.utime(path)
             return data
         logger.warning("An archive in the cache was damaged and is fetched anew")
         return None
@@ -63,8 +69,20 @@ class SkillArchives:
             path.parent.mkdir(parents=True, exist_ok=True)
             staged.write_bytes(data)
             staged.rename(path)
+            self._make_room()
+        except FileNotFoundError:
+            return  # another thread or process is making room as well
         except OSError as error:
             logger.warning("The cache of skills in %s cannot be written: %s", self._cache, error.strerror)
+
+    def _make_room(self) -> None:
+        """Drop those that were not read for longest. A cache that grew for ever would have its pod evicted."""
+        room = self._limit_bytes
+        kept = [(path.stat(), path) for path in self._cache.iterdir()]
+        for status, path in sorted(kept, key=lambda one: one[0].st_mtime_ns, reverse=True):
+            room -= status.st_size
+            if room < 0:
+                path.unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._cache / f"{digest}.tar.gz"

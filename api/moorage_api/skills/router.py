@@ -29,7 +29,7 @@ async def skill_service(resources: ResourcesDep) -> SkillService:
     settings = resources.settings
     return SkillService(
         resources.db,
-        SkillArchives(resources.blobs, settings.skills_root_dir),
+        SkillArchives(resources.blobs, settings.skills_root_dir, limit_bytes=settings.skills_cache_bytes),
         Sources(
             local_roots=tuple(Path(root) for root in settings.skills_local_roots.split(":") if root),
             github_archive_url=settings.skills_github_archive_url,

@@ -82,8 +82,9 @@ async def open_skills(session_id: UUID, owner_id: UUID, *, message: str, resourc
     sessions = SessionSkills(resources.db, resources.now)
     await sessions.pin(session_id, owner_id, message=message)
     skills = await sessions.usable(session_id, owner_id)
-    archives = SkillArchives(resources.blobs, resources.settings.skills_root_dir)
-    policy = await ConfigService(resources.db, resources.settings).skill_policy() if skills else "off"
+    settings = resources.settings
+    archives = SkillArchives(resources.blobs, settings.skills_root_dir, limit_bytes=settings.skills_cache_bytes)
+    policy = await ConfigService(resources.db, settings).skill_policy() if skills else "off"
     return RunSkills(
         skills, sessions, archives, SkillSync(skills, archives, sessions), confirms=policy == "enforce_confirmation"
     )

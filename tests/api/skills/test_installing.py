@@ -17,7 +17,7 @@ from moorage_api.database import create_database, create_engine
 from moorage_api.errors import NotFoundError, UnavailableError
 from moorage_api.internal import archive_key
 from moorage_api.objects.store import MinioStore
-from moorage_api.skills.archive import object_key
+from moorage_api.skills.archive import Archive, digest_of, object_key
 from moorage_api.skills.archives import SkillArchives
 from support.accounts import data, register
 from support.skills import FONT, PDF, Change, add, brand_report, skill_md, tarball, write_skill
@@ -385,4 +385,20 @@ async def test_an_archive_whose_bytes_are_others_is_not_used(boss: Admin, skill_
     assert not cached.exists()
     with pytest.raises(NotFoundError):
         await archives.get("0" * 64)
+    await store.close()
+
+
+async def test_a_full_cache_drops_what_was_not_read_for_longest(skill_api: SkillApi, source: Path) -> None:
+    store = MinioStore.from_settings(skill_api.platform.settings())
+    archives = SkillArchives(store, source.parent / "small", limit_bytes=250)
+    made = [Archive(digest_of(data), data) for data in (b"a" * 100, b"b" * 100, b"c" * 100)]
+    for archive in made[:2]:
+        await archives.put(archive)
+    folder = source.parent / "small" / "archives"
+    for age, archive in enumerate(made[:2]):
+        os.utime(folder / f"{archive.digest}.tar.gz", (age, age))
+    assert await archives.get(made[0].digest) == made[0].data, "which is a use of the oldest"
+    await archives.put(made[2])
+    assert {path.name for path in folder.iterdir()} == {f"{made[index].digest}.tar.gz" for index in (0, 2)}
+    assert await archives.get(made[1].digest) == made[1].data, "the object store has it"
     await store.close()
