@@ -6,9 +6,10 @@ NetworkPolicy says who reaches the port.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,6 +19,8 @@ from starlette.routing import Route
 
 from moorage_api.errors import NotFoundError, UnavailableError
 from moorage_api.objects.store import BlobStore
+
+STOP_GRACE_SECONDS = 2
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -46,8 +49,31 @@ def create_internal_app(blobs: BlobStore) -> Starlette:
 
 
 class InternalServer(uvicorn.Server):
-    """Leaves signals to the server of the public port, with which it ends."""
+    """Leaves signals to whoever it runs beside."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@asynccontextmanager
+async def served_beside(app: Starlette, *, host: str, port: int, concurrency: int) -> AsyncIterator[None]:
+    """Serve `app` until the block ends. More than `concurrency` requests at once are answered 503."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        limit_concurrency=concurrency,
+        timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+        server_header=False,
+    )
+    server = InternalServer(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve(), name="internal port")
+        try:
+            yield
+        finally:
+            server.should_exit = True

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from moorage_api.app import create_app
-from moorage_api.internal import InternalServer, create_internal_app
+from moorage_api.internal import create_internal_app, served_beside
 from moorage_api.resources import Resources, open_resources
 from moorage_api.settings import Settings
 
@@ -68,24 +68,9 @@ async def internal_port(resources: Resources, *, host: str) -> AsyncIterator[Non
     if not resources.settings.internal_port:
         yield
         return
-    config = uvicorn.Config(
-        create_internal_app(resources.blobs),
-        host=host,
-        port=resources.settings.internal_port,
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        limit_concurrency=INTERNAL_CONCURRENCY,
-        timeout_graceful_shutdown=STOP_GRACE_SECONDS,
-        server_header=False,
-    )
-    server = InternalServer(config)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(), name="internal port")
-        try:
-            yield
-        finally:
-            server.should_exit = True
+    app, port = create_internal_app(resources.blobs), resources.settings.internal_port
+    async with served_beside(app, host=host, port=port, concurrency=INTERNAL_CONCURRENCY):
+        yield
 
 
 def main() -> None:

@@ -116,6 +116,8 @@ class Settings(BaseSettings):
     """Search goes to this SearXNG instance; without it `ddgs` is used."""
 
     runner_concurrency: int = 8
+    runner_port: int = Field(0, ge=0, le=65535)
+    """Port of a runner's probes and metrics. 0: none."""
     lease_seconds: float = 15
     sweep_seconds: float = 30
     """How often a runner looks for what could not be done when it was asked for, and for idle sandboxes."""

@@ -282,6 +282,18 @@ def test_trusted_proxies_reach_the_api_as_networks(helm: Helm) -> None:
     assert networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == networks(proxies)
 
 
+def test_a_runner_is_probed_where_it_listens_and_only_metrics_reach_it(helm: Helm) -> None:
+    manifests = helm.rendered(FULL)
+    (container,) = containers(found(manifests, "Deployment", "harbour-runner"))
+    (port,) = container["ports"]
+    (listens,) = [env["value"] for env in container["env"] if env["name"] == "MOORAGE_RUNNER_PORT"]
+    assert port == {"name": "http", "containerPort": int(listens)}
+    paths = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
+    assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    (rule,) = found(manifests, "NetworkPolicy", "harbour-runner")["spec"]["ingress"]
+    assert rule == {"ports": [{"port": 8080, "protocol": "TCP"}], "from": FULL["networkPolicies"]["metricsFrom"]}
+
+
 def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
     annotations = found(helm.rendered(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
     nginx = {name.partition("/")[2]: value for name, value in annotations.items() if name.startswith("nginx.")}

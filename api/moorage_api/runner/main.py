@@ -5,20 +5,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from moorage_api.internal import served_beside
 from moorage_api.main import quiet_libraries
 from moorage_api.resources import open_resources
+from moorage_api.runner.health import Health, create_health_app
 from moorage_api.runner.worker import Runner
 from moorage_api.settings import Settings
+
+PROBES = 20
+"""Requests at once; there is a kubelet and a Prometheus."""
 
 
 async def serve(settings: Settings) -> None:
     async with open_resources(settings, issuer="runner") as resources:
-        runner = Runner(resources)
+        health = Health()
+        runner = Runner(resources, health)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runner.stop)
-        await runner.run()
+        async with health_port(settings.runner_port, health):
+            await runner.run()
+
+
+@asynccontextmanager
+async def health_port(port: int, health: Health) -> AsyncIterator[None]:
+    """Serve probes beside the block, where a port is set for them."""
+    if not port:
+        yield
+        return
+    async with served_beside(create_health_app(health), host="0.0.0.0", port=port, concurrency=PROBES):  # noqa: S104
+        yield
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import ErrorEvent
 from moorage_api.resources import Resources
+from moorage_api.runner.health import CLAIMS, RUNS, Health
 from moorage_api.runner.turn import work_on
 from moorage_api.runs import queue
 from moorage_api.runs.journal import RunJournal, UnreadMessagesError, open_journal
@@ -45,8 +46,9 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 class Runner:
     """One runner process. `run()` returns when `stop()` was called and the runs at hand were let go."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, health: Health) -> None:
         self._resources = resources
+        self._health = health
         self._settings = resources.settings
         self._lock_number = secrets.randbelow(2**31 - 1) + 1
         self._wake = asyncio.Event()
@@ -66,6 +68,7 @@ class Runner:
                         await self._claim_until_lost()
                 except (SQLAlchemyError, OSError) as error:
                     logger.warning("The database is away, will try again: %s", type(error).__name__)
+                    self._health.turned()
                     await self._pause(POLL_SECONDS)
         for task in self._tasks:
             task.cancel()  # their runs stay leased to a lock that is now free: another runner goes on at once
@@ -92,6 +95,7 @@ class Runner:
             while len(self._tasks) < self._settings.runner_concurrency and await self._claim_one():
                 pass
             await self._alive_connection.execute(text("SELECT 1"))
+            self._health.worked()
             await self._pause(POLL_SECONDS)
 
     async def _claim_one(self) -> bool:
@@ -102,10 +106,13 @@ class Runner:
         task = asyncio.create_task(self._hold(run), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._release)
+        CLAIMS.inc()
+        RUNS.set(len(self._tasks))
         return True
 
     def _release(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        RUNS.set(len(self._tasks))
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("A run failed unexpectedly; its lease will run out", exc_info=error)

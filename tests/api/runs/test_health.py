@@ -1,0 +1,99 @@
+"""What a cluster's probes see of a runner that works, waits for its database, or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from moorage_api.database import create_engine
+from moorage_api.embedded.ports import free_ports
+from moorage_api.runner.health import LONGEST_AWAY_SECONDS, LONGEST_STALL_SECONDS, Health
+from support.processes import Platform, Process
+
+
+@dataclass
+class Probed:
+    process: Process
+    client: httpx.AsyncClient
+
+    async def until_ready(self, status: int) -> None:
+        async with asyncio.timeout(LONGEST_AWAY_SECONDS + 20):
+            while await self.status("/readyz") != status:
+                await asyncio.sleep(0.1)
+
+    async def status(self, path: str) -> int:
+        """0 for no connection."""
+        try:
+            return (await self.client.get(path)).status_code
+        except httpx.ConnectError:
+            return 0
+
+
+@pytest.fixture
+async def runner(platform: Platform) -> AsyncIterator[Probed]:
+    port = free_ports(1)[0]
+    platform.changes["runner_port"] = port
+    process = await platform.start_runner()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False) as client:
+        probed = Probed(process, client)
+        await probed.until_ready(200)
+        yield probed
+
+
+async def test_a_runner_says_that_it_works_what_it_counts_and_ends_when_asked(runner: Probed) -> None:
+    assert await runner.status("/healthz") == 200
+    counted = (await runner.client.get("/metrics")).text
+    assert "\nmoorage_runner_runs 0.0\n" in counted
+    assert "process_resident_memory_bytes" in counted
+    assert await runner.process.stop() == 0
+
+
+async def test_a_database_that_does_not_answer_is_no_reason_to_restart(runner: Probed, platform: Platform) -> None:
+    engine = create_engine(platform.database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
+        await runner.until_ready(503)
+        assert await runner.status("/healthz") == 200
+    await engine.dispose()
+    await runner.until_ready(200)
+
+
+async def test_a_frozen_runner_answers_no_probe(runner: Probed) -> None:
+    runner.process.child.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            await runner.client.get("/healthz", timeout=1)
+    finally:
+        runner.process.child.process.send_signal(signal.SIGCONT)
+    assert await runner.status("/healthz") == 200
+
+
+@pytest.mark.parametrize(
+    ("turned", "worked", "seen"),
+    [
+        pytest.param(1, 1, (True, True), id="works"),
+        pytest.param(1, LONGEST_AWAY_SECONDS, (True, False), id="the database is away"),
+        pytest.param(LONGEST_STALL_SECONDS - 1, LONGEST_STALL_SECONDS - 1, (True, False), id="one slow turn"),
+        pytest.param(LONGEST_STALL_SECONDS, LONGEST_STALL_SECONDS, (False, False), id="stalled"),
+    ],
+)
+def test_a_loop_is_stalled_when_it_does_not_come_round(turned: float, worked: float, seen: tuple[bool, bool]) -> None:
+    """`turned` and `worked` are seconds ago."""
+    at = -worked
+    health = Health(lambda: at)
+    health.worked()
+    at = -turned
+    health.turned()
+    at = 0
+    assert (health.is_alive, health.is_ready) == seen
+
+
+def test_a_runner_that_has_just_begun_is_alive_and_not_ready() -> None:
+    health = Health()
+    assert (health.is_alive, health.is_ready) == (True, False)
