@@ -239,6 +239,29 @@ def test_without_commands_nothing_speaks_of_them(helm: Helm) -> None:
     assert "MCP_COMMANDS" not in json.dumps(manifests)
 
 
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def images(manifests: list[Manifest]) -> set[str]:
+    """Of every container, and of those that the operator makes."""
+    used = {container["image"] for workload in workloads(manifests) for container in containers(workload)}
+    made = environment(found(manifests, "Deployment", "moorage-operator"))
+    return used | {env["value"] for name, env in made.items() if name.endswith("_IMAGE")}
+
+
+def test_every_image_can_be_pinned_by_its_digest(helm: Helm) -> None:
+    ours = ("api", "operator", "gate", "box", "vnc", "commands")
+    servers = ("postgresql", "valkey", "minio")
+    values: Values = {name: {"image": f"registry.example.com/{name}:1@{DIGEST}"} for name in servers}
+    pinned = images(helm.rendered({**values, "images": {"digests": dict.fromkeys(ours, DIGEST)}}))
+    assert pinned == {
+        *(f"localhost/moorage-{name}@{DIGEST}" for name in ours),
+        *(values[name]["image"] for name in servers),
+    }
+    given = f"registry.example.com/mine:1@{DIGEST}"
+    assert given in images(helm.rendered({"images": {"box": given, "digests": {"box": DIGEST}}}))
+
+
 def test_roles_are_of_the_sandboxes_namespace_and_hold_the_rules_that_tests_run_with(helm: Helm) -> None:
     manifests = helm.rendered(FULL)
     assert not [m for m in manifests if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
@@ -313,6 +336,9 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"api": {"trustedProxies": ["ingress-nginx"]}}, "trustedProxies"),
         ({"settings": {"DATABASE_URL": "x"}}, "DATABASE_URL"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"images": {"digests": {"api": "sha256:1234"}}}, "digests"),
+        ({"images": {"digests": {"postgresql": DIGEST}}}, "postgresql"),
+        ({"valkey": {"image": "valkey@9.0"}}, "image"),
         ({"sandboxes": {"memory": "lots"}}, "memory"),
         ({"sandboxes": {"network": {"openRanges": ["10.0.0.1"]}}}, "openRanges"),
         ({"commands": {"homesSize": "lots"}}, "homesSize"),

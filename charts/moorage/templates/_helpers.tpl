@@ -48,8 +48,11 @@ app.kubernetes.io/component: sandbox
 
 {{- define "moorage.image" -}}
 {{- $given := index .root.Values.images .name -}}
+{{- $digest := get .root.Values.images.digests .name -}}
 {{- if $given -}}
 {{- $given -}}
+{{- else if $digest -}}
+{{- printf "%s/moorage-%s@%s" .root.Values.images.registry .name $digest -}}
 {{- else -}}
 {{- printf "%s/moorage-%s:%s" .root.Values.images.registry .name (.root.Values.images.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
