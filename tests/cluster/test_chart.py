@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from moorage_crds import names
+from moorage_crds.types import MAX_INITIAL_SKILLS
 from support import report
 from support.accounts import Person, data, login
 from support.helm import CHART, Values
@@ -27,8 +28,9 @@ from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.control_plane import SERVICES
 from support.kube.errors import NodeError, UnavailableError
 from support.kube.node import Manifest, last_words
-from support.llm import Finish, Plan, Say, ScriptedModel
+from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn, by_first_message
 from support.screen import picture, rfb_client, share_of
+from support.skills import GitHub, brand_report, running_github
 from support.sse import Chat, Frame
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(45 * 60)]
@@ -60,13 +62,27 @@ VALUES: Values = {
     **{name: server(name) for name in SERVERS},
 }
 
-SCRIPT = [
+SCRIPT: list[Turn] = [
     *report.script(),
     Plan("Long work", "I will try.", ["Try"]),
     report.shell("echo begun; sleep 600"),
     report.shell("echo again"),
     Finish("It was lost and done again."),
     Say("Done at last."),
+]
+
+SKILLS = [f"paint-{colour:02}" for colour in range(14)]
+ASKED = "Paint with paint-13"
+"""It names the last of them, so that one comes first. The others fit alike: the first by name go with it."""
+INITIAL = {"paint-13", *SKILLS[: MAX_INITIAL_SKILLS - 1]}
+ARRIVED = "cd .skills; for try in $(seq 300); do test $(ls */SKILL.md | wc -l) = 14 && break; sleep 0.1; done; "
+SKILLS_SCRIPT: list[Turn] = [
+    Plan("Painting", "I will look at my skills.", ["Look"]),
+    report.shell("date +%s.%N; cat .skills/*/references/colour.txt"),
+    report.shell(ARRIVED + "cat */references/colour.txt"),
+    Call("skill_paint-13_run", {"args": ["blue"]}),
+    Finish("They are all there."),
+    Say("Painted."),
 ]
 
 
@@ -76,6 +92,7 @@ class Release:
 
     cluster: Cluster
     model: ScriptedModel
+    github: GitHub
     values: Values
     notes: str = ""
     seen: dict[str, Any] = field(default_factory=dict)
@@ -113,13 +130,15 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Release]:
     """Installed, everything Ready, and the proxy at the edge."""
-    with ScriptedModel(
-        SCRIPT, host=str(cluster.network.host_address), chunk_chars=20, chunk_delay_seconds=0.03
-    ) as model:
-        yield installed(cluster, model)
+    host, script = str(cluster.network.host_address), by_first_message([(ASKED, SKILLS_SCRIPT), ("", SCRIPT)])
+    with (
+        ScriptedModel(script, host=host, chunk_chars=20, chunk_delay_seconds=0.03) as model,
+        running_github(host=host) as github,
+    ):
+        yield installed(cluster, model, github)
 
 
-def installed(cluster: Cluster, model: ScriptedModel) -> Release:
+def installed(cluster: Cluster, model: ScriptedModel, github: GitHub) -> Release:
     labels = {
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "latest",
@@ -130,7 +149,12 @@ def installed(cluster: Cluster, model: ScriptedModel) -> Release:
     llm = {"baseUrl": model.url, "model": "scripted", "existingSecret": "llm"}
     key = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "llm", "namespace": NAMESPACE}}
     cluster.apply([{**key, "stringData": {"llm-api-key": "a key nobody may see"}}])
-    release = Release(cluster, model, {**VALUES, "llm": llm})
+    settings = {
+        **VALUES["settings"],
+        "MOORAGE_SKILLS_GITHUB_ARCHIVE_URL": github.url,
+        "MOORAGE_OUTBOUND_PRIVATE": "llm,skills",
+    }
+    release = Release(cluster, model, github, {**VALUES, "llm": llm, "settings": settings})
     try:
         release.upgrade()
         cluster.start_edge(namespace=NAMESPACE, ingress="moorage-api")
@@ -206,6 +230,48 @@ def agent_session_row(cluster: Cluster, name: str) -> list[str]:
     header, row = cluster.kubectl("get", "agentsessions", name, "--namespace", NAMESPACE).splitlines()
     assert header.split() == ["NAME", "PHASE", "READY", "REASON", "OWNER", "POD", "AGE"]
     return row.split()
+
+
+async def test_the_initial_skills_are_there_before_the_tools_start_and_the_rest_arrive(release: Release) -> None:
+    cluster = release.cluster
+    made = {f"skills/{name}/{path}": content for name in SKILLS for path, content in painting(name).items()}
+    release.github.offer("main", made)
+    async with await release.admin() as admin:
+        skills: dict[str, str] = {}
+        for name in SKILLS:
+            body = {"source_type": "github", "source_ref": f"https://github.com/acme/skills/tree/main/skills/{name}"}
+            skills[name] = data(await admin.client.post("/api/v2/skills/install", json=body))["id"]
+        session = await admin.create_session()
+        resource = names.resource_name(UUID(session))
+        chat = Chat(session, admin.token, lambda: cluster.edge)
+        try:
+            ending = await chat.say(ASKED, timeout_seconds=300)
+        except TimeoutError as error:
+            raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}") from error
+        assert ending.event == "done", f"{ending.data}\n{cluster.describe(NAMESPACE)}"
+        at_first, later, painted = [json.dumps(call["content"]) for call in chat.all("tool", status="called")]
+        pod = cluster.pod(NAMESPACE, resource)
+        wanted = json.loads(cluster.kubectl("get", "agentsession", resource, "--namespace", NAMESPACE, "--output=json"))
+        log = cluster.kubectl("logs", resource, "--container=skills", "--namespace", NAMESPACE)
+        data(await admin.client.post(f"/api/sessions/{session}/delete"))
+    fetched, box = (
+        next(one["state"] for one in pod["status"][kind] if one["name"] == name)
+        for kind, name in (("initContainerStatuses", "skills"), ("containerStatuses", "box"))
+    )
+    assert fetched["terminated"]["exitCode"] == 0
+    assert fetched["terminated"]["finishedAt"] <= box["running"]["startedAt"]
+    assert f"{MAX_INITIAL_SKILLS} of {MAX_INITIAL_SKILLS} fetched" in log
+    pins = wanted["spec"]["skills"]
+    assert len(pins) == len(SKILLS)
+    initial = {pin["id"] for pin in pins if pin["phase"] == "initial"}
+    assert {skills[name] for name in INITIAL} == initial
+    assert {name for name in SKILLS if f"{name} is blue" in at_first} >= INITIAL
+    assert {name for name in SKILLS if f"{name} is blue" in later} == set(SKILLS)
+    assert "== blue ==" in painted
+
+
+def painting(name: str) -> dict[str, bytes]:
+    return {**brand_report(name), "references/colour.txt": f"{name} is blue\n".encode()}
 
 
 PROBE = """

@@ -99,7 +99,7 @@ class GitHub:
 
 
 @contextmanager
-def running_github() -> Iterator[GitHub]:
+def running_github(*, host: str = "127.0.0.1") -> Iterator[GitHub]:
     github = GitHub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -125,8 +125,8 @@ def running_github() -> Iterator[GitHub]:
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    github.url = f"http://127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), Handler)
+    github.url = f"http://{host}:{server.server_port}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
