@@ -82,6 +82,7 @@ class Kubelet:
         self.holds_on = False
         self.seen: list[str] = []
         """UIDs of the pods that came, in their order."""
+        self._ending: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -116,9 +117,7 @@ class Kubelet:
         path = f"{self._pods}/{pod['metadata']['name']}"
         with suppress(KubeError):  # it is gone, or another event has done it
             if pod["metadata"].get("deletionTimestamp"):
-                if not self.holds_on:
-                    body = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
-                    await self._kube.request("DELETE", path, body=body)
+                await self._end(pod, path)
                 return
             if pod["spec"].get("nodeName") or pod["metadata"]["uid"] in self.seen:
                 return
@@ -131,6 +130,18 @@ class Kubelet:
             body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
             await self._kube.request("POST", f"{path}/binding", body={**body, "target": target})
             await self._show(path, shown)
+
+    async def _end(self, pod: Manifest, path: str) -> None:
+        """Once, though several events tell of it."""
+        uid = pod["metadata"]["uid"]
+        if self.holds_on or uid in self._ending:
+            return
+        self._ending.add(uid)
+        try:
+            body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
+            await self._kube.request("DELETE", path, body=body)
+        finally:
+            self._ending.discard(uid)
 
     async def show(self, name: str, shown: Manifest) -> None:
         """Something happens to a pod that runs."""
