@@ -6,8 +6,10 @@ import asyncio
 import logging
 from uuid import uuid4
 
+from moorage_api.agent import prompts
 from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.loop import run_turn
+from moorage_api.agent.messages import user_message
 from moorage_api.agent.ports import AgentLimits, Toolset
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.config.service import ConfigService
@@ -35,11 +37,25 @@ async def work_on(journal: RunJournal, resources: Resources) -> None:
     except (FencedError, UnreadMessagesError):
         raise
     except DomainError as error:
-        await journal.record(ErrorEvent(error=str(error), code=error.code))
+        await _fail(journal, ErrorEvent(error=str(error), code=error.code))
     except Exception as error:  # the outermost loop of a run: its stream must never just die
         number = uuid4().hex
         logger.error("A turn failed unexpectedly: %s", number, exc_info=error)
-        await journal.record(ErrorEvent(error=f"Something went wrong on our side (error {number})", code="internal"))
+        await _fail(journal, ErrorEvent(error=f"Something went wrong on our side (error {number})", code="internal"))
+
+
+async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
+    """End the run. What nobody has read counts as read, or the run would begin again with it and fail, without end.
+
+    The model finds it in the transcript at the next turn, unless a call's message has to come first.
+    """
+    unread = await journal.unread_messages()
+    said = [] if journal.state.get("calls") else unread
+    await journal.record(
+        event,
+        messages=[user_message(prompts.user_message(message.text, [], message.attachments)) for message in said],
+        consumed_seq=unread[-1].seq if unread else None,
+    )
 
 
 async def remote_toolsets(
