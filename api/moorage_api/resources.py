@@ -21,9 +21,9 @@ from moorage_api.objects.store import BlobStore, MinioStore
 from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
+from moorage_api.sealing import Sealing
 from moorage_api.settings import Settings
 from moorage_api.tools.mcp_pool import Commands, McpConnections
-from moorage_api.tools.sealing import Sealing
 from moorage_api.users.passwords import Passwords
 from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner
@@ -66,12 +66,6 @@ def outbound_of(settings: Settings) -> Outbound:
         private=frozenset(purpose for purpose in PURPOSES if purpose in settings.outbound_private.split(",")),
         closed_ports=frozenset(one.port for one in services if one.port and one.hostname in LOOPBACK),
     )
-
-
-def sealing_of(settings: Settings) -> Sealing:
-    """With a key of its own, what was sealed before under the derived one can still be read."""
-    derived = settings.jwt_secret.get_secret_value()
-    return Sealing([settings.config_key.get_secret_value(), derived] if settings.config_key else [derived])
 
 
 def commands_of(settings: Settings) -> Commands:
@@ -147,7 +141,7 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
         refresh_seconds=settings.refresh_token_seconds,
     )
     outbound = outbound_of(settings)
-    sealing = sealing_of(settings)
+    sealing = Sealing.from_settings(settings)
     mcp = McpConnections(outbound=outbound, commands=commands_of(settings))
     leases = leases_of(settings, limits_redis)
     try:

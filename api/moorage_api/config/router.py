@@ -15,7 +15,7 @@ router = APIRouter(prefix="/app-config", tags=["app-config"])
 
 
 async def config_service(resources: ResourcesDep) -> ConfigService:
-    return ConfigService(resources.db, resources.settings)
+    return ConfigService(resources.db, resources.settings, resources.sealing)
 
 
 Config = Annotated[ConfigService, Depends(config_service)]

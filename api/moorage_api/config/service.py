@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,13 +12,18 @@ from sqlalchemy import text
 
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.database import Database
+from moorage_api.errors import UnavailableError
 from moorage_api.outbound import Outbound
+from moorage_api.sealing import Sealing
 from moorage_api.settings import Settings
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]
+LlmKey = Literal["there", "missing", "unreadable"]
 
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_MAX_TOKENS = 8192
+
+KEY_UNREADABLE = "The stored API key of the model was sealed under another MOORAGE_CONFIG_KEY: store it again"
 
 
 @dataclass(frozen=True)
@@ -32,33 +38,83 @@ class LlmConfig:
 
 
 class ConfigService:
-    def __init__(self, db: Database, settings: Settings) -> None:
+    def __init__(self, db: Database, settings: Settings, sealing: Sealing) -> None:
         self._db = db
         self._settings = settings
+        self._sealing = sealing
 
     async def llm(self) -> LlmConfig:
+        """Raises UnavailableError for a key that cannot be opened: another one would go to a host it is not for."""
         stored = await self._read("llm")
-        return LlmConfig(
-            base_url=stored.get("base_url", self._settings.llm_base_url),
-            api_key=SecretStr(stored.get("api_key") or self._settings.llm_api_key.get_secret_value()),
-            model_name=stored.get("model_name", self._settings.llm_model),
-            temperature=stored.get("temperature", DEFAULT_TEMPERATURE),
-            max_tokens=stored.get("max_tokens", DEFAULT_MAX_TOKENS),
-        )
+        return LlmConfig(**self._shown(stored).model_dump(), api_key=self._key_in(stored))
+
+    async def llm_key(self) -> LlmKey:
+        """What runs will find."""
+        try:
+            config = await self.llm()
+        except UnavailableError:
+            return "unreadable"
+        return "there" if config.api_key.get_secret_value() else "missing"
 
     async def update_llm(self, update: LlmConfigUpdate, *, outbound: Outbound) -> LlmConfigRead:
         """Raises OutboundRefusedError. A stored key never goes to another host: a new base URL drops it."""
         await outbound.check("llm", update.base_url)
         stored = await self._read("llm")
         before = stored.get("base_url", self._settings.llm_base_url)
-        kept = stored.get("api_key", "") if before == update.base_url else ""
         value = update.model_dump(exclude={"api_key"})
-        value["api_key"] = update.api_key.get_secret_value() or kept
-        await self._write("llm", value)
-        return shown(await self.llm())
+        if key := update.api_key.get_secret_value():
+            value["sealed_key"] = self._sealed(key)
+        elif before == update.base_url:
+            value |= {name: stored[name] for name in ("sealed_key", "api_key") if name in stored}
+        await self._write("llm", self._without_plain_key(value))
+        return self._shown(value)
 
     async def read_llm(self) -> LlmConfigRead:
-        return shown(await self.llm())
+        """Opens no key, so it answers whatever became of that."""
+        return self._shown(await self._read("llm"))
+
+    async def seal_stored(self) -> None:
+        """Seal a key that an older version has stored in plain text, unless another is stored meanwhile."""
+        stored = await self._read("llm")
+        sealed = self._without_plain_key(stored)
+        if sealed == stored:
+            return
+        async with self._db.begin() as tx:
+            await tx.execute(
+                text(
+                    """
+                    UPDATE app_config SET value = CAST(:sealed AS jsonb)
+                    WHERE name = 'llm' AND value = CAST(:stored AS jsonb)
+                    """
+                ),
+                {"sealed": json.dumps(sealed), "stored": json.dumps(stored)},
+            )
+
+    def _shown(self, stored: Mapping[str, Any]) -> LlmConfigRead:
+        return LlmConfigRead(
+            base_url=stored.get("base_url", self._settings.llm_base_url),
+            model_name=stored.get("model_name", self._settings.llm_model),
+            temperature=stored.get("temperature", DEFAULT_TEMPERATURE),
+            max_tokens=stored.get("max_tokens", DEFAULT_MAX_TOKENS),
+        )
+
+    def _key_in(self, stored: Mapping[str, Any]) -> SecretStr:
+        if sealed := stored.get("sealed_key"):
+            try:
+                return SecretStr(self._sealing.open(sealed.encode())["api_key"])
+            except UnavailableError:
+                raise UnavailableError(KEY_UNREADABLE) from None
+        return SecretStr(stored.get("api_key") or self._settings.llm_api_key.get_secret_value())
+
+    def _without_plain_key(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """`sealed_key` for the `api_key` of older versions."""
+        value = dict(stored)
+        if key := value.pop("api_key", ""):
+            value["sealed_key"] = self._sealed(key)
+        return value
+
+    def _sealed(self, key: str) -> str:
+        return self._sealing.seal({"api_key": key}).decode()
 
     async def agent(self) -> AgentConfig:
         return AgentConfig.model_validate(await self._read("agent"))
@@ -91,12 +147,3 @@ class ConfigService:
                 ),
                 {"name": name, "value": json.dumps(value)},
             )
-
-
-def shown(config: LlmConfig) -> LlmConfigRead:
-    return LlmConfigRead(
-        base_url=config.base_url,
-        model_name=config.model_name,
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-    )

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api import migrations
+from moorage_api.config.service import KEY_UNREADABLE
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.embedded import postgres
 from moorage_api.embedded.credentials import Credentials
@@ -57,6 +58,8 @@ async def prepare(*, wait_seconds: float) -> int:
             print(f"Not yet: {error}", flush=True)
             await asyncio.sleep(RETRY_SECONDS)
             continue
+        if done.llm_key == "unreadable":
+            print(KEY_UNREADABLE)
         print(f"Ready{f', and made the admin {username}' if done.admin_was_made else ''}")
         return 0
 

@@ -12,12 +12,14 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api import migrations
-from moorage_api.config.service import ConfigService, LlmConfig
+from moorage_api.config.schemas import LlmConfigRead
+from moorage_api.config.service import ConfigService, LlmKey
 from moorage_api.database import create_database, create_engine
 from moorage_api.embedded.errors import StartError
 from moorage_api.errors import DomainError
 from moorage_api.objects.store import MinioStore
 from moorage_api.runs.queue import RUNNER_LOCK_CLASS
+from moorage_api.sealing import Sealing
 from moorage_api.settings import Settings
 from moorage_api.users.admin import ensure_admin
 
@@ -25,7 +27,8 @@ from moorage_api.users.admin import ensure_admin
 @dataclass(frozen=True)
 class Prepared:
     admin_was_made: bool
-    llm: LlmConfig
+    llm: LlmConfigRead
+    llm_key: LlmKey
 
 
 async def prepare(settings: Settings, *, admin_username: str, admin_password: SecretStr) -> Prepared:
@@ -41,7 +44,9 @@ async def prepare(settings: Settings, *, admin_username: str, admin_password: Se
         await migrations.upgrade(url)
         db = create_database(engine)
         made = await ensure_admin(db, username=admin_username, password=admin_password.get_secret_value())
-        return Prepared(made, await ConfigService(db, settings).llm())
+        config = ConfigService(db, settings, Sealing.from_settings(settings))
+        await config.seal_stored()
+        return Prepared(made, await config.read_llm(), await config.llm_key())
     except DomainError as error:
         raise StartError(f"The first admin, {admin_username}: {error}") from error
     except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:

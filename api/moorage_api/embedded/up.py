@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from moorage_api.config.service import KEY_UNREADABLE
 from moorage_api.embedded.directory import DataDirectory
 from moorage_api.embedded.errors import StartError
 from moorage_api.embedded.listener import ANY_ADDRESS, open_listener, url_of
@@ -145,7 +146,10 @@ def summary(
         password = admin_password.get_secret_value()
         lines.append(f"  Admin     {options.admin_username}   password {password}   (shown this once)")
     lines.append(f"  Model     {prepared.llm.model_name} at {prepared.llm.base_url}")
-    if not prepared.llm.api_key.get_secret_value() and not is_nearby(prepared.llm.base_url):
+    if prepared.llm_key == "unreadable":
+        lines.append(f"            {KEY_UNREADABLE},")
+        lines.append(f"            as admin POST {url}/api/app-config/llm")
+    elif prepared.llm_key == "missing" and not is_nearby(prepared.llm.base_url):
         lines.append("            without a key: set MOORAGE_LLM_API_KEY (also _BASE_URL, _MODEL) and start again,")
         lines.append(f"            or as admin POST {url}/api/app-config/llm")
     lines.append(f"  Data      {directory.root}   (logs in {directory.logs})")

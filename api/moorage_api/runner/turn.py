@@ -77,7 +77,7 @@ async def remote_toolsets(
 
 
 async def _work_on(journal: RunJournal, resources: Resources) -> None:
-    config = ConfigService(resources.db, resources.settings)
+    config = ConfigService(resources.db, resources.settings, resources.sealing)
     llm_config, agent_config = await config.llm(), await config.agent()
     said = " ".join(message.text for message in await journal.unread_messages())
     skills = await open_skills(journal.session_id, journal.owner_id, message=said, resources=resources)

@@ -40,7 +40,7 @@ async def skill_service(resources: ResourcesDep) -> SkillService:
 
 
 async def config_service(resources: ResourcesDep) -> ConfigService:
-    return ConfigService(resources.db, resources.settings)
+    return ConfigService(resources.db, resources.settings, resources.sealing)
 
 
 SkillKey = Annotated[StorableText, PathParameter(max_length=100)]

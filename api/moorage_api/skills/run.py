@@ -84,7 +84,7 @@ async def open_skills(session_id: UUID, owner_id: UUID, *, message: str, resourc
     skills = await sessions.usable(session_id, owner_id)
     settings = resources.settings
     archives = SkillArchives(resources.blobs, settings.skills_root_dir, limit_bytes=settings.skills_cache_bytes)
-    policy = await ConfigService(resources.db, settings).skill_policy() if skills else "off"
+    policy = await ConfigService(resources.db, settings, resources.sealing).skill_policy() if skills else "off"
     return RunSkills(
         skills, sessions, archives, SkillSync(skills, archives, sessions), confirms=policy == "enforce_confirmation"
     )

@@ -14,11 +14,11 @@ from uuid import UUID
 from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
+from moorage_api.sealing import Sealing
 from moorage_api.tools.mcp_pool import McpConnections, McpLostError, McpUnavailableError, Server
 from moorage_api.tools.models import McpServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import McpConfig, McpServerList, McpServerRead, ToolList, ToolWithPreference
-from moorage_api.tools.sealing import Sealing
 
 if TYPE_CHECKING:
     from mcp_types import CallToolResult, Tool
