@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     llm_api_key: SecretStr = SecretStr("")
     llm_model: str = "deepseek-chat"
     """Defaults until an admin stores a configuration."""
+    llm_max_functions: int = Field(default=128, ge=32)
+    """Functions offered to the model in all. OpenAI's own servers refuse a request with more than 128."""
     searxng_url: str | None = None
     """Search goes to this SearXNG instance; without it `ddgs` is used."""
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.loop import run_turn
-from moorage_api.agent.ports import AgentLimits, GateResult, Message, Toolset, UserMessage
+from moorage_api.agent.ports import AgentLimits, GateResult, Message, SwitchedKind, Toolset, UserMessage
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent
@@ -253,6 +253,22 @@ class MemoryAttachments:
 
 
 @dataclass
+class MemorySwitches:
+    """`off` holds kinds and ids of tools; what is not in it is on. Changes count from the next look."""
+
+    off: set[tuple[SwitchedKind, str]] = field(default_factory=set)
+    looks: int = 0
+    _seen: frozenset[tuple[SwitchedKind, str]] = frozenset()
+
+    async def look(self) -> None:
+        self.looks += 1
+        self._seen = frozenset(self.off)
+
+    def is_on(self, kind: SwitchedKind, tool_id: str) -> bool:
+        return (kind, tool_id) not in self._seen
+
+
+@dataclass
 class Bench:
     """A session, its sandbox and a model: everything that outlives a runner."""
 
@@ -261,6 +277,7 @@ class Bench:
     limits: AgentLimits = field(default_factory=lambda: AgentLimits(max_retries=2))
     attachments: MemoryAttachments = field(default_factory=MemoryAttachments)
     more_toolsets: Sequence[Toolset] = ()
+    switches: MemorySwitches = field(default_factory=MemorySwitches)
     gate: MemoryGate = field(init=False)
     context_tokens: int = 64_000
     api_key: str = "sk-for-tests"
@@ -299,6 +316,7 @@ class Bench:
                     attachments=self.attachments,
                     gate=self.gate,
                     limits=self.limits,
+                    switches=self.switches,
                 )
             except UnreadMessagesError:
                 continue

@@ -63,6 +63,7 @@ async def execute(work: Work, tools: Tools) -> bool:
             return False
         steps = work.state.with_step(step.id, "running")
         await work.record(StepEvent(id=step.id, description=step.description, status="running"), steps=steps)
+    await tools.look()
     answer = await work.ask(tools=tools.functions)
     if not answer.calls:
         await _take_text(work, answer)
@@ -123,6 +124,7 @@ async def _advance(
         calls
         and not tools.needs_consent(calls[0])
         and (toolset := tools.toolset(calls[0].function)) is not None
+        and await tools.can_run(calls[0])
         and not await work.is_interrupted()
     ):
         started = calls[0] = calls[0].model_copy(update={"toolkit": toolset.name})
@@ -149,12 +151,12 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
             await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
         elif call.function == FINISH.name:
             await _finish_step(work, call.args, call=call)
+        elif not await tools.can_run(call):
+            gone = prompts.SWITCHED_OFF if tools.function(call.function) else prompts.no_function(call.function)
+            await _advance(work, tools, messages=[tool_message(call, gone)], calls=rest, call_failed=True)
         elif tools.needs_consent(call):
             await _ask_consent(work, tools, call, rest)
             return True
-        elif tools.toolset(call.function) is None:
-            gone = tool_message(call, f"There is no function {call.function!r} any more.")
-            await _advance(work, tools, messages=[gone], calls=rest, call_failed=True)
         else:
             await _advance(work, tools, calls=work.state.calls)
     return False

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from moorage_api.agent import planner, prompts, summary
 from moorage_api.agent.executor import execute, key_of, stopped_event, take_consent
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import tool_message, user_message
-from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset, UserMessage
+from moorage_api.agent.ports import (
+    AgentLimits,
+    Attachments,
+    Gate,
+    Journal,
+    Message,
+    Switches,
+    Toolset,
+    UserMessage,
+)
 from moorage_api.agent.tools import Tools
 from moorage_api.agent.toolsets.shell import kill_stopped
 from moorage_api.agent.work import InterruptedByUserError, Work, going_on_without
 from moorage_api.events.schemas import ChatEvent, DoneEvent, ErrorEvent, FileInfo, PlanEvent, StepEvent, WaitEvent
+
+logger = logging.getLogger(__name__)
 
 
 async def run_turn(
@@ -23,6 +35,7 @@ async def run_turn(
     attachments: Attachments,
     gate: Gate,
     limits: AgentLimits,
+    switches: Switches,
     guidance: str = "",
 ) -> None:
     """Work from what the journal has stored until an event is recorded that ends the turn: done, wait or error.
@@ -32,6 +45,10 @@ async def run_turn(
 
     `guidance` is told to the model with the system prompt; the same in all turns of a session, or caches are of no use.
     """
+    tools = Tools(toolsets, switches, max_functions=limits.max_functions)
+    if tools.left_out:
+        logger.warning("Session %s: %d tools do not fit into the model's list", journal.session_id, len(tools.left_out))
+        guidance += prompts.left_out(tools.left_out)
     work = Work(
         journal,
         llm=llm,
@@ -41,7 +58,6 @@ async def run_turn(
         limits=limits,
         guidance=guidance,
     )
-    tools = Tools(toolsets)
     must_read = True
     while True:
         try:

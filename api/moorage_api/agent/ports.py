@@ -124,10 +124,28 @@ class Toolset(Protocol):
     @property
     def name(self) -> Literal["file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"]: ...
 
-    def functions(self) -> Sequence[Function]: ...
+    def functions(self) -> Sequence[Function]:
+        """Those that are on, as of the last look of `Switches`; the dearest first, as not all may fit."""
+        ...
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one call. A tool's failure is a result, not an exception; FencedError and CancelledError travel."""
+        ...
+
+
+SwitchedKind = Literal["mcp", "a2a", "skill"]
+"""Tools that people switch on and off; toolsets with these names are the ones that have them."""
+
+
+class Switches(Protocol):
+    """Which tools the run's user has, while everybody may change that."""
+
+    async def look(self) -> None:
+        """Take in what was switched since. Cheap enough before every model call."""
+        ...
+
+    def is_on(self, kind: SwitchedKind, tool_id: str) -> bool:
+        """At the last look. `tool_id` is an MCP server's name, an agent's id or a skill's; False when it is gone."""
         ...
 
 
@@ -185,6 +203,8 @@ class AgentLimits:
     max_iterations: int = 100
     max_retries: int = 3
     max_search_results: int = 10
+    max_functions: int = 128
+    """Offered to the model in all; a setting. Source: OpenAI's API reference, "tools"."""
 
 
 Outcome = Literal["done", "wait", "failed", "stopped"]

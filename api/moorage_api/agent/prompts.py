@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moorage_api.agent.messages import clipped
 from moorage_api.events.schemas import FileInfo, PlanStep
 
 SYSTEM = """\
@@ -37,6 +38,8 @@ def system(guidance: str) -> str:
     return f"{SYSTEM}\n{guidance}" if guidance else SYSTEM
 
 
+MAX_LEFT_OUT_CHARS = 2_000
+
 SUMMARISE = (
     "All steps are over. Write the final answer to the user now, as plain text or Markdown and without calling a tool: "
     "what was asked and what came out, results first, and say plainly what did not work."
@@ -59,6 +62,7 @@ NOT_RUN_ENDED = "Not run: the work was ended."
 NOT_RUN_ASKED = "Not run: the user was asked first."
 STOPPED_CALL = "The user stopped the work while this ran. Outcome unknown."
 NOTED = "The user was told."
+SWITCHED_OFF = "Not run: this tool was switched off meanwhile, by the user or an admin. Do without it."
 
 
 def repeated(times: int) -> str:
@@ -73,6 +77,21 @@ STOPPED = "[Moorage] The user stopped the work here."
 FINISH_AFTER_FAILURE = (
     "Not accepted: another call of the same answer failed. Read its result, then finish the step or mend it."
 )
+
+
+def no_function(name: str) -> str:
+    return f"There is no function {name!r} any more."
+
+
+def left_out(names: Sequence[str]) -> str:
+    """Part of the system prompt, where there are more functions than the model takes; empty where there are not."""
+    if not names:
+        return ""
+    return (
+        f"- {len(names)} tools are not offered to you, as there are more than you can be given: "
+        f"{clipped(', '.join(names), MAX_LEFT_OUT_CHARS)}. If the task needs one of them, say so: the user can switch "
+        "off tools that they do not need.\n"
+    )
 
 
 def ended(reason: str) -> str:

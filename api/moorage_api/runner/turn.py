@@ -10,7 +10,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.loop import run_turn
 from moorage_api.agent.messages import user_message
-from moorage_api.agent.ports import AgentLimits, Toolset
+from moorage_api.agent.ports import AgentLimits, Switches, Toolset
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.config.service import ConfigService
 from moorage_api.errors import DomainError, FencedError
@@ -26,6 +26,7 @@ from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.a2a_toolset import A2aToolset
 from moorage_api.tools.mcp_service import McpService
 from moorage_api.tools.mcp_toolset import McpToolset
+from moorage_api.tools.switches import UserSwitches
 
 logger = logging.getLogger(__name__)
 
@@ -59,20 +60,23 @@ async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
 
 
 async def remote_toolsets(
-    journal: RunJournal, resources: Resources, link: SandboxLink, skills: RunSkills
+    journal: RunJournal, resources: Resources, link: SandboxLink, skills: RunSkills, switches: Switches
 ) -> list[Toolset]:
-    """Those MCP servers and remote agents that are on for everyone and for this user, and the session's skills."""
+    """Those remote agents and MCP servers that are on for everyone and for this user, and the session's skills.
+
+    MCP servers come last: there are no bounds to their tools, and the model's list of them has one.
+    """
     mcp = McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
     a2a = A2aService(resources.db, resources.outbound)
     servers, agents = await mcp.offered(journal.owner_id), await a2a.offered(journal.owner_id)
     delegates: list[SkillDelegate] = [
-        McpDelegate(mcp, servers, link),
-        A2aDelegate(a2a, agents, journal.session_id, link),
+        McpDelegate(mcp, servers, link, switches),
+        A2aDelegate(a2a, agents, journal.session_id, link, switches),
     ]
     return [
-        McpToolset(mcp, servers, link),
-        A2aToolset(a2a, agents, journal.session_id, link),
-        skills.toolset(link, link, delegates, prepare=link.prepare),
+        A2aToolset(a2a, agents, journal.session_id, link, switches),
+        skills.toolset(link, link, delegates, switches, prepare=link.prepare),
+        McpToolset(mcp, servers, link, switches),
     ]
 
 
@@ -95,7 +99,9 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
         max_iterations=agent_config.max_iterations,
         max_retries=agent_config.max_retries,
         max_search_results=agent_config.max_search_results,
+        max_functions=resources.settings.llm_max_functions,
     )
+    switches = UserSwitches(resources.db, journal.owner_id)
     preparing = asyncio.create_task(link.prepare())
     try:
         async with LlmClient(
@@ -112,7 +118,7 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
                 max_search_results=limits.max_search_results,
                 searxng_url=resources.settings.searxng_url,
             )
-            toolsets += await remote_toolsets(journal, resources, link, skills)
+            toolsets += await remote_toolsets(journal, resources, link, skills, switches)
             await run_turn(
                 journal,
                 llm=llm,
@@ -120,6 +126,7 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
                 attachments=link,
                 gate=link,
                 limits=limits,
+                switches=switches,
                 guidance=skills.guidance(),
             )
     finally:

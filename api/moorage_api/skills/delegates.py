@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from moorage_api.agent.ports import Attachments, ToolCall, ToolResult
+from moorage_api.agent.ports import Attachments, Switches, ToolCall, ToolResult
 from moorage_api.agent.toolsets.schema import text
 from moorage_api.skills.manifest import Manifest, RuntimeType
 from moorage_api.skills.ports import DelegatedTool
@@ -23,8 +23,11 @@ ASK = "ask"
 class McpDelegate:
     """`server` in the skill's manifest is the configured name of an MCP server."""
 
-    def __init__(self, service: McpService, servers: Sequence[OfferedServer], attachments: Attachments) -> None:
-        self._toolsets = {server.name: McpToolset(service, [server], attachments) for server in servers}
+    def __init__(
+        self, service: McpService, servers: Sequence[OfferedServer], attachments: Attachments, switches: Switches
+    ) -> None:
+        self._toolset = McpToolset(service, servers, attachments, switches)
+        self._switches = switches
         self._servers = {server.name: server for server in servers}
 
     @property
@@ -33,7 +36,7 @@ class McpDelegate:
 
     def tools(self, manifest: Manifest) -> Sequence[DelegatedTool]:
         server = self._servers.get(manifest.server)
-        if server is None:
+        if server is None or not self._switches.is_on("mcp", server.name):
             return []
         return [
             DelegatedTool(tool["name"], tool["description"], tool["schema"], tool["read_only"])
@@ -42,19 +45,23 @@ class McpDelegate:
         ]
 
     async def call(self, manifest: Manifest, tool: str, call: ToolCall) -> ToolResult:
-        toolset = self._toolsets[manifest.server]
-        place = [offered["name"] for offered in self._servers[manifest.server].tools].index(tool)
-        function = toolset.functions()[place].name
-        return shown_as_skill(await toolset.call(replace(call, function=function)))
+        function = self._toolset.name_of(manifest.server, tool)
+        return shown_as_skill(await self._toolset.call(replace(call, function=function)))
 
 
 class A2aDelegate:
     """`server` in the skill's manifest is the id or the address of a configured remote agent."""
 
     def __init__(
-        self, service: A2aService, agents: Sequence[OfferedAgent], session_id: UUID, attachments: Attachments
+        self,
+        service: A2aService,
+        agents: Sequence[OfferedAgent],
+        session_id: UUID,
+        attachments: Attachments,
+        switches: Switches,
     ) -> None:
-        self._toolset = A2aToolset(service, agents, session_id, attachments)
+        self._toolset = A2aToolset(service, agents, session_id, attachments, switches)
+        self._switches = switches
         self._agents = {name: agent for agent in agents for name in (str(agent.id), agent.base_url.rstrip("/"))}
 
     @property
@@ -62,7 +69,8 @@ class A2aDelegate:
         return "a2a"
 
     def tools(self, manifest: Manifest) -> Sequence[DelegatedTool]:
-        if manifest.server.rstrip("/") not in self._agents:
+        agent = self._agents.get(manifest.server.rstrip("/"))
+        if agent is None or not self._switches.is_on("a2a", str(agent.id)):
             return []
         parameters = {
             "type": "object",

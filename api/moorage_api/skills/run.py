@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from moorage_api.agent.ports import Attachments, Gate
+from moorage_api.agent.ports import Attachments, Gate, Switches
 from moorage_api.config.service import ConfigService
 from moorage_api.resources import Resources
 from moorage_api.sandboxes.provider import SkillPin
@@ -40,6 +40,7 @@ class RunSkills:
         gate: Gate,
         attachments: Attachments,
         delegates: Sequence[SkillDelegate],
+        switches: Switches,
         *,
         prepare: Callable[[], Awaitable[None]],
     ) -> SkillToolset:
@@ -50,6 +51,7 @@ class RunSkills:
             gate=gate,
             attachments=attachments,
             delegates=delegates,
+            switches=switches,
             confirms=self.confirms,
         )
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from moorage_api.agent.ports import Attachments, Function, Gate, ToolCall, ToolResult
+from moorage_api.agent.ports import Attachments, Function, Gate, Switches, ToolCall, ToolResult
 from moorage_api.agent.toolsets.sandboxed import Sandboxed
 from moorage_api.agent.toolsets.schema import function, number, text, texts
 from moorage_api.errors import DomainError, FencedError
@@ -56,9 +56,11 @@ class SkillToolset(Sandboxed):
         gate: Gate,
         attachments: Attachments,
         delegates: Sequence[SkillDelegate],
+        switches: Switches,
         confirms: bool,
     ) -> None:
-        self._skills = {skill.manifest.slug: skill for skill in skills}
+        self._pinned = {skill.manifest.slug: skill for skill in skills}
+        self._switches = switches
         self._files = files
         self._delegates = {delegate.runtime_type: delegate for delegate in delegates}
         self._confirms = confirms
@@ -69,6 +71,17 @@ class SkillToolset(Sandboxed):
                 if len(found) < MAX_FUNCTIONS:
                     found.append(self._function(skill, tool))
         super().__init__(gate, attachments, found)
+
+    def functions(self) -> Sequence[Function]:
+        skills = self._skills
+        on = {(skill.id, tool.name) for skill in skills.values() for tool in self._tools_of(skill)}
+        names = [name for name, (skill, tool) in self._targets.items() if (skill.id, tool) in on]
+        return [READ, *(self._functions[name] for name in names)] if skills else []
+
+    @property
+    def _skills(self) -> dict[str, SessionSkill]:
+        """Those that are on, by slug."""
+        return {slug: skill for slug, skill in self._pinned.items() if self._switches.is_on("skill", skill.id)}
 
     @property
     def name(self) -> Literal["skill"]:
@@ -86,9 +99,7 @@ class SkillToolset(Sandboxed):
 
     def _function(self, skill: SessionSkill, tool: DelegatedTool) -> Function:
         slug = skill.manifest.slug
-        name = function_name("skill", slug, tool.name)
-        if name in self._targets:
-            name = function_name("skill", slug, tool.name, hashed=True)
+        name = function_name("skill", slug, tool.name, taken=self._targets)
         self._targets[name] = (skill, tool.name)
         is_native = skill.manifest.runtime_type == "native"
         return Function(
@@ -142,7 +153,7 @@ class SkillToolset(Sandboxed):
         path = str(args.get("path") or "").strip().removeprefix(f"{SKILLS}/{skill.id}/").removeprefix("./")
         if not path:
             problem = await self._files.problem_with(skill.id, seconds=READ_SYNC_SECONDS)
-            said = "\n\n".join([introduction(skill, problem, self._names_of(skill)), skill.context])
+            said = "\n\n".join([self._introduction(skill, problem), skill.context])
             return ToolResult("succeeded", said, {"skill_result": said})
         try:
             files = await self._files.read(skill.digest)
@@ -155,21 +166,20 @@ class SkillToolset(Sandboxed):
         said = file_text(path, files[path], skill.id, int(args.get("start_line") or 0))
         return ToolResult("succeeded", said, {"skill_result": said})
 
-    def _names_of(self, skill: SessionSkill) -> list[str]:
-        return [name for name, (owner, _) in self._targets.items() if owner.id == skill.id]
-
-
-def introduction(skill: SessionSkill, problem: str, functions: Sequence[str]) -> str:
-    lines = [f"Skill {skill.manifest.name}, version {skill.manifest.version}."]
-    if problem:
-        lines.append(f"{problem}; read its files with {READ.name}.")
-    else:
-        lines.append(f"Its files are in {SKILLS}/{skill.id}; paths in the text below start there.")
-    if functions:
-        lines.append(f"Its tools: {', '.join(functions)}.")
-    elif skill.manifest.runtime_type != "native":
-        lines.append(f"Its tools are not available now: {skill.manifest.server} is off or does not answer.")
-    return " ".join(lines)
+    def _introduction(self, skill: SessionSkill, problem: str) -> str:
+        lines = [f"Skill {skill.manifest.name}, version {skill.manifest.version}."]
+        if problem:
+            lines.append(f"{problem}; read its files with {READ.name}.")
+        else:
+            lines.append(f"Its files are in {SKILLS}/{skill.id}; paths in the text below start there.")
+        names = [one.name for one in self.functions() if one is not READ and self._targets[one.name][0].id == skill.id]
+        if names:
+            lines.append(f"Its tools: {', '.join(names)}.")
+        elif self._tools_of(skill):
+            lines.append("Its tools are not offered: those of skills that fit better take all the room there is.")
+        elif skill.manifest.runtime_type != "native":
+            lines.append(f"Its tools are not available now: {skill.manifest.server} is off or does not answer.")
+        return " ".join(lines)
 
 
 def file_text(path: str, content: bytes, skill_id: str, start_line: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from moorage_api.agent import prompts
-from moorage_api.agent.ports import Attachments, Function, ToolCall, ToolResult
+from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
 from moorage_api.agent.toolsets.schema import function, text
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.tools.a2a_client import AgentLostError, AgentRefusedError, parsed_card
@@ -30,25 +30,34 @@ CALL = function(
 
 class A2aToolset:
     def __init__(
-        self, service: A2aService, agents: Sequence[OfferedAgent], session_id: UUID, attachments: Attachments
+        self,
+        service: A2aService,
+        agents: Sequence[OfferedAgent],
+        session_id: UUID,
+        attachments: Attachments,
+        switches: Switches,
     ) -> None:
         self._service = service
         self._agents = {str(agent.id): agent for agent in agents}
         self._session_id = session_id
         self._attachments = attachments
+        self._switches = switches
 
     @property
     def name(self) -> Literal["a2a"]:
         return "a2a"
 
     def functions(self) -> Sequence[Function]:
-        return [CARDS, CALL] if self._agents else []
+        return [CARDS, CALL] if self._on() else []
+
+    def _on(self) -> dict[str, OfferedAgent]:
+        return {id_: agent for id_, agent in self._agents.items() if self._switches.is_on("a2a", id_)}
 
     async def call(self, call: ToolCall) -> ToolResult:
         if call.function == CARDS.name:
-            said = json.dumps([described(agent) for agent in self._agents.values()], ensure_ascii=False, indent=1)
+            said = json.dumps([described(agent) for agent in self._on().values()], ensure_ascii=False, indent=1)
             return await self._succeeded(said)
-        agent = self._agents.get(call.args["id"])
+        agent = self._on().get(call.args["id"])
         if agent is None:
             return _failed(f"There is no remote agent {call.args['id'][:80]!r}; see get_remote_agent_cards")
         try:

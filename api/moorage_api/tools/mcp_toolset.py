@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import zip_longest
 from typing import Any, Literal
 
 from mcp_types import AudioContent, CallToolResult, EmbeddedResource, ImageContent, ResourceLink, TextContent
 
 from moorage_api.agent import prompts
-from moorage_api.agent.ports import Attachments, Function, ToolCall, ToolResult
+from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
 from moorage_api.tools.mcp_pool import McpLostError, McpRefusedError, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer
 from moorage_api.tools.outputs import kept_text
 
 MAX_NAME_CHARS = 64
 HASH_CHARS = 8
-MAX_FUNCTIONS = 100
-"""Offered to the model in all: some servers of models take 128 functions, ours included."""
 CALL_SECONDS = 120.0
 
 
 class McpToolset:
-    def __init__(self, service: McpService, servers: Sequence[OfferedServer], attachments: Attachments) -> None:
+    def __init__(
+        self, service: McpService, servers: Sequence[OfferedServer], attachments: Attachments, switches: Switches
+    ) -> None:
         self._service = service
         self._attachments = attachments
+        self._switches = switches
         self._functions: dict[str, Function] = {}
         self._targets: dict[str, tuple[OfferedServer, str]] = {}
+        self._by_server: dict[str, dict[str, Function]] = {server.name: {} for server in servers}
         for server in servers:
             for tool in server.tools:
-                if len(self._functions) < MAX_FUNCTIONS:
+                if tool["name"] not in self._by_server[server.name]:
                     self._add(server, tool)
 
     @property
@@ -38,13 +41,16 @@ class McpToolset:
         return "mcp"
 
     def functions(self) -> Sequence[Function]:
-        return list(self._functions.values())
+        """Servers take turns, so that each has its first tools where not all fit."""
+        on = [found.values() for name, found in self._by_server.items() if self._switches.is_on("mcp", name)]
+        return [function for row in zip_longest(*on) for function in row if function is not None]
+
+    def name_of(self, server: str, tool: str) -> str:
+        return self._by_server[server][tool].name
 
     def _add(self, server: OfferedServer, tool: dict[str, Any]) -> None:
-        name = function_name("mcp", server.name, tool["name"])
-        if name in self._functions:
-            name = function_name("mcp", server.name, tool["name"], hashed=True)
-        self._functions[name] = Function(
+        name = function_name("mcp", server.name, tool["name"], taken=self._functions)
+        self._functions[name] = self._by_server[server.name][tool["name"]] = Function(
             name=name,
             description=f"[{server.name}] {tool['description']}",
             parameters=tool["schema"],
@@ -76,17 +82,22 @@ def _failed(text: str) -> ToolResult:
     return ToolResult("failed", text, {"result": text})
 
 
-def function_name(*parts: str, hashed: bool = False) -> str:
-    """A name that every model's server takes. What had to be changed or cut gets a hash of the original.
+def function_name(*parts: str, taken: Container[str] = ()) -> str:
+    """A name that every model's server takes. What had to be changed, cut or told apart gets a hash of the original.
 
     Source: the wire document, "Function names": at most 64 characters, a hash suffix when longer.
     """
     plain = "_".join(parts)
     name = re.sub(r"[^A-Za-z0-9_-]", "_", plain)
-    if name == plain and len(name) <= MAX_NAME_CHARS and not hashed:
+    if name == plain and len(name) <= MAX_NAME_CHARS and name not in taken:
         return name
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:HASH_CHARS]
-    return f"{name[: MAX_NAME_CHARS - HASH_CHARS - 1]}_{digest}"
+    original = "\0".join(parts)
+    while True:
+        digest = hashlib.sha256(original.encode()).hexdigest()[:HASH_CHARS]
+        hashed = f"{name[: MAX_NAME_CHARS - HASH_CHARS - 1]}_{digest}"
+        if hashed not in taken:
+            return hashed
+        original += "\0"  # somebody has named a tool so that it is what another's hash comes out as
 
 
 def text_of(result: CallToolResult) -> str:

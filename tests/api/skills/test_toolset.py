@@ -16,7 +16,7 @@ from moorage_api.skills.manifest import parsed_manifest
 from moorage_api.skills.risk import risk_report
 from moorage_api.skills.sessions import SessionSkill
 from moorage_api.skills.toolset import MAX_FUNCTIONS, MAX_READ_CHARS, SkillToolset, guidance
-from support.agent import Log, MemoryAttachments, MemoryGate, shell_output
+from support.agent import Log, MemoryAttachments, MemoryGate, MemorySwitches, shell_output
 from support.skills import ENTRY, FONT, brand_report, skill_md
 
 LONG = "".join(f"{number:02}x" for number in range(21))
@@ -44,13 +44,19 @@ class Files:
         return self.problem
 
 
-def toolset(*skills: SessionSkill, files: Files | None = None, gate: MemoryGate | None = None) -> SkillToolset:
+def toolset(
+    *skills: SessionSkill,
+    files: Files | None = None,
+    gate: MemoryGate | None = None,
+    switches: MemorySwitches | None = None,
+) -> SkillToolset:
     return SkillToolset(
         skills or [skill()],
         files=files or Files(),
         gate=gate or MemoryGate(Log()),
         attachments=MemoryAttachments(),
         delegates=[],
+        switches=switches or MemorySwitches(),
         confirms=True,
     )
 
@@ -72,7 +78,13 @@ def test_names_are_short_and_their_own_however_long_the_skills_are() -> None:
 
 def test_without_skills_there_is_nothing_to_call_or_say() -> None:
     tools = SkillToolset(
-        [], files=Files(), gate=MemoryGate(Log()), attachments=MemoryAttachments(), delegates=[], confirms=True
+        [],
+        files=Files(),
+        gate=MemoryGate(Log()),
+        attachments=MemoryAttachments(),
+        delegates=[],
+        switches=MemorySwitches(),
+        confirms=True,
     )
     assert (tools.functions(), guidance([])) == ([], "")
 
@@ -125,6 +137,25 @@ async def test_a_file_is_read_or_it_is_said_why_not(args: dict[str, Any], outcom
 async def test_a_store_that_is_away_is_said() -> None:
     read = await call(toolset(files=Files(is_away=True)), "skill_read", skill="brand-report", path="SKILL.md")
     assert (read.outcome, "away" in read.text) == ("failed", True)
+
+
+async def test_a_skill_that_is_switched_off_is_neither_offered_nor_read() -> None:
+    switches = MemorySwitches()
+    tools = toolset(skill(), skill("another"), switches=switches)
+    switches.off.add(("skill", "brand-report--0a1b2c3d"))
+    await switches.look()
+    assert [function.name for function in tools.functions()] == ["skill_read", "skill_another_run"]
+    read = await call(tools, "skill_read", skill="brand-report")
+    assert (read.outcome, read.text) == ("failed", "There is no skill 'brand-report'. There are: another")
+    switches.off.add(("skill", "another--0a1b2c3d"))
+    await switches.look()
+    assert tools.functions() == []
+
+
+async def test_a_skill_whose_tools_have_no_room_says_so() -> None:
+    tools = toolset(*(skill(f"s{number:02}") for number in range(MAX_FUNCTIONS)))
+    assert "Its tools: skill_s22_run." in (await call(tools, "skill_read", skill="s22")).text
+    assert "take all the room" in (await call(tools, "skill_read", skill="s23")).text
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from moorage_api.tools.mcp_pool import Commands, McpConnections, McpLostError, M
 from moorage_api.tools.mcp_service import McpService, OfferedServer, kept
 from moorage_api.tools.mcp_toolset import McpToolset, function_name
 from support.accounts import admin, data, register
-from support.agent import MemoryAttachments
+from support.agent import MemoryAttachments, MemorySwitches
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform
 from support.remote_tools import ROOT, running
@@ -76,7 +76,7 @@ async def tools(connections: McpConnections, server: Server) -> AsyncIterator[To
     offered = OfferedServer(
         "counting", [kept(tool) for tool in await connections.connection(KEY, server).tools()], server, KEY
     )
-    toolset = McpToolset(service, [offered], MemoryAttachments())
+    toolset = McpToolset(service, [offered], MemoryAttachments(), MemorySwitches())
 
     async def call(tool: str, **args: Any) -> ToolResult:
         return await toolset.call(ToolCall("1", "call-1", f"mcp_counting_{tool}", args))
@@ -213,6 +213,37 @@ def test_a_name_that_no_model_takes_is_cut_and_hashed(parts: tuple[str, str]) ->
     assert " " not in name
     assert name != function_name("mcp", parts[0], parts[1] + "x")
     assert name == function_name("mcp", *parts)
+
+
+def test_no_two_tools_have_one_name_and_servers_take_turns() -> None:
+    hashed = function_name("mcp", "a_b", "c", taken=["mcp_a_b_c"])
+    tools = {
+        "a": ["b_c", "b_c", hashed.removeprefix("mcp_a_"), "d" * 70 + "1", "d" * 70 + "2"],
+        "a_b": ["c"],
+        "z": [f"tool{number}" for number in range(500)],
+    }
+    offered = [
+        OfferedServer(
+            name,
+            [{"name": tool, "description": "", "schema": ANYTHING, "read_only": False} for tool in names],
+            Server(name, "stdio", {}),
+            (name, "", ""),
+        )
+        for name, names in tools.items()
+    ]
+    engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")  # none of these is called
+    service = McpService(
+        create_database(engine),
+        Sealing(["k" * 32]),
+        McpConnections(outbound=Outbound(), commands=Commands("", "")),
+        Outbound(),
+    )
+    toolset = McpToolset(service, offered, MemoryAttachments(), MemorySwitches())
+    names = [function.name for function in toolset.functions()]
+    assert len(names) == len(set(names)) == 4 + 1 + 500, "a tool that is listed twice is one"
+    assert max(map(len, names)) <= 64
+    assert names[:4] == ["mcp_a_b_c", toolset.name_of("a_b", "c"), "mcp_z_tool0", toolset.name_of("a", tools["a"][2])]
+    assert {toolset.name_of("a_b", "c"), toolset.name_of("a", tools["a"][2])} != {hashed}
 
 
 ANYTHING = {"type": "object", "properties": {}}

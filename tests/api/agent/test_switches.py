@@ -1,0 +1,130 @@
+"""Tools that are switched off while a run is at work, and more tools than a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from moorage_api.agent import prompts
+from moorage_api.agent.ports import AgentLimits, Function, Switches, ToolCall, ToolResult
+from moorage_api.agent.toolsets.schema import function
+from support.agent import Bench, MemorySwitches, shell
+from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, played
+
+BUILT_IN = 26
+
+
+@dataclass
+class Remote:
+    """A toolset of servers, each with some tools: `a_0`, `a_1`, …"""
+
+    switches: Switches
+    servers: dict[str, int]
+    called: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> Literal["mcp"]:
+        return "mcp"
+
+    def functions(self) -> Sequence[Function]:
+        return [
+            function(f"{server}_{number}", "Does it.", {}, read_only=True)
+            for server, count in self.servers.items()
+            for number in range(count)
+            if self.switches.is_on("mcp", server)
+        ]
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        self.called.append(call.function)
+        return ToolResult("succeeded", "It is done.", {"result": "It is done."})
+
+
+def offered(request: Request) -> list[str]:
+    return [tool["function"]["name"] for tool in request["tools"]]
+
+
+def bench_with(model: ScriptedModel, servers: dict[str, int], **options: Any) -> tuple[Bench, Remote]:
+    switches = options.pop("switches", MemorySwitches())
+    remote = Remote(switches, servers)
+    bench = Bench(model, more_toolsets=[remote], switches=switches, **options)
+    bench.log.say("Go")
+    return bench, remote
+
+
+TURNS: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a_0"), Calls(Call("a_0"), Call("b_0"), Call("a_1"))]
+
+
+async def test_what_is_switched_off_is_refused_and_no_longer_offered() -> None:
+    switches = MemorySwitches()
+
+    def choose(request: Request) -> Turn:
+        turns = [*TURNS, Finish("done"), Say("That was it.")]
+        if sum(message["role"] == "assistant" for message in request["messages"]) == 2:
+            switches.off.add(("mcp", "a"))  # while the model answers
+        return played(turns)(request)
+
+    with ScriptedModel(choose) as model:
+        bench, remote = bench_with(model, {"a": 2, "b": 1}, switches=switches)
+        await bench.run()
+    assert bench.log.types()[-1] == "done"
+    assert remote.called == ["a_0", "b_0"]
+    before, after = (set(offered(model.requests[place])) & {"a_0", "a_1", "b_0"} for place in (2, 3))
+    assert (before, after) == ({"a_0", "a_1", "b_0"}, {"b_0"})
+    told = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
+    assert told.count(prompts.SWITCHED_OFF) == 2
+    assert told[2:5] == [prompts.SWITCHED_OFF, "It is done.", prompts.SWITCHED_OFF]
+
+
+async def test_a_finish_beside_a_refused_call_is_not_taken() -> None:
+    switches = MemorySwitches({("mcp", "a")})
+    calls = Calls(Call("a_0"), Call("finish_step", {"success": True, "result": "done"}))
+    turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), calls, Finish("done"), Say("That was it.")]
+    with ScriptedModel(turns) as model:
+        bench, remote = bench_with(model, {"a": 1}, switches=switches)
+        await bench.run()
+    assert remote.called == []
+    told = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
+    assert told[1:3] == [prompts.SWITCHED_OFF, prompts.FINISH_AFTER_FAILURE]
+
+
+async def test_it_is_looked_once_for_each_model_call_and_each_remote_call() -> None:
+    turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a_0"), shell("ls"), Finish("done"), Say("That was it.")]
+    with ScriptedModel(turns) as model:
+        bench, _ = bench_with(model, {"a": 1})
+        await bench.run()
+    assert bench.switches.looks == 3 + 1, "answers with tools, and a_0 itself"
+
+
+async def test_nobody_is_asked_where_nothing_can_be_switched() -> None:
+    with ScriptedModel([Plan("T", "I will.", ["Do it"]), shell("ls"), Finish("done"), Say("That was it.")]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+    assert bench.switches.looks == 0
+
+
+@pytest.mark.parametrize("most", [32, 128])
+async def test_no_more_functions_are_offered_than_the_model_takes_and_the_model_is_told(most: int) -> None:
+    turns = [Plan("T", "I will.", ["Do it"]), Finish("done"), Say("That was it.")]
+    limits = AgentLimits(max_functions=most)
+    with ScriptedModel(turns) as model:
+        bench, _ = bench_with(model, {"a": 150, "b": 1}, limits=limits)
+        await bench.run()
+    names = offered(model.requests[1])
+    assert (len(names), len(set(names))) == (most, most)
+    assert names[BUILT_IN:] == [f"a_{number}" for number in range(most - BUILT_IN)]
+    system = model.requests[1]["messages"][0]["content"]
+    assert f"- {151 - (most - BUILT_IN)} tools are not offered to you" in system
+    assert f" a_{most - BUILT_IN}," in system
+    assert model.requests[0]["messages"][0]["content"] == system, "one for all requests, or caches are of no use"
+
+
+async def test_what_all_fits_is_said_nothing_about() -> None:
+    with ScriptedModel([Plan("T", "I will.", ["Do it"]), Finish("done"), Say("That was it.")]) as model:
+        bench, _ = bench_with(model, {"a": 128 - BUILT_IN})
+        await bench.run()
+    assert len(offered(model.requests[1])) == 128
+    assert "not offered" not in model.requests[1]["messages"][0]["content"]
