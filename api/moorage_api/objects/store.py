@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import urllib3
@@ -76,6 +76,10 @@ class BlobStore(Protocol):
         ...
 
     async def delete_prefix(self, prefix: str) -> None: ...
+
+    async def keys(self, prefix: str, *, before: datetime) -> list[str]:
+        """Of the objects below `prefix` that were last written before then, by the store's clock."""
+        ...
 
     async def ensure_bucket(self) -> None: ...
 
@@ -199,6 +203,13 @@ class MinioStore:
                 raise UnavailableError("Some objects could not be removed now")
 
         await self._run(remove)
+
+    async def keys(self, prefix: str, *, before: datetime) -> list[str]:
+        def find() -> list[str]:
+            found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
+            return [str(item.object_name) for item in found if item.last_modified < before]
+
+        return await self._run(find)
 
     async def ensure_bucket(self) -> None:
         def ensure() -> None:

@@ -25,11 +25,15 @@ from moorage_api.runs.journal import RunJournal, UnreadMessagesError, open_journ
 from moorage_api.runs.queue import LeasedRun
 from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.service import SessionService
+from moorage_api.skills.upkeep import SkillUpkeep
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """Longest time a queued or orphaned run waits for a runner that missed the wake-up."""
+
+SKILLS_SECONDS = 1800.0
+"""How often archives of skills are looked through, which lists them all."""
 
 
 @asynccontextmanager
@@ -163,18 +167,23 @@ class Runner:
                     raise FencedError("The lease could not be held") from error
 
     async def _sweep(self) -> None:
-        """Do what failed when it was asked for: removing what deleted sessions left, making new ones known."""
+        """Do what failed when it was asked for: removing what nobody needs, making new sessions known."""
         resources = self._resources
         sessions = SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
         upkeep = Upkeep(
             resources.db, resources.hub, resources.sandboxes, idle_seconds=self._settings.sandbox_idle_seconds
         )
+        skills = SkillUpkeep(resources.db, resources.blobs, resources.now)
+        skills_at = time.monotonic()
         while True:
             await asyncio.sleep(self._settings.sweep_seconds)
             try:
                 await sessions.sweep_deleted()
                 await upkeep.register_missing()
                 await upkeep.suspend_idle()
+                if time.monotonic() > skills_at:
+                    skills_at = time.monotonic() + SKILLS_SECONDS
+                    await skills.remove_unused()
             except (SQLAlchemyError, OSError) as error:
                 logger.warning("Could not sweep, will again: %s", type(error).__name__)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 from dataclasses import dataclass
 
 from moorage_api.skills.bundle import Bundle, is_script
 
 OBJECT_PREFIX = "skills/archives/"
+OBJECT_KEY = re.compile(rf"{OBJECT_PREFIX}([0-9a-f]{{64}})\.tar\.gz")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Archive:
 
 def object_key(digest: str) -> str:
     return f"{OBJECT_PREFIX}{digest}.tar.gz"
+
+
+def digest_in(key: str) -> str | None:
+    """The reverse of `object_key`; None for the key of something else."""
+    found = OBJECT_KEY.fullmatch(key)
+    return found[1] if found else None
 
 
 def digest_of(data: bytes | bytearray) -> str:

@@ -13,7 +13,7 @@ from moorage_api.database import Base
 
 
 class SkillVersionRow(Base):
-    """What was installed at one time. It stays when the skill is gone: sessions may be pinned to it."""
+    """What was installed at one time. It stays while a skill or a session names it, and for some time after."""
 
     __tablename__ = "skill_versions"
 
@@ -27,6 +27,8 @@ class SkillVersionRow(Base):
     file_count: Mapped[int]
     reference_count: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    unused_since: Mapped[datetime | None]
+    """As upkeep has noticed it."""
 
 
 class SkillRow(Base):
@@ -62,5 +64,5 @@ class SessionSkillRow(Base):
     session_id: Mapped[UUID] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     skill_id: Mapped[str] = mapped_column(String(100))
-    version_id: Mapped[UUID] = mapped_column(ForeignKey("skill_versions.id"))
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("skill_versions.id"), index=True)
     phase: Mapped[str] = mapped_column(String(10))

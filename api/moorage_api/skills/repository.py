@@ -64,6 +64,12 @@ class PinnedVersion:
     """False also when the skill was deleted meanwhile."""
 
 
+async def lock_archives(tx: AsyncSession, *, for_removing: bool = False) -> bool:
+    """Keep archives from being removed until `tx` ends, or the reverse. Who wants to remove does not wait for it."""
+    kind = "pg_try_advisory_xact_lock" if for_removing else "pg_advisory_xact_lock_shared"
+    return await tx.scalar(text(f"SELECT {kind}(hashtext('skill archives'))")) is not False
+
+
 class SkillRepository:
     def __init__(self, tx: AsyncSession) -> None:
         self._tx = tx
@@ -115,7 +121,7 @@ class SkillRepository:
         skill.enabled, skill.updated_at = enabled, now
 
     async def delete(self, key: str) -> str:
-        """The id of what was deleted. Versions stay, for the sessions that are pinned to them."""
+        """The id of what was deleted. Versions stay for the sessions that are pinned to them; see SkillUpkeep."""
         skill, _ = await self.get(key)
         await self._tx.delete(skill)
         await self._tx.execute(

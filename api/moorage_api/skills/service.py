@@ -17,7 +17,7 @@ from moorage_api.skills.context import Context, context_of
 from moorage_api.skills.github import load_github
 from moorage_api.skills.local import load_local
 from moorage_api.skills.manifest import Manifest, parsed_manifest
-from moorage_api.skills.repository import NewVersion, Skill, SkillRepository
+from moorage_api.skills.repository import NewVersion, Skill, SkillRepository, lock_archives
 from moorage_api.skills.risk import RiskReport, risk_report
 from moorage_api.skills.schemas import SkillInstallRequest, SkillItem
 
@@ -43,7 +43,7 @@ class SkillService:
             return [shown(skill) for skill in await SkillRepository(tx).all()]
 
     async def install(self, request: SkillInstallRequest, *, installed_by: UUID) -> SkillItem:
-        """Load, check, report on and store a skill; the archive is stored before the row that names it.
+        """Load, check, report on and store a skill.
 
         The same slug again is another version of the same skill. Raises SkillRefusedError, SkillTooLargeError,
         OutboundRefusedError and UnavailableError.
@@ -56,8 +56,10 @@ class SkillService:
                 source_ref, base_url=self._sources.github_archive_url, outbound=self._sources.outbound
             )
         prepared = await asyncio.to_thread(prepare, bundle, request)
-        await self._archives.put(prepared.archive)
         async with self._db.begin() as tx:
+            # inside, though it is no SQL: before its row is there, an archive counts as one that nobody needs
+            await lock_archives(tx)
+            await self._archives.put(prepared.archive)
             skill = await SkillRepository(tx).install(
                 NewVersion(
                     slug=prepared.manifest.slug,
@@ -81,7 +83,7 @@ class SkillService:
             await SkillRepository(tx).set_enabled(key, enabled=enabled, now=self._now())
 
     async def delete(self, key: str) -> None:
-        """Raises NotFoundError. The archive stays: another skill or a version of this one may be the same."""
+        """Raises NotFoundError. Its archive goes once no session needs it; see SkillUpkeep."""
         async with self._db.begin() as tx:
             await SkillRepository(tx).delete(key)
 
