@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -68,6 +68,31 @@ def outbound_of(settings: Settings) -> Outbound:
     )
 
 
+def redis_of(settings: Settings) -> Redis:
+    return Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_connect_timeout=2, socket_timeout=5, health_check_interval=15
+    )
+
+
+def limits_redis_of(settings: Settings) -> Redis:
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url.get_secret_value(),
+        max_connections=LIMITS_CONNECTIONS,
+        timeout=2,
+        socket_connect_timeout=2,
+        socket_timeout=2,
+    )
+    return Redis.from_pool(pool)
+
+
+def tokens_of(settings: Settings) -> Tokens:
+    return Tokens(
+        settings.jwt_secret.get_secret_value(),
+        access_seconds=settings.access_token_seconds,
+        refresh_seconds=settings.refresh_token_seconds,
+    )
+
+
 def commands_of(settings: Settings) -> Commands:
     beside_host = f"unix:{settings.sandbox_host_socket.with_name('commands.sock')}"
     return Commands(settings.mcp_commands_url or beside_host, settings.mcp_commands_token.get_secret_value())
@@ -114,61 +139,37 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
 
     `issuer` is who signs sandbox tokens: "api" or "runner".
     """
-    engine = create_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
-    redis = Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_connect_timeout=2,
-        socket_timeout=5,
-        health_check_interval=15,
-    )
-    limits_redis = Redis.from_pool(
-        BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
-            max_connections=LIMITS_CONNECTIONS,
-            timeout=2,
-            socket_connect_timeout=2,
-            socket_timeout=2,
+    async with AsyncExitStack() as closing:
+        engine = create_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        closing.push_async_callback(engine.dispose)
+        db = create_database(engine)
+        closing.push_async_callback(db.close)
+        redis = redis_of(settings)
+        closing.push_async_callback(redis.aclose)
+        limits_redis = limits_redis_of(settings)
+        closing.push_async_callback(limits_redis.aclose)
+        blobs = MinioStore.from_settings(settings)
+        closing.push_async_callback(blobs.close)
+        passwords = Passwords(concurrency=settings.hashing_concurrency)
+        closing.callback(passwords.close)
+        outbound = outbound_of(settings)
+        mcp = McpConnections(outbound=outbound, commands=commands_of(settings))
+        closing.push_async_callback(mcp.close)
+        yield Resources(
+            settings=settings,
+            engine=engine,
+            db=db,
+            redis=redis,
+            blobs=blobs,
+            signer=TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer),
+            passwords=passwords,
+            tokens=tokens_of(settings),
+            outbound=outbound,
+            sealing=Sealing.from_settings(settings),
+            mcp=mcp,
+            windows=windows_of(settings, limits_redis),
+            trusted_proxies=networks(settings.trusted_proxies),
+            hub=await closing.enter_async_context(Hub(redis, db, poll_seconds=settings.stream_poll_seconds)),
+            leases=await closing.enter_async_context(leases_of(settings, limits_redis)),
+            sandboxes=await closing.enter_async_context(open_sandboxes(settings)),
         )
-    )
-    db = create_database(engine)
-    hub = Hub(redis, db, poll_seconds=settings.stream_poll_seconds)
-    signer = TokenSigner.from_file(settings.signing_key_file, key_id=settings.signing_key_id, issuer=issuer)
-    blobs = MinioStore.from_settings(settings)
-    passwords = Passwords(concurrency=settings.hashing_concurrency)
-    tokens = Tokens(
-        settings.jwt_secret.get_secret_value(),
-        access_seconds=settings.access_token_seconds,
-        refresh_seconds=settings.refresh_token_seconds,
-    )
-    outbound = outbound_of(settings)
-    sealing = Sealing.from_settings(settings)
-    mcp = McpConnections(outbound=outbound, commands=commands_of(settings))
-    leases = leases_of(settings, limits_redis)
-    try:
-        async with hub, leases, open_sandboxes(settings) as sandboxes:
-            yield Resources(
-                settings=settings,
-                engine=engine,
-                db=db,
-                redis=redis,
-                blobs=blobs,
-                hub=hub,
-                sandboxes=sandboxes,
-                signer=signer,
-                passwords=passwords,
-                tokens=tokens,
-                outbound=outbound,
-                sealing=sealing,
-                mcp=mcp,
-                windows=windows_of(settings, limits_redis),
-                leases=leases,
-                trusted_proxies=networks(settings.trusted_proxies),
-            )
-    finally:
-        await mcp.close()
-        await redis.aclose()
-        await limits_redis.aclose()
-        await db.close()
-        await engine.dispose()
-        await blobs.close()
-        passwords.close()
