@@ -27,6 +27,7 @@ from moorage_api.skills.service import SkillService, Sources
 from moorage_api.skills.sessions import SessionSkills
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.users.models import UserRow
+from support.processes import Platform
 from support.skills import skill_md, write_skill
 
 
@@ -203,3 +204,16 @@ async def test_a_store_that_is_away_is_waited_for(bench: Bench, settings: Settin
     assert (await bench.stored(), await bench.versions()) == ({digest}, set())
     await bench.upkeep().remove_unused()
     assert await bench.stored() == set()
+
+
+async def test_a_runner_does_it_now_and_then(bench: Bench, platform: Platform) -> None:
+    digest = await bench.install("report")
+    await bench.service.delete("report")
+    async with bench.db.begin() as tx:
+        await tx.execute(text("UPDATE skill_versions SET unused_since = now() - interval '2 hours'"))
+    platform.changes["sweep_seconds"] = 0.1
+    await platform.start_runner()
+    async with asyncio.timeout(20):
+        while await bench.versions() == {digest}:
+            await asyncio.sleep(0.05)
+    assert await bench.versions() == set()
