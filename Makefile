@@ -1,6 +1,7 @@
 # `make` lists what there is. Everything that needs something installs it first.
 
 PYTHON := .venv/bin/python
+PYTEST := .ci/with-toolchains $(PYTHON) -m pytest
 N ?= 200
 
 # Python keeps what it compiled, whatever the shell says: a start takes a third of the time.
@@ -22,22 +23,22 @@ doctor: setup ## say what this machine lacks, and the command that gets it
 	@.venv/bin/moorage doctor
 
 test: setup kubernetes ## run the whole suite against real servers
-	$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile $(ARGS)
 
 kubernetes: setup ## build Kubernetes for the tests, once: ten minutes
-	-@PYTHONPATH=tests $(PYTHON) -m support.kube.prepare kubernetes
+	-@PYTHONPATH=tests .ci/with-toolchains $(PYTHON) -m support.kube.prepare kubernetes
 
 test-control-plane: setup kubernetes ## the operator and the API's cluster side on a real control plane
-	$(PYTHON) -m pytest tests/crds tests/operator tests/api/sandboxes $(ARGS)
+	$(PYTEST) tests/crds tests/operator tests/api/sandboxes $(ARGS)
 
 test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes
-	$(PYTHON) -m pytest -m node $(ARGS)
+	$(PYTEST) -m node $(ARGS)
 
 test-cluster: setup ## install the chart on a real one-node Kubernetes and chat through a proxy
-	$(PYTHON) -m pytest -m cluster $(ARGS)
+	$(PYTEST) -m cluster $(ARGS)
 
 chaos: setup ## kill processes at random moments of a run, N=200 times
-	CHAOS_ROUNDS=$(N) $(PYTHON) -m pytest -m chaos --timeout 0 $(ARGS)
+	CHAOS_ROUNDS=$(N) $(PYTEST) -m chaos --timeout 0 $(ARGS)
 
 contract: setup ## prove the HTTP contract against a running server, URL=http://…
 	CONTRACT_URL=$(URL) $(PYTHON) -m pytest -c tests/contract/pytest.ini tests/contract $(ARGS)
@@ -60,7 +61,7 @@ imports: setup ## prove that imports go one way
 
 bench: ## measure and print a table
 	@.ci/setup wrk
-	PYTHONPATH=tests $(PYTHON) -m benchmarks $(ARGS)
+	PYTHONPATH=tests .ci/with-toolchains $(PYTHON) -m benchmarks $(ARGS)
 
 lock: setup ## write the lock files anew from pyproject.toml
 	.ci/lock
