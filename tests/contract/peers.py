@@ -1,4 +1,4 @@
-"""What the server under test talks to: a model, an MCP server, an A2A agent and WeChat, all scripted, on one socket.
+"""What the server under test talks to: a model, MCP servers, an A2A agent and WeChat, all scripted, on one socket.
 
 The model steers by what the request says, so that it fits agents of any make:
 - the last user message holds `[contract:NAME]`, which names a script;
@@ -9,6 +9,7 @@ The model steers by what the request says, so that it fits agents of any make:
 from __future__ import annotations
 
 import json
+import queue
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 Call = tuple[str, dict[str, Any]]
 
@@ -28,6 +30,8 @@ FINAL = "That is all that was asked for."
 QUESTION = "Which colour?"
 MCP_TOOL = "echo"
 WECHAT_OPENID = "openid-of-contract"
+STILL_THERE_SECONDS = 1.0
+"""How often an open MCP stream says something, because only a write tells whether anybody listens."""
 
 
 def _shell(command: str) -> Call:
@@ -69,6 +73,8 @@ class Peers:
     """What the model was asked."""
     mcp_calls: list[dict[str, Any]] = field(default_factory=list)
     mcp_headers: list[str] = field(default_factory=list)
+    mcp_streams: dict[str, queue.Queue[dict[str, Any]]] = field(default_factory=dict)
+    """Answers on their way to the clients of MCP over SSE, by the session that each was given."""
     scripts: dict[str, list[Call]] = field(default_factory=lambda: dict(SCRIPTS))
     release: threading.Event = field(default_factory=threading.Event)
     """Lets everything that hangs go on."""
@@ -190,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(token if query.get("code") == ["good"] else refused)
         elif path == "/sns/userinfo":
             self._json({"openid": WECHAT_OPENID, "nickname": "Contract", "sex": 0, "headimgurl": "", "privilege": []})
+        elif path == "/sse":
+            self._mcp_stream()
         else:
             self._empty(405 if path == "/mcp" else 404)
 
@@ -204,7 +212,10 @@ class _Handler(BaseHTTPRequestHandler):
                     self.of.requests.append(body)
                     self._complete(body)
                 case "/mcp":
-                    self._mcp(body)
+                    answered = self._mcp(body)
+                    self._json(answered) if answered else self._empty(202)
+                case "/sse/messages":
+                    self._mcp_message(body)
                 case "/hang":
                     self.of.release.wait(60)
                     self._empty(503)
@@ -234,11 +245,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
-    def _mcp(self, message: dict[str, Any]) -> None:
+    def _mcp(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to a message of MCP; none to a notification."""
         self.of.mcp_headers.append(str(self.headers.get("x-contract")))
         if "id" not in message:
-            self._empty(202)
-            return
+            return None
         result: dict[str, Any]
         match message["method"]:
             case "initialize":
@@ -258,9 +269,41 @@ class _Handler(BaseHTTPRequestHandler):
                 result = {}
             case _:
                 error = {"code": -32601, "message": "Method not found"}
-                self._json({"jsonrpc": "2.0", "id": message["id"], "error": error})
-                return
-        self._json({"jsonrpc": "2.0", "id": message["id"], "result": result})
+                return {"jsonrpc": "2.0", "id": message["id"], "error": error}
+        return {"jsonrpc": "2.0", "id": message["id"], "result": result}
+
+    def _mcp_stream(self) -> None:
+        """MCP over SSE: say where messages go, then send the answers to them, until the client hangs up.
+
+        Source: Model Context Protocol 2024-11-05, "HTTP with SSE".
+        """
+        session = uuid4().hex
+        answers = self.of.mcp_streams.setdefault(session, queue.Queue())
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        frame = f"event: endpoint\ndata: /sse/messages?session={session}\n\n"
+        try:
+            while True:
+                self.wfile.write(frame.encode())
+                self.wfile.flush()
+                try:
+                    frame = f"event: message\ndata: {json.dumps(answers.get(timeout=STILL_THERE_SECONDS))}\n\n"
+                except queue.Empty:
+                    frame = ": still there\n\n"
+        except OSError:
+            del self.of.mcp_streams[session]
+
+    def _mcp_message(self, message: dict[str, Any]) -> None:
+        (session,) = parse_qs(urlsplit(self.path).query)["session"]
+        if (answers := self.of.mcp_streams.get(session)) is None:
+            self._empty(404)
+            return
+        if answered := self._mcp(message):
+            answers.put(answered)
+        self._empty(202)
 
 
 def deltas(said: str | Call, *, pause: float) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from moorage_api.settings import Settings
 from moorage_api.users.admin import create_admin
 from support.accounts import PASSWORD
 from support.processes import Platform
+from support.remote_tools import mcp_servers
 
 ROOT = Path(__file__).parent.parent.parent
 NOT_SERVED_YET = Path(__file__).parent / "not_served_yet.txt"
@@ -34,10 +36,30 @@ REPORTS: list[dict[str, str]] = []
 """The tables of the runs so far."""
 
 
-async def run_suite(platform: Platform, *arguments: str, **environment: str) -> None:
+MCP_STDIO = {
+    "command": "mcp-server-time",
+    "args": ["--local-timezone", "UTC"],
+    "tool": "get_current_time",
+    "arguments": {"timezone": "Asia/Shanghai"},
+    "answer": "Asia/Shanghai",
+}
+
+
+def commands() -> list[Path]:
+    """Where MCP servers of others are; nowhere on a machine that cannot have them, where the suite skips its checks."""
+    try:
+        return [mcp_servers() / "python"]
+    except pytest.skip.Exception as reason:
+        sys.stdout.write(f"without MCP over stdio: {reason}\n")
+        return []
+
+
+async def run_suite(
+    platform: Platform, *arguments: str, command_paths: Sequence[Path] = (), **environment: str
+) -> None:
     """Start the whole platform and the suite beside it; its output is the report of a failure."""
     api = await platform.start_api()
-    await asyncio.gather(platform.start_runner(), platform.start_host())
+    await asyncio.gather(platform.start_runner(), platform.start_host(command_paths=command_paths))
     engine = create_engine(platform.database_url)
     for name in ("root-of-contract", "second-root"):
         await create_admin(create_database(engine), username=name, password=PASSWORD)
@@ -72,12 +94,15 @@ async def run_suite(platform: Platform, *arguments: str, **environment: str) -> 
 @pytest.mark.timeout(SUITE_SECONDS + 60)
 @pytest.mark.parametrize("profile", ["safe", "letter"])
 async def test_the_contract_holds(platform: Platform, profile: str, short_directory: Path) -> None:
-    """WeChat is set up in one of the two, since the contract says something of both."""
+    """WeChat and a command are there in one of the two: the contract says something of having and of lacking them."""
     skills = short_directory / "skills"
     skills.mkdir()
     platform.changes.update(skills_root_dir=short_directory / "skills-cache")
     platform.changes.update(ROOMY_LIMITS, open_config=profile == "letter", skills_local_roots=str(skills))
     environment = {"CONTRACT_PROFILE": profile, "CONTRACT_SKILLS_DIR": str(skills)}
+    command_paths: list[Path] = []
+    if profile == "safe" and (command_paths := commands()):
+        environment["CONTRACT_MCP_STDIO"] = json.dumps(MCP_STDIO)
     if profile == "letter":
         (port,) = free_ports(1)
         platform.changes.update(
@@ -88,7 +113,7 @@ async def test_the_contract_holds(platform: Platform, profile: str, short_direct
             wechat_api_url=f"http://127.0.0.1:{port}",
         )
         environment |= {"CONTRACT_WECHAT": "1", "CONTRACT_PEERS_PORT": str(port)}
-    await run_suite(platform, **environment)
+    await run_suite(platform, command_paths=command_paths, **environment)
 
 
 @pytest.mark.timeout(SUITE_SECONDS + 60)
