@@ -109,17 +109,27 @@ async def newest_run(tx: AsyncSession, session_id: UUID) -> RunView | None:
 
 
 async def request_stop(tx: AsyncSession, session_id: UUID) -> bool:
-    """Ask the active run to stop; False when there is none. A run nobody has claimed yet is stopped by its claimer."""
-    result = await tx.execute(
-        text(
-            """
-            UPDATE runs SET stop_requested = true
-            WHERE session_id = :session_id AND status IN ('queued', 'running') RETURNING id
-            """
-        ),
-        {"session_id": session_id},
-    )
-    return result.first() is not None
+    """Ask the active run to stop, or one that is made to end a turn that waits for the user; False when there is none.
+
+    A run nobody has claimed yet is stopped by its claimer.
+    """
+    parameters = {"session_id": session_id, "new_id": uuid7()}
+    for statement in (
+        """
+        UPDATE runs SET stop_requested = true
+        WHERE session_id = :session_id AND status IN ('queued', 'running') RETURNING id
+        """,
+        """
+        INSERT INTO runs (id, session_id, first_seq, inbox_seq, stop_requested)
+        SELECT :new_id, sessions.id, session_heads.last_seq + 1, 0, true
+        FROM sessions JOIN session_heads ON session_heads.session_id = sessions.id
+        WHERE sessions.id = :session_id AND sessions.status = 'waiting'
+        ON CONFLICT (session_id) WHERE status IN ('queued', 'running') DO NOTHING RETURNING id
+        """,
+    ):
+        if (await tx.execute(text(statement), parameters)).first() is not None:
+            return True
+    return False
 
 
 async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> LeasedRun | None:

@@ -101,7 +101,7 @@ class SessionService:
             return await log.last_seq(tx, session_id)
 
     async def stop(self, session_id: UUID, *, reader: Reader) -> None:
-        """Ask the run to stop; an idle session is fine as it is."""
+        """Ask the run to stop, or end the turn that waits for an answer; an idle session is fine as it is."""
         async with self._db.begin() as tx:
             await SessionRepository(tx).get(session_id, reader=reader)
             active = await queue.request_stop(tx, session_id)

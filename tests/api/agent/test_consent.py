@@ -105,6 +105,21 @@ async def test_a_stop_while_it_waits_runs_nothing() -> None:
         assert (risky.did, bench.log.types()[-1]) == ([], "done")
 
 
+async def test_a_stop_instead_of_an_answer_closes_the_question() -> None:
+    risky = Risky()
+    with ScriptedModel([PLAN, ACT, Plan("T", "Hello", [])]) as model:
+        bench = Bench(model, more_toolsets=[risky])
+        bench.log.say("Go")
+        await bench.run()
+        bench.log.stop_requested = True
+        await bench.run()
+        assert bench.log.types()[-3:] == ["step", "plan", "done"]
+        bench.log.stop_requested = False
+        bench.log.say("yes")
+        await bench.run()
+    assert (risky.did, bench.log.types()[-1]) == ([], "done")
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("record", range(4))
 async def test_a_runner_killed_at_any_record_changes_nothing(record: int, when: str) -> None:

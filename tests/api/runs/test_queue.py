@@ -168,6 +168,41 @@ async def test_a_stop_reaches_the_run_and_wins_over_unread_messages(
         assert journal.finished
 
 
+async def test_a_stop_ends_a_turn_that_waits_for_the_user(
+    resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
+) -> None:
+    """Otherwise the question stays open, and the next "yes" is an answer to what the user wanted stopped."""
+    await say(sessions, session_id, alice)
+    async with runner_alive(resources, 1):
+        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        await journal.record(WaitEvent(), consumed_seq=1)
+        for _ in range(2):
+            await sessions.stop(session_id, reader=alice)
+        run = await claimed(resources)
+        assert await claim(resources) is None, "two stops are one"
+        journal = await open_journal(resources.db, resources.hub, run)
+        assert journal.stop_requested
+        assert await journal.unread_messages() == []
+        await journal.record(DoneEvent())
+        assert (await sessions.get(session_id, reader=alice)).status == "completed"
+        await sessions.stop(session_id, reader=alice)
+        assert await claim(resources) is None, "nothing is left to be stopped"
+
+
+async def test_an_answer_after_a_stop_is_one(
+    resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
+) -> None:
+    await say(sessions, session_id, alice)
+    async with runner_alive(resources, 1):
+        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        await journal.record(WaitEvent(), consumed_seq=1)
+        await sessions.stop(session_id, reader=alice)
+        answer = await say(sessions, session_id, alice, "after all")
+        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        assert not journal.stop_requested
+        assert [message.seq for message in await journal.unread_messages()] == [answer]
+
+
 async def test_a_deleted_sessions_run_is_fenced(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
