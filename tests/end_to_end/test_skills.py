@@ -125,6 +125,23 @@ async def test_a_model_reads_a_skill_and_runs_it_in_its_sandbox(
     assert listed["status"] == "completed"
 
 
+async def test_a_skill_without_a_sandbox_says_why(
+    platform: Platform, use_model: UseModel, new_user: NewUser, roots: Path
+) -> None:
+    turns: list[Turn] = [Plan("Report", "I will make it.", ["Make it"]), RUN, Finish(), Say("Not made.")]
+    source = write_skill(roots / "brand-report", brand_report())
+    with ScriptedModel(turns) as model:
+        use_model(model.url)
+        api = await platform.start_api()
+        await install(platform, api.url, source)
+        await platform.start_runner()  # and no host
+        alice = await new_user(api.url)
+        chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
+        assert (await chat.say("Make a report on Q3")).event == "done"
+    (called,) = chat.all("tool", name="skill", status="called")
+    assert "There is no sandbox for the skill's files: " in called["content"]["skill_result"]
+
+
 @pytest.fixture
 def asking_model() -> Iterator[ScriptedModel]:
     turns: list[Turn] = [Plan("Report", "I will make it.", ["Make it"]), RUN, RUN, Finish(), Say("Made.")]

@@ -75,7 +75,7 @@ async def remote_toolsets(
     ]
     return [
         A2aToolset(a2a, agents, journal.session_id, link, switches),
-        skills.toolset(link, link, delegates, switches, prepare=link.prepare),
+        skills.toolset(link, link, delegates, switches, prepare=link.ready),
         McpToolset(mcp, servers, link, switches),
     ]
 

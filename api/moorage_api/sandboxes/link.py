@@ -102,11 +102,15 @@ class SandboxLink:
     async def prepare(self) -> None:
         """Have the sandbox ready by the time the first tool is used. What goes wrong here is said there."""
         try:
-            await self._open()
+            await self.ready()
         except FencedError:
             return
         except DomainError as error:
             logger.info("The sandbox of %s is not ready yet: %s", self._journal.session_id, error)
+
+    async def ready(self) -> None:
+        """Have the sandbox ready now. Raises DomainError or GateError."""
+        await self._open()
 
     async def call(
         self,

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from moorage_api.agent.ports import Attachments, Gate, Switches
 from moorage_api.config.service import ConfigService
+from moorage_api.errors import DomainError, FencedError
 from moorage_api.resources import Resources
 from moorage_api.sandboxes.provider import SkillPin
 from moorage_api.skills.archive import unpacked
@@ -44,7 +45,7 @@ class RunSkills:
         *,
         prepare: Callable[[], Awaitable[None]],
     ) -> SkillToolset:
-        """`prepare` has the sandbox made, and with it the sync begun; what goes wrong there is said elsewhere."""
+        """`prepare` has the sandbox made, and with it the sync begun; it raises DomainError or GateError."""
         return SkillToolset(
             self.skills,
             files=RunFiles(self.archives, self.sync, prepare),
@@ -74,8 +75,10 @@ class RunFiles:
                 await self.prepare()
         except TimeoutError:
             return NOT_YET
-        except GateError as error:
-            return f"The sandbox does not answer: {error}"
+        except FencedError:
+            raise
+        except (DomainError, GateError) as error:
+            return f"There is no sandbox for the skill's files: {error}"
         return await self.sync.problem_with(skill_id, seconds=seconds)
 
 
