@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from contract.bundles import SKILLS, Bundle, listed, write_bundle
 from contract.peers import Peers
 from contract.server import Caller, Server
 from contract.spec import ALL_ITEMS, SPEC
@@ -90,7 +92,16 @@ def server() -> Iterator[Server]:
         os.environ["CONTRACT_ADMIN_PASSWORD"],
     )
     yield opened
+    opened.delete_sessions()
     opened.close()
+
+
+@pytest.fixture(autouse=True)
+def few_sandboxes(server: Server) -> Iterator[None]:
+    """A server need not have room for a sandbox of each check: what a check made is deleted after it."""
+    before = len(server.made)
+    yield
+    server.delete_sessions(but=before)
 
 
 @pytest.fixture(scope="session")
@@ -132,3 +143,23 @@ def quiet_stream(server: Server) -> Iterator[Watch]:
     """A stream on which nothing happens, open from the beginning, so that its heartbeat costs no time."""
     with Watch(server.register()) as stream:
         yield stream
+
+
+@pytest.fixture
+def bundle(admin: Caller) -> Iterator[Bundle]:
+    """Makes bundles in the shared directory; at the end they and what was installed from them are gone."""
+    root = os.environ.get("CONTRACT_SKILLS_DIR")
+    if root is None:
+        pytest.skip("CONTRACT_SKILLS_DIR is not set: no directory is shared with the server")
+    made: list[Path] = []
+
+    def make(slug: str, text: str | None = None, **files: bytes) -> Path:
+        made.append(write_bundle(Path(root), slug, text, files))
+        return made[-1]
+
+    yield make
+    for directory in made:
+        for skill in listed(admin):
+            if skill["slug"] == directory.name:
+                admin.ask("DELETE", f"{SKILLS}/{skill['id']}")
+        shutil.rmtree(directory.parent)

@@ -1,4 +1,4 @@
-"""What the server under test talks to: a model, MCP servers, an A2A agent and WeChat, all scripted, on one socket.
+"""What the server under test talks to: a model, MCP servers, an agent, WeChat and GitHub, all scripted, on one socket.
 
 The model steers by what the request says, so that it fits agents of any make:
 - the last user message holds `[contract:NAME]`, which names a script;
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import uuid4
 
 Call = tuple[str, dict[str, Any]]
@@ -75,6 +75,8 @@ class Peers:
     mcp_headers: list[str] = field(default_factory=list)
     mcp_streams: dict[str, queue.Queue[dict[str, Any]]] = field(default_factory=dict)
     """Answers on their way to the clients of MCP over SSE, by the session that each was given."""
+    archives: dict[str, bytes] = field(default_factory=dict)
+    """Tarballs that GitHub has, by "owner/repository/ref"."""
     scripts: dict[str, list[Call]] = field(default_factory=lambda: dict(SCRIPTS))
     release: threading.Event = field(default_factory=threading.Event)
     """Lets everything that hangs go on."""
@@ -198,8 +200,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"openid": WECHAT_OPENID, "nickname": "Contract", "sex": 0, "headimgurl": "", "privilege": []})
         elif path == "/sse":
             self._mcp_stream()
+        elif "/tar.gz/" in path:
+            self._archive(path)
         else:
             self._empty(405 if path == "/mcp" else 404)
+
+    def _archive(self, path: str) -> None:
+        """A repository as GitHub packs it. A client that has read enough hangs up."""
+        repository, _, ref = unquote(path).strip("/").partition("/tar.gz/")
+        if (archive := self.of.archives.get(f"{repository}/{ref}")) is None:
+            self._empty(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-gzip")
+        self.send_header("Content-Length", str(len(archive)))
+        self.end_headers()
+        try:
+            self.wfile.write(archive)
+        except ConnectionError:
+            self.close_connection = True
 
     def do_DELETE(self) -> None:
         self._empty(405)

@@ -58,6 +58,8 @@ class Caller:
     id: str = ""
     username: str = ""
     refresh_token: str = field(default="", repr=False)
+    made: list[tuple[Caller, str]] = field(default_factory=list, repr=False)
+    """Every session that anybody of this suite made, and whose it is."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -99,7 +101,9 @@ class Caller:
     # What many checks begin with
 
     def new_session(self) -> str:
-        return str(self.post("/api/sessions")["session_id"])
+        session = str(self.post("/api/sessions")["session_id"])
+        self.made.append((self, session))
+        return session
 
     def upload(self, filename: str = "notes.txt", content: bytes = b"hello", kind: str = "text/plain") -> Any:
         return self.post("/api/files", files={"file": (filename, content, kind)})
@@ -210,13 +214,14 @@ class Server:
     url: str
     admin_username: str
     admin_password: str
+    made: list[tuple[Caller, str]] = field(default_factory=list)
     _clients: list[httpx.Client] = field(default_factory=list)
 
     def nobody(self) -> Caller:
         """A caller without a token. The time limit is of a read, so a stream lives as long as its heartbeat."""
         client = httpx.Client(base_url=self.url, timeout=httpx.Timeout(60, connect=5), trust_env=False)
         self._clients.append(client)
-        return Caller(client)
+        return Caller(client, made=self.made)
 
     def with_token(self, token: str) -> Caller:
         caller = self.nobody()
@@ -240,6 +245,12 @@ class Server:
         caller.id = answer["user"]["id"]
         caller.username = answer["user"]["username"]
         return caller
+
+    def delete_sessions(self, *, but: int = 0) -> None:
+        """Give back what they hold, but for the first so many. One that is gone, or whose owner is, is fine."""
+        while len(self.made) > but:
+            owner, session = self.made.pop()
+            owner.send("POST", f"/api/sessions/{session}/delete")
 
     def close(self) -> None:
         for client in self._clients:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from contract.bundles import SKILLS, Bundle, install, listed, skill_md
 from contract.server import Caller, name
 from contract.spec import proves
 
-SKILLS = "/api/v2/skills"
 ITEM = {
     "id",
     "slug",
@@ -32,46 +27,6 @@ ITEM = {
     "context_ref_count",
     "last_sync_at",
 }
-Bundle = Callable[..., Path]
-
-
-def skill_md(slug: str, description: str = "Counts words in a text. Use it when words are to be counted.") -> str:
-    return f"---\nname: {slug}\ndescription: {description}\n---\n# Count\n\nSee `references/how.md`.\n"
-
-
-@pytest.fixture
-def bundle(admin: Caller) -> Iterator[Bundle]:
-    """Makes bundles in the shared directory; at the end they and what was installed from them are gone."""
-    root = os.environ.get("CONTRACT_SKILLS_DIR")
-    if root is None:
-        pytest.skip("CONTRACT_SKILLS_DIR is not set: no directory is shared with the server")
-    made: list[Path] = []
-
-    def make(slug: str, text: str | None = None, **files: bytes) -> Path:
-        directory = Path(root) / name() / slug
-        (directory / "references").mkdir(parents=True)
-        (directory / "references" / "how.md").write_text("Split at spaces.\n")
-        (directory / "SKILL.md").write_text(skill_md(slug) if text is None else text)
-        for filename, content in files.items():
-            (directory / filename).write_bytes(content)
-        made.append(directory)
-        return directory
-
-    yield make
-    for directory in made:
-        for skill in listed(admin):
-            if skill["slug"] == directory.name:
-                admin.ask("DELETE", f"{SKILLS}/{skill['id']}")
-        shutil.rmtree(directory.parent)
-
-
-def listed(admin: Caller) -> list[dict[str, Any]]:
-    skills: list[dict[str, Any]] = admin.get(SKILLS)["skills"]
-    return skills
-
-
-def install(admin: Caller, directory: Path, **more: object) -> Any:
-    return admin.post(f"{SKILLS}/install", json={"source_type": "local", "source_ref": str(directory), **more})
 
 
 @proves(f"POST {SKILLS}/install: success", f"GET {SKILLS}: success", "skills.id")

@@ -99,20 +99,27 @@ async def test_the_contract_holds(platform: Platform, profile: str, short_direct
     skills.mkdir()
     platform.changes.update(skills_root_dir=short_directory / "skills-cache")
     platform.changes.update(ROOMY_LIMITS, open_config=profile == "letter", skills_local_roots=str(skills))
-    environment = {"CONTRACT_PROFILE": profile, "CONTRACT_SKILLS_DIR": str(skills)}
+    (port,) = free_ports(1)
+    peers = f"http://127.0.0.1:{port}"
+    platform.changes.update(skills_github_archive_url=peers, outbound_private="llm,mcp,a2a,skills")
+    environment = {
+        "CONTRACT_PROFILE": profile,
+        "CONTRACT_SKILLS_DIR": str(skills),
+        "CONTRACT_PEERS_PORT": str(port),
+        "CONTRACT_GITHUB": "1",
+    }
     command_paths: list[Path] = []
     if profile == "safe" and (command_paths := commands()):
         environment["CONTRACT_MCP_STDIO"] = json.dumps(MCP_STDIO)
     if profile == "letter":
-        (port,) = free_ports(1)
         platform.changes.update(
             wechat_app_id="wx-of-contract",
             wechat_app_secret="a secret of WeChat",
             wechat_callback_url="http://127.0.0.1/api/auth/wechat/callback",
             wechat_frontend_url="http://127.0.0.1/front",
-            wechat_api_url=f"http://127.0.0.1:{port}",
+            wechat_api_url=peers,
         )
-        environment |= {"CONTRACT_WECHAT": "1", "CONTRACT_PEERS_PORT": str(port)}
+        environment["CONTRACT_WECHAT"] = "1"
     await run_suite(platform, command_paths=command_paths, **environment)
 
 
