@@ -1,0 +1,229 @@
+"""Limits when a part is lost, seen over HTTP: Redis gone and back, a replica killed with streams open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from moorage_api.embedded.ports import PortBook
+from moorage_api.embedded.valkey import Valkey
+from support.accounts import PASSWORD, Person, client_for, data
+from support.llm import Plan, ScriptedModel
+from support.processes import Platform
+from support.sse import Chat, Frame, frames
+
+UseModel = Callable[[str], None]
+NewUser = Callable[[str], Awaitable[Person]]
+
+LONG = "This answer takes its time. " * 40
+REFUSED_WITHIN_SECONDS = 8
+"""How soon a request without Redis has its 503."""
+BACK_WITHIN_SECONDS = 20
+STREAMS, LEASE_SECONDS = 3, 4
+
+
+@pytest.fixture
+async def redis(platform: Platform, tmp_path: Path) -> AsyncIterator[Valkey]:
+    """A Redis of this platform alone, since it is taken away."""
+    valkey = Valkey(
+        tmp_path / "valkey",
+        ports=PortBook(tmp_path / "ports.json"),
+        log=tmp_path / "logs" / "valkey",
+        password="secret",
+    )
+    await valkey.start()
+    platform.changes.update(redis_url=SecretStr(valkey.url))
+    yield valkey
+    await valkey.stop(at_once=True)
+
+
+async def kill(valkey: Valkey) -> None:
+    assert valkey.child is not None
+    valkey.child.process.kill()
+    await valkey.child.wait()
+
+
+async def parts(url: str) -> tuple[int, dict[str, str]]:
+    """What /api/status says: its code, and each part's status. It is never an HTTP error."""
+    async with client_for(url) as client:
+        answer = await client.get("/api/status")
+    assert answer.status_code == 200
+    return answer.json()["code"], {part["service"]: part["status"] for part in answer.json()["data"]}
+
+
+def limited_requests(session: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """One of each kind: before a login, reads, writes, streams, uploads."""
+    return [
+        ("POST", "/api/auth/login", {"json": {"username": "nobody", "password": PASSWORD}}),
+        ("POST", "/api/auth/register", {"json": {"username": "somebody-new", "password": PASSWORD}}),
+        ("GET", "/api/auth/me", {}),
+        ("GET", "/api/app-config/llm", {}),
+        ("GET", "/api/sessions", {}),
+        ("POST", "/api/sessions", {}),
+        ("POST", "/api/sessions/stream", {}),
+        ("GET", f"/api/sessions/{session}", {}),
+        ("POST", f"/api/sessions/{session}/chat", {"json": {"message": "hello"}}),
+        ("POST", f"/api/sessions/{session}/stop", {}),
+        ("POST", "/api/files", {"files": {"file": ("a.txt", b"a", "text/plain")}}),
+        ("GET", "/api/user/tools/mcp", {}),
+    ]
+
+
+async def check_unavailable(person: Person, url: str, method: str, path: str, request: dict[str, Any]) -> None:
+    began = time.monotonic()
+    async with client_for(url, person.token) as client:
+        answer = await client.request(method, path, **request)
+    assert (path, answer.status_code) == (path, 503)
+    assert time.monotonic() - began < REFUSED_WITHIN_SECONDS
+    body = answer.json()
+    assert (body["code"], body["data"]) == (503, {"error": "unavailable"})
+    assert "Redis" in body["msg"]
+    assert "127.0.0.1" not in answer.text
+
+
+async def screen_close_code(url: str, session: str, token: str) -> int:
+    address = f"{url.replace('http', 'ws', 1)}/api/sessions/{session}/vnc?token={token}"
+    async with connect(address, proxy=None) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
+
+
+async def until_well(*urls: str) -> None:
+    async with asyncio.timeout(BACK_WITHIN_SECONDS):
+        for url in urls:
+            while (await parts(url))[0] != 200:
+                await asyncio.sleep(0.05)
+
+
+async def test_without_redis_what_is_limited_is_a_503_until_it_is_back(
+    platform: Platform, redis: Valkey, use_model: UseModel, new_user: NewUser
+) -> None:
+    """A run that is under way is followed to its end, because streams read the log every two seconds."""
+    with ScriptedModel([Plan("Long", LONG, []), Plan("Short", "Hello!", [])], chunk_delay_seconds=0.04) as model:
+        use_model(model.url)
+        first, second = await platform.start_api(), await platform.start_api()
+        await platform.start_runner()
+        alice = await new_user(first.url)
+        session = await alice.create_session()
+        chat = Chat(session, alice.token, lambda: second.url)
+        assert await parts(first.url) == (200, {"postgres": "ok", "redis": "ok", "minio": "ok"})
+        killed: list[asyncio.Task[None]] = []
+
+        def heard(frame: Frame) -> None:
+            if frame.data.get("partial") and not killed:
+                killed.append(asyncio.create_task(kill(redis)))
+
+        assert (await chat.say("Take your time", heard=heard)).event == "done"
+        await killed[0]
+        assert chat.breaks == 0
+        assert chat.all("message", role="assistant")[-1]["message"].strip() == LONG.strip()
+
+        for url in (first.url, second.url):
+            code, said = await parts(url)
+            assert (code, said) == (503, {"postgres": "ok", "redis": "error", "minio": "ok"})
+            requests = limited_requests(session)
+            await asyncio.gather(*(check_unavailable(alice, url, *request) for request in requests))
+            assert await screen_close_code(url, session, alice.token) == 1011
+            async with client_for(url) as client:
+                for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+                    assert (await client.get(path)).status_code == 200
+
+        await redis.restart()
+        await until_well(first.url, second.url)
+        stored = data(await alice.client.get(f"/api/sessions/{session}"))["events"]
+        assert [event["data"]["seq"] for event in stored] == list(range(1, len(chat.stored) + 1))
+        assert [event["data"]["message"] for event in stored if event["data"].get("role") == "user"] == [
+            "Take your time"
+        ], "what was refused was not said"
+        assert len(data(await alice.client.get("/api/sessions"))["sessions"]) == 1
+        assert (await chat.say("Hello")).event == "done"
+        assert (await new_user(second.url)).token
+
+
+@asynccontextmanager
+async def open_list(url: str, token: str) -> AsyncIterator[httpx.Response]:
+    """A list stream that has begun, or its refusal."""
+    async with client_for(url, token) as client, client.stream("POST", "/api/sessions/stream") as response:
+        coming = frames(response)  # kept: the stream ends with its reader
+        if response.status_code == 200:
+            assert (await anext(coming)).event == "sessions"
+        else:
+            await response.aread()
+        yield response
+
+
+def retry_after(response: httpx.Response) -> int:
+    """Of a refusal as the contract words it."""
+    seconds = response.json()["data"]["retry_after"]
+    assert (response.status_code, response.json()["code"]) == (429, 429)
+    assert response.headers["retry-after"] == str(seconds)
+    assert 1 <= seconds <= LEASE_SECONDS
+    return int(seconds)
+
+
+@pytest.mark.parametrize(
+    "platform", [{"limit_streams": STREAMS, "connection_lease_seconds": LEASE_SECONDS}], indirect=True
+)
+async def test_streams_of_a_killed_replica_count_until_their_leases_end(
+    platform: Platform, redis: Valkey, new_user: NewUser
+) -> None:
+    """Kept for twice a lease first, so that it is the renewed ones that end."""
+    dying, living = await platform.start_api(), await platform.start_api()
+    alice, bob = await new_user(living.url), await new_user(living.url)
+    session = await alice.create_session()
+    async with AsyncExitStack() as stack:
+        for _ in range(STREAMS):
+            assert (await stack.enter_async_context(open_list(dying.url, alice.token))).status_code == 200
+        full_at = time.monotonic()
+        while time.monotonic() - full_at < 2 * LEASE_SECONDS:
+            async with open_list(living.url, alice.token) as refused:
+                retry_after(refused)
+            await asyncio.sleep(0.5)
+
+        await dying.kill()
+        killed_at = time.monotonic()
+        said = await alice.client.post(f"/api/sessions/{session}/chat", json={"message": "hello"})
+        retry_after(said)
+        assert data(await alice.client.get(f"/api/sessions/{session}"))["events"] == []
+        async with open_list(living.url, bob.token) as other:
+            assert other.status_code == 200, "a limit is each user's own"
+        while True:
+            async with open_list(living.url, alice.token) as response:
+                if response.status_code == 200:
+                    break
+                wait = retry_after(response)
+            await asyncio.sleep(min(wait, 0.2))
+        waited = time.monotonic() - killed_at
+        assert 1 < waited < LEASE_SECONDS + 5, "renewed three times in its life, a lease ends in its last third"
+
+    async with AsyncExitStack() as stack:
+        for _ in range(STREAMS):
+            response = await opened_within(stack, living.url, alice.token, seconds=2)
+            assert response.status_code == 200
+        async with open_list(living.url, alice.token) as refused:
+            retry_after(refused)
+
+
+async def opened_within(stack: AsyncExitStack, url: str, token: str, *, seconds: float) -> httpx.Response:
+    """A stream that is open; its place may have to come back first, from one that was just closed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        opening = open_list(url, token)
+        response = await opening.__aenter__()
+        if response.status_code == 200 or time.monotonic() > deadline:
+            stack.push_async_exit(opening.__aexit__)
+            return response
+        await opening.__aexit__(None, None, None)
+        await asyncio.sleep(0.05)
