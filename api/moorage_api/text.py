@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 
 def check_storable(text: str) -> str:
@@ -17,4 +18,26 @@ def check_storable(text: str) -> str:
     return text
 
 
+def is_storable(text: str) -> bool:
+    try:
+        check_storable(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_secret(value: SecretStr) -> SecretStr:
+    check_storable(value.get_secret_value())
+    return value
+
+
+def check_header_value(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x20-\x7e\x80-\xff\t]*", value.get_secret_value()):
+        raise ValueError("must be one line of Latin-1 text")
+    return value
+
+
 StorableText = Annotated[str, AfterValidator(check_storable)]
+StorableSecret = Annotated[SecretStr, AfterValidator(check_secret)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(check_header_value)]
+"""What is sent as the value of a header."""

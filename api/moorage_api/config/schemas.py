@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import Url
 
-from moorage_api.text import StorableText
+from moorage_api.text import HeaderSecret, StorableText
 
 
 def check_base_url(text: str) -> str:
@@ -40,7 +40,7 @@ class LlmConfigUpdate(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     base_url: BaseUrl
-    api_key: SecretStr = Field(default=SecretStr(""), max_length=4096)
+    api_key: HeaderSecret = Field(default=SecretStr(""), max_length=4096)
     model_name: StorableText = Field(min_length=1, max_length=200)
     temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int = Field(default=8192, ge=1, le=1_000_000)

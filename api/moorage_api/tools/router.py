@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends
 from moorage_api.dependencies import ConfigWriter, Credentials, CurrentUser, ResourcesDep, Users
 from moorage_api.envelope import Envelope, ok
 from moorage_api.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from moorage_api.text import is_storable
 from moorage_api.tools import schemas
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
@@ -49,6 +50,16 @@ def known_id(a2a_id: str) -> UUID:
         raise NotFoundError("There is no A2A server with that id") from None
 
 
+def known_name(server_name: str) -> str:
+    """A name that could not be stored is of no server."""
+    if not is_storable(server_name):
+        raise NotFoundError("There is no MCP server of that name")
+    return server_name
+
+
+KnownName = Annotated[str, Depends(known_name)]
+
+
 @config_router.get("/mcp-servers")
 async def list_mcp_servers(mcp: Mcp, is_admin: IsAdmin) -> Envelope[schemas.McpServerList]:
     """As their last probe saw them: this connects to nothing, so one dead server holds up nobody."""
@@ -63,21 +74,21 @@ async def put_mcp_servers(body: schemas.McpConfig, mcp: Mcp) -> Envelope[None]:
 
 
 @config_router.post("/mcp-servers/{server_name}/delete", dependencies=[ConfigWriter])
-async def delete_mcp_server(server_name: str, mcp: Mcp) -> Envelope[None]:
+async def delete_mcp_server(server_name: KnownName, mcp: Mcp) -> Envelope[None]:
     """Remove a server, and what users wanted of it."""
     await mcp.delete(server_name)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/enabled", dependencies=[ConfigWriter])
-async def set_mcp_server_enabled(server_name: str, body: schemas.EnabledUpdate, mcp: Mcp) -> Envelope[None]:
+async def set_mcp_server_enabled(server_name: KnownName, body: schemas.EnabledUpdate, mcp: Mcp) -> Envelope[None]:
     """For everyone. One that is enabled is asked anew what it offers."""
     await mcp.set_enabled(server_name, enabled=body.enabled)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/refresh", dependencies=[ConfigWriter])
-async def refresh_mcp_server(server_name: str, mcp: Mcp) -> Envelope[None]:
+async def refresh_mcp_server(server_name: KnownName, mcp: Mcp) -> Envelope[None]:
     """Ask a server anew what it offers."""
     await mcp.refresh([server_name])
     return ok()
@@ -118,7 +129,7 @@ async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.T
 
 @user_router.post("/mcp/{server_name}/enabled")
 async def set_user_mcp_tool(
-    server_name: str, body: schemas.EnabledUpdate, user: CurrentUser, mcp: Mcp
+    server_name: KnownName, body: schemas.EnabledUpdate, user: CurrentUser, mcp: Mcp
 ) -> Envelope[None]:
     """For the caller's own runs. What is off for everyone stays off."""
     await mcp.set_preference(user.id, server_name, enabled=body.enabled)

@@ -6,10 +6,10 @@ import re
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from moorage_api.config.schemas import BaseUrl
-from moorage_api.text import StorableText, check_storable
+from moorage_api.text import HeaderSecret, StorableSecret, StorableText, check_storable
 
 Transport = Literal["stdio", "sse", "streamable_http"]
 
@@ -20,20 +20,9 @@ def check_name(name: str) -> str:
     return check_storable(name)
 
 
-def check_secret(value: SecretStr) -> SecretStr:
-    check_storable(value.get_secret_value())
-    return value
-
-
-def check_header_value(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[\x20-\x7e\x80-\xff\t]*", value.get_secret_value()):
-        raise ValueError("must be one line of Latin-1 text")
-    return value
-
-
 ServerName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_name)]
-Secret = Annotated[SecretStr, Field(max_length=16_384), AfterValidator(check_secret)]
-HeaderValue = Annotated[SecretStr, Field(max_length=16_384), AfterValidator(check_header_value)]
+Secret = Annotated[StorableSecret, Field(max_length=16_384)]
+HeaderValue = Annotated[HeaderSecret, Field(max_length=16_384)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]
 Argument = Annotated[StorableText, Field(max_length=8192)]

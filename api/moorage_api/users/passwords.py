@@ -10,6 +10,7 @@ from typing import TypeVar
 from passlib.context import CryptContext
 
 from moorage_api.errors import LimitedError
+from moorage_api.text import is_storable
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class Passwords:
         return await self._run(lambda: self._verify(password, hashed))
 
     def _verify(self, password: str, hashed: str | None) -> tuple[bool, str | None]:
+        if not is_storable(password):
+            password, hashed = "", None  # never registered, and not every kind of hash can be asked
         if hashed is None:
             self._dummy = self._dummy or CONTEXT.hash("nobody's password")
             CONTEXT.verify(password, self._dummy)

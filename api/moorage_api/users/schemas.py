@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
-from moorage_api.text import StorableText, check_storable
+from moorage_api.text import StorableSecret, StorableText
 from moorage_api.users.account import Account, Role, Status
 
 
@@ -22,11 +22,6 @@ def check_email(text: str) -> str:
 
 def empty_to_none(value: object) -> object:
     return None if value == "" else value
-
-
-def check_password(value: SecretStr) -> SecretStr:
-    check_storable(value.get_secret_value())
-    return value
 
 
 Username = Annotated[
@@ -44,7 +39,7 @@ class RegisterRequest(BaseModel):
 
     username: Username = None
     email: Email = None
-    password: Annotated[SecretStr, AfterValidator(check_password)] = Field(min_length=6, max_length=128)
+    password: StorableSecret = Field(min_length=6, max_length=128)
     nickname: StorableText = Field(default="", max_length=100)
 
     @model_validator(mode="after")
