@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from moorage_api.errors import NotFoundError, TooLargeError
-from moorage_api.sandboxes.errors import as_domain_error
+from moorage_api.sandboxes.errors import NO_SANDBOX, as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes
 from moorage_api.sessions.schemas import ConsoleRecord, ReadShellResponse
 from moorage_sandbox.client import GateClient, TokenSigner
@@ -24,7 +24,7 @@ class SandboxReader:
         """Raises NotFoundError where the session has no live sandbox: looking makes none."""
         sandbox = await self._sandboxes.find(session_id)
         if sandbox is None:
-            raise NotFoundError("This session has no live sandbox; it gets one with the next message")
+            raise NotFoundError(NO_SANDBOX)
         return sandbox
 
     async def file_text(self, session_id: UUID, path: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -13,7 +14,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from moorage_api.dependencies import ResourcesDep, Users
 from moorage_api.errors import DomainError, ForbiddenError, LimitedError, NotFoundError, UnauthenticatedError
@@ -22,6 +23,7 @@ from moorage_api.limits.addresses import client_address
 from moorage_api.limits.leases import Connection
 from moorage_api.limits.windows import Bucket, address_subject, user_subject
 from moorage_api.resources import Resources
+from moorage_api.sandboxes.errors import NO_SANDBOX
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions.repository import SessionRepository
 from moorage_api.users.account import Account
@@ -103,15 +105,25 @@ async def check_access(session_id: str, user: Account, resources: Resources) -> 
 
 @asynccontextmanager
 async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientConnection]:
-    """Pictures are compressed by RFB already; a second time costs 40 times the throughput."""
-    async with connect(
+    """Raises NotFoundError for a sandbox that is no session's yet.
+
+    Pictures are compressed by RFB already; a second time costs 40 times the throughput.
+    """
+    opening = connect(
         url,
         additional_headers=headers,
         compression=None,
         max_size=None,
         open_timeout=CONNECT_TIMEOUT_SECONDS,
         proxy=None,
-    ) as screen:
+    )
+    try:
+        screen = await opening
+    except InvalidStatus as error:
+        if error.response.status_code == HTTPStatus.CONFLICT:
+            raise NotFoundError(NO_SANDBOX) from error
+        raise
+    async with screen:
         yield screen
 
 

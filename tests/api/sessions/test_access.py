@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import jwt
@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from moorage_api.app import routed
 from moorage_api.routes import BY_KEY, Access, keys_of
+from moorage_api.sandboxes.local import LocalSandboxes
 from support.accounts import PASSWORD, Person, client_for, data, register
 
 NOWHERE = "0192f0c1-2f4e-7d3a-9c55-6b7d8e9f0a1b"
@@ -227,6 +228,22 @@ async def test_the_screen_is_refused_with_a_code_that_says_why(world: World, who
 async def test_the_screen_of_no_session_does_not_exist(world: World) -> None:
     for session in (NOWHERE, "nonsense"):
         assert await close_code(f"{world.url}/api/sessions/{session}/vnc?token={world.tokens['owner']}") == 4404
+
+
+async def test_a_sandbox_that_no_run_has_taken_yet_is_none(api: Any, world: World, alice: Person) -> None:
+    """A run that ended before its sandbox was there leaves one like that, until the next message."""
+    session = await alice.create_session()
+    host = LocalSandboxes(api.settings.sandbox_host_socket)
+    await host.ensure(UUID(session), owner_id=UUID(alice.id))
+    try:
+        for what, body in (("file", {"filepath": "/etc/hostname"}), ("shell", {"session_id": "main"})):
+            answer = await alice.client.post(f"/api/sessions/{session}/{what}", json=body)
+            assert (answer.status_code, answer.json()["code"]) == (404, 404)
+            assert "no live sandbox" in answer.json()["msg"]
+        assert await close_code(f"{world.url}/api/sessions/{session}/vnc?token={alice.token}") == 4404
+    finally:
+        await host.delete(UUID(session))
+        await host.close()
 
 
 async def close_code(url: str, **options: Any) -> int:
