@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from contract.bundles import SKILLS, Bundle, listed, write_bundle
-from contract.peers import Peers
+from contract.peers import Peers, saying
 from contract.server import Caller, Server
 from contract.spec import ALL_ITEMS, SPEC
 from contract.watch import Watch
@@ -142,6 +142,15 @@ def peers(admin: Caller) -> Iterator[Peers]:
 def quiet_stream(server: Server) -> Iterator[Watch]:
     """A stream on which nothing happens, open from the beginning, so that its heartbeat costs no time."""
     with Watch(server.register()) as stream:
+        yield stream
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_chat(server: Server, peers: Peers) -> Iterator[Watch]:
+    """The same of a chat whose model says nothing."""
+    user = server.register()
+    session = user.new_session()
+    with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("hang")}) as stream:
         yield stream
 
 

@@ -29,6 +29,7 @@ LONG = "All of this is one long answer. " * 60
 FINAL = "That is all that was asked for."
 QUESTION = "Which colour?"
 MCP_TOOL = "echo"
+AGENT_ANSWER = "From afar."
 WECHAT_OPENID = "openid-of-contract"
 STILL_THERE_SECONDS = 1.0
 """How often an open MCP stream says something, because only a write tells whether anybody listens."""
@@ -52,6 +53,7 @@ SCRIPTS: dict[str, list[Call]] = {
         ("browser_navigate", {"url": f"file://{PAGE}"}),
     ],
     "ask": [("message_ask_user", {"text": QUESTION})],
+    "slow-ask": [_shell("sleep 1"), ("message_ask_user", {"text": QUESTION})],
     "hang": [],
     "refuse": [],
 }
@@ -71,6 +73,10 @@ class Peers:
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     """What the model was asked."""
+    keys: list[str] = field(default_factory=list)
+    """The Authorization of each of these requests."""
+    cards_read: int = 0
+    agent_calls: list[dict[str, Any]] = field(default_factory=list)
     mcp_calls: list[dict[str, Any]] = field(default_factory=list)
     mcp_headers: list[str] = field(default_factory=list)
     mcp_streams: dict[str, queue.Queue[dict[str, Any]]] = field(default_factory=dict)
@@ -185,6 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         if path.endswith("/.well-known/agent-card.json"):
+            self.of.cards_read += 1
             self._json(agent_card(f"{self.of.url}/agent"))
         elif path == "/sns/oauth2/access_token":
             refused = {"errcode": 40029, "errmsg": "invalid code"}
@@ -228,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             match urlsplit(self.path).path:
                 case "/v1/chat/completions":
+                    self.of.keys.append(str(self.headers.get("authorization")))
                     self.of.requests.append(body)
                     self._complete(body)
                 case "/mcp":
@@ -239,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self.of.release.wait(60)
                     self._empty(503)
                 case "/agent":
-                    text = {"kind": "text", "text": "From afar."}
+                    self.of.agent_calls.append(body)
+                    text = {"kind": "text", "text": AGENT_ANSWER}
                     said = {"kind": "message", "role": "agent", "messageId": "1", "parts": [text]}
                     self._json({"jsonrpc": "2.0", "id": body.get("id"), "result": said})
                 case _:

@@ -65,10 +65,13 @@ def test_every_frame_is_a_cursor_a_type_and_json(worked: tuple[str, Turn], greet
 
 
 @proves("sse.heartbeat")
-def test_silence_is_broken_every_fifteen_seconds(quiet_stream: Watch) -> None:
-    comments = quiet_stream.wait_for_comments(1, 20)
+@pytest.mark.parametrize("stream", ["quiet_stream", "quiet_chat"])
+def test_silence_is_broken_every_fifteen_seconds(request: pytest.FixtureRequest, stream: str) -> None:
+    watch: Watch = request.getfixturevalue(stream)
+    comments = watch.wait_for_comments(1, 20)
     assert comments[0].text.startswith(":")
-    assert comments[0].at - quiet_stream.events[0].at < 16.5
+    before = [frame for frame in watch.frames[: watch.frames.index(comments[0])] if frame.event]
+    assert comments[0].at - before[-1].at < 16.5
 
 
 @proves("sse.partial", "sse.partial-rate")
@@ -207,6 +210,69 @@ def test_unread_grows_while_nobody_listens(user: Caller) -> None:
     until(lambda: item()["unread_message_count"] == 1, "one message is unread")
     assert user.post(f"/api/sessions/{session}/clear-unread-message-count") is None
     assert item()["unread_message_count"] == 0
+
+
+@proves("session.unread-kinds")
+def test_a_question_is_unread_and_what_is_watched_is_not(user: Caller) -> None:
+    session = user.new_session()
+
+    def item() -> dict[str, Any]:
+        return next(item for item in user.get("/api/sessions")["sessions"] if item["session_id"] == session)
+
+    assert user.chat(session, saying("hello"), timestamp=1_700_000_000).ending.event == "done"
+    assert item()["unread_message_count"] == 0
+    with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("slow-ask")}) as watch:
+        watch.wait_for_events(1)
+    until(lambda: item()["status"] == "waiting", "the question is asked unheard")
+    events = user.get(f"/api/sessions/{session}", params={"since_seq": watch.events[0].data["seq"]})["events"]
+    said = [event for event in events if event["event"] == "message" and event["data"]["role"] == "assistant"]
+    counted = item()["unread_message_count"]
+    assert 1 < counted <= len(said) + 1, "the question and the wait at least; the wait is one"
+    follow = user.chat(session)
+    assert follow.ending.event == "wait"
+
+
+@proves("session.list-changes")
+def test_the_lists_stream_follows_a_run(server: Server, user: Caller) -> None:
+    watcher = server.with_token(user.token)
+    session = user.new_session()
+    with Watch(watcher) as watch:
+        watch.wait_for_events(1)
+        assert user.chat(session, saying("slow-ask")).ending.event == "wait"
+
+        def shown() -> list[dict[str, Any]]:
+            lists = [frame.data["sessions"] for frame in watch.events]
+            return [item for items in lists for item in items if item["session_id"] == session]
+
+        until(lambda: shown()[-1]["status"] == "waiting", "the list tells of the question")
+        assert "running" in [item["status"] for item in shown()]
+        assert (shown()[-1]["title"], shown()[-1]["latest_message"]) == ("Contract", QUESTION)
+        before = len(watch.events)
+        user.post(f"/api/sessions/{session}/delete")
+        assert session not in str(watch.wait_for_events(before + 1)[-1].data)
+
+
+@proves("chat.attach-running", "chat.resume")
+def test_without_a_message_a_chat_follows_the_run_under_way(user: Caller) -> None:
+    session = user.new_session()
+    with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("long")}) as first:
+        first.wait_for_events(1)
+        cursor = first.events[0].id
+        second, third = user.chat(session), user.chat(session, event_id=cursor)
+        first.wait_until_ended(20)
+    stored = [frame.data for frame in first.events if "seq" in frame.data]
+    assert [frame.data for frame in second.stored] == stored
+    assert [frame.data for frame in third.stored] == stored[1:]
+    assert second.ending.event == "done"
+
+
+@proves("session.any-path")
+def test_a_file_is_read_wherever_the_boxs_user_can(user: Caller, worked: tuple[str, Turn]) -> None:
+    path = f"/api/sessions/{worked[0]}/file"
+    assert "root:" in user.post(path, json={"filepath": "/etc/passwd"})["content"]
+    for closed in ("/etc/shadow", "/home/ubuntu", ""):
+        answer = user.send("POST", path, json={"filepath": closed})
+        assert answer.status_code in (400, 403, 404, 422), (closed, answer.text)
 
 
 @proves("chat.attach", "sse.ends")

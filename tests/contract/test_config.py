@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from contract.peers import Peers
-from contract.server import Caller
+from contract.peers import Peers, saying
+from contract.server import Caller, Server, name
 from contract.spec import proves
 
 AGENT = {"max_iterations", "max_retries", "max_search_results"}
@@ -23,6 +23,20 @@ def test_a_model_is_configured_and_its_key_shown_to_nobody(admin: Caller, nobody
     for answer in answers:
         assert answer == config
     admin.post("/api/app-config/llm", json=peers.model())
+
+
+@proves("config.key")
+def test_an_empty_key_leaves_the_one_in_force(server: Server, admin: Caller, peers: Peers) -> None:
+    user, key = server.register(), name("sk")
+    try:
+        admin.post("/api/app-config/llm", json={**peers.model(), "api_key": key})
+        admin.post("/api/app-config/llm", json={**peers.model("scripted-2"), "api_key": ""})
+        asked = len(peers.requests)
+        assert user.chat(user.new_session(), saying("hello")).ending.event == "done"
+        assert set(peers.keys[asked:]) == {f"Bearer {key}"}
+        assert {request["model"] for request in peers.requests[asked:]} == {"scripted-2"}
+    finally:
+        admin.post("/api/app-config/llm", json=peers.model())
 
 
 @proves("POST /api/app-config/llm: 422")

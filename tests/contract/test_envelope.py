@@ -44,6 +44,15 @@ def test_no_body_and_an_empty_one_are_the_same(alice: Caller) -> None:
             assert response.status_code == 200
 
 
+@proves("envelope.origin")
+def test_a_foreign_page_reads_nothing(nobody: Caller) -> None:
+    """The screen is tried in test_vnc.py."""
+    headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"}
+    for method in ("GET", "OPTIONS"):
+        answer = nobody.send(method, "/api/app-config/llm", headers=headers)
+        assert answer.headers.get("access-control-allow-origin") not in ("*", headers["Origin"])
+
+
 @proves("openapi")
 def test_the_description_lists_every_endpoint(nobody: Caller) -> None:
     document = nobody.send("GET", "/openapi.json").json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -53,6 +54,25 @@ def test_an_upload_needs_a_file(alice: Caller) -> None:
         alice.send("POST", "/api/files"),
     ):
         assert enveloped(response).status in (400, 422)
+
+
+@proves("POST /api/files: 413")
+def test_what_turns_out_too_big_is_refused(alice: Caller, server: Server) -> None:
+    """Without a length, so that the server has to count."""
+    at = urlsplit(server.url)
+    head = (
+        f"POST /api/files HTTP/1.1\r\nHost: {at.netloc}\r\nAuthorization: Bearer {alice.token}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="big.bin"\r\n\r\n'
+    mebibyte = bytes(2**20)
+    with socket.create_connection((at.hostname or "", at.port or 80), timeout=60) as connection:
+        connection.sendall(head.encode())
+        with suppress(ConnectionError):  # it may hang up as soon as it has said no
+            for chunk in (part, *[mebibyte] * 101):
+                connection.sendall(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        status_line = connection.makefile("rb").readline()
+    assert status_line.split()[1] == b"413"
 
 
 @proves("POST /api/files: 413")

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from contract.peers import Peers, saying
-from contract.server import Caller, Server, enveloped, until
+from contract.server import Caller, Server, enveloped, name, until
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -105,3 +105,20 @@ def test_what_is_not_limited(nobody: Caller) -> None:
     for path in ("/healthz", "/api/status", "/docs"):
         assert {response.status_code for response in statuses(nobody, 150, "GET", path)} == {200}
     assert time.monotonic() - began < 60
+
+
+@proves("limits.login")
+def test_guessing_is_counted_before_a_login(server: Server) -> None:
+    """All guesses come from one address and fill its window together, whatever the names."""
+    user, nobody = server.register(), server.nobody()
+
+    def guess(number: int) -> httpx.Response:
+        body = {"username": user.username if number % 2 else name(), "password": "a wrong one"}
+        return nobody.send("POST", "/api/auth/login", json=body, patient=number == 0)
+
+    assert guess(0).status_code == 401
+    with ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(guess, range(1, 126)))
+    assert {response.status_code for response in responses} <= {401, 429}
+    assert len([response for response in responses if response.status_code == 401]) < 120
+    check_refusal(next(response for response in responses if response.status_code == 429))

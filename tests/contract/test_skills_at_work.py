@@ -117,6 +117,22 @@ def test_a_skill_runs_in_its_own_directory(
     assert left_behind(user, session) == skill.line
 
 
+@proves("skills.off", f"POST {SKILLS}/{{skill_key}}/enabled: success")
+def test_a_skill_that_is_off_is_not_offered(admin: Caller, user: Caller, peers: Peers, bundle: Bundle) -> None:
+    """Also to a session that began with it."""
+    skill = made(admin, peers, bundle)
+    session = user.new_session()
+    assert runs(user.chat(session, saying(skill.slug)))
+    admin.post(f"{SKILLS}/{skill.slug}/enabled", json={"enabled": False})
+    for later in (session, user.new_session()):
+        asked = len(peers.requests)
+        turn = user.chat(later, saying(skill.slug))
+        assert turn.ending.event == "done"
+        assert runs(turn) == []
+        offered = {tool["function"]["name"] for request in peers.requests[asked:] for tool in request.get("tools", [])}
+        assert skill.function not in offered
+
+
 @proves("skills.static")
 def test_a_session_keeps_the_version_that_it_began_with(
     admin: Caller, user: Caller, peers: Peers, bundle: Bundle

@@ -1,4 +1,4 @@
-"""MCP over SSE, from the suite's peers, and over stdio, from a command that the server's operator names."""
+"""What the agent does with others' servers: MCP over SSE and stdio, names that are long, and A2A agents."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from contract.peers import MCP_TOOL, Peers, saying
+from contract.peers import AGENT_ANSWER, MCP_TOOL, Peers, saying
 from contract.server import Caller, Server, name
 from contract.spec import proves
 
 MCP = "/api/app-config/mcp-servers"
+A2A = "/api/app-config/a2a-servers"
 TRANSPORTS = [pytest.param("sse", marks=proves("mcp.sse")), pytest.param("stdio", marks=proves("mcp.stdio"))]
 
 
@@ -100,3 +101,66 @@ def test_the_agent_calls_a_server_of_each_transport(user: Caller, peers: Peers, 
     assert (called["function"], called["args"]) == (remote.function, remote.arguments)
     assert remote.answer in str(called["content"]["result"])
     assert remote.secret not in str([frame.text for frame in turn.frames])
+
+
+@proves("functions.length")
+def test_a_long_name_of_a_server_is_cut(admin: Caller, user: Caller, peers: Peers) -> None:
+    """Two that differ at their end stay two."""
+    names = [f"{name('long')}_{'x' * 40}_{end}"[:64] for end in "ab"]
+    entry = {"url": f"{peers.url}/mcp"}
+    admin.post(MCP, json={"mcpServers": dict.fromkeys(names, entry)})
+    try:
+        functions = [function for function in offered(peers, user) if function.startswith("mcp_long")]
+        assert len(set(functions)) == 2
+        assert all(len(function) <= 64 for function in functions)
+        calls = len(peers.mcp_calls)
+        peers.scripts["cut"] = [(function, {"text": "cut"}) for function in functions]
+        assert user.chat(user.new_session(), saying("cut")).ending.event == "done"
+        assert [call["name"] for call in peers.mcp_calls[calls:]] == [MCP_TOOL] * 2
+    finally:
+        for chosen in names:
+            admin.post(f"{MCP}/{chosen}/delete")
+
+
+@pytest.fixture
+def agent(admin: Caller, peers: Peers) -> Iterator[str]:
+    """The id of an A2A agent that is there."""
+    before = {item["id"] for item in admin.get(A2A)["a2a_servers"]}
+    admin.post(A2A, json={"base_url": peers.url})
+    (added,) = {item["id"] for item in admin.get(A2A)["a2a_servers"]} - before
+    yield added
+    admin.post(f"{A2A}/{added}/delete")
+
+
+@proves("a2a.call", "tools.preference")
+def test_an_agent_is_offered_called_and_shown(server: Server, peers: Peers, agent: str) -> None:
+    user = server.register()
+    query = "What do you see?"
+    peers.scripts["a2a"] = [("get_remote_agent_cards", {}), ("call_remote_agent", {"id": agent, "query": query})]
+    calls = len(peers.agent_calls)
+    turn = user.chat(user.new_session(), saying("a2a"))
+    assert turn.ending.event == "done"
+    cards, called = turn.all("tool", name="a2a", status="called")
+    assert (cards["function"], called["function"]) == ("get_remote_agent_cards", "call_remote_agent")
+    assert agent in str(cards["content"]["a2a_result"])
+    assert called["args"] == {"id": agent, "query": query}
+    assert AGENT_ANSWER in str(called["content"]["a2a_result"])
+    assert query in str(peers.agent_calls[calls:])
+    parameters = peers.offered()["call_remote_agent"]
+    assert set(parameters["properties"]) == set(parameters["required"]) == {"id", "query"}
+    user.post(f"/api/user/tools/a2a/{agent}/enabled", json={"enabled": False})
+    calls = len(peers.agent_calls)
+    assert user.chat(user.new_session(), saying("a2a")).ending.event == "done"
+    assert len(peers.agent_calls) == calls
+
+
+@proves("a2a.listing", "mcp.dead-server")
+def test_listing_asks_nobody(server: Server, peers: Peers, remote: Remote, agent: str) -> None:
+    asked = (peers.cards_read, len(peers.mcp_headers))
+    for reader in (server.nobody(), server.admin(), server.register()):
+        for path in (MCP, A2A):
+            assert reader.get(path)
+    user = server.register()
+    assert user.get("/api/user/tools/mcp")["tools"]
+    assert user.get("/api/user/tools/a2a")["tools"]
+    assert (peers.cards_read, len(peers.mcp_headers)) == asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from contract.peers import Peers, saying
 from contract.server import Caller, Server
@@ -72,6 +72,13 @@ def test_another_users_screen_closes_with_4403(server: Server, bob: Caller, show
 def test_without_a_sandbox_it_closes_with_4404(server: Server, alice: Caller) -> None:
     assert close_code(server, alice.new_session(), alice.token) == 4404
     assert close_code(server, NONE, alice.token) == 4404
+
+
+@proves("envelope.origin")
+def test_a_foreign_page_sees_no_screen(server: Server, alice: Caller, shown: str) -> None:
+    address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{shown}/vnc?token={alice.token}"
+    with connect(address, origin=Origin("https://elsewhere.example"), open_timeout=20, proxy=None) as socket:
+        assert closing_code(socket) == 4403
 
 
 @proves("accounts.banned")
