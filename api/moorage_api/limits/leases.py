@@ -27,6 +27,9 @@ TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+for i = 4, #ARGV do
+    redis.call('ZREM', KEYS[1], ARGV[i])
+end
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
     local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
     return math.max(1, first[2] and first[2] - now or 1)
@@ -35,7 +38,10 @@ redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 0
 """
-"""0 with the lease taken; else the milliseconds after which the first of the others ends unless it is renewed."""
+"""0 with the lease taken; else the milliseconds after which the first of the others ends unless it is renewed.
+
+Takes along what was let go here and is not returned yet, so that who closes one stream can open another at once.
+"""
 
 RENEW = """
 local time = redis.call('TIME')
@@ -107,7 +113,8 @@ class Leases:
     async def _acquire(self, lease: Lease, limit: int) -> None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                left = int(await self._take(keys=[lease.key], args=[lease.member, self._milliseconds, limit]))
+                let_go = [other.member for other in self._returned if other.key == lease.key]
+                left = int(await self._take(keys=[lease.key], args=[lease.member, self._milliseconds, limit, *let_go]))
         except (RedisError, OSError) as error:
             raise UnavailableError("Redis is not available, try again shortly") from error
         if left > 0:
@@ -132,12 +139,16 @@ class Leases:
 
     async def _return(self) -> None:
         """What cannot be returned ends by itself."""
-        returned, self._returned = self._returned, []
-        if returned:
-            pipeline = self._redis.pipeline(transaction=False)
-            for lease in returned:
-                pipeline.zrem(lease.key, lease.member)
+        returned = list(self._returned)
+        if not returned:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for lease in returned:
+            pipeline.zrem(lease.key, lease.member)
+        try:
             await pipeline.execute()
+        finally:
+            del self._returned[: len(returned)]  # more may have come behind them
 
     async def _renew_held(self) -> None:
         held = list(self._held)

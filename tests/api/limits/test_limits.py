@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,6 +20,8 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from moorage_api.errors import LimitedError
+from moorage_api.limits.leases import Connection, Leases
 from support.accounts import PASSWORD, Person, data, person
 from support.processes import Platform, Process
 from support.services import Services, run
@@ -188,6 +191,19 @@ async def test_streams_at_once_are_counted_over_replicas_and_given_back(
     await until_streams(replicas.first.url, alice.token, redis, alice.id, 0)
     async with open_list(replicas.second.url, alice.token) as again:
         assert again.status_code == 200
+
+
+async def test_a_stream_that_ended_makes_room_at_once(redis: Redis) -> None:
+    """A page that is loaded again closes its stream and opens another; nothing is waited for in between."""
+    leases = Leases(redis, {Connection.STREAM: 1}, lease_seconds=60)
+    user, other = uuid4(), uuid4()
+    async with leases:
+        async with leases.hold(Connection.STREAM, other):
+            for _ in range(50):
+                async with leases.hold(Connection.STREAM, user):
+                    pass
+            with pytest.raises(LimitedError):
+                await leases.hold(Connection.STREAM, other).__aenter__()
 
 
 async def test_a_message_that_finds_no_stream_free_is_not_said(replicas: Replicas, alice: Person) -> None:
