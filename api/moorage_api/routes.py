@@ -112,7 +112,7 @@ RULES: tuple[Rule, ...] = (
     Rule("POST", "/api/v2/skills/policy", Access.ADMIN, WRITES),
     *(
         Rule(method, f"{CONFIG}/skills{below}", Access.PUBLIC, READS)
-        for below in ("", "/{below:path}")
+        for below in ("", "/{below:anything}")
         for method in METHODS
     ),
     *(

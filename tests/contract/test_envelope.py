@@ -86,7 +86,7 @@ def test_probes_and_metrics_answer_anybody(nobody: Caller) -> None:
 
 @proves("legacy")
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
-@pytest.mark.parametrize("below", ["", "/install", "/some-skill/enabled"])
+@pytest.mark.parametrize("below", ["", "/install", "/some-skill/enabled", "/two%0Alines"])
 def test_the_old_skill_paths_say_where_to_go(nobody: Caller, method: str, below: str) -> None:
     answer = nobody.ask(method, f"/api/app-config/skills{below}", expect=410)
     assert answer.msg == "SKILL_API_MOVED"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
 
 from moorage_api.envelope import Envelope
 from moorage_api.http_errors import envelope_response
@@ -18,6 +19,19 @@ class MovedTo(BaseModel):
     migrate_to: str = "/api/v2/skills"
 
 
+class Anything(Convertor[str]):
+    """A path of any text. Starlette's own `path` ends at a line feed, and what follows it would be a 404."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", Anything())
 router = APIRouter(prefix="/app-config/skills", tags=["legacy"])
 
 
@@ -31,7 +45,7 @@ async def moved_below(below: str) -> JSONResponse:
     return await moved()
 
 
-for path, endpoint in (("", moved), ("/{below:path}", moved_below)):
+for path, endpoint in (("", moved), ("/{below:anything}", moved_below)):
     for method in METHODS:
         router.add_api_route(
             path,

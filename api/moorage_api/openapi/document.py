@@ -98,7 +98,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
         for method, operation in methods.items():
             key = f"{method.upper()} {path}"
             if key not in BY_KEY and path.endswith("/{below}"):
-                key = f"{method.upper()} {path.removesuffix('{below}')}{{below:path}}"
+                key = f"{method.upper()} {path.removesuffix('{below}')}{{below:anything}}"
             yield key, operation
 
 
