@@ -9,9 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import yaml
 
 from support.helm import CHART, Helm, HelmError, Values
 from support.kube.control_plane import ControlPlane
+from support.kube.errors import UnavailableError
+from support.kube.tools import http_route_definition
 
 CREDENTIALS = "moorage-credentials"
 with_helm_4_alone = pytest.mark.parametrize("helm", [4], indirect=True, ids=["helm4"])
@@ -130,3 +133,23 @@ def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> Non
     with pytest.raises(HelmError, match="replicas"):
         release.upgrade({"api": {"replicas": 0}, "ingress": {"enabled": True}})
     assert release.left() == before
+
+
+@with_helm_4_alone
+def test_the_http_route_is_one_that_the_gateway_api_takes(release: Release) -> None:
+    """The definition refuses unfit values. Fields it does not know it drops, so the route is read back."""
+    try:
+        definition = yaml.safe_load(http_route_definition().read_text())
+    except UnavailableError as error:
+        pytest.skip(f"no Gateway API here: {error}")
+    release.control_plane.apply([definition])
+    release.control_plane.kubectl("wait", "--for=condition=Established", "crd", definition["metadata"]["name"])
+    parents = [{"name": "edge", "namespace": "gateways", "sectionName": "https"}]
+    release.upgrade({"httpRoute": {"enabled": True, "parentRefs": parents, "hostnames": ["agents.example.com"]}})
+    where = ("httproute", "moorage-api", "--namespace", release.namespace, "--output=json")
+    spec = json.loads(release.control_plane.kubectl("get", *where))["spec"]
+    (rule,) = spec["rules"]
+    assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+    assert [(one["name"], one["port"]) for one in rule["backendRefs"]] == [("moorage-api", 80)]
+    assert spec["hostnames"] == ["agents.example.com"]
+    assert spec["parentRefs"][0] | parents[0] == spec["parentRefs"][0]

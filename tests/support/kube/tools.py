@@ -4,6 +4,7 @@ Each is got once and kept outside the tree.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ GO_PROGRAMS = {
     "kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@v2.1.0",
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
 }
+
+GATEWAY_API = "sigs.k8s.io/gateway-api@v1.6.3"
 
 DOWNLOAD_SECONDS = 600
 BUILD_SECONDS = 60 * 60
@@ -95,3 +98,14 @@ def build_go_program(module: str, place: Path) -> None:
     )
     if done.returncode:
         raise UnavailableError(f"{module} could not be built: {done.stderr.strip()[-500:]}")
+
+
+def http_route_definition() -> Path:
+    """The Gateway API's own resource definition. Raises UnavailableError without Go, or when it cannot be had."""
+    if shutil.which("go") is None:
+        raise UnavailableError(f"Go is not installed: it gets {GATEWAY_API}")
+    command = ["go", "mod", "download", "-json", GATEWAY_API]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DOWNLOAD_SECONDS)
+    if done.returncode:
+        raise UnavailableError(f"{GATEWAY_API} cannot be had: {done.stderr.strip()[-300:]}")
+    return Path(json.loads(done.stdout)["Dir"], "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml")
