@@ -19,6 +19,7 @@ from moorage_operator.pods import Pod, Trouble
 MAX_MESSAGE_CHARS = 1000
 NAME_TAKEN = "PodNameTaken"
 NODE_LOST = "NodeLost"
+QUOTA_EXCEEDED = "QuotaExceeded"
 
 Said = tuple[ConditionStatus, str, str]
 """Status, reason and message."""

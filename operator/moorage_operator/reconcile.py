@@ -7,8 +7,9 @@ from moorage_crds.types import AgentSession, AgentSessionStatus
 from moorage_operator.children.pod import pod_labels, sandbox_pod
 from moorage_operator.clock import Clock
 from moorage_operator.cluster import Cluster
+from moorage_operator.conditions import QUOTA_EXCEEDED, status_of
 from moorage_operator.decisions import Act, Decision, decide
-from moorage_operator.pods import Pod
+from moorage_operator.pods import Pod, Trouble
 from moorage_operator.settings import PodSettings
 
 
@@ -40,6 +41,10 @@ async def reconcile(name: str, *, cluster: Cluster, settings: PodSettings, now: 
     except KubeError as error:
         if error.status in (404, 409):  # something is not as we thought
             await cluster.look(name)
+        elif decision.act is Act.CREATE_POD and (trouble := refusal(error)) is not None:
+            refused = status_of(session, None, now=now(), trouble=trouble)
+            if is_different(session.status, refused):
+                await cluster.write_status(session, refused)
         raise
     return min((wait for wait in waits if wait is not None), default=None)
 
@@ -58,6 +63,15 @@ async def _act(act: Act, session: AgentSession, pod: Pod | None, *, cluster: Clu
             await cluster.delete_session(session)
         case _:
             pass
+
+
+def refusal(error: KubeError) -> Trouble | None:
+    """Why the cluster makes no pod: a quota, a policy, a webhook. None where it did not get as far as to look at it."""
+    is_webhook_away = error.reason == "InternalError"
+    if not is_webhook_away and error.status not in (400, 403, 422):
+        return None
+    reason = QUOTA_EXCEEDED if "exceeded quota" in str(error) else "PodRefused"
+    return Trouble(reason, f"The cluster makes no pod: {error}")
 
 
 def is_different(before: AgentSessionStatus, after: AgentSessionStatus) -> bool:

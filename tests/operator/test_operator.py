@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorage_crds import names
-from moorage_crds.kube import MERGE_PATCH
+from moorage_crds.kube import MERGE_PATCH, KubeError
 from support.kube import kubelet as words
 from support.kube.control_plane import ControlPlane
 from support.kube.kubelet import Behaviour, Kubelet, Manifest, ended, status, waiting
@@ -263,6 +263,89 @@ async def test_somebody_elses_pod_of_that_name_is_left_alone(
     pod = await sessions.pod(name)
     assert pod is not None
     assert pod["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+def namespaced(kind: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": "here"}, "spec": spec}
+
+
+def absent_webhook(namespace: str) -> Manifest:
+    """It must be asked about the pods of one namespace, and nobody answers there."""
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": namespace},
+        "webhooks": [
+            {
+                "name": "pods.example.com",
+                "clientConfig": {"url": "https://127.0.0.1:9/"},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+                "failurePolicy": "Fail",
+            }
+        ],
+    }
+
+
+REFUSALS: dict[str, tuple[str, Manifest | None, str, str]] = {
+    "the quota is used up": (
+        "resourcequotas",
+        namespaced("ResourceQuota", {"hard": {"pods": "0"}}),
+        "QuotaExceeded",
+        "exceeded quota: here",
+    ),
+    "it may not be so large": (
+        "limitranges",
+        namespaced("LimitRange", {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}),
+        "PodRefused",
+        "maximum memory usage per Container is 1Gi",
+    ),
+    "a webhook is away": ("", None, "PodRefused", "failed calling webhook"),
+}
+
+
+@pytest.mark.parametrize(("kind", "rule", "reason", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+async def test_a_pod_that_the_cluster_refuses_is_a_reason_and_comes_when_it_may(
+    sessions: Sessions,
+    kubelet: Kubelet,
+    start_operator: Any,
+    kind: str,
+    rule: Manifest | None,
+    reason: str,
+    message: str,
+) -> None:
+    path = f"/api/v1/namespaces/{sessions.namespace}/{kind}"
+    if rule is None:
+        rule = absent_webhook(sessions.namespace)
+        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    await sessions.kube.request("POST", path, body=rule)
+    await until(lambda: is_refused(sessions), "pods are refused")
+    await start_operator()
+    name = await sessions.create(desiredState="Running")
+    condition = await sessions.awaited(name, reason)
+    assert condition["status"] == "False"
+    assert message in condition["message"]
+    await sessions.kube.request("DELETE", f"{path}/{rule['metadata']['name']}")
+    await sessions.awaited(name, "SandboxReady", seconds=90)
+
+
+async def is_refused(sessions: Sessions) -> bool:
+    """Whether admission knows the rule by now: it is told by a watch of its own."""
+    container = {
+        "name": "box",
+        "image": "any",
+        "resources": {"limits": {"memory": "2Gi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod = namespaced("Pod", {"containers": [container], "securityContext": security})
+    try:
+        await sessions.kube.request("POST", sessions.pods_path, body=pod, query={"dryRun": "All"})
+    except KubeError:
+        return True
+    return False
 
 
 async def test_a_pod_on_a_node_that_is_gone_is_dropped(

@@ -168,6 +168,29 @@ async def test_trouble_of_a_pod_is_reported_with_its_reason(
     assert reason in str(refused.value)
 
 
+async def test_a_quota_that_is_used_up_is_waited_for(world: World, session_id: UUID, heard: Heard) -> None:
+    quotas = f"/api/v1/namespaces/{world.sessions.namespace}/resourcequotas"
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
+    await world.sessions.kube.request("POST", quotas, body=quota)
+
+    async def is_counted() -> bool:
+        found = await world.sessions.kube.find(f"{quotas}/few")
+        return bool(found and found.get("status", {}).get("hard"))
+
+    await until(is_counted, "the quota counts")
+    replica = await world.replica()
+    starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=heard.report))
+    await world.sessions.awaited(names.resource_name(session_id), "QuotaExceeded")
+    await world.sessions.kube.request("DELETE", f"{quotas}/few")
+    assert (await starting).uid in world.gates.gates
+    assert heard.phases == ["starting", "queued", "starting", "ready"] or heard.phases == [
+        "starting",
+        "queued",
+        "ready",
+    ]
+    assert "exceeded quota: few" in heard[1].reason
+
+
 def watches(fault: Fault) -> Callable[[web.Request], Fault]:
     return lambda request: fault if request.query.get("watch") == "true" else None
 

@@ -94,6 +94,8 @@ def state_of(status: AgentSessionStatus) -> SandboxState:
         return SandboxState("ready") if sandbox_of(status) else SandboxState("starting")
     if scheduled is not None and scheduled.reason == "Unschedulable":
         return SandboxState("queued", f"No node has room for the sandbox now: {scheduled.message}")
+    if ready is not None and ready.reason == "QuotaExceeded":
+        return SandboxState("queued", f"No more sandboxes are allowed now: {ready.message}")
     if status.phase == "Failed" and ready is not None:
         return SandboxState("failed", f"{ready.message} ({ready.reason})")
     return SandboxState("starting")
