@@ -8,7 +8,7 @@ import random
 import time
 from typing import Any, Protocol
 
-from moorage_crds.kube import WATCH_SECONDS, Kube, KubeError
+from moorage_crds.kube import SILENT_SECONDS, WATCH_SECONDS, Kube, KubeError
 
 Manifest = dict[str, Any]
 
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 15.0
+LIST_AGAIN_SECONDS = 30.0
+SHORTEST_WATCH_SECONDS = 0.5
 
 
 class Observer(Protocol):
@@ -34,43 +36,58 @@ class Observer(Protocol):
         """The server cannot be reached or refuses, and will be asked again."""
 
     def saw_server(self) -> None:
-        """The watch goes on."""
+        """It has taken the watch: from now on it tells what changes."""
 
 
 class Follower:
     """`run()` follows until it is cancelled. Lists again after `relist_seconds`: a second look at what events said."""
 
-    def __init__(self, kube: Kube, path: str, observer: Observer, *, relist_seconds: float, selector: str = "") -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        path: str,
+        observer: Observer,
+        *,
+        relist_seconds: float,
+        selector: str = "",
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self._kube = kube
         self._path = path
         self._selector = selector
         self._observer = observer
         self._relist_seconds = relist_seconds
+        self._silent_seconds = silent_seconds
         self._version: str | None = None
-        self._listed_at = 0.0
+        self._list_at = 0.0
         self._failures = 0
         """In a row."""
 
     async def run(self) -> None:
         while True:
             try:
-                if self._version is None or self._left_seconds <= 0:
+                if self._version is None or self._seconds_to_list <= 0:
                     await self._list()
                 await self._watch()
             except (KubeError, ValueError) as error:
-                self._failures += 1
-                is_gone = isinstance(error, KubeError) and error.is_gone
-                if is_gone:  # our place in the log of changes is gone: read everything anew
-                    self._version = None
-                else:
-                    self._observer.saw_nothing()
-                    logger.warning("Lost sight of the cluster, will look again: %s", error)
-                if not is_gone or self._failures > 1:
-                    await asyncio.sleep(pause_seconds(self._failures))
+                await self._recover(error)
 
     @property
-    def _left_seconds(self) -> float:
-        return self._listed_at + self._relist_seconds - time.monotonic()
+    def _seconds_to_list(self) -> float:
+        return self._list_at - time.monotonic()
+
+    async def _recover(self, error: KubeError | ValueError) -> None:
+        self._failures += 1
+        is_gone = isinstance(error, KubeError) and error.is_gone
+        if self._version is not None and self._seconds_to_list <= 0:  # a second look can wait, and events go on
+            self._list_at = time.monotonic() + LIST_AGAIN_SECONDS
+        elif is_gone:  # our place in the log of changes is gone: read everything anew
+            self._version = None
+        if not is_gone:
+            self._observer.saw_nothing()
+            logger.warning("Lost sight of the cluster, will look again: %s", error)
+        if not is_gone or self._failures > 1:
+            await asyncio.sleep(pause_seconds(self._failures))
 
     async def _list(self) -> None:
         shown: set[str] = set()
@@ -80,26 +97,32 @@ class Follower:
                 self._observer.saw(manifest)
                 shown.add(manifest["metadata"]["name"])
             version = page["metadata"]["resourceVersion"]
-        self._version, self._listed_at = version, time.monotonic()
+        self._version, self._list_at = version, time.monotonic() + self._relist_seconds
         self._observer.saw_all(shown, int(version))
 
     async def _watch(self) -> None:
         assert self._version is not None
-        seconds = max(1, min(WATCH_SECONDS, round(self._left_seconds)))
-        events = self._kube.watch(self._path, since=self._version, selector=self._selector, seconds=seconds)
+        began, is_empty = time.monotonic(), True
+        events = self._kube.watch(
+            self._path,
+            since=self._version,
+            selector=self._selector,
+            seconds=max(1, min(WATCH_SECONDS, round(self._seconds_to_list))),
+            silent_seconds=self._silent_seconds,
+            opened=self._observer.saw_server,
+        )
         async for event in events:
-            self._saw_server()
+            is_empty = False
+            self._failures = 0
             manifest = event["object"]
             self._version = manifest["metadata"]["resourceVersion"]
             if event["type"] == "DELETED":
                 self._observer.saw_deleted(manifest)
             elif event["type"] in ("ADDED", "MODIFIED"):
                 self._observer.saw(manifest)
-        self._saw_server()
-
-    def _saw_server(self) -> None:
+        if is_empty and time.monotonic() - began < SHORTEST_WATCH_SECONDS:
+            raise KubeError(0, "WatchEnded", "The API server ends a watch as soon as it is open")
         self._failures = 0
-        self._observer.saw_server()
 
 
 def pause_seconds(failures: int) -> float:

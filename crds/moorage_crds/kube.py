@@ -5,8 +5,9 @@ Its generated models are left aside: they change with every version and cost mor
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +23,10 @@ TIMEOUT_SECONDS = 15.0
 PAGE = 250
 WATCH_SECONDS = 290
 """The server ends a watch after this long; ours is told to before proxies do."""
-IDLE_SECONDS = 330
+LONGEST_WATCH_SECONDS = 330
+SILENT_SECONDS = 90.0
+"""The server says something on every watch once a minute. One that is silent for longer may have lost its connection
+on the way, which no error tells."""
 LINE_BYTES = 8 * 1024 * 1024
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -125,9 +129,19 @@ class Kube:
             more["continue"] = token
 
     async def watch(
-        self, path: str, *, since: str, selector: str = "", seconds: int = WATCH_SECONDS
+        self,
+        path: str,
+        *,
+        since: str,
+        selector: str = "",
+        seconds: int = WATCH_SECONDS,
+        silent_seconds: float = SILENT_SECONDS,
+        opened: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Manifest]:
-        """Events after `since` until the server ends the watch; bookmarks included. Raises KubeError."""
+        """Events after `since` until the server ends the watch or falls silent; bookmarks included. Raises KubeError.
+
+        `opened` is called once the server has taken the watch, which can be long before it has something to tell.
+        """
         query: dict[str, Any] = {
             "watch": "true",
             "resourceVersion": since,
@@ -136,9 +150,10 @@ class Kube:
         }
         if selector:
             query["labelSelector"] = selector
-        async with self._response("GET", path, query, None, "application/json", IDLE_SECONDS) as response:
+        async with self._response("GET", path, query, None, "application/json", LONGEST_WATCH_SECONDS) as response:
+            opened()
             rest = b""
-            async for chunk in response.content.iter_any():
+            while chunk := await _next_chunk(response, silent_seconds):
                 *lines, rest = (rest + chunk).split(b"\n")
                 if len(rest) > LINE_BYTES:
                     raise KubeError(0, "TooLarge", "The API server sends an object without an end")
@@ -147,6 +162,15 @@ class Kube:
                     if event["type"] == "ERROR":
                         raise _refusal_of(event["object"])
                     yield event
+
+
+async def _next_chunk(response: aiohttp.ClientResponse, seconds: float) -> bytes:
+    """Nothing at the end, and when nothing comes for so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await response.content.readany()
+    except TimeoutError:
+        return b""
 
 
 def _refusal(status: int, body: bytes) -> KubeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,8 @@ from aiohttp import web
 from support.kube.control_plane import ControlPlane
 
 Fault = int | str | None
-"""A status to answer instead. "cut" ends the connection, a watch's after its first event; "gone" is a watch's 410."""
+"""A status to answer instead. "cut" ends the connection, a watch's after its first event; "gone" is a watch's 410.
+"silent" opens a watch and says nothing on it, "empty" ends it at once."""
 
 
 class FaultyProxy:
@@ -60,6 +62,9 @@ class FaultyProxy:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if fault == "silent" and is_watch:
+            await web.StreamResponse(headers={"Content-Type": "application/json"}).prepare(request)
+            await asyncio.Event().wait()
         headers = {name: value for name, value in request.headers.items() if name.lower() in ("content-type", "accept")}
         async with session.request(
             request.method, server + request.raw_path, data=await request.read() or None, headers=headers
@@ -67,6 +72,8 @@ class FaultyProxy:
             response = web.StreamResponse(status=answer.status)
             response.content_type = answer.content_type
             await response.prepare(request)
+            if is_watch and fault == "empty":
+                return response
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
                 if is_watch and fault == "gone":
