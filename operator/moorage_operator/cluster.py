@@ -80,8 +80,13 @@ class Cluster:
                 raise
             self.store.forget_pod({"metadata": {"name": pod.name, "uid": pod.uid}})
             return
-        if answer.get("kind") == "Pod" and not at_once:
+        if answer.get("kind") != "Pod":
+            return
+        metadata = answer["metadata"]
+        if "finalizers" in metadata or (metadata.get("deletionGracePeriodSeconds") and not at_once):
             self.store.see_pod(answer)
+        else:  # it was not on a node, had ended, or was not to be waited for: it is gone already
+            self.store.forget_pod(answer)
 
     async def label_pod(self, pod: Pod, labels: dict[str, str]) -> None:
         body = {"metadata": {"uid": pod.uid, "labels": labels}}

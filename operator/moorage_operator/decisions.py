@@ -134,12 +134,15 @@ def _suspended(session: AgentSession, pod: Pod | None, times: _Times) -> Decisio
 
 
 def _left(since: datetime, now: datetime) -> float:
-    return max(0.0, QUIET_SECONDS - (now - since).total_seconds())
+    """Of the quiet seconds. None where `since` is far from now, by a clock that is not ours."""
+    left = QUIET_SECONDS - (now - since).total_seconds()
+    return left if 0 < left <= 2 * QUIET_SECONDS else 0.0
 
 
 def _absent(session: AgentSession, times: _Times) -> Decision:
     failures, last = session.status.failures, session.status.last_failure_time
-    if failures and last and not times.has_passed(last + backoff(failures)):
+    is_past = last is not None and last <= times.now  # else another replica's clock is wrong, or ours
+    if failures and last and is_past and not times.has_passed(last + backoff(failures)):
         return Decision(
             Act.NOTHING, status_of(session, None, now=times.now, trouble=_kept_trouble(session)), times.next
         )

@@ -48,10 +48,12 @@ class Lease:
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, then do `work` until it ends, fails or the Lease is lost; then give the Lease back."""
-        while not await self._take():  # noqa: ASYNC110 - another process gives it up
+        began = time.monotonic()
+        while not await self._take():  # another process gives it up
             await asyncio.sleep(self._times.retry_seconds)
+            began = time.monotonic()
         logger.info("This replica leads", extra={"identity": self._identity})
-        working, renewing = asyncio.ensure_future(work()), asyncio.create_task(self._renew())
+        working, renewing = asyncio.ensure_future(work()), asyncio.create_task(self._renew(began))
         try:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -64,9 +66,8 @@ class Lease:
             if isinstance(result, Exception):
                 raise result
 
-    async def _renew(self) -> None:
-        """Ends when the Lease is lost."""
-        renewed = time.monotonic()
+    async def _renew(self, renewed: float) -> None:
+        """Ends when the Lease is lost. It counts from when it was asked for: the answer may have come much later."""
         while time.monotonic() - renewed < self._times.renew_seconds:
             await asyncio.sleep(self._times.retry_seconds)
             began = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import logging
 import secrets
 import signal
@@ -17,6 +18,7 @@ from functools import partial
 
 import kopf
 
+from moorage_crds.follow import pause_seconds
 from moorage_crds.kube import Kube, KubeError
 from moorage_operator import logs, metrics, web
 from moorage_operator.clock import utc_now
@@ -29,8 +31,6 @@ from moorage_operator.settings import OperatorSettings
 from moorage_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
-
-RELIST_RETRY_SECONDS = 2
 
 
 class StopRequest:
@@ -95,13 +95,13 @@ async def watch(settings: OperatorSettings, cluster: Cluster, queue: WorkQueue, 
 
 async def relist(cluster: Cluster, queue: WorkQueue) -> None:
     """Tries until it is done."""
-    while True:
+    for failures in itertools.count(1):
         try:
             queue.add_all(await cluster.list_sessions())
         except KubeError as error:
             metrics.RELISTS.labels(outcome="failed").inc()
             logger.warning("Could not list", extra={"error": str(error)})
-            await asyncio.sleep(RELIST_RETRY_SECONDS)
+            await asyncio.sleep(pause_seconds(failures))
             continue
         metrics.RELISTS.labels(outcome="done").inc()
         metrics.SESSIONS.set(len(cluster.store.sessions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +12,8 @@ from moorage_operator.pods import Pod
 
 Manifest = dict[str, Any]
 
+logger = logging.getLogger(__name__)
+
 GONE_REMEMBERED = 10_000
 
 
@@ -19,6 +22,7 @@ class Store:
         self.sessions: dict[str, AgentSession] = {}
         self.pods: dict[str, Pod] = {}
         self._versions: dict[str, int] = {}
+        """Of the sessions, of those too that cannot be read."""
         self._gone: dict[str, None] = {}
         """Uids that were seen deleted, the last so many: the answer to a request can come after that event."""
 
@@ -32,12 +36,13 @@ class Store:
         return known is not None and known.version == int(manifest["metadata"]["resourceVersion"])
 
     def see_session(self, manifest: Manifest) -> str:
-        """Take a resource as it was shown. Returns its name. What the schema should have refused is left out."""
+        """Take a resource as it was shown. Returns its name. One that cannot be read is left out."""
         name, version = str(manifest["metadata"]["name"]), int(manifest["metadata"]["resourceVersion"])
         if manifest["metadata"]["uid"] not in self._gone and version >= self._versions.get(name, 0):
             try:
                 self.sessions[name] = AgentSession.from_manifest(manifest)
-            except ValidationError:
+            except ValidationError as error:
+                logger.error("A session cannot be read and is left alone", extra={"session": name, "error": str(error)})
                 self.sessions.pop(name, None)
             self._versions[name] = version
         return name
@@ -51,8 +56,9 @@ class Store:
 
     def forget_session(self, manifest: Manifest) -> str:
         name = str(manifest["metadata"]["name"])
-        if name in self.sessions and self.sessions[name].uid == manifest["metadata"]["uid"]:
-            del self.sessions[name]
+        known = self.sessions.get(name)
+        if known is None or known.uid == manifest["metadata"]["uid"]:
+            self.sessions.pop(name, None)
             self._versions.pop(name, None)
         self._remember_gone(manifest)
         return name
@@ -71,10 +77,10 @@ class Store:
 
     def keep_sessions(self, names: set[str], listed_at: int) -> None:
         """Drop what a list of that version no longer had."""
-        for name in self.sessions.keys() - names:
-            if self._versions.get(name, 0) <= listed_at:
-                del self.sessions[name]
-                self._versions.pop(name, None)
+        for name in self._versions.keys() - names:
+            if self._versions[name] <= listed_at:
+                self.sessions.pop(name, None)
+                del self._versions[name]
 
     def keep_pods(self, names: set[str], listed_at: int) -> list[str]:
         """Drop what a list of that version no longer had. Returns their names."""

@@ -13,7 +13,7 @@ LONGEST_STALL_SECONDS = 60
 
 
 class Heartbeat:
-    """Whether the event loop still turns and the leader's queue still works."""
+    """Whether the event loop still turns. What it waits for, such as the API server, is no reason to be restarted."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

@@ -92,6 +92,12 @@ CASES: dict[str, tuple[AgentSession, Pod | None, Act, str | None]] = {
     "the last pod failed a moment ago": (session(status=failed(1, 9), **RUNNING), None, Act.NOTHING, "Starting"),
     "the last pod failed a while ago": (session(status=failed(1, 11), **RUNNING), None, Act.CREATE_POD, "Starting"),
     "pods fail again and again": (session(status=failed(4, 79), **RUNNING), None, Act.NOTHING, "Starting"),
+    "the last pod fails an hour from now, by the clock of another replica": (
+        session(status=failed(1, -3600), **RUNNING),
+        None,
+        Act.CREATE_POD,
+        "Starting",
+    ),
     "it is being deleted": (session(deleted_at=ago(1), **RUNNING), pod(), Act.NOTHING, None),
     "its time is not over": (
         session(status=suspended_since(59), ttlSecondsAfterSuspended=60),
@@ -138,6 +144,12 @@ def test_what_time_alone_changes_is_looked_at_then() -> None:
         == 40
     )
     assert decide(session(**RUNNING), pod(deleted_at=ago(10)), now=NOW).again_after_seconds == 20
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(2, 3), (6, 0), (-2, 7), (-600, 0)])
+def test_a_start_is_written_later_unless_the_clocks_differ(age: float, seconds: float) -> None:
+    starting = pod(is_ready=False, created_at=ago(age))
+    assert decide(session(**RUNNING), starting, now=NOW).quiet_seconds == seconds
 
 
 def test_pauses_grow_and_end_somewhere() -> None:

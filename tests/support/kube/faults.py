@@ -15,7 +15,7 @@ from support.kube.control_plane import ControlPlane
 
 Fault = int | str | None
 """A status to answer instead. "cut" ends the connection, a watch's after its first event; "gone" is a watch's 410.
-"silent" opens a watch and says nothing on it, "empty" ends it at once."""
+"silent" opens a watch and says nothing on it, "empty" ends it at once. "late" answers after `late_seconds`."""
 
 
 class FaultyProxy:
@@ -24,6 +24,7 @@ class FaultyProxy:
     def __init__(self) -> None:
         self.fault: Callable[[web.Request], Fault] = lambda _: None
         self.failed: dict[str, int] = {}
+        self.late_seconds = 1.0
         self.kubeconfig = Path()
 
     @classmethod
@@ -69,6 +70,8 @@ class FaultyProxy:
         async with session.request(
             request.method, server + request.raw_path, data=await request.read() or None, headers=headers
         ) as answer:
+            if fault == "late":
+                await asyncio.sleep(self.late_seconds)
             response = web.StreamResponse(status=answer.status)
             response.content_type = answer.content_type
             await response.prepare(request)
