@@ -40,8 +40,10 @@ class SkillPin(_Model):
 
 
 class SandboxResources(_Model):
-    cpu: Annotated[str | None, Field(max_length=16, pattern=r"^([0-9]+|[0-9]+\.[0-9]+|[0-9]+m)$")] = None
-    memory: Annotated[str | None, Field(max_length=16, pattern=r"^[0-9]+(Mi|Gi)$")] = None
+    cpu: Annotated[
+        str | None, Field(max_length=16, pattern=r"^([1-9][0-9]*m?|[1-9][0-9]*\.[0-9]+|0\.[0-9]*[1-9][0-9]*)$")
+    ] = None
+    memory: Annotated[str | None, Field(max_length=16, pattern=r"^[1-9][0-9]*(Mi|Gi)$")] = None
 
 
 class AgentSessionSpec(_Model):

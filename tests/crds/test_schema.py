@@ -92,6 +92,8 @@ REFUSED = {
     "a skill twice": ({"skills": [skill("pdf"), skill("pdf")]}, "Duplicate value"),
     "more initial skills than twelve": ({"skills": [skill(f"s{n}") for n in range(13)]}, "at most 12 skills"),
     "memory without a unit": ({"resources": {"memory": "lots"}}, "memory"),
+    "no limit of memory, which is what 0 means": ({"resources": {"memory": "0Mi"}}, "memory"),
+    "no limit of cores": ({"resources": {"cpu": "0.0"}}, "cpu"),
     "a time to live of nothing": ({"ttlSecondsAfterSuspended": 1}, "ttlSecondsAfterSuspended"),
 }
 

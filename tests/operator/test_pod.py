@@ -99,6 +99,22 @@ def test_the_same_in_is_the_same_out_and_what_differs_has_another_hash() -> None
     assert hash_of(FULL) != hash_of(FULL.model_copy(update={"box_image": "another"}))
 
 
+@pytest.mark.parametrize(
+    ("resources", "requests"),
+    [
+        ({}, {"cpu": "100m", "memory": "512Mi"}),
+        ({"cpu": "1.5", "memory": "1Gi"}, {"cpu": "100m", "memory": "512Mi"}),
+        ({"cpu": "50m", "memory": "256Mi"}, {"cpu": "50m", "memory": "256Mi"}),
+        ({"cpu": "0.05"}, {"cpu": "0.05", "memory": "512Mi"}),
+    ],
+    ids=str,
+)
+def test_no_more_is_asked_for_than_may_be_used(resources: dict[str, str], requests: dict[str, str]) -> None:
+    """The API server takes no pod that asks for more."""
+    (box,) = sandbox_pod(session(resources=resources), settings=SETTINGS)["spec"]["containers"]
+    assert box["resources"]["requests"] == requests
+
+
 def test_a_sessions_own_limits_win() -> None:
     (box,) = sandbox_pod(session(resources={"memory": "8Gi"}), settings=SETTINGS)["spec"]["containers"]
     assert box["resources"]["limits"] == {"cpu": "2", "memory": "8Gi"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from decimal import Decimal
 from typing import Any
 
 from moorage_crds import names
@@ -18,6 +19,7 @@ Manifest = dict[str, Any]
 GROUP_ID = 10000
 GATE_UID, BOX_UID, VNC_UID = 10001, 10002, 10003
 HASH_CHARS = 16
+BOX_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 UNREACHABLE_SECONDS = 30
 """How long a pod stays on a node that does not answer, before it counts as lost."""
 
@@ -155,6 +157,7 @@ def box(session: AgentSession, settings: PodSettings) -> Manifest:
             "type": "Localhost",
             "localhostProfile": settings.box_seccomp_profile,
         }
+    limits = {"cpu": wanted.cpu or settings.cpu, "memory": wanted.memory or settings.memory}
     asks_the_gate = {"httpGet": {"path": "/readyz", "port": names.GATE_PORT}, "timeoutSeconds": 3}
     return {
         **made,
@@ -162,8 +165,8 @@ def box(session: AgentSession, settings: PodSettings) -> Manifest:
         "startupProbe": {**asks_the_gate, "periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": {**asks_the_gate, "periodSeconds": 5},
         "resources": {
-            "requests": {"cpu": "100m", "memory": "512Mi"},
-            "limits": {"cpu": wanted.cpu or settings.cpu, "memory": wanted.memory or settings.memory},
+            "requests": {kind: min(BOX_REQUESTS[kind], limit, key=amount) for kind, limit in limits.items()},
+            "limits": limits,
         },
         "volumeMounts": [
             {"name": "box-socket", "mountPath": "/run/moorage/box"},
@@ -172,6 +175,13 @@ def box(session: AgentSession, settings: PodSettings) -> Manifest:
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - inside the pod
         ],
     }
+
+
+def amount(quantity: str) -> Decimal:
+    """Of what the schema allows: cores ("2", "0.5", "500m") or bytes ("512Mi", "2Gi")."""
+    units = {"m": Decimal("0.001"), "Mi": Decimal(2**20), "Gi": Decimal(2**30)}
+    number = quantity.rstrip("".join(units))
+    return Decimal(number) * units.get(quantity.removeprefix(number), Decimal(1))
 
 
 def container(name: str, image: str, uid: int, settings: PodSettings) -> Manifest:
