@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import kopf
 
 from moorage_crds import names
+from moorage_crds.follow import pause_seconds
 from moorage_crds.kube import PAGE
 from moorage_operator.cluster import Cluster
 from moorage_operator.work_queue import WorkQueue
@@ -57,10 +59,17 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = PAGE
     settings.queueing.idle_timeout = IDLE_SECONDS
     settings.networking.request_timeout = 15
-    settings.networking.error_backoffs = (0.1, 1, 5, 10)
+    settings.networking.error_backoffs = Pauses()
     settings.persistence.diffbase_storage = NoDiffs()
     settings.persistence.progress_storage = NoProgress()
     return settings
+
+
+class Pauses:
+    """As long as it takes. With a last pause Kopf ends, and whoever ends is started again after minutes."""
+
+    def __iter__(self) -> Iterator[float]:
+        return map(pause_seconds, itertools.count(1))
 
 
 class NoDiffs(kopf.DiffBaseStorage):

@@ -14,6 +14,7 @@ import yaml
 from aiohttp import web
 
 from support.kube.control_plane import ControlPlane
+from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault, FaultyProxy, token_kubeconfig
 from support.kube.fixtures import ROOT
 from support.kube.kubelet import Kubelet
@@ -115,6 +116,30 @@ async def test_an_api_server_that_fails_now_and_then_changes_nothing_in_the_end(
         proxy.fault = lambda _: None
         await until(lambda: has_converged(sessions, wanted), "all is as wanted", seconds=90)
         assert sum(proxy.failed.values()) > 0
+        await operator.kill()
+
+
+async def test_an_operator_whose_watch_is_refused_waits_for_better_times(
+    control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any, tmp_path: Path
+) -> None:
+    """An operator that ends instead is started again ever later, up to five minutes."""
+    async with CuttingProxy.before(control_plane, tmp_path) as proxy:
+        operator = await start_operator(
+            kubeconfig=proxy.kubeconfig, MOORAGE_OPERATOR_LEASE_SECONDS="60", MOORAGE_OPERATOR_RENEW_SECONDS="50"
+        )
+        name = await sessions.create(desiredState="Running")
+        await sessions.awaited(name, "SandboxReady")
+        proxy.fault = lambda request: 503 if request.method == "GET" and request.path == sessions.path else None
+        proxy.cut_watches()
+
+        async def is_refused() -> bool:
+            return proxy.failed.get("503", 0) >= 6
+
+        await until(is_refused, "it asks again and again", seconds=60)
+        proxy.fault = lambda _: None
+        await sessions.patch(name, desiredState="Suspended")
+        await sessions.awaited(name, "Suspended")
+        assert operator.process.returncode is None
         await operator.kill()
 
 
