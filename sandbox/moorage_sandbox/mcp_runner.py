@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 KEPT_VARIABLES = ("PATH", "LANG", "TZ")
 GRACE_SECONDS = 2.0
 MAX_COMMANDS = 64
+LIFE_SIGNS = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3, socket.TCP_USER_TIMEOUT: 60_000}
+"""A caller whose node is gone says no goodbye: within a minute its command ends all the same."""
 
 
 class Piped:
@@ -125,6 +128,9 @@ async def serve(*, host: str, port: int, token: str) -> None:
         task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(accept, host, port, limit=commands.REQUEST_BYTES)
+    for option, value in LIFE_SIGNS.items():  # connections inherit them
+        server.sockets[0].setsockopt(socket.IPPROTO_TCP, option, value)
+    server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     log.info("Runs commands for %s:%s", *server.sockets[0].getsockname()[:2])
     await stop.wait()
     server.close()

@@ -1,0 +1,43 @@
+"""What runs stdio MCP servers on a cluster, asked over TCP as api and runner do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moorage_api.embedded.ports import free_ports
+from moorage_sandbox import commands
+from moorage_sandbox.commands import Command
+from support.kube.sessions import until
+from support.remote_tools import running
+
+TOKEN = "t" * 32
+ESTABLISHED, KEEPALIVE = "01", "02"
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "token").write_text(TOKEN)
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--port", str(port)]
+    with running([*command, "--token-file", str(tmp_path / "token")], port):
+        yield port
+
+
+async def test_a_caller_that_vanished_with_its_node_is_noticed(port: int) -> None:
+    """It says no goodbye, and its command would hold a place and memory for ever."""
+
+    async def is_asked_for_life_signs() -> bool:
+        return timers_of(port) == [KEEPALIVE]
+
+    async with commands.opened(f"tcp://127.0.0.1:{port}", Command(["cat"]), token=TOKEN):
+        await until(is_asked_for_life_signs, "the kernel asks the caller now and then", seconds=5)
+
+
+def timers_of(port: int) -> list[str]:
+    """What the kernel waits for on the connections to a port of this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[5].split(":")[0] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == ESTABLISHED]
