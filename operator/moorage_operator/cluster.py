@@ -69,14 +69,14 @@ class Cluster:
         self.store.see_pod(created)
 
     async def delete_pod(self, pod: Pod, *, at_once: bool = False) -> None:
-        """This very pod, not a later one of its name. One that is gone is fine."""
+        """This very pod, not a later one of its name. One that is gone is fine. Raises KubeError, 409 for another's."""
         body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
         if at_once:
             body["gracePeriodSeconds"] = 0
         try:
             answer = await self._write("delete", "pod", "DELETE", f"{self._pods}/{pod.name}", body=body)
         except KubeError as error:
-            if error.status not in (404, 409):
+            if error.status != 404:
                 raise
             self.store.forget_pod({"metadata": {"name": pod.name, "uid": pod.uid}})
             return

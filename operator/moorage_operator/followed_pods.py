@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from moorage_operator import metrics
 from moorage_operator.store import Store
 from moorage_operator.work_queue import WorkQueue
 
@@ -31,6 +32,7 @@ class FollowedPods:
 
     def saw_nothing(self) -> None:
         """What is known stays, and so do passes over it: each write says what it was made for."""
+        metrics.LOSSES.inc()
 
     def saw_server(self) -> None:
         """Nothing waits for that."""

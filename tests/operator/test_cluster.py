@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from moorage_crds.kube import KubeError
 from moorage_operator.children.pod import sandbox_pod
 from moorage_operator.cluster import Cluster
 from moorage_operator.settings import PodSettings
@@ -34,6 +39,15 @@ async def test_a_pod_whose_node_has_to_end_it_is_ending(sessions: Sessions, kube
     await cluster.delete_pod(cluster.store.pods[name], at_once=True)
     assert cluster.store.pods == {}
     assert await sessions.pod(name) is None
+
+
+async def test_a_later_pod_of_that_name_is_left_alone(sessions: Sessions) -> None:
+    cluster, name = await cluster_with_pod(sessions)
+    later = cluster.store.pods[name]
+    with pytest.raises(KubeError) as refused:
+        await cluster.delete_pod(replace(later, uid="an-earlier-one"))
+    assert refused.value.status == 409
+    assert cluster.store.pods == {name: later}
 
 
 async def cluster_with_pod(sessions: Sessions) -> tuple[Cluster, str]:
