@@ -105,6 +105,15 @@ def test_what_is_wrong_is_refused_and_named(control_plane: ControlPlane, spec: d
     assert named in created.stderr
 
 
+def test_a_name_that_another_pod_may_want_is_refused(control_plane: ControlPlane) -> None:
+    """A sandbox's pod is called as its resource: it must not be in the way of, say, a StatefulSet's."""
+    manifest = session()
+    manifest["metadata"]["name"] = "moorage-postgresql-0"
+    created = control_plane.kubectl_result("create", "--filename=-", stdin=yaml.safe_dump(manifest))
+    assert created.returncode == 1
+    assert "named session- and its sessionId" in created.stderr
+
+
 def test_what_is_right_is_taken_with_its_defaults(control_plane: ControlPlane) -> None:
     manifest = session(skills=[skill(f"s{n}", phase="initial" if n < 12 else "backfill") for n in range(40)])
     control_plane.apply([manifest])
