@@ -73,12 +73,13 @@ class Cluster:
         body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
         if at_once:
             body["gracePeriodSeconds"] = 0
+        gone = {"metadata": {"name": pod.name, "uid": pod.uid}}
         try:
             answer = await self._write("delete", "pod", "DELETE", f"{self._pods}/{pod.name}", body=body)
         except KubeError as error:
             if error.status != 404:
                 raise
-            self.store.forget_pod({"metadata": {"name": pod.name, "uid": pod.uid}})
+            self.store.forget_pod(gone)
             return
         if answer.get("kind") != "Pod":
             return
@@ -86,7 +87,7 @@ class Cluster:
         if "finalizers" in metadata or (metadata.get("deletionGracePeriodSeconds") and not at_once):
             self.store.see_pod(answer)
         else:  # it was not on a node, had ended, or was not to be waited for: it is gone already
-            self.store.forget_pod(answer)
+            self.store.forget_pod(gone)
 
     async def label_pod(self, pod: Pod, labels: dict[str, str]) -> None:
         body = {"metadata": {"uid": pod.uid, "labels": labels}}

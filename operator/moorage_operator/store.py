@@ -23,8 +23,9 @@ class Store:
         self.pods: dict[str, Pod] = {}
         self._versions: dict[str, int] = {}
         """Of the sessions, of those too that cannot be read."""
-        self._gone: dict[str, None] = {}
-        """Uids that were seen deleted, the last so many: the answer to a request can come after that event."""
+        self._gone: dict[str, float] = {}
+        """Uids that were seen deleted, the last so many, and at which version: the answer to a request can come after
+        that event. An object of that very version or later is there: it had only left what a watch selects."""
 
     def has_session(self, manifest: Manifest) -> bool:
         """Whether it is known as it is shown here."""
@@ -38,7 +39,7 @@ class Store:
     def see_session(self, manifest: Manifest) -> str:
         """Take a resource as it was shown. Returns its name. One that cannot be read is left out."""
         name, version = str(manifest["metadata"]["name"]), int(manifest["metadata"]["resourceVersion"])
-        if manifest["metadata"]["uid"] not in self._gone and version >= self._versions.get(name, 0):
+        if not self._is_gone(manifest["metadata"]["uid"], version) and version >= self._versions.get(name, 0):
             try:
                 self.sessions[name] = AgentSession.from_manifest(manifest)
             except ValidationError as error:
@@ -50,7 +51,7 @@ class Store:
     def see_pod(self, manifest: Manifest) -> str:
         pod = Pod.from_manifest(manifest)
         known = self.pods.get(pod.name)
-        if pod.uid not in self._gone and (known is None or pod.version >= known.version):
+        if not self._is_gone(pod.uid, pod.version) and (known is None or pod.version >= known.version):
             self.pods[pod.name] = pod
         return pod.name
 
@@ -70,8 +71,13 @@ class Store:
         self._remember_gone(manifest)
         return name
 
+    def _is_gone(self, uid: str, version: int) -> bool:
+        return version < self._gone.get(uid, 0)
+
     def _remember_gone(self, manifest: Manifest) -> None:
-        self._gone[manifest["metadata"]["uid"]] = None
+        """One that was looked for and not found has no version."""
+        metadata = manifest["metadata"]
+        self._gone[metadata["uid"]] = float(metadata.get("resourceVersion", "inf"))
         if len(self._gone) > GONE_REMEMBERED:
             del self._gone[next(iter(self._gone))]
 

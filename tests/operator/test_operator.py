@@ -219,18 +219,21 @@ async def test_a_pod_that_was_deleted_by_hand_is_made_again_at_once(
     await until(is_another, "another pod is there and reported", seconds=10)
 
 
-async def test_labels_that_were_taken_off_come_back(sessions: Sessions, kubelet: Kubelet, start_operator: Any) -> None:
-    """Network policies select by them."""
+@pytest.mark.parametrize("label", ["app.kubernetes.io/component", names.SESSION_LABEL])
+async def test_labels_that_were_taken_off_come_back(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any, label: str
+) -> None:
+    """Network policies select by them, and we do: to our watch a pod without its session looks deleted."""
     await start_operator()
     name = await sessions.create(desiredState="Running")
     await sessions.awaited(name, "SandboxReady")
-    component = "app.kubernetes.io/component"
-    body = {"metadata": {"labels": {component: None}}}
+    before = await sessions.pod(name)
+    body = {"metadata": {"labels": {label: None}}}
     await sessions.kube.request("PATCH", f"{sessions.pods_path}/{name}", body=body, content_type=MERGE_PATCH)
 
     async def is_back() -> bool:
         pod = await sessions.pod(name)
-        return pod is not None and pod["metadata"]["labels"].get(component) == "sandbox"
+        return pod is not None and pod["metadata"]["labels"] == (before or pod)["metadata"]["labels"]
 
     await until(is_back, "the label is back")
 

@@ -59,6 +59,15 @@ def test_an_answer_that_comes_after_the_deletion_brings_nothing_back() -> None:
     assert store.pods == {}
 
 
+def test_a_pod_that_only_left_our_sight_is_seen_again() -> None:
+    """One that lost the label we select by: its deletion, to a watch, is the very change."""
+    store = Store()
+    store.see_pod(pod(version=1))
+    store.forget_pod(pod(version=3))
+    store.see_pod(pod(version=3))
+    assert store.pods["p"].version == 3
+
+
 def test_the_deletion_of_an_earlier_object_leaves_the_one_of_its_name() -> None:
     store = Store()
     store.see_pod(pod("two", version=5))
