@@ -96,7 +96,9 @@ def _not_ours(session: AgentSession, pod: Pod, times: _Times) -> Decision:
     if session.spec.desired_state is DesiredState.SUSPENDED:
         return Decision(Act.NOTHING, status_of(session, None, now=times.now))
     if pod.owner_uid is not None and pod.session_label == session.spec.session_id:
-        ending = replace(pod, deleted_at=pod.deleted_at or times.now)
+        if pod.deleted_at is not None:
+            return _ending(session, pod, pod.deleted_at, times)
+        ending = replace(pod, deleted_at=times.now)
         return Decision(Act.NOTHING, status_of(session, ending, now=times.now), quiet_seconds=QUIET_SECONDS)
     trouble = Trouble(NAME_TAKEN, f"A pod {pod.name} is there that belongs to somebody else")
     return Decision(Act.NOTHING, status_of(session, pod, now=times.now, trouble=trouble))

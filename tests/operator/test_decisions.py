@@ -88,6 +88,18 @@ CASES: dict[str, tuple[AgentSession, Pod | None, Act, str | None]] = {
     "a suspended one's pod does not end": (session(), pod(deleted_at=ago(31)), Act.DROP_POD, "Suspending"),
     "the pod is somebody else's": (session(**RUNNING), pod(owner_uid="other", labels={}), Act.NOTHING, "PodNameTaken"),
     "the pod is an earlier resource's": (session(**RUNNING), pod(owner_uid="other"), Act.NOTHING, "PodTerminating"),
+    "the pod of an earlier resource ends": (
+        session(**RUNNING),
+        pod(owner_uid="other", deleted_at=ago(1)),
+        Act.NOTHING,
+        "PodTerminating",
+    ),
+    "the pod of an earlier resource does not end": (
+        session(**RUNNING),
+        pod(owner_uid="other", deleted_at=ago(31)),
+        Act.DROP_POD,
+        "NodeLost",
+    ),
     "the pod has no owner": (session(**RUNNING), pod(owner_uid=None), Act.NOTHING, "PodNameTaken"),
     "the last pod failed a moment ago": (session(status=failed(1, 9), **RUNNING), None, Act.NOTHING, "Starting"),
     "the last pod failed a while ago": (session(status=failed(1, 11), **RUNNING), None, Act.CREATE_POD, "Starting"),
