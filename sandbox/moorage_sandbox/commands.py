@@ -97,10 +97,10 @@ async def _asked(reader: asyncio.StreamReader, *, token: str) -> Command:
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             request = json.loads(await reader.readline())
-        given, argv, env = str(request["token"]), request["argv"], request["env"]
+        given, argv, env = str(request["token"]).encode(), request["argv"], request["env"]
     except (ValueError, TypeError, KeyError, TimeoutError) as error:
         raise CommandError("This is no request") from error
-    if not hmac.compare_digest(given.encode(), token.encode()):
+    if not hmac.compare_digest(given, token.encode()):
         raise CommandError("The token is wrong")
     texts = [*argv, *env, *env.values()] if isinstance(argv, list) and isinstance(env, dict) else [None]
     if not argv or not all(isinstance(text, str) and "\0" not in text for text in texts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,17 @@ async def test_a_caller_that_vanished_with_its_node_is_noticed(port: int) -> Non
 
     async with commands.opened(f"tcp://127.0.0.1:{port}", Command(["cat"]), token=TOKEN):
         await until(is_asked_for_life_signs, "the kernel asks the caller now and then", seconds=5)
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"", b"[]", b'{"token": 1}', b'{"token": "\\ud800", "argv": ["id"], "env": {}}']
+)
+async def test_what_is_no_request_is_told_so(port: int, request_line: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request_line + b"\n")
+    assert "error" in json.loads(await reader.readline())
+    writer.close()
+    await writer.wait_closed()
 
 
 def timers_of(port: int) -> list[str]:
