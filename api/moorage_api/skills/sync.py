@@ -32,21 +32,27 @@ class SkillSync:
 
     def start(self, client: GateClient) -> None:
         """Begin, or begin anew with a sandbox that took the place of another."""
-        if self._task is not None:
-            self._task.cancel()
+        before = self._task
+        self._give_up()
         for result in self._results.values():
             result.cancel()
         loop = asyncio.get_running_loop()
         self._results = {skill.id: loop.create_future() for skill in self._skills}
         if self._skills:
-            self._task = asyncio.create_task(self._run(client, self._results))
+            self._task = asyncio.create_task(self._run(client, self._results, before=before))
 
     async def stop(self) -> None:
+        """Give up what is on its way. What was brought is noted first."""
+        self._give_up()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         self._results = {}
+
+    def _give_up(self) -> None:
+        """Not once all is settled: what is left then is the note, which would be lost together with its connection."""
+        if self._task is not None and not all(result.done() for result in self._results.values()):
+            self._task.cancel()
 
     async def finished(self) -> None:
         """Wait until nothing more is on its way."""
@@ -67,7 +73,11 @@ class SkillSync:
                 break
         return NOT_YET
 
-    async def _run(self, client: GateClient, results: dict[str, asyncio.Future[str]]) -> None:
+    async def _run(
+        self, client: GateClient, results: dict[str, asyncio.Future[str]], *, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait({before})
         try:
             there = await client.skill_digests()
         except GateError as error:

@@ -152,6 +152,10 @@ async def test_only_what_a_sandbox_lacks_is_sent_to_it(
         assert {skill_id: hashlib.sha256(box.files[skill_id]).hexdigest() for skill_id in box.skills} == box.skills
         assert sync.sent_bytes == sum(len(content) for content in box.files.values())
         await sync.stop()
+        synced = {slug: skill["last_sync_at"] is not None for slug, skill in (await boss.skills()).items()}
+        assert synced == {"brand-report": True, "two": True, "lost": False}, (
+            "a stop doesn't lose the note of what is there"
+        )
         box.files.clear()
         again = SkillSync([skill for skill in skills if skill is not lost], archives, sessions)
         again.start(client)
@@ -162,5 +166,4 @@ async def test_only_what_a_sandbox_lacks_is_sent_to_it(
         assert await again.problem_with(skills[0].id, seconds=20) == "", "another sandbox gets them anew"
         await again.finished()
         assert box.files
-    assert (await boss.skills())["brand-report"]["last_sync_at"] is not None
     await store.close()
