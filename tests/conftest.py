@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 
 from moorage_api.settings import Settings
+from support import seeds
 from support.processes import Platform
 from support.services import Services, run, running_services
 
 FAILED = pytest.StashKey[bool]()
 
 collect_ignore = ["contract"]  # a project of its own, which end_to_end/test_contract.py runs as such
+
+
+def pytest_configure() -> None:
+    seeds.draw()
 
 
 @pytest.hookimpl(wrapper=True)

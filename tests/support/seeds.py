@@ -6,15 +6,25 @@ import os
 import time
 
 ROUNDS = 10
+DRAWN_AT = "CHAOS_DRAWN_AT_NS"
+
+
+def draw() -> None:
+    """Fix the seeds of this run. Its worker processes inherit them: all must collect the same tests."""
+    os.environ.setdefault(DRAWN_AT, str(time.time_ns()))
 
 
 def seeds() -> list[int]:
     if given := os.environ.get("CHAOS_SEEDS"):
         return [int(seed) for seed in given.split(",")]
-    first = int(time.time() // 86400) * 1000
+    first = _drawn_at_ns() // (86400 * 10**9) * 1000
     return list(range(first, first + ROUNDS))
 
 
 def many_seeds() -> list[int]:
-    first = time.time_ns() % 10**9
+    first = _drawn_at_ns() % 10**9
     return list(range(first, first + int(os.environ.get("CHAOS_ROUNDS", "200"))))
+
+
+def _drawn_at_ns() -> int:
+    return int(os.environ[DRAWN_AT])
