@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from moorage_sandbox import skills
+from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -40,6 +41,9 @@ def archive(*members: Members) -> bytes:
             tar.addfile(info, io.BytesIO(content))
     return gzip.compress(packed.getvalue())
 
+
+CUT_OFF = -1
+"""In place of a status: an answer that ends too early."""
 
 GOOD = archive(
     member("SKILL.md", b"---\nname: pdf\n---\n"),
@@ -73,6 +77,12 @@ def serving() -> Iterator[Server]:
             made.asked.append(self.path)
             turns = made.answers.get(self.path, [(404, b"")])
             code, content = turns.pop(0) if len(turns) > 1 else turns[0]
+            if code == CUT_OFF:
+                self.send_response(200)
+                self.send_header("Content-Length", str(2 * len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+                return
             self.send_response(code)
             if code == 302:
                 self.send_header("Location", content.decode())
@@ -138,47 +148,23 @@ def test_another_version_takes_the_place_of_the_last(server: Server, tmp_path: P
     assert sorted(path.name for path in placed(tmp_path).iterdir()) == [".digests", "pdf"]
 
 
-def test_a_server_that_is_busy_is_asked_again(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_is_busy_or_breaks_off_is_asked_again(server: Server, tmp_path: Path) -> None:
     digest = server.offer(GOOD)
-    server.answers[f"/skills/{digest}"] = [(503, b""), (429, b""), (200, GOOD)]
+    server.answers[f"/skills/{digest}"] = [(503, b""), (429, b""), (CUT_OFF, GOOD[:100]), (200, GOOD)]
     assert run(server, tmp_path, [{"id": "pdf", "digest": digest}]).returncode == 0
-    assert len(server.asked) == 3
+    assert len(server.asked) == 4
 
 
 BOMB = gzip.compress(bytes(200 * 1024 * 1024))
 OFFERS: dict[str, tuple[Callable[[Server], str], str]] = {
-    "another archive": (lambda server: server.offer(GOOD, digest=digest_of(b"")), "not the one that was asked for"),
+    "another archive": (lambda server: server.offer(GOOD, digest=digest_of(b"")), "not the one that the digest says"),
     "none": (lambda server: digest_of(b"nowhere"), "the archive is not there (404)"),
-    "no archive": (lambda server: server.offer(b"hello"), "can't be unpacked"),
-    "half an archive": (lambda server: server.offer(GOOD[: len(GOOD) // 2]), "can't be unpacked"),
-    "a path upwards": (lambda server: server.offer(archive(member("../evil"))), "leads out of the skill"),
-    "a path upwards later": (lambda server: server.offer(archive(member("a/../../evil"))), "leads out of the skill"),
-    "an absolute path": (lambda server: server.offer(archive(member("/etc/evil"))), "leads out of the skill"),
-    "a link": (
-        lambda server: server.offer(archive(member("l", kind=tarfile.SYMTYPE, link="/etc"), member("l/evil"))),
-        "is no file and no folder",
-    ),
-    "a hard link": (
-        lambda server: server.offer(archive(member("l", kind=tarfile.LNKTYPE, link="/etc/passwd"))),
-        "is no file and no folder",
-    ),
-    "a device": (lambda server: server.offer(archive(member("d", kind=tarfile.CHRTYPE))), "is no file and no folder"),
-    "a file twice": (lambda server: server.offer(archive(member("a"), member("a"))), "can't be unpacked"),
-    "a large file": (
-        lambda server: server.offer(archive(member("a", bytes(skills.MAX_FILE_BYTES + 1)))),
-        "larger than a skill may be",
-    ),
-    "many files": (
-        lambda server: server.offer(archive(*(member(f"f{n}", b"") for n in range(skills.MAX_FILES + 1)))),
-        "larger than a skill may be",
-    ),
-    "a bomb": (lambda server: server.offer(BOMB), "has no SKILL.md"),
-    "a bomb in a file": (
-        lambda server: server.offer(archive(member("SKILL.md", bytes(100 * 1024 * 1024)))),
-        "larger than a skill may be",
-    ),
+    "a large archive": (lambda server: server.offer(bytes(MAX_ARCHIVE_BYTES + 1)), "the archive is larger than"),
+    "a bomb": (lambda server: server.offer(BOMB), "unfolds to more than"),
     "no skill": (lambda server: server.offer(archive(member("README.md"))), "has no SKILL.md"),
+    "a path upwards": (lambda server: server.offer(archive(member("../evil"))), "leads out of it"),
 }
+"""What else an archive may not hold: the tests of the box, which unpacks in the same way."""
 
 
 @pytest.mark.parametrize(("offer", "said"), OFFERS.values(), ids=OFFERS.keys())
@@ -189,8 +175,7 @@ def test_what_is_not_as_it_should_be_is_refused_and_leaves_nothing(
     assert done.returncode == 1
     assert "skills: pdf: " in done.stderr
     assert said in done.stderr
-    assert [path.name for path in placed(tmp_path).iterdir()] == [".digests"]
-    assert not any(path.name == "evil" for path in tmp_path.rglob("*"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_led_nowhere_else(server: Server, tmp_path: Path) -> None:

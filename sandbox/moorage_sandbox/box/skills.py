@@ -27,11 +27,17 @@ ID = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MARKS = ".digests"
 MARK_PREFIX = "sha256:"
-"""Marks are as `moorage_sandbox.skills` writes them, which fills the directory of a pod before its box starts."""
+
+
+def is_id(text: str) -> bool:
+    return len(text) <= MAX_ID_CHARS and ID.fullmatch(text) is not None
 
 
 class Skills:
-    """`root` holds a directory for each skill, and beside them `.digests/<id>`: the archive it was made from."""
+    """`root` holds a directory for each skill, and beside them `.digests/<id>`: the archive it was made from.
+
+    Also the init container of a pod is at work here, before the box: `moorage_sandbox.skills`.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -46,7 +52,7 @@ class Skills:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         for name in names:
-            if ID.fullmatch(name) and os.path.isdir(os.path.join(self._root, name)):
+            if is_id(name) and os.path.isdir(os.path.join(self._root, name)):
                 digest = _read_mark(os.path.join(marks, name)).removeprefix(MARK_PREFIX)
                 if DIGEST.fullmatch(digest):
                     found[name] = digest
@@ -57,7 +63,7 @@ class Skills:
         import hashlib
         import shutil
 
-        if not ID.fullmatch(skill_id) or len(skill_id) > MAX_ID_CHARS:
+        if not is_id(skill_id):
             raise BoxError("invalid", "The id of a skill is lower-case letters, digits and hyphens.")
         if hashlib.sha256(archive).hexdigest() != digest:
             raise BoxError("invalid", "The archive is not the one that the digest says.")
@@ -101,6 +107,11 @@ def unpacked(archive: bytes) -> list[tuple[str, bool, bytes]]:
         raise BoxError("invalid", f"The archive cannot be read: {error}") from error
     if len(files) > MAX_FILES:
         raise BoxError("too_large", f"A skill has at most {MAX_FILES} files.")
+    names = {name for name, _, _ in files}
+    if len(names) < len(files):
+        raise BoxError("invalid", "The archive holds a file twice.")
+    if "SKILL.md" not in names:
+        raise BoxError("invalid", "The archive has no SKILL.md.")
     return files
 
 

@@ -51,9 +51,9 @@ def test_what_the_box_has_is_not_fetched_again_for_it_and_the_other_way_round(bo
     digest = hashlib.sha256(archive).hexdigest()
     put(box, archive)
     root = box.workspace / ".skills"
-    assert skills.sync([(SKILL, f"sha256:{digest}")], url="http://127.0.0.1:1", directory=root) == []
+    assert skills.sync([(SKILL, digest)], url="http://127.0.0.1:1", directory=root) == []
     (root / "fetched").mkdir()
-    (root / skills.DIGESTS / "fetched").write_text(f"sha256:{digest}")
+    (root / ".digests" / "fetched").write_text(f"sha256:{digest}")
     assert digests(box) == {SKILL: digest, "fetched": digest}
 
 
@@ -87,6 +87,11 @@ def member(path: str, content: bytes = b"", **fields: object) -> Change:
     return lambda tar: add(tar, path, content, **fields)
 
 
+def below_a_link(tar: tarfile.TarFile) -> None:
+    add(tar, "a", type=tarfile.SYMTYPE, linkname="/tmp")
+    add(tar, "a/outside")
+
+
 def many(tar: tarfile.TarFile) -> None:
     for number in range(201):
         add(tar, f"{number}")
@@ -100,6 +105,8 @@ MEMBERS: dict[str, Change] = {
     "hard_link": member("a", type=tarfile.LNKTYPE, linkname="SKILL.md"),
     "device": member("a", type=tarfile.CHRTYPE),
     "pipe": member("a", type=tarfile.FIFOTYPE),
+    "below_a_link": below_a_link,
+    "twice": member("SKILL.md", b"y"),
     "many": many,
 }
 
@@ -134,8 +141,9 @@ GOOD = archive_of(brand_report())
         (GOOD + b"more", SKILL, ""),
         (gzip.compress(bytes(13 * 2**20)), SKILL, ""),
         (b"no archive", SKILL, ""),
+        (archive_of({"README.md": b"x"}), SKILL, ""),
     ],
-    ids=["digest", "id", "marks", "cut", "longer", "bomb", "no_archive"],
+    ids=["digest", "id", "marks", "cut", "longer", "bomb", "no_archive", "no_skill"],
 )
 def test_what_is_no_skill_is_refused(shared_box: RunningBox, archive: bytes, skill_id: str, digest: str) -> None:
     before = sorted(path.name for path in shared_box.workspace.rglob("*"))
