@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from moorage_sandbox.client import GateClient
 from support.gate import Keys
-from support.kube.errors import UnavailableError
+from support.kube.fixtures import booted
 from support.kube.node import Node, last_words
 from support.kube.sandbox_pod import SandboxPod
 
@@ -30,18 +29,9 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def node(pytestconfig: pytest.Config) -> Iterator[Node]:
-    """A booted node with the sandbox's images.
-
-    The first time it builds for many minutes, so its progress is shown while pytest still keeps what tests print.
-    """
-    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with ExitStack() as stack:
-        try:
-            with capturing.global_and_fixture_disabled():
-                booted = stack.enter_context(Node.booted())
-        except UnavailableError as error:
-            pytest.skip(f"no Kubernetes here: {error}")
-        yield booted
+    """A booted node with the sandbox's images."""
+    with booted(Node.booted(), pytestconfig) as node:
+        yield node
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from support.accounts import Person, data, login
 from support.helm import CHART, Values
 from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.control_plane import SERVICES
-from support.kube.errors import NodeError, UnavailableError
+from support.kube.errors import NodeError
+from support.kube.fixtures import booted
 from support.kube.node import Manifest, last_words
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn, by_first_message
-from support.screen import picture, rfb_client, share_of
 from support.skills import GitHub, brand_report, running_github
 from support.sse import Chat, Frame
 
@@ -116,15 +115,8 @@ class Release:
 
 @pytest.fixture(scope="module")
 def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
-    """The first time it builds for many minutes, so its progress is shown while pytest keeps what tests print."""
-    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with ExitStack() as stack:
-        try:
-            with capturing.global_and_fixture_disabled():
-                booted = stack.enter_context(Cluster.booted())
-        except UnavailableError as error:
-            pytest.skip(f"no Kubernetes here: {error}")
-        yield booted
+    with booted(Cluster.booted(), pytestconfig) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -191,32 +183,18 @@ async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(re
         uploaded = await admin.upload("sales.csv", report.CSV.encode(), "text/csv")
         session = await admin.create_session()
         name = names.resource_name(UUID(session))
-        watching: list[asyncio.Task[float]] = []
-
-        async def red_share() -> float:
-            url = f"{cluster.edge}/api/sessions/{session}/vnc?token={admin.token}".replace("http", "ws", 1)
-            async with rfb_client(url) as client:
-                for _ in range(50):
-                    share = share_of(await picture(client), (255, 0, 0))
-                    if share > 0.5:
-                        break
-                return share
-
-        def heard(frame: Frame) -> None:
-            if frame.data.get("function") == "browser_navigate" and frame.data["status"] == "called":
-                watching.append(asyncio.create_task(red_share()))
-
+        watcher = report.Watcher(admin, url=cluster.edge, session_id=session)
         chat = Chat(session, admin.token, lambda: cluster.edge)
         release.seen |= {"chat": chat, "name": name}
         try:
             ending = await chat.say(
-                "Make a chart and a short report", attachments=[uploaded["id"]], heard=heard, timeout_seconds=300
+                "Make a chart and a short report", attachments=[uploaded["id"]], heard=watcher.hear, timeout_seconds=300
             )
         except TimeoutError as error:
             raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}") from error
         assert ending.event == "done", f"{ending.data}\n{cluster.describe(NAMESPACE)}"
         assert chat.breaks == 0
-        assert await watching[0] > 0.5
+        assert await watcher.red_share() > 0.5
         assert [frame.data["phase"] for frame in chat.stored if frame.event == "sandbox"] == ["starting", "ready"]
         assert any(frame.data["partial"] for frame in chat.partials)
         files = data(await admin.client.get(f"/api/sessions/{session}/files"))["files"]

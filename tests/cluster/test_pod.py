@@ -8,20 +8,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import asyncvnc
 import httpx
 import pytest
-from websockets.asyncio.client import connect
-from websockets.typing import Subprotocol
 
 from moorage_sandbox.client import GateClient
 from moorage_sandbox.protocol import RUNNER_SCOPES, CallResponse, GateError, Scope
 from support.kube.node import Manifest, Node
 from support.kube.sandbox_pod import CONTAINERS, SandboxPod, container_of, dry_run, manifests, named, status_of
-from support.screen import SocketWriter, picture, share_of
+from support.screen import picture, rfb_client, share_of
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(60 * 60)]
 
@@ -41,28 +39,9 @@ async def shell(client: GateClient, command: str, *, name: str = "main") -> str:
     return str(answer.result["output"]).strip()
 
 
-@asynccontextmanager
-async def screen(client: GateClient) -> AsyncIterator[asyncvnc.Client]:
+def screen(client: GateClient) -> AbstractAsyncContextManager[asyncvnc.Client]:
     """The gate's WebSocket, as the api opens it for a person who watches."""
-    url, headers = client.vnc_url(), client.headers(Scope.VNC)
-    async with connect(
-        url, additional_headers=headers, subprotocols=[Subprotocol("binary")], max_size=None, proxy=None
-    ) as socket:
-        reader = asyncio.StreamReader(limit=2**24)
-
-        async def pump() -> None:
-            try:
-                async for data in socket:
-                    reader.feed_data(cast(bytes, data))
-            finally:
-                reader.feed_eof()
-
-        pumping = asyncio.create_task(pump())
-        try:
-            yield await asyncvnc.Client.create(reader, cast(Any, SocketWriter(socket)), None, None)
-        finally:
-            pumping.cancel()
-            await asyncio.gather(pumping, return_exceptions=True)
+    return rfb_client(client.vnc_url(), client.headers(Scope.VNC))
 
 
 async def share_on_screen(client: GateClient, color: tuple[int, int, int], *, seconds: float = 30) -> float:

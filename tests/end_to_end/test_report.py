@@ -13,8 +13,7 @@ from support import report
 from support.accounts import Person, data
 from support.llm import ScriptedModel
 from support.processes import Platform
-from support.screen import picture, rfb_client, share_of
-from support.sse import Chat, Frame
+from support.sse import Chat
 
 
 async def test_a_csv_becomes_a_chart_and_a_report(
@@ -27,27 +26,12 @@ async def test_a_csv_becomes_a_chart_and_a_report(
         alice = await new_user(api.url)
         uploaded = await alice.upload("sales.csv", report.CSV.encode(), "text/csv")
         session = await alice.create_session()
-        watching: list[asyncio.Task[float]] = []
-
-        async def red_share() -> float:
-            """How red the screen is that another replica shows, once it is."""
-            url = f"{other_api.url}/api/sessions/{session}/vnc?token={alice.token}".replace("http", "ws", 1)
-            async with rfb_client(url) as client:
-                for _ in range(50):
-                    share = share_of(await picture(client), (255, 0, 0))
-                    if share > 0.5:
-                        break
-                return share
-
-        def heard(frame: Frame) -> None:
-            if frame.data.get("function") == "browser_navigate" and frame.data["status"] == "called":
-                watching.append(asyncio.create_task(red_share()))
-
+        watcher = report.Watcher(alice, url=other_api.url, session_id=session)
         chat = Chat(session, alice.token, lambda: api.url)
-        ending = await chat.say("Make a chart and a short report", attachments=[uploaded["id"]], heard=heard)
+        ending = await chat.say("Make a chart and a short report", attachments=[uploaded["id"]], heard=watcher.hear)
 
         assert ending.event == "done", ending.data
-        assert await watching[0] > 0.5
+        assert await watcher.red_share() > 0.5
         check_order(chat)
         await check_files(alice, chat)
         await check_what_can_be_read(alice, chat, model)

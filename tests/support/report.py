@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from support.accounts import Person
 from support.llm import Call, Calls, Finish, Plan, Say, Turn
+from support.screen import picture, rfb_client, share_of
+from support.sse import Frame
 
 CSV = "month,region,revenue\n" + "".join(
     f"2026-{month:02},{region},{1000 + 137 * month * weight}\n"
@@ -70,3 +75,28 @@ def script() -> list[Turn]:
 
 MARKS = ["head", "draw", "check"]
 """What ran.log holds when each command ran once."""
+
+
+class Watcher:
+    """Looks at the session's screen once the browser has gone to `RED_PAGE`; `hear` takes the frames of the chat."""
+
+    def __init__(self, person: Person, *, url: str, session_id: str) -> None:
+        self._address = f"{url}/api/sessions/{session_id}/vnc?token={person.token}".replace("http", "ws", 1)
+        self._looking: asyncio.Task[float] | None = None
+
+    def hear(self, frame: Frame) -> None:
+        if frame.data.get("function") == "browser_navigate" and frame.data["status"] == "called":
+            self._looking = asyncio.create_task(self._look())
+
+    async def red_share(self) -> float:
+        """Which part of the screen was red at last."""
+        assert self._looking is not None, "the browser was not used"
+        return await self._looking
+
+    async def _look(self) -> float:
+        async with rfb_client(self._address) as client:
+            for _ in range(50):
+                share = share_of(await picture(client), (255, 0, 0))
+                if share > 0.5:
+                    break
+            return share

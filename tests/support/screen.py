@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -31,9 +31,11 @@ class SocketWriter:
 
 
 @asynccontextmanager
-async def rfb_client(url: str) -> AsyncIterator[asyncvnc.Client]:
-    """Connect to `ws://…/vnc?token=…` as noVNC does."""
-    async with connect(url, subprotocols=[Subprotocol("binary")], max_size=None, proxy=None) as socket:
+async def rfb_client(url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[asyncvnc.Client]:
+    """Connect to `ws://…/vnc?token=…` as noVNC does, or with headers as the api does."""
+    async with connect(
+        url, additional_headers=headers, subprotocols=[Subprotocol("binary")], max_size=None, proxy=None
+    ) as socket:
         reader = asyncio.StreamReader(limit=2**24)
 
         async def pump() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import yaml
@@ -16,6 +17,24 @@ from support.kube.errors import UnavailableError
 ROOT = Path(__file__).parents[3]
 CRD = ROOT / "crds" / "moorage.dev_agentsessions.yaml"
 
+T = TypeVar("T")
+
+
+@contextmanager
+def booted(what: AbstractContextManager[T], config: pytest.Config) -> Iterator[T]:
+    """Enter `what`, or skip the test where it can't be had.
+
+    The first time it builds for many minutes, so its progress is shown while pytest still keeps what tests print.
+    """
+    capturing = config.pluginmanager.getplugin("capturemanager")
+    with ExitStack() as stack:
+        try:
+            with capturing.global_and_fixture_disabled():
+                entered = stack.enter_context(what)
+        except UnavailableError as error:
+            pytest.skip(f"no Kubernetes here: {error}")
+        yield entered
+
 
 def crd() -> Manifest:
     manifest: Manifest = yaml.safe_load(CRD.read_text())
@@ -24,26 +43,17 @@ def crd() -> Manifest:
 
 @pytest.fixture(scope="session")
 def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
-    """Booted, with our resource definition established.
-
-    The first time it builds Kubernetes for many minutes, so its progress is shown while pytest keeps what tests print.
-    """
-    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with ExitStack() as stack:
-        try:
-            with capturing.global_and_fixture_disabled():
-                booted = stack.enter_context(ControlPlane.booted())
-        except UnavailableError as error:
-            pytest.skip(f"no Kubernetes here: {error}")
-        booted.apply([crd()])
+    """Booted, with our resource definition established."""
+    with booted(ControlPlane.booted(), pytestconfig) as plane:
+        plane.apply([crd()])
 
         def is_established() -> bool:
             shown = json.loads(
-                booted.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentsessions.moorage.dev")
+                plane.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentsessions.moorage.dev")
             )
             conditions = shown.get("status", {}).get("conditions") or []
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
-        booted.wait("the resource definition to be established", is_established, seconds=30)
-        booted.start_controller_manager(without=["pod-garbage-collector-controller"])  # it ends pods without nodes
-        yield booted
+        plane.wait("the resource definition to be established", is_established, seconds=30)
+        plane.start_controller_manager(without=["pod-garbage-collector-controller"])  # it ends pods without nodes
+        yield plane
