@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import site
 import socket
 import subprocess
 import sys
@@ -24,10 +23,9 @@ import httpx
 import psutil
 from websockets.sync.client import connect
 
-import moorage_sandbox
-from moorage_sandbox.host.launcher import TUN
 from moorage_sandbox.protocol import CallResponse, Scope
 from support.gate import Keys
+from support.ordinary_user import ORDINARY_UID, WORKER, as_ordinary_user, own_tun
 
 T = TypeVar("T")
 
@@ -38,14 +36,7 @@ GONE_SECONDS = 5
 
 ACCOUNTS = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
 
-
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-"""The number that pytest-xdist gave to this process. Users are not shared between them."""
-
 UID_BASE = 6_000_000 + WORKER * UID_COUNT
-
-ORDINARY_UID = 64_300 + WORKER
-"""Nobody's. When the tests run as root, the host that must do without root runs as this user."""
 
 
 def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SECONDS) -> T:
@@ -56,41 +47,6 @@ def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SE
             return answer
         time.sleep(0.02)
     raise AssertionError(f"{what}: not within {seconds} s")
-
-
-def own_tun(*, mode: str) -> str:
-    """Shell that gives a mount namespace its own network tap."""
-    return f"mount -t tmpfs tmpfs {os.path.dirname(TUN)}\nmknod -m {mode} {TUN} c 10 200\n"
-
-
-def as_ordinary_user(command: list[str], directory: Path) -> tuple[list[str], dict[str, str]]:
-    """`command`, a Python module with arguments, run without root by a root that is in the way.
-
-    The interpreter, the packages and our sources may be where only root can go, so they are mounted below
-    `directory` for this process alone.
-    """
-    sources = {
-        "python": Path(sys.base_prefix),
-        "packages": Path(site.getsitepackages()[0]),
-        "sandbox": Path(moorage_sandbox.__file__).parent.parent,
-    }
-    script = "set -e\n"
-    for name, source in sources.items():
-        (directory / name).mkdir(exist_ok=True)
-        script += f"mount --bind '{source}' '{directory / name}'\n"
-    if os.stat(TUN).st_mode & 0o006 != 0o006:  # a machine without udev: what `doctor` asks for, for this host alone
-        script += own_tun(mode="0666")
-    user = f"--reuid={ORDINARY_UID} --regid={ORDINARY_UID} --clear-groups"
-    python = directory / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    script += f'exec setpriv {user} --pdeathsig=KILL --inh-caps=-all --bounding-set=-all "{python}" -m "$@"\n'
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{directory}/sandbox:{directory}/packages",
-        "LD_LIBRARY_PATH": f"{directory}/python/lib",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": str(directory),
-    }
-    return ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *command], environment
 
 
 @dataclass
@@ -341,61 +297,3 @@ def sandbox_host(account: str, *options: str, environment: dict[str, str] | None
             with suppress(OSError):
                 group.rmdir()
         shutil.rmtree(directory)
-
-
-@contextmanager
-def listener_everywhere() -> Iterator[int]:
-    """A TCP server on every address of this machine; its port. It says hello to whoever gets through."""
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        port = int(server.getsockname()[1])
-        greeter = subprocess.Popen(
-            [sys.executable, "-c", GREETER, str(server.fileno())], pass_fds=[server.fileno()], stdin=subprocess.DEVNULL
-        )
-        try:
-            yield port
-        finally:
-            greeter.kill()
-            greeter.wait()
-
-
-GREETER = """
-import socket, sys
-server = socket.socket(fileno=int(sys.argv[1]))
-while True:
-    connection, _ = server.accept()
-    with connection:
-        connection.sendall(b"reached")
-"""
-
-REACH = """
-import json, socket
-from concurrent.futures import ThreadPoolExecutor
-def reach(address, port):
-    try:
-        with socket.create_connection((address, port), timeout=1) as connection:
-            return connection.recv(100).decode()
-    except OSError as error:
-        return type(error).__name__
-with ThreadPoolExecutor(8) as pool:
-    print(json.dumps(dict(zip([address for address, _ in TARGETS], pool.map(lambda one: reach(*one), TARGETS)))))
-"""
-
-
-def reach(targets: list[tuple[str, int]], run: Callable[[str], str]) -> dict[str, str]:
-    """What a connection to each target gives: "reached", or an error's name."""
-    answers: dict[str, str] = json.loads(run(f"TARGETS = {targets!r}\n{REACH}"))
-    return answers
-
-
-def run_here(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-
-def own_addresses() -> list[str]:
-    """Of this machine, but link-local ones, which nobody can use without naming an interface."""
-    return [
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family in (socket.AF_INET, socket.AF_INET6) and "%" not in address.address
-    ]

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from moorage_sandbox.host import doctor, layout, limits, server
@@ -29,18 +30,17 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    places = Layout(settings.data_dir)
-    launcher = Launcher()
-    listener = None
-    commands_listener = None
-    try:
+    async with AsyncExitStack() as closing:
+        places = Layout(settings.data_dir)
+        closing.callback(places.close)
         refuse_paths(settings)
         python = find_python()
         layout.furnish(places, python=python.executable)
         parents = limits.find_parents()
         await limits.remove_leftovers(parents, f"moorage-{places.name}-")
+        launcher = Launcher()
+        closing.push_async_callback(launcher.close)
         await launcher.start()
-        trust = TrustMirror(settings.trust_file, places.trust_file)
         surroundings = Surroundings(
             layout=places,
             launcher=launcher,
@@ -50,29 +50,18 @@ async def run(settings: Settings) -> None:
             has_network=settings.network,
             unresponsive_seconds=settings.unresponsive_seconds,
         )
+        trust = TrustMirror(settings.trust_file, places.trust_file)
+        listener = closing.enter_context(server.listening(settings.socket))
+        commands_listener = closing.enter_context(server.listening(settings.commands_socket))
         registry = Registry(settings, surroundings)
+        closing.push_async_callback(registry.close)
         registry.empty_trash()
-        listener = server.listen(settings.socket)
-        commands_listener = server.listen(settings.commands_socket)
-        following = asyncio.create_task(trust.follow())
         commands = Commands(settings, surroundings, registry)
+        closing.push_async_callback(commands.close)
         await commands.start(commands_listener)
+        closing.callback(asyncio.create_task(trust.follow()).cancel)
         log.info("Sandbox host listens on %s", settings.socket)
-        try:
-            await server.serve(server.HostApp(registry, trust), listener, stop=stop)
-        finally:
-            following.cancel()
-            await commands.close()
-            await registry.close()
-    finally:
-        await launcher.close()
-        if listener is not None:
-            listener.close()
-            settings.socket.unlink(missing_ok=True)
-        if commands_listener is not None:
-            commands_listener.close()
-            settings.commands_socket.unlink(missing_ok=True)
-        places.close()
+        await server.serve(server.HostApp(registry, trust), listener, stop=stop)
 
 
 def refuse_paths(settings: Settings) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -123,19 +123,22 @@ class Server(uvicorn.Server):
         yield
 
 
-def listen(path: Path) -> socket.socket:
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
     """A socket for our own user alone. One that a killed host left is replaced; the data directory is locked by now."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    listener.listen(128)
-    return listener
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        try:
+            listener.listen(128)
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
 
 
 async def serve(app: HostApp, listener: socket.socket, *, stop: asyncio.Event) -> None:

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 import moorage_sandbox
-from support.sandbox_host import ORDINARY_UID, until
+from support.ordinary_user import ORDINARY_UID
+from support.sandbox_host import until
 
 CODE = Path(moorage_sandbox.__file__).parent
 
