@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moorage_sandbox.host import confinement, network, seccomp
+from moorage_sandbox.host import confinement, network
+from moorage_sandbox.host.confined import Confined, confined
 from moorage_sandbox.host.confinement import Python
-from moorage_sandbox.host.descriptors import readable
 from moorage_sandbox.host.identities import Identity
 from moorage_sandbox.host.launching import Child, Launcher, LaunchError, Program
 from moorage_sandbox.host.layout import Kept, Layout, Running
@@ -23,9 +22,6 @@ from moorage_sandbox.host.network import Namespaces, NetworkError, Slirp
 
 log = logging.getLogger(__name__)
 
-INFO_SECONDS = 5
-START_SECONDS = 10
-EMPTY_SECONDS = 2
 GATE_GRACE_SECONDS = 1.0
 SLIRP_PAUSE_SECONDS = 1.0
 BOX_OOM_SCORE_ADJ = 500
@@ -105,9 +101,9 @@ class Parts:
             x_sockets=self.running.x_sockets,
             limits=self._limit_arguments(),
         )
-        async with self._confined("screen", arguments, uid=self.identity.vnc) as confined:
-            await confined.begin()
-            return how_it_ended(confined.child, await confined.child.wait())
+        async with self._confined("screen", arguments, uid=self.identity.vnc) as running:
+            await running.begin()
+            return how_it_ended(running.child, await running.child.wait())
 
     async def run_box(self) -> str:
         self.running.box_socket.unlink(missing_ok=True)  # of one that was killed: its existence says that a box is up
@@ -123,12 +119,12 @@ class Parts:
         )
         mounts = self._mounts(self.kept.home, home)
         async with (
-            self._confined("box", arguments, uid=self.identity.box, mounts=mounts) as confined,
-            self._connected(confined.pid),
+            self._confined("box", arguments, uid=self.identity.box, mounts=mounts) as running,
+            self._connected(running.pid),
         ):
-            self._children["box"] = confined.child
-            await confined.begin()
-            return how_it_ended(confined.child, await confined.child.wait())
+            self._children["box"] = running.child
+            await running.begin()
+            return how_it_ended(running.child, await running.child.wait())
 
     @asynccontextmanager
     async def running_command(
@@ -154,14 +150,13 @@ class Parts:
             limits=self._limit_arguments(wanted),
         )
         async with (
-            self._confined("command", arguments, uid=self.identity.box, mounts=mounts, last_fd=stdio) as confined,
-            self._connected(confined.pid),
+            self._confined("command", arguments, uid=self.identity.box, mounts=mounts, last_fd=stdio) as running,
+            self._connected(running.pid),
         ):
-            await confined.begin()
-            yield confined.child
+            await running.begin()
+            yield running.child
 
-    @asynccontextmanager
-    async def _confined(
+    def _confined(
         self,
         name: str,
         arguments: list[str],
@@ -169,46 +164,21 @@ class Parts:
         uid: int | None,
         mounts: list[tuple[str, str]] | None = None,
         last_fd: socket.socket | None = None,
-    ) -> AsyncIterator[Confined]:
-        """A bubblewrap whose namespaces are made and whose program waits. When this is left nothing runs in them."""
-        with ExitStack() as descriptors:
-            info_reader, info_writer = pipe(descriptors)
-            ours, theirs = socket.socketpair()
-            descriptors.callback(ours.close)
-            descriptors.callback(theirs.close)
-            fds = [info_writer.number, theirs.fileno()]
-            if (filter_file := seccomp.filter_file()) is not None:
-                descriptors.callback(os.close, filter_file)
-                fds.append(filter_file)
-            if last_fd is not None:
-                fds.append(last_fd.fileno())
-            child = await self.shared.launcher.launch(
-                Program(
-                    name=name,
-                    argv=confinement.bwrap_command(arguments, has_filter=filter_file is not None),
-                    is_chatty=name != "box",
-                    uid=uid,
-                    gid=self.identity.group,
-                    cgroup_files=self.group.join_files,
-                    oom_score_adj=BOX_OOM_SCORE_ADJ,
-                    mounts=mounts or [],
-                    fds=fds,
-                )
-            )
-            try:
-                info_writer.close()
-                theirs.close()
-                pid = await read_info(info_reader.number, child)
-                first_process = os.pidfd_open(pid)
-                descriptors.callback(os.close, first_process)
-            except BaseException:
-                await child.stop(grace_seconds=0)
-                raise
-            try:
-                yield Confined(child, pid, ours)
-            finally:
-                await child.stop(grace_seconds=0)
-                await wait_empty(first_process, name)
+    ) -> AbstractAsyncContextManager[Confined]:
+        return confined(
+            self.shared.launcher,
+            arguments,
+            program=Program(
+                name=name,
+                is_chatty=name != "box",
+                uid=uid,
+                gid=self.identity.group,
+                cgroup_files=self.group.join_files,
+                oom_score_adj=BOX_OOM_SCORE_ADJ,
+                mounts=mounts or [],
+            ),
+            last_fd=last_fd,
+        )
 
     @asynccontextmanager
     async def _connected(self, pid: int) -> AsyncIterator[None]:
@@ -284,79 +254,7 @@ class Parts:
         )
 
 
-@dataclass(frozen=True)
-class Confined:
-    """A running bubblewrap. `pid` is the first process of its namespaces, seen from here."""
-
-    child: Child
-    pid: int
-    start: socket.socket
-
-    async def begin(self) -> None:
-        """Let the program begin. Raises LaunchError when it is not there.
-
-        Once it has spoken, bubblewrap has made sure that it will not be survived; before, a bubblewrap that is killed
-        leaves behind a program that waits for us in vain, and ends.
-        """
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await readable(self.start.fileno())
-                if self.start.recv(1):
-                    self.start.send(b"!")
-                    return
-                await self.child.wait()
-        except (TimeoutError, ConnectionError) as error:
-            raise LaunchError(f"the {self.child.name} does not start: {error!r}") from error
-        raise LaunchError(" ".join(["bubblewrap ended:", *self.child.lines]))
-
-
-class Descriptor:
-    """An end of a pipe, closed once."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._is_open = True
-
-    def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            os.close(self.number)
-
-
-def pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
-    reader, writer = (Descriptor(number) for number in os.pipe2(os.O_CLOEXEC))
-    descriptors.callback(reader.close)
-    descriptors.callback(writer.close)
-    return reader, writer
-
-
 def how_it_ended(child: Child, code: int) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     said = f": {child.lines[-1]}" if child.lines else ""
     return f"the {child.name} {how}{said}"
-
-
-async def read_info(fd: int, child: Child) -> int:
-    """The process id of bubblewrap's first process. Raises LaunchError when there will be none."""
-    data = b""
-    try:
-        async with asyncio.timeout(INFO_SECONDS):
-            while b"}" not in data:
-                await readable(fd)
-                chunk = os.read(fd, 4096)
-                if not chunk:
-                    await child.wait()
-                    raise LaunchError(" ".join(["bubblewrap ended:", *child.lines]))
-                data += chunk
-    except TimeoutError:
-        raise LaunchError("bubblewrap does not answer") from None
-    return int(json.loads(data)["child-pid"])
-
-
-async def wait_empty(first_process: int, name: str) -> None:
-    """Until nothing runs in its namespaces: the kernel keeps the first process until the last of the others is gone."""
-    try:
-        async with asyncio.timeout(EMPTY_SECONDS):
-            await readable(first_process)
-    except TimeoutError:
-        log.warning("Processes of a %s have not ended within %s s", name, EMPTY_SECONDS)

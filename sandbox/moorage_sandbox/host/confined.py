@@ -1,0 +1,131 @@
+"""Starts bubblewrap so that its program waits for us, and ends it so that nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from moorage_sandbox.host import confinement, seccomp
+from moorage_sandbox.host.descriptors import readable
+from moorage_sandbox.host.launching import Child, Launcher, LaunchError, Program
+
+log = logging.getLogger(__name__)
+
+INFO_SECONDS = 5
+START_SECONDS = 10
+EMPTY_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Confined:
+    """A running bubblewrap. `pid` is the first process of its namespaces, seen from here."""
+
+    child: Child
+    pid: int
+    start: socket.socket
+
+    async def begin(self) -> None:
+        """Let the program begin. Raises LaunchError when it is not there.
+
+        Once it has spoken, bubblewrap has made sure that it will not be survived; before, a bubblewrap that is killed
+        leaves behind a program that waits for us in vain, and ends.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await readable(self.start.fileno())
+                if self.start.recv(1):
+                    self.start.send(b"!")
+                    return
+                await self.child.wait()
+        except (TimeoutError, ConnectionError) as error:
+            raise LaunchError(f"the {self.child.name} does not start: {error!r}") from error
+        raise LaunchError(" ".join(["bubblewrap ended:", *self.child.lines]))
+
+
+@asynccontextmanager
+async def confined(
+    launcher: Launcher, arguments: list[str], *, program: Program, last_fd: socket.socket | None = None
+) -> AsyncIterator[Confined]:
+    """A bubblewrap whose namespaces are made and whose program waits. When this is left nothing runs in them.
+
+    `program` says as whom and where; what is run is `arguments`. `last_fd` comes behind the descriptors of our own.
+    """
+    with ExitStack() as descriptors:
+        info_reader, info_writer = pipe(descriptors)
+        ours, theirs = socket.socketpair()
+        descriptors.callback(ours.close)
+        descriptors.callback(theirs.close)
+        fds = [info_writer.number, theirs.fileno()]
+        if (filter_file := seccomp.filter_file()) is not None:
+            descriptors.callback(os.close, filter_file)
+            fds.append(filter_file)
+        if last_fd is not None:
+            fds.append(last_fd.fileno())
+        argv = confinement.bwrap_command(arguments, has_filter=filter_file is not None)
+        child = await launcher.launch(replace(program, argv=argv, fds=fds))
+        try:
+            info_writer.close()
+            theirs.close()
+            pid = await read_info(info_reader.number, child)
+            first_process = os.pidfd_open(pid)
+            descriptors.callback(os.close, first_process)
+        except BaseException:
+            await child.stop(grace_seconds=0)
+            raise
+        try:
+            yield Confined(child, pid, ours)
+        finally:
+            await child.stop(grace_seconds=0)
+            await wait_empty(first_process, program.name)
+
+
+class Descriptor:
+    """An end of a pipe, closed once."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._is_open = True
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            os.close(self.number)
+
+
+def pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
+    reader, writer = (Descriptor(number) for number in os.pipe2(os.O_CLOEXEC))
+    descriptors.callback(reader.close)
+    descriptors.callback(writer.close)
+    return reader, writer
+
+
+async def read_info(fd: int, child: Child) -> int:
+    """The process id of bubblewrap's first process. Raises LaunchError when there will be none."""
+    data = b""
+    try:
+        async with asyncio.timeout(INFO_SECONDS):
+            while b"}" not in data:
+                await readable(fd)
+                chunk = os.read(fd, 4096)
+                if not chunk:
+                    await child.wait()
+                    raise LaunchError(" ".join(["bubblewrap ended:", *child.lines]))
+                data += chunk
+    except TimeoutError:
+        raise LaunchError("bubblewrap does not answer") from None
+    return int(json.loads(data)["child-pid"])
+
+
+async def wait_empty(first_process: int, name: str) -> None:
+    """Until nothing runs in its namespaces: the kernel keeps the first process until the last of the others is gone."""
+    try:
+        async with asyncio.timeout(EMPTY_SECONDS):
+            await readable(first_process)
+    except TimeoutError:
+        log.warning("Processes of a %s have not ended within %s s", name, EMPTY_SECONDS)
