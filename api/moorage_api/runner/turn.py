@@ -80,12 +80,8 @@ async def remote_toolsets(
     ]
 
 
-async def _work_on(journal: RunJournal, resources: Resources) -> None:
-    config = ConfigService(resources.db, resources.settings, resources.sealing)
-    llm_config, agent_config = await config.llm(), await config.agent()
-    said = " ".join(message.text for message in await journal.unread_messages())
-    skills = await open_skills(journal.session_id, journal.owner_id, message=said, resources=resources)
-    link = SandboxLink(
+def sandbox_link(journal: RunJournal, resources: Resources, skills: RunSkills) -> SandboxLink:
+    return SandboxLink(
         journal,
         db=resources.db,
         sandboxes=resources.sandboxes,
@@ -95,11 +91,20 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
         pins=skills.pins_for,
         skills=skills.sync,
     )
+
+
+async def _work_on(journal: RunJournal, resources: Resources) -> None:
+    settings = resources.settings
+    config = ConfigService(resources.db, settings, resources.sealing)
+    llm_config, agent_config = await config.llm(), await config.agent()
+    said = " ".join(message.text for message in await journal.unread_messages())
+    skills = await open_skills(journal.session_id, journal.owner_id, message=said, resources=resources)
+    link = sandbox_link(journal, resources, skills)
     limits = AgentLimits(
         max_iterations=agent_config.max_iterations,
         max_retries=agent_config.max_retries,
         max_search_results=agent_config.max_search_results,
-        max_functions=resources.settings.llm_max_functions,
+        max_functions=settings.llm_max_functions,
     )
     switches = UserSwitches(resources.db, journal.owner_id)
     preparing = asyncio.create_task(link.prepare())
@@ -113,10 +118,7 @@ async def _work_on(journal: RunJournal, resources: Resources) -> None:
             outbound=resources.outbound,
         ) as llm:
             toolsets = default_toolsets(
-                link,
-                link,
-                max_search_results=limits.max_search_results,
-                searxng_url=resources.settings.searxng_url,
+                link, link, max_search_results=limits.max_search_results, searxng_url=settings.searxng_url
             )
             toolsets += await remote_toolsets(journal, resources, link, skills, switches)
             await run_turn(
