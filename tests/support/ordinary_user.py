@@ -9,9 +9,7 @@ from pathlib import Path
 
 import moorage_sandbox
 from moorage_sandbox.host.launcher import TUN
-
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-"""The number that pytest-xdist gave to this process. Users are not shared between them."""
+from support.worker import WORKER
 
 ORDINARY_UID = 64_300 + WORKER
 """Nobody's. When the tests run as root, the host that must do without root runs as this user."""

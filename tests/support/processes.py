@@ -20,6 +20,7 @@ from moorage_api.embedded.files import make_private_directory
 from moorage_api.embedded.ports import free_ports
 from moorage_api.settings import Settings
 from support.services import Services
+from support.worker import WORKER
 
 READY_TIMEOUT_SECONDS = 40.0
 
@@ -35,11 +36,6 @@ def environment_of(settings: Settings) -> dict[str, str]:
         if value is not None:
             environment[f"MOORAGE_{name.upper()}"] = _as_text(value)
     return environment
-
-
-def _test_process() -> int:
-    """The number that pytest-xdist gave to this process."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def _as_text(value: Any) -> str:
@@ -127,7 +123,7 @@ class Platform:
                 "--trust-file",
                 str(trust_file or self.services.keys.trust_file),
                 "--uid-base",
-                str(UID_BASE + UID_COUNT * _test_process()),
+                str(UID_BASE + UID_COUNT * WORKER),
                 "--uid-count",
                 str(UID_COUNT),
                 *(f"--command-path={path}" for path in command_paths),

@@ -25,7 +25,8 @@ from websockets.sync.client import connect
 
 from moorage_sandbox.protocol import CallResponse, Scope
 from support.gate import Keys
-from support.ordinary_user import ORDINARY_UID, WORKER, as_ordinary_user, own_tun
+from support.ordinary_user import ORDINARY_UID, as_ordinary_user, own_tun
+from support.worker import WORKER
 
 T = TypeVar("T")
 

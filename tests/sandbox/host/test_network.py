@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from moorage_sandbox.host import network
-from support.ordinary_user import WORKER
 from support.reach import GREETER, listener_everywhere, own_addresses, reach, run_here
 from support.sandbox_host import ACCOUNTS, Inside, SandboxHost, sandbox_host, until
+from support.worker import WORKER
 
 SLIRP_ADDRESSES = [f"10.0.2.{last}" for last in (0, 1, 2, 3, 4, 15, 254, 255)]
 """slirp's own net: its gateway, its resolver, and what else might be the host in disguise."""
