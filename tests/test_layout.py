@@ -114,3 +114,11 @@ def test_lines_of_the_make_help_are_its_targets() -> None:
     (phony,) = [line for line in makefile.splitlines() if line.startswith(".PHONY:")]
     reply = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [line.split()[1] for line in reply.stdout.splitlines()] == phony.split()[1:]
+
+
+def test_all_images_begin_with_the_same_layers() -> None:
+    """A node then keeps them once. docker, buildah and skaffold have no way in common to build them from one file."""
+    files = ("api/Dockerfile", "operator/Dockerfile", "sandbox/images/Dockerfile", "tests/cluster/images/Dockerfile")
+    texts = [(ROOT / file).read_text() for file in files]
+    beginnings = {text[text.index("FROM ${BASE} AS python") :].split("\n\n")[0] for text in texts}
+    assert len(beginnings) == 1

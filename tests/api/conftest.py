@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +11,7 @@ from sqlalchemy import text
 from moorage_api.database import create_engine
 from moorage_api.settings import Settings
 from support.accounts import Person, admin, register
-from support.processes import Platform
+from support.processes import shared_platform
 from support.services import Services, run
 
 
@@ -37,15 +34,10 @@ class Api:
 
 @pytest.fixture(scope="session")
 def api(services: Services) -> Iterator[Api]:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
-    platform = Platform(services, run(services.create_database()), directory)
-    try:
+    with shared_platform(services) as platform:
         process = run(platform.start_api())
         run(platform.start_host())
         yield Api(process.url, platform.database_url, platform.settings())
-    finally:
-        run(platform.stop())
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from moorage_api.embedded.child import Child
 from moorage_api.embedded.files import make_private_directory
 from moorage_api.embedded.ports import free_ports
 from moorage_api.settings import Settings
-from support.services import Services
+from support.services import Services, run
 from support.worker import WORKER
 
 READY_TIMEOUT_SECONDS = 40.0
@@ -159,3 +162,15 @@ class Platform:
     def logs(self) -> str:
         """What all of them printed, for the report of a failed test."""
         return "\n".join(f"--- {process.child.log.name}\n{process.child.log_tail()}" for process in self.processes)
+
+
+@contextmanager
+def shared_platform(services: Services, **changes: Any) -> Iterator[Platform]:
+    """A platform for fixtures that many tests share, on a database and in a directory of its own. Nothing runs yet."""
+    directory = Path(tempfile.mkdtemp(prefix="mo-"))
+    platform = Platform(services, run(services.create_database()), directory, changes=changes)
+    try:
+        yield platform
+    finally:
+        run(platform.stop())
+        shutil.rmtree(directory, ignore_errors=True)

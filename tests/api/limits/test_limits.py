@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from moorage_api.errors import LimitedError
 from moorage_api.limits.leases import Connection, Leases
 from support.accounts import PASSWORD, Person, data, person
-from support.processes import Platform, Process
+from support.processes import Platform, Process, shared_platform
 from support.services import Services, run
 
 READS, WRITES, STREAMS, LEASE_SECONDS = 6, 5, 2, 2.0
@@ -48,13 +45,8 @@ class Replicas:
 
 @pytest.fixture(scope="module")
 def replicas(services: Services) -> Iterator[Replicas]:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
-    platform = Platform(services, run(services.create_database()), directory, changes=SETTINGS)
-    try:
+    with shared_platform(services, **SETTINGS) as platform:
         yield Replicas(platform, run(platform.start_api()), run(platform.start_api()))
-    finally:
-        run(platform.stop())
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def address() -> str:

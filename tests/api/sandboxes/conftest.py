@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from support.kube.fixtures import ROOT, control_plane
 from support.kube.gates import PodGates
 from support.kube.kubelet import Kubelet
 from support.kube.sessions import Operator, Sessions, namespace_on
-from support.processes import Platform
+from support.processes import shared_platform
 from support.services import Services, run
 
 __all__ = ["control_plane"]
@@ -98,15 +96,10 @@ class Home:
 
 @pytest.fixture(scope="session")
 def local_host(services: Services) -> Iterator[tuple[Path, Keys]]:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
-    platform = Platform(services, "", directory)
-    keys = Keys.create(directory)
-    try:
+    with shared_platform(services) as platform:
+        keys = Keys.create(platform.directory)
         run(platform.start_host(trust_file=keys.trust_file))
         yield platform.host_socket, keys
-    finally:
-        run(platform.stop())
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(params=["local", "cluster"])

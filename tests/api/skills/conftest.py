@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import httpx
 import pytest
 
 from support.accounts import Person, admin, client_for, data
-from support.processes import Platform
+from support.processes import Platform, shared_platform
 from support.services import Services, run
 from support.skills import GitHub, running_github
 
@@ -60,23 +58,18 @@ class Admin:
 
 @pytest.fixture(scope="session")
 def skill_api(services: Services) -> Iterator[SkillApi]:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
-    (directory / "roots").mkdir()
-    with running_github() as github:
-        changes = {
-            "skills_local_roots": f"{directory / 'roots'}:{directory / 'nowhere'}",
-            "skills_root_dir": directory / "cache",
-            "skills_github_archive_url": github.url,
-            "outbound_private": "llm,mcp,a2a,skills",
-        }
-        platform = Platform(services, run(services.create_database()), directory, changes=changes)
-        try:
-            process = run(platform.start_api())
-            boss = run(admin(process.url, platform.database_url))
-            yield SkillApi(platform, process.url, directory / "roots", github, boss)
-        finally:
-            run(platform.stop())
-            shutil.rmtree(directory, ignore_errors=True)
+    with running_github() as github, shared_platform(services) as platform:
+        roots = platform.directory / "roots"
+        roots.mkdir()
+        platform.changes.update(
+            skills_local_roots=f"{roots}:{platform.directory / 'nowhere'}",
+            skills_root_dir=platform.directory / "cache",
+            skills_github_archive_url=github.url,
+            outbound_private="llm,mcp,a2a,skills",
+        )
+        process = run(platform.start_api())
+        boss = run(admin(process.url, platform.database_url))
+        yield SkillApi(platform, process.url, roots, github, boss)
 
 
 @pytest.fixture

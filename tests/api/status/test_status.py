@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,7 +11,7 @@ import pytest
 
 from moorage_api.objects.store import MinioStore
 from support.accounts import PASSWORD, Person, client_for, data
-from support.processes import Platform
+from support.processes import Platform, shared_platform
 from support.services import BUCKET, Services, run
 
 CONTENT = "内容 content".encode()
@@ -23,7 +20,6 @@ CONTENT = "内容 content".encode()
 @pytest.fixture(scope="module")
 def alone(services: Services) -> Iterator[str]:
     """The URL of an api whose Redis and object store are away, and that is open as the letter of the contract is."""
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
     changes = {
         "redis_url": "redis://127.0.0.1:1/0",
         "s3_endpoint": "127.0.0.1:1",
@@ -33,12 +29,8 @@ def alone(services: Services) -> Iterator[str]:
         "wechat_callback_url": "https://moorage.example/api/auth/wechat/callback",
         "wechat_frontend_url": "https://app.example/",
     }
-    platform = Platform(services, run(services.create_database()), directory, changes=changes)
-    try:
+    with shared_platform(services, **changes) as platform:
         yield run(platform.start_api()).url
-    finally:
-        run(platform.stop())
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def test_all_parts_are_there(api: Any) -> None:
@@ -217,22 +209,17 @@ async def test_links_are_signed_for_the_public_endpoint(api: Any, endpoint: str 
     assert "X-Amz-SignedHeaders=host" in url
 
 
-async def test_open_config_is_the_letter_of_the_contract_and_opens_nothing_else(services: Services) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
-    platform = Platform(services, await services.create_database(), directory, changes={"open_config": True})
-    try:
-        process = await platform.start_api()
-        async with client_for(process.url) as client:
-            file = {"file": ("a.txt", CONTENT, "text/plain")}
-            agent = {"max_iterations": 100, "max_retries": 3, "max_search_results": 10}
-            data(await client.post("/api/status/minio/upload", files=file))
-            assert data(await client.get("/api/status/minio?smoke=true"))["ok"]
-            data(await client.post("/api/app-config/agent", json=agent))
-            own = {"object_name": "files/x"}
-            assert (await client.post("/api/status/minio/upload", params=own, files=file)).status_code == 400
-            for path in ("/api/admin/users", "/api/auth/me", "/api/sessions"):
-                assert (await client.get(path)).status_code == 401
-        assert "MOORAGE_OPEN_CONFIG is on" in process.log()
-    finally:
-        await platform.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+@pytest.mark.parametrize("platform", [{"open_config": True}], indirect=True)
+async def test_open_config_is_the_letter_of_the_contract_and_opens_nothing_else(platform: Platform) -> None:
+    process = await platform.start_api()
+    async with client_for(process.url) as client:
+        file = {"file": ("a.txt", CONTENT, "text/plain")}
+        agent = {"max_iterations": 100, "max_retries": 3, "max_search_results": 10}
+        data(await client.post("/api/status/minio/upload", files=file))
+        assert data(await client.get("/api/status/minio?smoke=true"))["ok"]
+        data(await client.post("/api/app-config/agent", json=agent))
+        own = {"object_name": "files/x"}
+        assert (await client.post("/api/status/minio/upload", params=own, files=file)).status_code == 400
+        for path in ("/api/admin/users", "/api/auth/me", "/api/sessions"):
+            assert (await client.get(path)).status_code == 401
+    assert "MOORAGE_OPEN_CONFIG is on" in process.log()

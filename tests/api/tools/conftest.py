@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
 from support.accounts import Person, admin, register
 from support.llm import Request, ScriptedModel, Turn, by_first_message
-from support.processes import Platform
+from support.processes import shared_platform
 from support.remote_tools import Server, a2a_agent, command_paths, everything
 from support.services import Services, run
 from support.world import World
@@ -19,7 +16,6 @@ from support.world import World
 
 @pytest.fixture(scope="session")
 def world(services: Services) -> Iterator[World]:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
     scripts: list[tuple[str, Sequence[Turn]]] = []
 
     def choose(request: Request) -> Turn:
@@ -27,15 +23,11 @@ def world(services: Services) -> Iterator[World]:
 
     with ScriptedModel(choose, chunk_chars=10_000) as model:
         changes = {"llm_base_url": model.url, "llm_api_key": "k", "llm_model": "m"}
-        platform = Platform(services, run(services.create_database()), directory, changes=changes)
-        try:
+        with shared_platform(services, **changes) as platform:
             run(platform.start_host(command_paths=command_paths()))
             api = run(platform.start_api())
             run(platform.start_runner())
             yield World(platform, api.url, model, scripts)
-        finally:
-            run(platform.stop())
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

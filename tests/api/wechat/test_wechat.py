@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
@@ -19,7 +16,7 @@ from redis.asyncio import Redis
 
 from moorage_api.wechat.states import Pending, States
 from support.accounts import Person, admin, client_for, data, register
-from support.processes import Platform, Process
+from support.processes import Platform, Process, shared_platform
 from support.services import Services, run
 from support.wechat import APP_ID, SECRET, WechatStub, running_wechat
 
@@ -40,7 +37,6 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(services: Services) -> Iterator[World]:
-    directory = Path(tempfile.mkdtemp(prefix="mo-"))
     with running_wechat() as wechat:
         changes = {
             "wechat_app_id": APP_ID,
@@ -49,12 +45,8 @@ def world(services: Services) -> Iterator[World]:
             "wechat_frontend_url": FRONTEND,
             "wechat_api_url": wechat.url,
         }
-        platform = Platform(services, run(services.create_database()), directory, changes=changes)
-        try:
+        with shared_platform(services, **changes) as platform:
             yield World(run(platform.start_api()), platform, wechat)
-        finally:
-            run(platform.stop())
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
