@@ -82,6 +82,7 @@ class Leases:
         self._held: set[Lease] = set()
         self._returned: list[Lease] = []
         self._wake = asyncio.Event()
+        self._ending = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -90,10 +91,11 @@ class Leases:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._ending = True  # not cancelled: the client of Redis may lose a cancellation that meets a command
+        self._wake.set()
         with suppress(RedisError, OSError):  # then they end by themselves
             async with asyncio.timeout(1):
+                await self._task
                 self._returned += self._held
                 await self._return()
 
@@ -124,7 +126,7 @@ class Leases:
         """Return what was let go at once; renew the rest three times in the life of a lease."""
         loop = asyncio.get_running_loop()
         renewed_at = loop.time()
-        while True:
+        while not self._ending:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(renewed_at + self._seconds / 3):
                     await self._wake.wait()
