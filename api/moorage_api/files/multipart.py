@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from email.message import Message
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from moorage_api.errors import InvalidError
@@ -114,7 +114,10 @@ async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidError(f"Send multipart/form-data with a file in the field `{name}`")
-    parser = _FormParser(boundary, name=name)
+    try:
+        parser = _FormParser(boundary, name=name)
+    except FormParserError as error:
+        raise InvalidError("The form's boundary is too long") from error
     first: list[bytes] = []
     async for chunk in body:
         first = parser.feed(chunk)

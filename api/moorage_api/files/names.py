@@ -10,8 +10,8 @@ from moorage_api.events.log import clean
 
 MAX_NAME = 255
 DEFAULT_TYPE = "application/octet-stream"
-MEDIA_TYPE = re.compile(r"^[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(\s*;[^\x00-\x1f\x7f]{0,50})?$")
-"""Type and subtype of RFC 6838, section 4.2."""
+MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}( *;[\x20-\x7e]{0,50})?")
+"""Type and subtype of RFC 6838, section 4.2; ASCII, as it becomes a header, here and in the object store."""
 
 
 def safe_filename(name: str) -> str:
@@ -35,7 +35,7 @@ def extension_of(filename: str) -> str:
 
 def media_type_of(filename: str, declared: str) -> str:
     """What was declared, where it says something; else what the name suggests."""
-    if MEDIA_TYPE.match(declared) and not declared.startswith(DEFAULT_TYPE):
+    if MEDIA_TYPE.fullmatch(declared) and not declared.startswith(DEFAULT_TYPE):
         return declared
     return mimetypes.guess_type(filename)[0] or DEFAULT_TYPE
 

@@ -66,8 +66,8 @@ async def smoke_test(store: BlobStore, settings: Settings) -> MinioStatus:
 def object_key(name: str | None, *, prefix: str, filename: str, in_own_bucket: bool) -> str:
     """The key of an upload by hand. Raises InvalidError for one that leaves its place or takes another's."""
     key = name if name else f"{prefix.strip('/')}/{uuid4()}-{filename}".lstrip("/")
-    if key.startswith("/") or "\\" in key or any(part in ("", ".", "..") for part in key.split("/")):
-        raise InvalidError("An object's name has no leading slash and no empty, `.` or `..` part")
+    if key.startswith("/") or "\\" in key or any(part.strip() in ("", ".", "..") for part in key.split("/")):
+        raise InvalidError("An object's name has no leading slash and no blank, `.` or `..` part")
     if any(ord(character) < 32 for character in key) or len(key.encode(errors="replace")) > MAX_KEY_BYTES:
         raise InvalidError(f"An object's name has at most {MAX_KEY_BYTES} bytes and no control characters")
     if in_own_bucket and key.startswith(OWN_PREFIXES):

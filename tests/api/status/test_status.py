@@ -174,6 +174,8 @@ async def test_a_missing_bucket_is_said_as_the_contract_says(root: Person) -> No
         ({"object_name": "a\\..\\b"}, 400),
         ({"object_name": "a\nb"}, 400),
         ({"object_name": "a\x00b"}, 422),
+        ({"object_name": " "}, 400),
+        ({"object_name": "a/\u2003/b"}, 400),
         ({"object_name": "é" * 600}, 400),
         ({"object_name": "/".join(["x" * 99] * 10)}, 200),
         ({"object_name": "x" * 1000}, 400),  # too long for the server, between slashes
