@@ -137,6 +137,7 @@ PRIVATE = {
     "carrier": "http://100.64.0.1/",
     "home": "https://192.168.1.1/",
     "unique local": "http://[fd12::1]/",
+    "site-local": "http://[fec0::1]/",
     "a name": "http://inside.test/",
     "a name with a dot": "http://inside.test./",
 }

@@ -53,6 +53,10 @@ EMBEDDING = (
 """IPv6 ranges that stand for an IPv4 address, and how many bits come after it. Sources: RFC 4291, 2765, 6052, 3056."""
 
 
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA gives out. Python calls more of IPv6 global: the old site-local fec0::/10, which sites still route."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a URL leads, before any name is looked up."""
@@ -111,7 +115,10 @@ def is_never(address: Address) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    return plain(address).is_global and not is_never(address)
+    address = plain(address)
+    if isinstance(address, ipaddress.IPv6Address) and address not in GLOBAL_UNICAST:
+        return False
+    return address.is_global and not is_never(address)
 
 
 async def resolve_by_system(host: str, port: int) -> list[Address]:
