@@ -50,6 +50,7 @@ def command(server: str, *, display: str, rfb_socket: Path, geometry: str) -> li
         "-SecurityTypes",
         "None",
         "-AlwaysShared",
+        "-UseBlacklist=0",  # all viewers come from one address, the gate: five that left early would lock out everybody
         "-geometry",
         geometry,
         "-depth",

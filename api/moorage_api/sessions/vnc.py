@@ -54,7 +54,7 @@ async def watch_session(
     resources: ResourcesDep,
     users: Users,
     reading: Annotated[SandboxReader, Depends(reader)],
-    token: Annotated[str, Query(max_length=4000)] = "",
+    token: Annotated[str, Query()] = "",
 ) -> None:
     """Accepts first, so that a browser sees the close code of a refusal."""
     offered = socket.scope.get("subprotocols", [])

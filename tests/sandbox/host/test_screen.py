@@ -83,6 +83,19 @@ def test_a_screen_of_the_wanted_size_is_served_on_the_socket_alone(directory: Pa
         assert Path(f"/proc/{server.pid}/net/tcp").read_text().count("\n") == 1
 
 
+def test_viewers_that_leave_early_lock_nobody_out(directory: Path) -> None:
+    """To Xvnc all viewers are one address, so its list of hosts that failed would be about the session's own user."""
+    with vnc(directory):
+        socket_path = directory / "rfb" / "rfb.sock"
+        until(lambda: size_of_screen(socket_path), "RFB answers", seconds=20)
+        for _ in range(8):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(str(socket_path))
+                assert client.recv(12) == b"RFB 003.008\n"
+        assert size_of_screen(socket_path) is not None
+
+
 def test_a_screen_starts_over_what_a_killed_one_left(directory: Path) -> None:
     for _ in range(2):
         with vnc(directory, "--display", ":3"):
