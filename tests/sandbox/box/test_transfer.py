@@ -99,6 +99,13 @@ def test_files_of_proc_have_their_content(box: RunningBox) -> None:
     assert b"VmRSS" in content
 
 
+def test_a_file_that_cannot_be_read_is_named(box: RunningBox) -> None:
+    """Opening the memory of a process works, reading its first page does not."""
+    with pytest.raises(Refused) as refused:
+        box.ask(op="file_read", path="/proc/self/mem")
+    assert "/proc/self/mem" in refused.value.message
+
+
 def test_a_full_disk_is_named(box: RunningBox) -> None:
     """A limit on the size of files stands in for the disk: the kernel refuses at the same place."""
     box.output(f"touch a; prlimit --fsize={MIB} --pid {box.process.pid}")

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import BinaryIO
 
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.errors import BoxError, explained
 from moorage_sandbox.box.files.opening import open_regular
 from moorage_sandbox.box.files.writing import replaced, write_all
 
@@ -24,9 +24,15 @@ def open_for_sending(path: str, shown: str) -> tuple[BinaryIO, int, bytes]:
     """The file, its size, and its content where the size could only be had by reading it."""
     file = open_regular(path, shown)
     size = os.fstat(file.fileno()).st_size
-    if size == 0 and (content := file.read(MAX_SIZELESS_BYTES)):
-        return file, len(content), content
-    return file, size, b""
+    if size > 0:
+        return file, size, b""
+    try:
+        with explained(shown):
+            content = file.read(MAX_SIZELESS_BYTES)  # some files of /proc can be opened and not read
+    except BoxError:
+        file.close()
+        raise
+    return file, len(content), content
 
 
 def send(connection: socket.socket, file: BinaryIO, size: int, content: bytes) -> None:
