@@ -29,6 +29,7 @@ MAX_NAME_CHARS = 64
 MAX_DESCRIPTION_CHARS = 1024
 MAX_COMPATIBILITY_CHARS = 500
 MAX_FRONTMATTER_CHARS = 16 * 1024
+MAX_NESTING = 16
 MAX_OWN_CHARS = 2000
 MAX_TOOLS = 100
 
@@ -112,7 +113,13 @@ def frontmatter(skill_md: str) -> dict[str, Any]:
     """The fields of SKILL.md, every scalar as its text, so that a version 1.10 stays one. Raises SkillRefusedError."""
     source, _ = split_frontmatter(skill_md)
     try:
+        depth = 0
         for event in yaml.parse(source, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTING:  # with each level PyYAML takes longer for every token
+                raise SkillRefusedError(
+                    "bad_frontmatter", f"The frontmatter is nested deeper than {MAX_NESTING} levels"
+                )
             if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
                 raise SkillRefusedError("bad_frontmatter", "The frontmatter must not use anchors, aliases and tags")
         fields = yaml.load(source, Loader=_UniqueKeys)  # noqa: S506 - texts, lists and mappings only, as BaseLoader
@@ -216,6 +223,6 @@ def _entry(given: Mapping[str, Any]) -> Entry:
         shlex.split(command)
     except ValueError:
         raise SkillRefusedError("bad_entry", "`entry.command` has a quote that is not closed") from None
-    if exec_dir and (not exec_dir.startswith("/home/ubuntu") or ".." in exec_dir.split("/")):
+    if exec_dir and (not f"{exec_dir}/".startswith("/home/ubuntu/") or ".." in exec_dir.split("/")):
         raise SkillRefusedError("bad_entry", "`entry.exec_dir` must be an absolute path below /home/ubuntu")
     return Entry(command=command, exec_dir=exec_dir)

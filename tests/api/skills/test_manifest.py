@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,7 @@ def test_an_installer_has_the_last_word() -> None:
         (("metadata:", "  entry.command: 'echo \"'"), "bad_entry"),
         (("metadata:", "  entry.exec_dir: /etc"), "bad_entry"),
         (("metadata:", "  entry.exec_dir: /home/ubuntu/../../etc"), "bad_entry"),
+        (("metadata:", "  entry.exec_dir: /home/ubuntu-of-others"), "bad_entry"),
         (("metadata:", "  entry.command: |", "    a", "    b"), "bad_entry"),
         (("metadata:", "  version: [1]"), "bad_field"),
         (("metadata:", f"  a: {'x' * 20_000}"), "bad_frontmatter"),
@@ -128,6 +130,16 @@ def test_our_keys_are_refused_with_the_reason(lines: tuple[str, ...], reason: st
     with pytest.raises(SkillRefusedError) as error:
         manifest(*lines)
     assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("opening", ["[", "{", "- ", "? "])
+def test_a_deeply_nested_frontmatter_is_refused_at_once(opening: str) -> None:
+    """PyYAML takes minutes for these few kilobytes, in which no other thread runs."""
+    began = time.process_time()
+    with pytest.raises(SkillRefusedError) as error:
+        manifest("metadata: " + opening * (15_000 // len(opening)))
+    assert error.value.reason == "bad_frontmatter"
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("name", ["policy", "install"])
