@@ -55,8 +55,13 @@ async def render_domain_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def render_validation_error(_: Request, error: Exception) -> JSONResponse:
-    """List the offending fields, never the offending values: a password may be among them."""
+    """List the offending fields, never the offending values: a password may be among them.
+
+    What is wrong in the path is no field: under an id that could be nothing's there is nothing.
+    """
     assert isinstance(error, RequestValidationError)
+    if any(item["loc"][0] == "path" for item in error.errors()):
+        return envelope_response(404, "There is nothing with that id or name", {"error": errors.NotFoundError.code})
     fields = [{"field": field_name(item["loc"]), "message": item["msg"]} for item in error.errors()]
     return envelope_response(
         422, "The request is not valid", jsonable_encoder({"error": "validation", "fields": fields})

@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 
 from moorage_api.dependencies import ConfigWriter, Credentials, CurrentUser, ResourcesDep, Users
 from moorage_api.envelope import Envelope, ok
-from moorage_api.errors import ForbiddenError, NotFoundError, UnauthenticatedError
-from moorage_api.text import is_storable
+from moorage_api.errors import ForbiddenError, UnauthenticatedError
+from moorage_api.text import StorableText
 from moorage_api.tools import schemas
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
@@ -39,25 +39,9 @@ async def is_admin(credentials: Credentials, users: Users) -> bool:
 
 IsAdmin = Annotated[bool, Depends(is_admin)]
 Mcp = Annotated[McpService, Depends(mcp_service)]
+A2aId = Annotated[UUID, Path(description="As GET /api/app-config/a2a-servers lists it")]
+ServerName = Annotated[StorableText, Path(description="As GET /api/app-config/mcp-servers lists it")]
 A2a = Annotated[A2aService, Depends(a2a_service)]
-
-
-def known_id(a2a_id: str) -> UUID:
-    """An id that is none is of no agent."""
-    try:
-        return UUID(a2a_id)
-    except ValueError:
-        raise NotFoundError("There is no A2A server with that id") from None
-
-
-def known_name(server_name: str) -> str:
-    """A name that could not be stored is of no server."""
-    if not is_storable(server_name):
-        raise NotFoundError("There is no MCP server of that name")
-    return server_name
-
-
-KnownName = Annotated[str, Depends(known_name)]
 
 
 @config_router.get("/mcp-servers")
@@ -74,21 +58,21 @@ async def put_mcp_servers(body: schemas.McpConfig, mcp: Mcp) -> Envelope[None]:
 
 
 @config_router.post("/mcp-servers/{server_name}/delete", dependencies=[ConfigWriter])
-async def delete_mcp_server(server_name: KnownName, mcp: Mcp) -> Envelope[None]:
+async def delete_mcp_server(server_name: ServerName, mcp: Mcp) -> Envelope[None]:
     """Remove a server, and what users wanted of it."""
     await mcp.delete(server_name)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/enabled", dependencies=[ConfigWriter])
-async def set_mcp_server_enabled(server_name: KnownName, body: schemas.EnabledUpdate, mcp: Mcp) -> Envelope[None]:
+async def set_mcp_server_enabled(server_name: ServerName, body: schemas.EnabledUpdate, mcp: Mcp) -> Envelope[None]:
     """For everyone. One that is enabled is asked anew what it offers."""
     await mcp.set_enabled(server_name, enabled=body.enabled)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/refresh", dependencies=[ConfigWriter])
-async def refresh_mcp_server(server_name: KnownName, mcp: Mcp) -> Envelope[None]:
+async def refresh_mcp_server(server_name: ServerName, mcp: Mcp) -> Envelope[None]:
     """Ask a server anew what it offers."""
     await mcp.refresh([server_name])
     return ok()
@@ -108,16 +92,16 @@ async def create_a2a_server(body: schemas.A2aServerCreate, a2a: A2a) -> Envelope
 
 
 @config_router.post("/a2a-servers/{a2a_id}/delete", dependencies=[ConfigWriter])
-async def delete_a2a_server(a2a_id: str, a2a: A2a) -> Envelope[None]:
+async def delete_a2a_server(a2a_id: A2aId, a2a: A2a) -> Envelope[None]:
     """Remove an agent, and what users wanted of it."""
-    await a2a.delete(known_id(a2a_id))
+    await a2a.delete(a2a_id)
     return ok()
 
 
 @config_router.post("/a2a-servers/{a2a_id}/enabled", dependencies=[ConfigWriter])
-async def set_a2a_server_enabled(a2a_id: str, body: schemas.EnabledUpdate, a2a: A2a) -> Envelope[None]:
+async def set_a2a_server_enabled(a2a_id: A2aId, body: schemas.EnabledUpdate, a2a: A2a) -> Envelope[None]:
     """For everyone. Enabling reads the agent's card anew."""
-    await a2a.set_enabled(known_id(a2a_id), enabled=body.enabled)
+    await a2a.set_enabled(a2a_id, enabled=body.enabled)
     return ok()
 
 
@@ -129,7 +113,7 @@ async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.T
 
 @user_router.post("/mcp/{server_name}/enabled")
 async def set_user_mcp_tool(
-    server_name: KnownName, body: schemas.EnabledUpdate, user: CurrentUser, mcp: Mcp
+    server_name: ServerName, body: schemas.EnabledUpdate, user: CurrentUser, mcp: Mcp
 ) -> Envelope[None]:
     """For the caller's own runs. What is off for everyone stays off."""
     await mcp.set_preference(user.id, server_name, enabled=body.enabled)
@@ -143,7 +127,7 @@ async def list_user_a2a_tools(user: CurrentUser, a2a: A2a) -> Envelope[schemas.T
 
 
 @user_router.post("/a2a/{a2a_id}/enabled")
-async def set_user_a2a_tool(a2a_id: str, body: schemas.EnabledUpdate, user: CurrentUser, a2a: A2a) -> Envelope[None]:
+async def set_user_a2a_tool(a2a_id: A2aId, body: schemas.EnabledUpdate, user: CurrentUser, a2a: A2a) -> Envelope[None]:
     """For the caller's own runs. What is off for everyone stays off."""
-    await a2a.set_preference(user.id, known_id(a2a_id), enabled=body.enabled)
+    await a2a.set_preference(user.id, a2a_id, enabled=body.enabled)
     return ok()

@@ -274,9 +274,9 @@ async def test_another_origin_may_not_open_the_screen(world: World) -> None:
         ("DELETE", "/api/files/{id}"),
     ],
 )
-@pytest.mark.parametrize(("id_", "status"), [(NOWHERE, 404), ("not-an-id", 422), ("%00", 422)])
-async def test_what_does_not_exist_is_not_found(alice: Person, method: str, path: str, id_: str, status: int) -> None:
-    assert await status_of(alice.client, method, path.format(id=id_)) == status
+@pytest.mark.parametrize("id_", [NOWHERE, "not-an-id", "%00", "%ff"])
+async def test_what_does_not_exist_is_not_found(alice: Person, method: str, path: str, id_: str) -> None:
+    assert await status_of(alice.client, method, path.format(id=id_)) == 404
 
 
 async def test_lists_hold_ones_own_and_everyones_for_an_admin(alice: Person, bob: Person, root: Person) -> None:

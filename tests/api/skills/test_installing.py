@@ -120,9 +120,10 @@ async def test_a_skill_is_switched_and_deleted_by_id_or_slug_with_what_users_cho
         await client.delete("/api/v2/skills/brand-report"),
         await client.post("/api/v2/skills/brand-report/enabled", json={"enabled": True}),
         await client.delete("/api/v2/skills/..%2f..%2fetc"),
+        await client.delete("/api/v2/skills/a%00b"),
+        await client.delete(f"/api/v2/skills/{'x' * 200}"),
     ):
         assert response.status_code == 404
-    assert (await client.delete("/api/v2/skills/a%00b")).status_code == 422
 
 
 async def test_an_override_becomes_the_stored_skill_md(boss: Admin, source: Path, skill_api: SkillApi) -> None:
@@ -131,6 +132,7 @@ async def test_an_override_becomes_the_stored_skill_md(boss: Admin, source: Path
     assert (item["description"], item["version"]) == ("Said by the installer.", "9")
     members = await stored(skill_api, item["digest"])
     assert members["SKILL.md"].size == len(override.encode())
+    assert (await boss.installed("local", source, skill_md=None, manifest=None))["version"] != "9"
     assert await boss.refusal("local", source, skill_md="no frontmatter") == (400, "bad_frontmatter")
     assert await boss.refusal("local", source, skill_md=skill_md("another-name")) == (400, "bad_name")
     assert await boss.refusal("local", source, manifest={"runtime_type": "jvm"}) == (400, "bad_runtime")

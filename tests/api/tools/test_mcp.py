@@ -168,7 +168,9 @@ async def test_who_may_change_and_what_is_unknown(root: Person, alice: Person) -
     assert (await alice.client.post("/api/app-config/mcp-servers", json=body)).status_code == 403
     for path, extra in (("delete", {}), ("enabled", {"enabled": True}), ("refresh", {})):
         assert (await alice.client.post(f"/api/app-config/mcp-servers/x/{path}", json=extra)).status_code == 403
-        assert (await root.client.post(f"/api/app-config/mcp-servers/x/{path}", json=extra)).status_code == 404
+        for name in ("x", "%00", "%ff", "x" * 5000):
+            answer = await root.client.post(f"/api/app-config/mcp-servers/{name}/{path}", json=extra)
+            assert (answer.status_code, answer.json()["data"]) == (404, {"error": "not_found"})
     alice.client.headers.pop("Authorization")
     assert (await alice.client.get("/api/app-config/mcp-servers")).status_code == 200
     assert (await alice.client.post("/api/app-config/mcp-servers", json=body)).status_code == 401
@@ -215,7 +217,9 @@ async def test_a_user_leaves_out_what_they_do_not_want(
     assert (tool["enabled_global"], tool["enabled_user"]) == (False, True)
     await world.chat(alice, "off for everyone", Call("search_web", {"query": "x"}))
     assert not [name for name in world.offered("off for everyone") if name.startswith("mcp_")]
-    assert (await alice.client.post("/api/user/tools/mcp/none/enabled", json={"enabled": True})).status_code == 404
+    for name in ("none", "no%00ne"):
+        answer = await alice.client.post(f"/api/user/tools/mcp/{name}/enabled", json={"enabled": True})
+        assert answer.status_code == 404
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
     assert data(await alice.client.get("/api/user/tools/mcp")) == {"tools": []}
 

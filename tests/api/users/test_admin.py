@@ -35,10 +35,10 @@ async def test_a_user_is_shown_as_they_see_themselves(alice: Person, root: Perso
 
 
 @pytest.mark.parametrize(("method", "below"), [("GET", ""), ("PUT", "/status"), ("DELETE", "")])
-@pytest.mark.parametrize(("user", "status"), [(NOBODY, 404), ("nonsense", 422)])
-async def test_nobody_is_not_found(root: Person, method: str, below: str, user: str, status: int) -> None:
+@pytest.mark.parametrize("user", [NOBODY, "nonsense"])
+async def test_nobody_is_not_found(root: Person, method: str, below: str, user: str) -> None:
     sent: dict[str, Any] = {"json": {"status": "active"}} if method == "PUT" else {}
-    assert (await root.client.request(method, f"/api/admin/users/{user}{below}", **sent)).status_code == status
+    assert (await root.client.request(method, f"/api/admin/users/{user}{below}", **sent)).status_code == 404
 
 
 @pytest.mark.parametrize("status", ["banned", "inactive"])
