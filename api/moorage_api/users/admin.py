@@ -8,6 +8,7 @@ from moorage_api.database import Database, uuid7
 from moorage_api.errors import NotFoundError
 from moorage_api.users.passwords import CONTEXT
 from moorage_api.users.repository import UserRepository
+from moorage_api.users.schemas import composed
 
 
 async def ensure_admin(db: Database, *, username: str, password: str) -> bool:
@@ -33,7 +34,7 @@ async def reset_password(db: Database, *, username: str, password: str) -> None:
     """Give any account a new password and end its logins. Raises NotFoundError."""
     async with db.begin() as tx:
         users = UserRepository(tx)
-        found = await users.by_name_or_email(username, None)
+        found = await users.by_name_or_email(composed(username), None)
         if found is None:
             raise NotFoundError(f"There is no user {username}")
         await users.set_password(found[0].id, CONTEXT.hash(password))
@@ -43,7 +44,7 @@ async def reset_password(db: Database, *, username: str, password: str) -> None:
 async def add_admin(users: UserRepository, *, username: str, password: str) -> None:
     await users.add(
         uuid7(),
-        username=username,
+        username=composed(username),
         email=None,
         password_hash=CONTEXT.hash(password),
         nickname="",

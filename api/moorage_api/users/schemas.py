@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -24,14 +25,45 @@ def empty_to_none(value: object) -> object:
     return None if value == "" else value
 
 
+def known_email(text: str) -> str:
+    """As an account would have it (domains in letters, composed accents); what could be none stays as it is."""
+    try:
+        return check_email(text)
+    except ValueError:
+        return text
+
+
+def composed(text: str) -> str:
+    """One form for letters with accents, however a keyboard sends them: NFC."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_visible(text: str) -> str:
+    """A name with what nobody sees in it could pass for another's."""
+    if not text.isprintable():
+        raise ValueError("must hold no control characters and none that is invisible")
+    return text
+
+
 Username = Annotated[
-    Annotated[StorableText, Field(min_length=3, max_length=50, pattern=r"^\S(.*\S)?$")] | None,
+    Annotated[
+        StorableText,
+        Field(min_length=3, max_length=50, pattern=r"^\S(.*\S)?$"),
+        AfterValidator(composed),
+        AfterValidator(check_visible),
+    ]
+    | None,
     BeforeValidator(empty_to_none),
 ]
 Email = Annotated[
     Annotated[str, Field(max_length=254), AfterValidator(check_email)] | None, BeforeValidator(empty_to_none)
 ]
-LoginName = Annotated[Annotated[StorableText, Field(max_length=254)] | None, BeforeValidator(empty_to_none)]
+LoginName = Annotated[
+    Annotated[StorableText, Field(max_length=254), AfterValidator(composed)] | None, BeforeValidator(empty_to_none)
+]
+LoginEmail = Annotated[
+    Annotated[StorableText, Field(max_length=254), AfterValidator(known_email)] | None, BeforeValidator(empty_to_none)
+]
 
 
 class RegisterRequest(BaseModel):
@@ -40,7 +72,7 @@ class RegisterRequest(BaseModel):
     username: Username = None
     email: Email = None
     password: StorableSecret = Field(min_length=6, max_length=128)
-    nickname: StorableText = Field(default="", max_length=100)
+    nickname: StorableText | None = Field(default=None, max_length=100)
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -53,7 +85,7 @@ class LoginRequest(BaseModel):
     """At least one of `username` and `email`. What could never have been registered is simply wrong, not invalid."""
 
     username: LoginName = None
-    email: LoginName = None
+    email: LoginEmail = None
     password: SecretStr = Field(max_length=1000)
 
     @model_validator(mode="after")

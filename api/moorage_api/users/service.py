@@ -38,7 +38,7 @@ class UserService:
                 username=request.username,
                 email=request.email,
                 password_hash=password_hash,
-                nickname=request.nickname,
+                nickname=request.nickname or "",
             )
             await users.add_family(family_id, user_id, jti=pair.refresh_jti, expires_at=pair.refresh_expires_at)
         return account, pair

@@ -41,6 +41,8 @@ INVALID: dict[str, dict[str, Any]] = {
     "short name": {"username": "ab", "password": PASSWORD},
     "long name": {"username": "a" * 51, "password": PASSWORD},
     "name of spaces": {"username": "    ", "password": PASSWORD},
+    "a name with a blank of no width": {"username": "ad\u200bmin", "password": PASSWORD},
+    "a name that turns the text round": {"username": "\u202enimda", "password": PASSWORD},
     "NUL in the name": {"username": "a\x00bc", "password": PASSWORD},
     "short password": {"username": "somebody", "password": "12345"},
     "long password": {"username": "somebody", "password": "1" * 129},
@@ -69,6 +71,32 @@ async def test_names_and_addresses_are_taken_whatever_their_case(api: Any) -> No
         for taken in ({"username": "takenNAME"}, {"email": "TAKEN@mail.example"}):
             response = await client.post("/api/auth/register", json={**taken, "password": PASSWORD})
             assert (response.status_code, response.json()["data"]["error"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"email": "ada@xn--bcher-kva.example"}, {"email": "ADA@bücher.example"}),
+        ({"username": "Zoe\u0308 1"}, {"username": "ZOË 1"}),
+    ],
+    ids=["a domain in letters", "an accent of its own"],
+)
+async def test_what_somebody_registered_with_lets_them_in_in_any_spelling(
+    api: Any, first: dict[str, str], again: dict[str, str]
+) -> None:
+    async with client_for(api.url) as client:
+        user = data(await client.post("/api/auth/register", json={**first, "password": PASSWORD}))["user"]
+        for spelling in (first, again):
+            answer = await client.post("/api/auth/login", json={**spelling, "password": PASSWORD})
+            assert data(answer)["user"] == user
+            taken = await client.post("/api/auth/register", json={**spelling, "password": PASSWORD})
+            assert taken.status_code == 409
+
+
+async def test_null_for_what_may_be_left_out_is_as_if_it_was(api: Any) -> None:
+    async with client_for(api.url) as client:
+        body = {"username": "somebody null", "email": None, "password": PASSWORD, "nickname": None}
+        assert data(await client.post("/api/auth/register", json=body))["user"]["nickname"] == ""
 
 
 async def test_one_of_two_who_want_a_name_at_once_gets_it(api: Any) -> None:
