@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import Url
 
 from moorage_api.text import HeaderSecret, StorableText
@@ -35,12 +35,12 @@ class LlmConfigRead(BaseModel):
 
 
 class LlmConfigUpdate(BaseModel):
-    """An empty `api_key` leaves the stored one as it is."""
+    """Without `api_key`, or with an empty one, the stored one stays as it is."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     base_url: BaseUrl
-    api_key: HeaderSecret = Field(default=SecretStr(""), max_length=4096)
+    api_key: Annotated[HeaderSecret, Field(max_length=4096)] | None = None
     model_name: StorableText = Field(min_length=1, max_length=200)
     temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int = Field(default=8192, ge=1, le=1_000_000)

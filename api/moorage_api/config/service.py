@@ -62,7 +62,7 @@ class ConfigService:
         stored = await self._read("llm")
         before = stored.get("base_url", self._settings.llm_base_url)
         value = update.model_dump(exclude={"api_key"})
-        if key := update.api_key.get_secret_value():
+        if update.api_key and (key := update.api_key.get_secret_value()):
             value["sealed_key"] = self._sealed(key)
         elif before == update.base_url:
             value |= {name: stored[name] for name in ("sealed_key", "api_key") if name in stored}

@@ -109,7 +109,7 @@ async def chat(
     await sessions.get(session_id, reader=user)
     until: int | None = None
     if body.says_something:
-        attachments = await files.get_many(body.attachments, reader=user)
+        attachments = await files.get_many(body.attachments or [], reader=user)
         posted = await sessions.post_message(
             session_id, reader=user, message=body.message or "", attachments=attachments
         )

@@ -52,9 +52,10 @@ class ChatRequest(BaseModel):
     """With `message`: say it and follow the run. Without: follow the newest run after `event_id`."""
 
     message: StorableText | None = Field(default=None, max_length=100_000)
-    attachments: list[UUID] = Field(default_factory=list, max_length=50)
-    event_id: str | None = Field(default=None, max_length=100)
-    timestamp: int | float | None = None
+    attachments: list[UUID] | None = Field(default=None, max_length=50)
+    event_id: str | None = Field(default=None, coerce_numbers_to_str=True)
+    """One that is not ours is no error, whatever it looks like: clients keep them from other servers, too."""
+    timestamp: int | float | str | None = None
     """Sent by some clients; the log's own times count."""
 
     @property

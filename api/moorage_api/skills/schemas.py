@@ -22,8 +22,8 @@ class SkillInstallRequest(BaseModel):
     source_ref: Annotated[StorableText, Field(min_length=1, max_length=2048)] = Field(
         examples=["https://github.com/owner/repo/tree/main/skills/my-skill", "/srv/skills/my-skill"]
     )
-    manifest: dict[str, Any] = {}
-    skill_md: Annotated[StorableText, Field(max_length=MAX_SKILL_MD_CHARS)] = ""
+    manifest: dict[str, Any] | None = None
+    skill_md: Annotated[StorableText, Field(max_length=MAX_SKILL_MD_CHARS)] | None = None
     """Stored as SKILL.md, instead of the one that the source has."""
 
 

@@ -99,9 +99,9 @@ class Prepared:
 
 def prepare(bundle: Bundle, request: SkillInstallRequest) -> Prepared:
     """Everything that follows from the files and the request. Blocking."""
-    if request.skill_md.strip():
+    if request.skill_md and request.skill_md.strip():
         bundle = bundle.with_skill_md(request.skill_md)
-    manifest = parsed_manifest(bundle.skill_md, folder=bundle.folder, overrides=request.manifest)
+    manifest = parsed_manifest(bundle.skill_md, folder=bundle.folder, overrides=request.manifest or {})
     return Prepared(manifest, risk_report(manifest, bundle), context_of(bundle), packed(bundle), len(bundle.files))
 
 

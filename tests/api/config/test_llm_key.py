@@ -55,6 +55,8 @@ async def test_the_key_is_in_no_row_and_a_wrong_one_stops_nobody_from_mending_it
         api = await platform.start_api()
         async with await admin(api.url, platform.database_url) as root:
             data(await root.client.post("/api/app-config/llm", json=body | {"api_key": KEY}))
+            for no_key in ("", None):
+                data(await root.client.post("/api/app-config/llm", json=body | {"api_key": no_key}))
         assert (await prepared(platform.settings())).llm_key == "there"
         assert KEY not in str(await rows(db))
         await api.stop()

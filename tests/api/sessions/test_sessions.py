@@ -241,6 +241,13 @@ async def test_a_banned_users_open_streams_end(api: Any, alice: Person) -> None:
                     await anext(listed)
 
 
+@pytest.mark.parametrize("event_id", ["no cursor", "x" * 5000, "\u00b2", "-1", 5, 1.5, 10**15, None])
+async def test_a_cursor_that_is_not_ours_is_no_error(alice: Person, event_id: Any) -> None:
+    session = await alice.create_session()
+    body = {"message": None, "attachments": None, "event_id": event_id, "timestamp": None}
+    assert (await alice.client.post(f"/api/sessions/{session}/chat", json=body)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
