@@ -24,6 +24,7 @@ from moorage_api.skills.router import router as skills_router
 from moorage_api.status.router import router as status_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
+from moorage_api.trailing_slash import TrailingSlash
 from moorage_api.users.admin_router import router as admin_router
 from moorage_api.users.router import router as users_router
 from moorage_api.wechat.router import router as wechat_router
@@ -62,6 +63,7 @@ def routed() -> Application:
         summary="Every AI-agent session gets its own computer.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         dependencies=[Depends(limited)],
     )
     for router in ROUTERS:
@@ -77,6 +79,7 @@ def create_app(resources: Resources) -> FastAPI:
     app.state.resources = resources
     http_errors.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(TrailingSlash)
     if resources.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
