@@ -38,6 +38,14 @@ STATUS_BY_ERROR: dict[type[errors.DomainError], HTTPStatus] = {
     errors.FencedError: HTTPStatus.CONFLICT,
 }
 
+WORD_BY_STATUS: dict[int, str] = {
+    400: errors.InvalidError.code,
+    404: errors.NotFoundError.code,
+    405: "method_not_allowed",
+    413: errors.TooLargeError.code,
+}
+"""What clients branch on where the framework itself refuses."""
+
 
 def envelope_response(status: int, msg: str, data: Any = None, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"code": int(status), "msg": msg, "data": data}, status_code=status, headers=headers)
@@ -75,7 +83,9 @@ def field_name(location: tuple[int | str, ...]) -> str:
 
 async def render_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return envelope_response(error.status_code, str(error.detail), None, dict(error.headers or {}))
+    word = WORD_BY_STATUS.get(error.status_code)
+    data = {"error": word} if word else None
+    return envelope_response(error.status_code, str(error.detail), data, dict(error.headers or {}))
 
 
 async def render_dependency_away(_: Request, error: Exception) -> JSONResponse:

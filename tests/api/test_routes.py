@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from jsonschema import Draft202012Validator
 from moorage_api.app import routed
 from moorage_api.openapi.document import operations
 from moorage_api.routes import BY_KEY, RULES, keys_of, rules_of, table
-from support.accounts import client_for
+from support.accounts import Person, client_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENT = routed().openapi()
 OPERATIONS = dict(operations(DOCUMENT))
+JSON = {"Content-Type": "application/json"}
 VNC = "GET /api/sessions/{session_id}/vnc"
 BODILESS = {"GET /api/auth/wechat/callback", VNC}
 """Successes that are a redirect and a change of protocol."""
@@ -62,6 +64,7 @@ def test_a_description_is_whole(key: str) -> None:
     assert len(operation["tags"]) == 1
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
     assert operation["summary"]
+    assert all(parameter["description"].strip() for parameter in operation.get("parameters", []))
     for status, response in operation["responses"].items():
         assert response["description"].strip(), status
         if key not in BODILESS or int(status) >= 400:
@@ -117,6 +120,32 @@ async def test_an_asset_is_one_of_a_few(api: Any) -> None:
     async with client_for(api.url) as client:
         for name in ("nothing.js", "..%2F..%2Fstandalone_docs.py", "swagger-ui-bundle.js.map"):
             assert (await client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+async def test_a_slash_at_the_end_changes_nothing_and_redirects_nowhere(api: Any, alice: Person) -> None:
+    """A redirect would lead to the host that was asked for, and from https to http behind a proxy."""
+    headers = {"Host": "elsewhere.example"}
+    for path in ("/api/sessions", "/api/auth/me", "/docs", "/api/status"):
+        plain = await alice.client.get(path)
+        assert (await alice.client.get(f"{path}/", headers=headers)).status_code == plain.status_code == 200
+    assert (await alice.client.post("/api/sessions/", json={})).status_code == 200
+    assert (await alice.client.post("/api/files/", files={"file": ("a", bytes(3_000_000))})).status_code == 200
+    assert (await alice.client.get("/api/sessions//")).status_code == 404
+
+
+async def test_the_frameworks_own_refusals_have_a_word_to_branch_on(api: Any) -> None:
+    async def too_much() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b" " * 1_000_000
+
+    async with client_for(api.url) as client:
+        for answer, word in (
+            (await client.get("/api/none-such"), "not_found"),
+            (await client.get("/api/auth/login"), "method_not_allowed"),
+            (await client.post("/api/auth/login", content=b"[" * 100_000, headers=JSON), "invalid"),
+            (await client.post("/api/auth/login", content=too_much(), headers=JSON), "too_large"),
+        ):
+            assert answer.json()["data"] == {"error": word}
 
 
 async def test_the_first_skill_api_is_gone_whatever_is_asked(api: Any) -> None:

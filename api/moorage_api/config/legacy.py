@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.convertors import Convertor, register_url_convertor
@@ -40,7 +42,7 @@ async def moved() -> JSONResponse:
     return envelope_response(410, MOVED, MovedTo().model_dump())
 
 
-async def moved_below(below: str) -> JSONResponse:
+async def moved_below(below: Annotated[str, Path(description="Whatever was there")]) -> JSONResponse:
     """Gone, as everything that was below it: use `/api/v2/skills`."""
     return await moved()
 

@@ -98,7 +98,13 @@ VNC: dict[str, Any] = {
         "session or no sandbox, 1013 a limit was reached, 1011 the sandbox failed."
     ),
     "parameters": [
-        {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}},
+        {
+            "name": "session_id",
+            "in": "path",
+            "required": True,
+            "description": "As POST /api/sessions answered it",
+            "schema": {"type": "string", "format": "uuid"},
+        },
         {
             "name": "token",
             "in": "query",

@@ -15,9 +15,9 @@ router = APIRouter(prefix="/pictures", tags=["sessions"])
 
 @router.get("/{name}", response_class=StreamingResponse)
 async def get_picture(
-    name: Annotated[str, Path(max_length=2000, pattern=r"^[A-Za-z0-9_-]+$")],
-    expires: Annotated[int, Query(ge=0, le=2**40)],
-    signature: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]+$")],
+    name: Annotated[str, Path(max_length=2000, pattern=r"^[A-Za-z0-9_-]+$", description="As the link has it")],
+    expires: Annotated[int, Query(ge=0, le=2**40, description="When the link ends, in seconds since 1970")],
+    signature: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]+$", description="Over both")],
     resources: ResourcesDep,
 ) -> StreamingResponse:
     """A picture that an event links to. The link's signature is the permission; it ends after an hour."""

@@ -35,6 +35,11 @@ async def presenter(resources: ResourcesDep) -> Presenter:
     return Presenter(resources.settings.jwt_secret.get_secret_value())
 
 
+Scope = Annotated[Literal["own", "all"], Query(description="`all` shows an admin everyone's")]
+SinceSeq = Annotated[int, Query(ge=0, le=2**62, description="Events after this one; 0 for all")]
+Limit = Annotated[int | None, Query(ge=1, le=10_000, description="How many events at most; all if left out")]
+LastEventId = Annotated[str | None, Header(description="As browsers send it when they resume: as `event_id`")]
+
 Sessions = Annotated[SessionService, Depends(session_service)]
 Reading = Annotated[SandboxReader, Depends(sandbox_reader)]
 Presenting = Annotated[Presenter, Depends(presenter)]
@@ -47,9 +52,7 @@ async def create_session(user: CurrentUser, sessions: Sessions) -> Envelope[sche
 
 
 @router.get("", response_model=Envelope[schemas.ListSessionResponse])
-async def list_sessions(
-    user: CurrentUser, sessions: Sessions, scope: Annotated[Literal["own", "all"], Query()] = "own"
-) -> Response:
+async def list_sessions(user: CurrentUser, sessions: Sessions, scope: Scope = "own") -> Response:
     """The caller's sessions, newest activity first; an admin sees everyone's with `scope=all`."""
     items = await sessions.list_of(user, everyone=scope == "all" and user.is_admin)
     answer = ok(schemas.ListSessionResponse.model_construct(sessions=items))  # our own rows: nothing to validate
@@ -75,8 +78,8 @@ async def get_session(
     user: CurrentUser,
     sessions: Sessions,
     presenting: Presenting,
-    since_seq: Annotated[int, Query(ge=0, le=2**62)] = 0,
-    limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    since_seq: SinceSeq = 0,
+    limit: Limit = None,
 ) -> Envelope[schemas.SessionDetail]:
     """A session and its events; `since_seq` and `limit` page through a long log."""
     session = await sessions.get(session_id, reader=user)
@@ -98,7 +101,7 @@ async def chat(
     presenting: Presenting,
     resources: ResourcesDep,
     body: schemas.ChatRequest | None = None,
-    last_event_id: Annotated[str | None, Header()] = None,
+    last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """Say something, or follow what is going on; Server-Sent Events until `done`, `wait` or `error`.
 

@@ -43,8 +43,7 @@ async def config_service(resources: ResourcesDep) -> ConfigService:
     return ConfigService(resources.db, resources.settings, resources.sealing)
 
 
-SkillKey = Annotated[StorableText, PathParameter(max_length=100)]
-"""A skill's id or its slug."""
+SkillKey = Annotated[StorableText, PathParameter(max_length=100, description="A skill's id or its slug")]
 
 Skills = Annotated[SkillService, Depends(skill_service)]
 Config = Annotated[ConfigService, Depends(config_service)]
