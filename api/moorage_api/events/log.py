@@ -106,6 +106,19 @@ async def read(tx: AsyncSession, session_id: UUID, *, after: int, limit: int = 5
     return [StoredEvent(session_id, row.seq, row.type, row.data, row.created_at) for row in rows]
 
 
+ATTACHED = text(
+    """
+    SELECT DISTINCT CAST(jsonb_path_query(data, '$.attachments[*].id') #>> '{}' AS uuid) FROM events
+    WHERE session_id = :session_id AND type = 'message'
+    """
+)
+
+
+async def attached_files(tx: AsyncSession, session_id: UUID) -> set[UUID]:
+    """Ids of all files that came with messages, deleted ones too."""
+    return set(await tx.scalars(ATTACHED, {"session_id": session_id}))
+
+
 async def last_seq(tx: AsyncSession, session_id: UUID) -> int:
     """The newest `seq`, 0 in an empty log. Raises NotFoundError."""
     seq = await tx.scalar(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.errors import ForbiddenError, NotFoundError
@@ -37,8 +37,10 @@ class FileRepository:
             raise ForbiddenError("This file belongs to somebody else")
         return row
 
-    async def of_session(self, session_id: UUID) -> Sequence[FileRow]:
-        query = select(FileRow).where(FileRow.session_id == session_id).order_by(FileRow.created_at, FileRow.id)
+    async def of_session(self, session_id: UUID, *, attached: Collection[UUID]) -> Sequence[FileRow]:
+        """Its own and those that are attached, oldest first."""
+        wanted = or_(FileRow.session_id == session_id, FileRow.id.in_(attached))
+        query = select(FileRow).where(wanted).order_by(FileRow.created_at, FileRow.id)
         return (await self._tx.scalars(query)).all()
 
     async def at_path(self, session_id: UUID, filepath: str) -> FileRow | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from uuid import UUID
 
 from moorage_api.database import Database, uuid7
@@ -54,11 +54,14 @@ class FileService:
             await self._remove_object(replaced)
         return info_of(row)
 
-    async def place_in_session(self, file_id: UUID, *, session_id: UUID, filepath: str) -> None:
-        """Note where in a session's sandbox an uploaded file was put."""
+    async def place_in_session(self, file_id: UUID, *, owner_id: UUID, session_id: UUID, filepath: str) -> None:
+        """Note where in a session's sandbox a file of its owner's was put; it stays with the first session.
+
+        What the agent saves at that path replaces it: not so a file of somebody else's, which an admin attached.
+        """
         async with self._db.begin() as tx:
             row = await tx.get(FileRow, file_id)
-            if row is not None:
+            if row is not None and row.owner_id == owner_id and row.session_id in (None, session_id):
                 row.session_id, row.filepath = session_id, filepath
 
     async def get(self, file_id: UUID, *, reader: Reader) -> FileInfo:
@@ -71,9 +74,11 @@ class FileService:
             files = FileRepository(tx)
             return [info_of(await files.get(file_id, reader=reader)) for file_id in dict.fromkeys(file_ids)]
 
-    async def list_for_session(self, session_id: UUID) -> list[FileInfo]:
+    async def list_for_session(self, session_id: UUID, *, attached: Collection[UUID]) -> list[FileInfo]:
+        """What the agent saved and what came with messages; a path is shown where it is one of this session."""
         async with self._db() as tx:
-            return [info_of(row) for row in await FileRepository(tx).of_session(session_id)]
+            rows = await FileRepository(tx).of_session(session_id, attached=attached)
+        return [info_of(row) if row.session_id == session_id else elsewhere(info_of(row)) for row in rows]
 
     async def open(self, key: str) -> StoredObject:
         """The bytes of a file whose FileInfo the caller has; raises NotFoundError."""
@@ -132,6 +137,10 @@ async def limited_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> A
         if size > limit_bytes:
             raise TooLargeError(f"A file has at most {limit_bytes // 2**20} MiB", limit_bytes=limit_bytes)
         yield chunk
+
+
+def elsewhere(info: FileInfo) -> FileInfo:
+    return info.model_copy(update={"filepath": ""})
 
 
 def info_of(row: FileRow) -> FileInfo:

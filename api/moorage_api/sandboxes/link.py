@@ -160,7 +160,9 @@ class SandboxLink:
         for info in files:
             path = f"{UPLOADS}/{free_name(safe_filename(info.filename), taken)}"
             await self._write(path, info.key)
-            await self._files.place_in_session(UUID(info.id), session_id=self._journal.session_id, filepath=path)
+            await self._files.place_in_session(
+                UUID(info.id), owner_id=self._journal.owner_id, session_id=self._journal.session_id, filepath=path
+            )
             placed.append(info.model_copy(update={"filepath": path}))
         return placed
 

@@ -166,7 +166,8 @@ async def list_session_files(
 ) -> Envelope[schemas.SessionFilesResponse]:
     """Files that came with messages or that the agent saved."""
     await sessions.get(session_id, reader=user)
-    return ok(schemas.SessionFilesResponse(files=await files.list_for_session(session_id)))
+    attached = await sessions.attached_files(session_id)
+    return ok(schemas.SessionFilesResponse(files=await files.list_for_session(session_id, attached=attached)))
 
 
 @router.post("/{session_id}/file")

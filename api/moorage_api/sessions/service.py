@@ -96,6 +96,11 @@ class SessionService:
         async with self._db() as tx:
             return await queue.newest_run(tx, session_id)
 
+    async def attached_files(self, session_id: UUID) -> set[UUID]:
+        """Ids of what came with its messages; the caller has checked access."""
+        async with self._db() as tx:
+            return await log.attached_files(tx, session_id)
+
     async def last_seq(self, session_id: UUID) -> int:
         async with self._db() as tx:
             return await log.last_seq(tx, session_id)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import psutil
 import pytest
 
+from moorage_api.database import create_database, create_engine
+from moorage_api.files.service import FileService
+from moorage_api.objects.store import MinioStore
 from support.accounts import Person, client_for, data
 
 FORM = "multipart/form-data; boundary=x"
@@ -143,6 +148,44 @@ async def test_an_upload_that_is_cut_off_stores_nothing(api: Any, alice: Person)
 async def test_a_body_without_a_file_is_refused(alice: Person, content_type: str, body: bytes) -> None:
     answer = await alice.client.post("/api/files", content=body, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (400, 400)
+
+
+async def test_a_file_is_listed_in_each_session_that_it_was_sent_to(alice: Person) -> None:
+    info = await alice.upload()
+    for _ in range(2):
+        session = await alice.create_session()
+        body = {"message": "look", "attachments": [info["id"]]}
+        async with alice.client.stream("POST", f"/api/sessions/{session}/chat", json=body) as stream:
+            assert stream.status_code == 200
+        assert data(await alice.client.get(f"/api/sessions/{session}/files"))["files"] == [info]
+    await alice.client.delete(f"/api/files/{info['id']}")
+    assert data(await alice.client.get(f"/api/sessions/{session}/files"))["files"] == []
+
+
+async def test_what_an_agent_saves_replaces_no_file_of_another_session_or_owner(
+    api: Any, alice: Person, bob: Person
+) -> None:
+    """Admins may attach any file: what their agent makes of it is not put into the hands of whom it came from."""
+    store, engine = MinioStore.from_settings(api.settings), create_engine(api.settings.database_url.get_secret_value())
+    files = FileService(create_database(engine), store, limit_bytes=1000)
+    theirs, own = await bob.upload("a.txt", b"bob's"), await alice.upload("a.txt", b"alice's")
+    first, second = UUID(await alice.create_session()), UUID(await alice.create_session())
+    alice_id, path = UUID(alice.id), "/home/ubuntu/upload/a.txt"
+    saved = []
+    for sent, session in ((own, first), (own, second), (theirs, second)):
+        await files.place_in_session(UUID(sent["id"]), owner_id=alice_id, session_id=session, filepath=path)
+
+        async def made() -> AsyncIterator[bytes]:
+            yield b"made"
+
+        info = await files.save_from_sandbox(made(), owner_id=alice_id, session_id=session, filepath=path)
+        saved.append(info.id)
+    assert saved[0] == own["id"]
+    assert saved[1] not in (own["id"], theirs["id"])
+    assert saved[2] == saved[1]
+    assert (await bob.client.get(f"/api/files/{theirs['id']}/download")).content == b"bob's"
+    await store.close()
+    await engine.dispose()
 
 
 async def test_memory_stays_flat_while_files_pass(api: Any, alice: Person) -> None:
