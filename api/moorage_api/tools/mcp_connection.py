@@ -222,10 +222,10 @@ class McpConnection:
 
     def _explained(self, error: BaseException) -> str:
         """In words for people, without what is secret: a server may repeat it."""
-        text = " ".join(_words(_innermost(error)).split())[:MAX_MESSAGE_CHARS]
+        text = _words(_innermost(error))
         for secret in self._server.secrets():
             text = text.replace(secret, "…")
-        return text
+        return " ".join(text.split())[:MAX_MESSAGE_CHARS]  # last: half a secret would not be known again
 
 
 def _end_unwanted(task: asyncio.Task[None], result: asyncio.Future[CallToolResult]) -> None:

@@ -7,11 +7,17 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 from moorage_api.outbound import Outbound
 
 if TYPE_CHECKING:
     from moorage_api.tools.mcp_connection import McpConnection
+
+
+MIN_SECRET_CHARS = 4
+MIN_KEY_CHARS = 8
+"""Of one word among others: a shorter one may be just a word."""
 
 
 class McpUnavailableError(Exception):
@@ -43,8 +49,12 @@ class Server:
     connection: dict[str, Any] = field(repr=False)
 
     def secrets(self) -> list[str]:
-        values = [*self.connection.get("env", {}).values(), *self.connection.get("headers", {}).values()]
-        return [value for value in values if len(value) >= 4]
+        """Longest first: values of env, headers and the URL's query, and the key behind a header's `Bearer`."""
+        headers = list(self.connection.get("headers", {}).values())
+        keys = [word for value in headers for word in value.split() if len(word) >= MIN_KEY_CHARS]
+        query = [value for _, value in parse_qsl(urlsplit(self.connection.get("url", "")).query)]
+        values = {*self.connection.get("env", {}).values(), *headers, *keys, *query}
+        return sorted((value for value in values if len(value) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
 
 Key = tuple[str, str, str]

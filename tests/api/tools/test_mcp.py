@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
+from moorage_api.tools import mcp_pool as configured
 from support.accounts import Person, client_for, data
 from support.llm import Call
 from support.remote_tools import Server
@@ -126,6 +127,37 @@ async def test_posting_a_name_again_replaces_it_and_leaves_the_others(root: Pers
     assert "echo" in (await listed(root))["two"]["tools"]
     for name in ("one", "two"):
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
+
+
+REPEATS = """
+import json, os
+message = "x" * int(os.environ["BEFORE"]) + " " + os.environ["SAYS"]
+while True:
+    request = json.loads(input())
+    print(json.dumps({"jsonrpc": "2.0", "id": request.get("id"), "error": {"code": 5, "message": message}}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("before", [0, 260], ids=["whole", "where the text is cut"])
+async def test_a_server_that_repeats_its_secret_is_not_shown_with_it(root: Person, before: int) -> None:
+    """It may repeat the key alone, and blanks that a shown text has not."""
+    env = {"BEFORE": str(before), "TOKEN": "sk-two  blanks", "SAYS": "sk-two  blanks " * 3}
+    await put(root, parrot=stdio("python3", "-c", REPEATS, **env))
+    error = (await listed(root))["parrot"]["error"]
+    assert error.startswith("The server said: ")
+    assert "sk-" not in error
+    data(await root.client.post("/api/app-config/mcp-servers/parrot/delete"))
+
+
+def test_what_is_secret_of_a_server() -> None:
+    connection = {
+        "url": "https://mcp.example/mcp?key=in-the-query&n=1",
+        "headers": {"Authorization": "Bearer the-key-alone", "X": "abc"},
+        "env": {"A": "the-variable"},
+    }
+    secrets = configured.Server("s", "sse", connection).secrets()
+    assert secrets[0] == "Bearer the-key-alone"
+    assert set(secrets[1:]) == {"the-key-alone", "in-the-query", "the-variable"}
 
 
 BAD = {
