@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 from uuid import UUID
@@ -62,6 +62,7 @@ class Hub:
         self._confirmed: dict[str, asyncio.Event] = {}
         self._pubsub: PubSub | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._sending: set[asyncio.Future[None]] = set()
         self.polls = 0
 
     async def __aenter__(self) -> Self:
@@ -69,9 +70,10 @@ class Hub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._sending]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @asynccontextmanager
     async def follow_session(self, session_id: UUID, *, user_id: UUID) -> AsyncIterator[Subscription]:
@@ -130,8 +132,7 @@ class Hub:
                 self._by_channel.pop(channel, None)
                 self._confirmed.pop(channel, None)
                 if self._pubsub is not None:
-                    with suppress(RedisError, OSError, RuntimeError):
-                        await self._pubsub.unsubscribe(channel)
+                    await self._send(self._pubsub.unsubscribe(channel))
                 if channel in self._by_channel:  # someone came while we were leaving
                     await self._ensure_subscribed(channel)
 
@@ -140,10 +141,26 @@ class Hub:
         if (confirmed := self._confirmed.get(channel)) is None:
             confirmed = self._confirmed[channel] = asyncio.Event()
             if self._pubsub is not None:
-                with suppress(RedisError, OSError):
-                    await self._pubsub.subscribe(channel)
+                await self._send(self._pubsub.subscribe(channel))
         with suppress(TimeoutError):
-            await asyncio.wait_for(confirmed.wait(), SUBSCRIBE_TIMEOUT_SECONDS if self._pubsub else 0)
+            # not wait_for: until Python 3.12 it loses a cancellation that comes along with what it waits for
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS if self._pubsub else 0):
+                await confirmed.wait()
+
+    async def _send(self, command: Awaitable[None]) -> None:
+        """On the connection that all share, so in a task of its own: a follower that is cancelled in it would cut it
+        off for all, and, as the client library waits with wait_for, might go on as if nobody had cancelled it.
+        """
+        sending = asyncio.ensure_future(command)
+        self._sending.add(sending)
+        sending.add_done_callback(self._sent)
+        with suppress(RedisError, OSError, RuntimeError):
+            await asyncio.shield(sending)
+
+    def _sent(self, sending: asyncio.Future[None]) -> None:
+        self._sending.discard(sending)
+        if not sending.cancelled():
+            sending.exception()  # asked for: its follower may be gone
 
     async def _listen(self) -> None:
         while True:

@@ -213,4 +213,5 @@ class Runner:
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for could lose a cancellation, see Hub
+                await self._wake.wait()

@@ -165,3 +165,20 @@ async def test_streams_live_on_while_redis_is_away(
         await services.valkey.start()
     await say(resources, ids[1], "after")
     assert await stream == [1, 2, 3]
+
+
+async def test_a_follower_that_is_cancelled_ends_whatever_comes_at_that_moment(resources: Resources) -> None:
+    """Redis's confirmation must not win over it: what would go on holds a lease, and nobody reads it any more."""
+
+    async def follow() -> None:
+        async with resources.hub.follow_user(uuid7()):
+            await asyncio.Event().wait()
+
+    for number in range(400):
+        follower = asyncio.create_task(follow())
+        for _ in range(number % 40):
+            await asyncio.sleep(0)
+        follower.cancel()
+        await asyncio.wait({follower}, timeout=2)
+        assert follower.done()
+        assert follower.cancelled()
