@@ -62,9 +62,10 @@ def outbound_of(settings: Settings) -> Outbound:
         f"s3://{settings.s3_endpoint}",
     )
     services = [urlsplit(url) for url in urls]
+    ports = {one.port for one in services if one.port and one.hostname in LOOPBACK}
     return Outbound(
         private=frozenset(purpose for purpose in PURPOSES if purpose in settings.outbound_private.split(",")),
-        closed_ports=frozenset(one.port for one in services if one.port and one.hostname in LOOPBACK),
+        closed_ports=frozenset({*ports, *settings.outbound_closed_ports}),
     )
 
 

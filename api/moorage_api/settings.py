@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """What a tcp:// one asks for."""
     outbound_private: str = Field(default="llm,mcp,a2a", pattern="^((llm|mcp|a2a|skills)(,(llm|mcp|a2a|skills))*)?$")
     """For what private addresses may be configured, of: llm, mcp, a2a, skills. Empty: for nothing."""
+    outbound_closed_ports: list[int] = []
+    """Further ports of this machine that nothing configured may lead to, as PostgreSQL's, Redis' and S3's own."""
     trusted_proxies: list[str] = []
     """Addresses or networks of our own proxies: what they write in X-Forwarded-For is believed, nothing else is."""
     limit_window_seconds: int = Field(default=60, ge=1)

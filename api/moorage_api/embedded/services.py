@@ -57,7 +57,8 @@ class EmbeddedServices:
 
     def addresses(self) -> dict[str, Any]:
         """Settings of the api by name. Ports are known once the servers were started."""
-        values: dict[str, Any] = {}
+        ports = sorted(port for server in self.servers for port in server.ports.values())
+        values: dict[str, Any] = {"outbound_closed_ports": ports}
         if self.postgres is not None:
             values["database_url"] = self.postgres.url()
         elif self.options.database_url is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import time
@@ -164,6 +165,8 @@ class Supervisor:
                 environment[f"MOORAGE_{name.upper()}"] = value.get_secret_value()
             elif isinstance(value, str | int | float | Path):
                 environment[f"MOORAGE_{name.upper()}"] = str(value)
+            elif isinstance(value, list):
+                environment[f"MOORAGE_{name.upper()}"] = json.dumps(value)
         return environment
 
     def _api(self, settings: Settings) -> Part:

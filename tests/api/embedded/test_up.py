@@ -20,6 +20,7 @@ from moorage_api.embedded.credentials import Credentials
 from moorage_api.embedded.ports import PortBook, free_ports
 from moorage_api.embedded.s3 import S3
 from moorage_api.embedded.up import is_nearby
+from support import accounts
 from support.machine import Machine, moorage
 from support.services import BUCKET, Services, run
 
@@ -126,6 +127,25 @@ async def test_everything_listens_on_loopback_alone(machine: Machine) -> None:
         if connection.status == psutil.CONN_LISTEN
     }
     assert heard == {"127.0.0.1"}
+
+
+async def test_nothing_configured_leads_to_a_part_of_the_platform(machine: Machine) -> None:
+    """The S3 server alone listens on ten ports."""
+    servers = ("bin/postgres", "valkey-server", "weed")
+    ports = {
+        connection.laddr.port
+        for words in servers
+        for connection in machine.part(words).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(ports) >= len(servers)
+    async with await accounts.login(
+        machine.url, ADMIN["MOORAGE_ADMIN_USERNAME"], ADMIN["MOORAGE_ADMIN_PASSWORD"]
+    ) as admin:
+        for port in ports:
+            there = {"there": {"transport": "streamable_http", "url": f"http://127.0.0.1:{port}/"}}
+            answer = await admin.client.post("/api/app-config/mcp-servers", json={"mcpServers": there})
+            assert "service of this platform" in answer.json()["msg"], port
 
 
 @pytest.mark.parametrize(
