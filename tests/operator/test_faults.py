@@ -191,7 +191,12 @@ async def test_the_rights_in_the_chart_are_enough_and_no_more(
         "selfsubjectaccessreviews.authorization.k8s.io",
         "selfsubjectrulesreviews.authorization.k8s.io",
     }
-    for forbidden in (["get", "secrets"], ["create", "pods", "--subresource=exec"], ["create", "agentsessions"]):
+    for forbidden in (
+        ["get", "secrets"],
+        ["create", "pods", "--subresource=exec"],
+        ["create", "agentsessions"],
+        ["update", "leases/somebody-elses"],
+    ):
         asked = ["auth", "can-i", *forbidden, f"--as={account}", f"--namespace={sessions.namespace}"]
         assert control_plane.kubectl_result(*asked).stdout.strip() == "no"
 
