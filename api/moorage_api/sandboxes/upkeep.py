@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 RECENT_SECONDS = 24 * 3600
 NEW_SECONDS = 10
 REGISTER_BATCH = 20_000
+REGISTER_FAILURES = 5
+"""One that the cluster refuses holds up no other; with so many it is the cluster."""
 SUSPEND_BATCH = 50
 
 RECENT = """
@@ -68,11 +70,15 @@ class Upkeep:
             }
             rows = (await tx.execute(text(RECENT), parameters)).all()
         owner_of: dict[UUID, UUID] = {row.id: row.owner_id for row in rows}
-        try:
-            for session_id in await self._sandboxes.unregistered(list(owner_of)):
+        failures = 0
+        for session_id in await self._sandboxes.unregistered(list(owner_of)):
+            try:
                 await self._sandboxes.register(session_id, owner_id=owner_of[session_id])
-        except UnavailableError as error:
-            logger.warning("Sessions are not known to the cluster yet: %s", error)
+            except UnavailableError as error:
+                failures += 1
+                logger.warning("The session %s is not known to the cluster yet: %s", session_id, error)
+                if failures >= REGISTER_FAILURES:
+                    return
 
     async def suspend_idle(self) -> None:
         """End the sandboxes that nobody needed for a while, and say so in their sessions.

@@ -25,9 +25,12 @@ class MemorySandboxes:
     known: set[UUID] = field(default_factory=set)
     live: set[UUID] = field(default_factory=set)
     is_away: bool = False
+    refused: set[UUID] = field(default_factory=set)
 
     async def register(self, session_id: UUID, *, owner_id: UUID) -> None:
         self._answer()
+        if session_id in self.refused:
+            raise UnavailableError("not this one")
         self.known.add(session_id)
 
     async def ensure(
@@ -129,6 +132,13 @@ async def test_what_could_not_be_registered_is_later(resources: Resources) -> No
     await upkeep.register_missing()
     assert owner.known == {recent}
     assert {new, old} & owner.known == set()
+
+
+async def test_one_that_is_refused_holds_up_no_other(resources: Resources) -> None:
+    older, refused, newer = [await session(resources, made_seconds_ago=ago) for ago in (90, 60, 30)]
+    owner = MemorySandboxes(refused={refused})
+    await Upkeep(resources.db, resources.hub, owner, idle_seconds=0).register_missing()
+    assert owner.known == {older, newer}
 
 
 async def test_idle_sandboxes_are_suspended_once_and_busy_ones_are_not(resources: Resources) -> None:
