@@ -218,7 +218,7 @@ async def test_services_given_by_address_are_used_and_not_started(other: Machine
     url = await services.create_database()
     other.changes |= {
         "MOORAGE_DATABASE_URL": url.replace("+asyncpg", ""),
-        "MOORAGE_REDIS_URL": services.valkey.url,
+        "MOORAGE_REDIS_URL": await services.empty_redis(),  # limits count what other tests asked
         "MOORAGE_S3_ENDPOINT": services.s3.endpoint,
         "MOORAGE_S3_ACCESS_KEY": services.s3.access_key,
         "MOORAGE_S3_SECRET_KEY": services.s3.secret_key,
