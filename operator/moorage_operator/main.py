@@ -71,13 +71,13 @@ async def lead(settings: OperatorSettings, kube: Kube, stop: StopRequest) -> Non
     pods = FollowedPods(cluster.store, queue)
     metrics.LEADING.set(1)
     try:
-        await relist(cluster, queue)
         async with asyncio.TaskGroup() as group:
-            group.create_task(relist_again(cluster, queue, every_seconds=settings.relist_seconds))
             group.create_task(cluster.follow_pods(pods, relist_seconds=settings.relist_seconds))
-            group.create_task(watch(settings, cluster, queue, stop))
+            await relist(cluster, queue)
             await pods.are_listed.wait()
             group.create_task(queue.run())
+            group.create_task(watch(settings, cluster, queue, stop))
+            group.create_task(relist_again(cluster, queue, every_seconds=settings.relist_seconds))
     finally:
         metrics.LEADING.set(0)
 
