@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     """Search goes to this SearXNG instance; without it `ddgs` is used."""
 
     runner_concurrency: int = 8
+    runner_host: str = "0.0.0.0"  # noqa: S104 - probes and metrics come from outside the pod
     runner_port: int = Field(0, ge=0, le=65535)
     """Port of a runner's probes and metrics. 0: none."""
     lease_seconds: float = 15

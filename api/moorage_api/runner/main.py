@@ -26,17 +26,17 @@ async def serve(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runner.stop)
-        async with health_port(settings.runner_port, health):
+        async with health_port(settings.runner_host, settings.runner_port, health):
             await runner.run()
 
 
 @asynccontextmanager
-async def health_port(port: int, health: Health) -> AsyncIterator[None]:
+async def health_port(host: str, port: int, health: Health) -> AsyncIterator[None]:
     """Serve probes beside the block, where a port is set for them."""
     if not port:
         yield
         return
-    async with served_beside(create_health_app(health), host="0.0.0.0", port=port, concurrency=PROBES):  # noqa: S104
+    async with served_beside(create_health_app(health), host=host, port=port, concurrency=PROBES):
         yield
 
 

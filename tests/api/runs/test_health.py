@@ -38,7 +38,7 @@ class Probed:
 @pytest.fixture
 async def runner(platform: Platform) -> AsyncIterator[Probed]:
     port = free_ports(1)[0]
-    platform.changes["runner_port"] = port
+    platform.changes.update(runner_host="127.0.0.1", runner_port=port)
     process = await platform.start_runner()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False) as client:
         probed = Probed(process, client)
