@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import moorage_api
+import moorage_common
 import moorage_crds
 import moorage_operator
 import moorage_sandbox
@@ -51,7 +52,7 @@ def modules() -> list[str]:
     """Ours that may be imported. `__main__` is to be run, Alembic's files are for Alembic."""
     return [
         module.name
-        for package in (moorage_api, moorage_crds, moorage_operator, moorage_sandbox)
+        for package in (moorage_api, moorage_common, moorage_crds, moorage_operator, moorage_sandbox)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         if not module.name.endswith("__main__") and ".migrations." not in module.name
     ]

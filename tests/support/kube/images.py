@@ -74,7 +74,7 @@ class SandboxImages:
     def digest(self) -> str:
         """Changes with anything that goes into an image, which the sandbox host does not (.dockerignore)."""
         code = SANDBOX / "moorage_sandbox"
-        files = [p for p in code_in(code) if code / "host" not in p.parents]
+        files = [p for p in code_in(code, SANDBOX / "moorage_common") if code / "host" not in p.parents]
         names = ("images/Dockerfile", ".dockerignore", "software.txt", "requirements.lock")
         return digest_of([*files, *(SANDBOX / name for name in names)], top=SANDBOX)
 
@@ -94,6 +94,7 @@ class PlatformImages:
             ROOT / "api/moorage_api",
             ROOT / "crds/moorage_crds",
             ROOT / "operator/moorage_operator",
+            SANDBOX / "moorage_common",
             SANDBOX / "moorage_sandbox",
         )
         names = [".dockerignore", *(f"{part}/{file}" for part in ("api", "operator") for file in ("Dockerfile", LOCK))]

@@ -1,0 +1,1 @@
+"""Small helpers that every process of Moorage shares. Standard library only; imports nothing of Moorage."""

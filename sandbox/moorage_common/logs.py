@@ -1,0 +1,88 @@
+"""Logging of every process: JSON lines for machines, readable lines for a terminal.
+
+A request id or a session id that is set with `log_context` appears in every line that is logged inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+FORMAT_VARIABLE = "MOORAGE_LOG_FORMAT"
+"""`json` or `text`. The chart sets `json`; without the variable a process writes text."""
+
+RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+_context: ContextVar[MappingProxyType[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
+
+
+@contextmanager
+def log_context(**fields: str) -> Iterator[None]:
+    """Add `fields` (such as `request_id`, `session_id`) to what this task and its subtasks log inside the block."""
+    token = _context.set(MappingProxyType({**_context.get(), **fields}))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def extra_fields(record: logging.LogRecord) -> dict[str, str | int | float | bool]:
+    """What `log_context` and the call's `extra` give a line beside its message. Only plain values are taken."""
+    extra = {
+        name: value
+        for name, value in vars(record).items()
+        if name not in RECORD_FIELDS and isinstance(value, str | int | float | bool)
+    }
+    return {**_context.get(), **extra}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, the extra fields, and the traceback of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **extra_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00,123 INFO moorage_api.main message (session_id=… seconds=2)`, then a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        fields = " ".join(f"{name}={value}" for name, value in extra_fields(record).items())
+        return f"{line} ({fields})" if fields else line
+
+
+def configure_logging(*, quiet: Iterable[str] = (), silent: Iterable[str] = ()) -> None:
+    """Log from INFO on to standard error. Raises ValueError for an unknown format in MOORAGE_LOG_FORMAT.
+
+    Loggers named in `quiet` start at WARNING. Those in `silent` log nothing: their lines may hold secrets.
+    """
+    chosen = os.environ.get(FORMAT_VARIABLE) or "text"
+    if chosen not in ("json", "text"):
+        raise ValueError(f"{FORMAT_VARIABLE} is {chosen!r}. Set it to json or text.")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if chosen == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in quiet:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in silent:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
