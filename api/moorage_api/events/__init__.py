@@ -1,1 +1,1 @@
-"""The event log: what a session is."""
+"""The event log: the stored history of each session, and its delivery to streams."""

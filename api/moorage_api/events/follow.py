@@ -1,4 +1,4 @@
-"""A session's events from a cursor on, each once and in order, whatever was lost on the way."""
+"""Follow a session: deliver every event after a cursor once and in order, even if Redis loses messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ PAGE = 500
 
 @dataclass(frozen=True)
 class Partial:
-    """Text that still grows; not in the log. `last_seq` is the newest stored event that was delivered before it."""
+    """Text of a message that is still growing. It is not in the log.
+
+    `last_seq` is the newest stored event that was delivered before it.
+    """
 
     data: dict[str, Any]
     last_seq: int
@@ -25,13 +28,13 @@ class Partial:
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing came for a heartbeat's time."""
+    """No event arrived for `heartbeat_seconds`."""
 
 
 async def follow_session(
     hub: Hub, db: Database, session_id: UUID, *, user_id: UUID, after: int, heartbeat_seconds: float
 ) -> AsyncGenerator[StoredEvent | Partial | Idle, None]:
-    """Yield everything after `after`; ends when the user may no longer look. The caller ends it otherwise.
+    """Yield everything after `after`. Ends by itself only when the user loses access; the caller ends it otherwise.
 
     No database connection is held between reads.
     """
@@ -51,7 +54,8 @@ async def follow_session(
                 continue
             async for event in _new_events(db, subscription, session_id, cursor):
                 cursor = event.seq
-                subscription.partials.pop(str(event.data.get("stream_id")), None)  # its last word is stored now
+                # the complete message is stored now, so its growing text is obsolete
+                subscription.partials.pop(str(event.data.get("stream_id")), None)
                 yield event
             for data in subscription.take_partials():
                 yield Partial(data, cursor)
@@ -60,7 +64,7 @@ async def follow_session(
 async def _new_events(
     db: Database, subscription: Subscription, session_id: UUID, cursor: int
 ) -> AsyncIterator[StoredEvent]:
-    """What was heard, where it joins on; the log where something is missing."""
+    """Published events that continue at `cursor` without a gap; from the first gap on, events read from the log."""
     for event in sorted(subscription.take_live(), key=lambda event: event.seq):
         if event.seq <= cursor:
             continue

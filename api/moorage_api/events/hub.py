@@ -1,8 +1,9 @@
 """Live delivery: one Redis subscription and one poll for all streams of a process.
 
-Redis carries what was just committed, and may lose some of it (a writer killed between commit and publish, Redis
-away). So the hub asks the database once in `poll_seconds`, in one query for all open streams, where the heads are and
-whether the users may still look; a stream that is behind then reads the log. The log is the truth; this makes it quick.
+Redis carries newly committed events and may lose some of them (a writer is killed between commit and publish, or Redis
+is unreachable). Therefore the hub queries the database every `poll_seconds`, once for all open streams: it reads the
+newest seq of each session and whether each user still has access. A stream that is behind then reads the log. The log
+is the source of truth; Redis only makes delivery fast.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 SUBSCRIBE_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 IDLE_CHANNEL = "moorage:hub"
-"""Keeps the subscription connection open while no stream is."""
+"""Keeps the subscription connection open while there is no open stream."""
 
 WATERMARKS = text(
     """
@@ -77,18 +78,18 @@ class Hub:
 
     @asynccontextmanager
     async def follow_session(self, session_id: UUID, *, user_id: UUID) -> AsyncIterator[Subscription]:
-        """Hear what is appended to a session. Follow first, then read the log: nothing falls between."""
+        """Receive what is appended to a session. Subscribe first and read the log second, so no event is missed."""
         async with self._follow(session_channel(session_id), Subscription(user_id, session_id)) as subscription:
             yield subscription
 
     @asynccontextmanager
     async def follow_user(self, user_id: UUID) -> AsyncIterator[Subscription]:
-        """Be woken when the list of this user's sessions changed."""
+        """Be woken when the list of this user's sessions changes."""
         async with self._follow(user_channel(user_id), Subscription(user_id, None)) as subscription:
             yield subscription
 
     async def publish(self, events: list[StoredEvent]) -> None:
-        """Tell every replica what was committed. Redis being away is no error: the poll delivers."""
+        """Send committed events to every replica. If Redis is unreachable, streams rely on polling; nothing is raised."""
         if events:
             await self._publish(session_channel(events[0].session_id), encode_events(events))
 
@@ -99,14 +100,14 @@ class Hub:
         await self._publish(user_channel(user_id), LIST_CHANGED)
 
     async def publish_barred(self, user_id: UUID) -> None:
-        """End the user's list streams and screens now; session streams see it at their next poll."""
+        """End the user's list streams and VNC connections now. Session streams end at their next poll."""
         await self._publish(user_channel(user_id), GONE)
 
     async def publish_deleted(self, session_id: UUID) -> None:
         await self._publish(session_channel(session_id), GONE)
 
     async def is_watched(self, session_id: UUID) -> bool:
-        """Whether any replica has a stream of this session open. A dead replica's subscription ends with it."""
+        """Whether any replica has an open stream of this session. Redis drops the subscriptions of a dead replica."""
         try:
             counts = await self._redis.pubsub_numsub(session_channel(session_id))
         except (RedisError, OSError):
@@ -117,7 +118,7 @@ class Hub:
         try:
             await self._redis.publish(channel, payload)
         except (RedisError, OSError) as error:
-            logger.warning("Could not publish, streams fall back to the poll: %s", type(error).__name__)
+            logger.warning("Could not publish to Redis; streams rely on polling: %s", type(error).__name__)
 
     @asynccontextmanager
     async def _follow(self, channel: str, subscription: Subscription) -> AsyncIterator[Subscription]:
@@ -133,23 +134,25 @@ class Hub:
                 self._confirmed.pop(channel, None)
                 if self._pubsub is not None:
                     await self._send(self._pubsub.unsubscribe(channel))
-                if channel in self._by_channel:  # someone came while we were leaving
+                if channel in self._by_channel:  # another follower was added during the unsubscribe
                     await self._ensure_subscribed(channel)
 
     async def _ensure_subscribed(self, channel: str) -> None:
-        """Wait until Redis has confirmed, a moment at most: without Redis a stream lives by the poll."""
+        """Wait for Redis to confirm, at most SUBSCRIBE_TIMEOUT_SECONDS: without Redis a stream relies on polling."""
         if (confirmed := self._confirmed.get(channel)) is None:
             confirmed = self._confirmed[channel] = asyncio.Event()
             if self._pubsub is not None:
                 await self._send(self._pubsub.subscribe(channel))
         with suppress(TimeoutError):
-            # not wait_for: until Python 3.12 it loses a cancellation that comes along with what it waits for
+            # not wait_for: before Python 3.12 it swallows a cancellation that arrives together with the result
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS if self._pubsub else 0):
                 await confirmed.wait()
 
     async def _send(self, command: Awaitable[None]) -> None:
-        """On the connection that all share, so in a task of its own: a follower that is cancelled in it would cut it
-        off for all, and, as the client library waits with wait_for, might go on as if nobody had cancelled it.
+        """Run a command on the shared connection, in a task of its own.
+
+        A follower that is cancelled while it writes would break the connection for all followers. And because the
+        client library uses wait_for, the cancellation could be swallowed.
         """
         sending = asyncio.ensure_future(command)
         self._sending.add(sending)
@@ -160,7 +163,7 @@ class Hub:
     def _sent(self, sending: asyncio.Future[None]) -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
-            sending.exception()  # asked for: its follower may be gone
+            sending.exception()  # marks it as retrieved: the follower that awaited it may be gone
 
     async def _listen(self) -> None:
         while True:
@@ -173,7 +176,7 @@ class Hub:
                     if message is not None:
                         self._dispatch(message)
             except (RedisError, OSError) as error:
-                logger.warning("Lost Redis, streams fall back to the poll: %s", type(error).__name__)
+                logger.warning("Lost the connection to Redis; streams rely on polling: %s", type(error).__name__)
             finally:
                 self._pubsub = None
                 with suppress(RedisError, OSError):
@@ -195,10 +198,10 @@ class Hub:
             try:
                 await self._compare_watermarks()
             except (SQLAlchemyError, OSError) as error:
-                logger.warning("Could not ask for the heads, will again: %s", type(error).__name__)
+                logger.warning("Could not poll the database for new events; will retry: %s", type(error).__name__)
 
     async def _compare_watermarks(self) -> None:
-        """One query, whatever the number of streams; none without streams."""
+        """Compare all open streams with the database in one query. Without streams there is no query."""
         subscriptions = [one for followers in self._by_channel.values() for one in followers]
         if not subscriptions:
             return

@@ -1,4 +1,4 @@
-"""Append to and read from the log. One statement numbers, fences and inserts; everything else follows from that."""
+"""Append to the event log and read from it. One SQL statement numbers the events, checks the epoch and inserts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moorage_api.events.schemas import ChatEvent
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """An event as the log holds it: `data` is the event without its type."""
+    """An event as stored in the log: `data` is the event without its type."""
 
     session_id: UUID
     seq: int
@@ -50,7 +50,10 @@ APPEND = text(
 
 
 def clean(value: Any) -> Any:
-    """Replace what PostgreSQL's jsonb cannot hold (NUL, lone surrogates), wherever a tool or a model put it."""
+    """Replace characters that PostgreSQL's jsonb cannot store (NUL, lone surrogates) in all nested strings.
+
+    Tools and models produce them.
+    """
     if isinstance(value, str):
         if "\x00" in value:
             value = value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
@@ -65,10 +68,10 @@ def clean(value: Any) -> Any:
 async def append(
     tx: AsyncSession, session_id: UUID, events: Sequence[ChatEvent], *, epoch: int | None = None
 ) -> list[StoredEvent]:
-    """Append `events` in order, in the caller's transaction; publish them after it has committed.
+    """Append `events` in order, in the caller's transaction. The caller publishes them after the commit.
 
-    With `epoch`, only the holder of that epoch may write: FencedError otherwise. Without it (the api's own appends)
-    only the session has to exist: NotFoundError otherwise.
+    With `epoch`, raises FencedError unless it is the session's current epoch. Without it (the api's own appends),
+    raises NotFoundError if the session does not exist.
     """
     documents = [clean(event.model_dump(mode="json", exclude={"type"}, exclude_none=True)) for event in events]
     rows = (
@@ -101,7 +104,7 @@ READ = text(
 
 
 async def read(tx: AsyncSession, session_id: UUID, *, after: int, limit: int = 500) -> list[StoredEvent]:
-    """Events with `seq` above `after`, oldest first, `limit` at most."""
+    """Events with `seq` greater than `after`, oldest first, at most `limit`."""
     rows = await tx.execute(READ, {"session_id": session_id, "after": after, "limit": limit})
     return [StoredEvent(session_id, row.seq, row.type, row.data, row.created_at) for row in rows]
 
@@ -115,12 +118,12 @@ ATTACHED = text(
 
 
 async def attached_files(tx: AsyncSession, session_id: UUID) -> set[UUID]:
-    """Ids of all files that came with messages, deleted ones too."""
+    """Ids of all files that were attached to messages, deleted files included."""
     return set(await tx.scalars(ATTACHED, {"session_id": session_id}))
 
 
 async def last_seq(tx: AsyncSession, session_id: UUID) -> int:
-    """The newest `seq`, 0 in an empty log. Raises NotFoundError."""
+    """The newest `seq`, 0 for an empty log. Raises NotFoundError if the session does not exist."""
     seq = await tx.scalar(
         text("SELECT last_seq FROM session_heads WHERE session_id = :session_id"), {"session_id": session_id}
     )

@@ -13,9 +13,9 @@ from moorage_api.database import Base
 
 
 class SessionHeadRow(Base):
-    """The narrow row that numbers and fences: every append updates it, so it carries nothing else.
+    """Newest seq and current epoch of a session. Every append updates this row, so it holds nothing else.
 
-    `fillfactor` leaves room on the page, so updates stay heap-only and the log stays fast as it grows.
+    `fillfactor` leaves free space on the page, so updates stay heap-only and appends stay fast as the log grows.
     """
 
     __tablename__ = "session_heads"
@@ -27,7 +27,7 @@ class SessionHeadRow(Base):
 
 
 class EventRow(Base):
-    """One event; `seq` is dense and starts at 1 in each session."""
+    """One event. In each session `seq` starts at 1 and has no gaps."""
 
     __tablename__ = "events"
 

@@ -11,7 +11,7 @@ SandboxPhase = Literal["queued", "starting", "ready", "suspended", "resuming", "
 
 
 class FileInfo(BaseModel):
-    """Source: the HTTP contract, "FileInfo". `key` is the object's key, `filepath` the path in the sandbox or ""."""
+    """Source: the HTTP contract, "FileInfo". `key` is the object's key; `filepath` is the path in the sandbox or ""."""
 
     id: str
     filename: str
@@ -23,7 +23,11 @@ class FileInfo(BaseModel):
 
 
 class MessageEvent(BaseModel):
-    """While the model streams: `partial`, the text so far, one `stream_id`; never stored. The last one is stored."""
+    """A message, complete or still growing.
+
+    While the model streams, `partial` is true, `message` is the text so far and `stream_id` stays the same; such events
+    are never stored. The complete message is stored.
+    """
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant"]
@@ -57,7 +61,10 @@ class StepEvent(BaseModel):
 
 
 class ToolEvent(BaseModel):
-    """`name` is the toolkit. In the log, `content.screenshot_key` stands for what streams show as `screenshot`."""
+    """A tool call, started or finished. `name` is the toolkit.
+
+    The log holds `content.screenshot_key`; streams deliver a URL as `content.screenshot` instead.
+    """
 
     type: Literal["tool"] = "tool"
     tool_call_id: str

@@ -12,18 +12,18 @@ from moorage_api.events.log import StoredEvent
 HEARTBEAT = ": heartbeat\n\n"
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-"""Proxies must neither keep nor gather what a stream says."""
+"""Tell proxies not to cache and not to buffer a stream."""
 
 
 def frame(event: str, data: Mapping[str, Any], *, event_id: str | None = None) -> str:
-    """One frame. JSON has no raw line breaks, so `data` is always a single line."""
+    """Format one frame. JSON has no raw line breaks, so `data` is always a single line."""
     lines = [f"id: {event_id}"] if event_id is not None else []
     lines += [f"event: {event}", f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}"]
     return "\n".join(lines) + "\n\n"
 
 
 def event_data(event: StoredEvent) -> dict[str, Any]:
-    """What clients get of a stored event: its data, its cursor, its time (whole seconds) and its seq."""
+    """Data of a stored event as clients receive it: with its cursor, its time in whole seconds and its seq."""
     return {
         **event.data,
         "event_id": str(event.seq),
@@ -37,13 +37,13 @@ def stored_frame(event: StoredEvent) -> str:
 
 
 def partial_frame(data: Mapping[str, Any], *, last_seq: int, now: datetime) -> str:
-    """A frame that is never stored repeats the last stored cursor, so resuming from it loses nothing."""
+    """Format a growing message. It repeats the cursor of the last stored event, so resuming from it loses nothing."""
     cursor = str(last_seq)
     return frame("message", {**data, "event_id": cursor, "created_at": int(now.timestamp())}, event_id=cursor)
 
 
 def parse_cursor(text: str | None) -> int | None:
-    """The seq that a client's cursor stands for; None where there is none or it is not one of ours."""
+    """Convert a client's cursor to a seq. None if there is no cursor or if we did not issue it."""
     if text is None or not text.isascii() or not text.isdigit() or len(text) > 18:
         return None
     return int(text)

@@ -1,4 +1,4 @@
-"""What one open stream has heard, and the payloads that tell it."""
+"""What one open stream has received but not yet delivered, and the format of the Redis messages."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from uuid import UUID
 from moorage_api.events.log import StoredEvent
 
 MAX_QUEUED = 256
-"""Live events a slow stream may have waiting. Further ones are dropped and the stream reads the log instead."""
+"""Most live events that may wait for a slow stream. Further ones are dropped; the stream then reads the log."""
 
 
 @dataclass(eq=False)
 class Subscription:
-    """`wake` is set when there is something to look at. `head` is the newest seq (or list version) known to exist."""
+    """`wake` is set when there is something to deliver. `head` is the newest seq (or list version) known to exist."""
 
     user_id: UUID
     session_id: UUID | None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     live: list[StoredEvent] = field(default_factory=list)
     partials: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The newest unsent text of each growing message by its stream_id: older ones are of no use."""
+    """The newest unsent text of each growing message, by stream_id. Older texts are not needed."""
     head: int = 0
     allowed: bool = True
-    """False once the user was banned or deleted, or the session deleted: the stream ends."""
+    """Becomes False, and the stream ends, when the user is banned or deleted or the session is deleted."""
 
     def hear(self, events: Iterable[StoredEvent]) -> None:
         for event in events:
@@ -52,7 +52,7 @@ class Subscription:
         self.wake.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until there is something to look at; False when nothing came in `seconds`."""
+        """Wait until there is something to deliver. False if nothing arrived within `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wake.wait()
@@ -69,7 +69,7 @@ class Subscription:
         return list(taken.values())
 
     def hear_payload(self, payload: bytes) -> None:
-        """Apply what was published on this subscription's channel."""
+        """Apply a message that was published on this subscription's channel."""
         message = json.loads(payload)
         if events := message.get("events"):
             assert self.session_id is not None

@@ -1,4 +1,4 @@
-"""The log is dense, fenced and keeps whatever text comes."""
+"""The log has no gaps, refuses writers with an old epoch, and stores any text."""
 
 from __future__ import annotations
 

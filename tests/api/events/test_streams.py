@@ -1,4 +1,4 @@
-"""Streams deliver every event once and in order, whatever is lost on the way."""
+"""Streams deliver every event once and in order, even if Redis loses messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def say(resources: Resources, session_id: UUID, *titles: str, publish: boo
 
 
 async def collect(resources: Resources, ids: tuple[UUID, UUID], *, after: int, until: int) -> list[int]:
-    """The seqs that a stream from `after` delivers up to `until`."""
+    """Follow from `after` until seq `until` is delivered; return the delivered seqs."""
     seen = []
     following = follow_session(resources.hub, resources.db, ids[1], user_id=ids[0], after=after, heartbeat_seconds=5)
     async with asyncio.timeout(20), aclosing(following):
@@ -58,7 +58,7 @@ async def collect(resources: Resources, ids: tuple[UUID, UUID], *, after: int, u
     return seen
 
 
-async def test_streams_from_any_cursor_hold_everything_once(resources: Resources, ids: tuple[UUID, UUID]) -> None:
+async def test_streams_from_any_cursor_deliver_every_event_once(resources: Resources, ids: tuple[UUID, UUID]) -> None:
     await say(resources, ids[1], *"abcdefghij")
     streams = [asyncio.create_task(collect(resources, ids, after=after, until=60)) for after in (0, 3, 10, 25)]
     for number in range(25):
@@ -66,7 +66,7 @@ async def test_streams_from_any_cursor_hold_everything_once(resources: Resources
     assert await asyncio.gather(*streams) == [list(range(after + 1, 61)) for after in (0, 3, 10, 25)]
 
 
-async def test_events_that_were_never_published_arrive_by_the_poll(
+async def test_events_that_were_never_published_are_delivered_by_polling(
     resources: Resources, ids: tuple[UUID, UUID]
 ) -> None:
     stream = asyncio.create_task(collect(resources, ids, after=0, until=2))
@@ -86,7 +86,7 @@ async def test_events_published_out_of_order_arrive_in_order(resources: Resource
 
 
 async def test_a_slow_reader_loses_nothing(resources: Resources, ids: tuple[UUID, UUID]) -> None:
-    """More is published than a stream's queue holds while it does not read."""
+    """While the stream does not read, more events are published than its queue holds."""
     following = follow_session(resources.hub, resources.db, ids[1], user_id=ids[0], after=0, heartbeat_seconds=5)
     await say(resources, ids[1], "first")
     async with aclosing(following):
@@ -102,9 +102,7 @@ async def test_a_slow_reader_loses_nothing(resources: Resources, ids: tuple[UUID
     assert seen == list(range(1, 402))
 
 
-async def test_growing_text_is_shown_and_its_last_word_replaces_it(
-    resources: Resources, ids: tuple[UUID, UUID]
-) -> None:
+async def test_the_text_of_a_growing_message_is_delivered(resources: Resources, ids: tuple[UUID, UUID]) -> None:
     await say(resources, ids[1], "first")
     following = follow_session(resources.hub, resources.db, ids[1], user_id=ids[0], after=0, heartbeat_seconds=5)
     async with aclosing(following):
@@ -132,7 +130,9 @@ async def test_a_banned_users_stream_ends(resources: Resources, ids: tuple[UUID,
     await asyncio.wait_for(stream, 5)
 
 
-async def test_idle_list_streams_cost_one_query_together(resources: Resources, ids: tuple[UUID, UUID]) -> None:
+async def test_all_idle_list_streams_together_cost_one_query_per_poll(
+    resources: Resources, ids: tuple[UUID, UUID]
+) -> None:
     async with asyncio.TaskGroup() as group:
         held = asyncio.Event()
 
@@ -147,10 +147,10 @@ async def test_idle_list_streams_cost_one_query_together(resources: Resources, i
         await asyncio.sleep(1.5)
         polls = resources.hub.polls - before
         held.set()
-    assert 2 <= polls <= 6  # one in 0.3 s, whatever the number of streams
+    assert 2 <= polls <= 6  # one every 0.3 s, not one per stream
 
 
-async def test_streams_live_on_while_redis_is_away(
+async def test_streams_survive_a_restart_of_redis(
     resources: Resources, ids: tuple[UUID, UUID], services: Services
 ) -> None:
     stream = asyncio.create_task(collect(resources, ids, after=0, until=3))
@@ -167,8 +167,8 @@ async def test_streams_live_on_while_redis_is_away(
     assert await stream == [1, 2, 3]
 
 
-async def test_a_follower_that_is_cancelled_ends_whatever_comes_at_that_moment(resources: Resources) -> None:
-    """Redis's confirmation must not win over it: what would go on holds a lease, and nobody reads it any more."""
+async def test_a_cancelled_follower_ends_even_if_redis_answers_at_that_moment(resources: Resources) -> None:
+    """If Redis's confirmation swallowed the cancellation, a stream that has no reader would keep its lease."""
 
     async def follow() -> None:
         async with resources.hub.follow_user(uuid7()):
