@@ -89,7 +89,7 @@ class Hub:
             yield subscription
 
     async def publish(self, events: list[StoredEvent]) -> None:
-        """Send committed events to every replica. If Redis is unreachable, streams rely on polling; nothing is raised."""
+        """Send committed events to every replica. Nothing is raised if Redis is unreachable; streams then poll."""
         if events:
             await self._publish(session_channel(events[0].session_id), encode_events(events))
 

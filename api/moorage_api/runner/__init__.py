@@ -1,1 +1,1 @@
-"""The process that claims runs and works through them."""
+"""The runner process: it claims runs and carries them out."""

@@ -1,4 +1,4 @@
-"""Whether a runner still works, and what it counts, for a cluster's probes; on one machine nobody asks."""
+"""Liveness, readiness and metrics of a runner, for the probes of a cluster. On one machine they are not served."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 LONGEST_STALL_SECONDS = 90.0
-"""Above what one turn can take while the database hangs, since each of its waits has a bound: no restart would help."""
+"""The claim loop is stalled after this time. It is longer than one iteration can take while the database hangs, because
+a restart does not help then."""
 LONGEST_AWAY_SECONDS = 10.0
+"""The runner is not ready if the database has not answered for this long."""
 
 RUNS = Gauge("moorage_runner_runs", "Runs that this replica works on")
 CLAIMS = Counter("moorage_runner_claims", "Runs that this replica has begun, or taken over")
 
 
 class Health:
-    """Told by the loop that claims runs; it comes round about once a second."""
+    """Updated by the claim loop about once a second."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -28,11 +30,11 @@ class Health:
         self._worked = float("-inf")
 
     def turned(self) -> None:
-        """The loop has come round, whatever it met."""
+        """The loop has completed an iteration, with or without the database."""
         self._turned = self._now()
 
     def worked(self) -> None:
-        """It has come round, and could claim what there was."""
+        """The loop has completed an iteration in which the database answered."""
         self._turned = self._worked = self._now()
 
     @property
@@ -45,13 +47,13 @@ class Health:
 
 
 def create_health_app(health: Health) -> Starlette:
-    """`/healthz`: restart it where not 200. `/readyz`: it takes runs. `/metrics`."""
+    """Serve `/healthz` (if not 200, restart the runner), `/readyz` (200 if it can claim runs) and `/metrics`."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok") if health.is_alive else PlainTextResponse("stalled", 503)
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse("ok") if health.is_ready else PlainTextResponse("the database is away", 503)
+        return PlainTextResponse("ok") if health.is_ready else PlainTextResponse("the database does not answer", 503)
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -16,7 +16,7 @@ from moorage_api.runner.worker import Runner
 from moorage_api.settings import Settings
 
 PROBES = 20
-"""Requests at once; there is a kubelet and a Prometheus."""
+"""Most concurrent requests. The only clients are a kubelet and a Prometheus."""
 
 
 async def serve(settings: Settings) -> None:
@@ -32,7 +32,7 @@ async def serve(settings: Settings) -> None:
 
 @asynccontextmanager
 async def health_port(host: str, port: int, health: Health) -> AsyncIterator[None]:
-    """Serve probes beside the block, where a port is set for them."""
+    """Serve the probes while the block runs, if a port is configured."""
     if not port:
         yield
         return

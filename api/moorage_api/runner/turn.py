@@ -1,4 +1,4 @@
-"""One turn of a leased run: gathers what the agent needs, and says every failure in the stream."""
+"""Carry out one turn of a leased run: build what the agent needs, and report every failure as an `error` event."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ async def work_on(journal: RunJournal, resources: Resources) -> None:
         raise
     except DomainError as error:
         await _fail(journal, ErrorEvent(error=str(error), code=error.code))
-    except Exception as error:  # the outermost loop of a run: its stream must never just die
+    except Exception as error:  # outermost level of a run: its stream must always end with an event
         number = uuid4().hex
-        logger.error("A turn failed unexpectedly: %s", number, exc_info=error)
-        await _fail(journal, ErrorEvent(error=f"Something went wrong on our side (error {number})", code="internal"))
+        logger.error("A turn failed unexpectedly (error %s)", number, exc_info=error)
+        message = f"An internal error occurred. Send a message to try again, or report error {number}"
+        await _fail(journal, ErrorEvent(error=message, code="internal"))
 
 
 async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
-    """End the run. What nobody has read counts as read, or the run would begin again with it and fail, without end.
+    """End the run with an error. Unread messages count as read; otherwise the run would restart and fail forever.
 
-    The model finds it in the transcript at the next turn, unless a call's message has to come first.
+    The model finds them in the transcript in the next turn, except if the result of a call has to come first.
     """
     unread = await journal.unread_messages()
     said = [] if journal.state.get("calls") else unread
@@ -62,9 +63,9 @@ async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
 async def remote_toolsets(
     journal: RunJournal, resources: Resources, link: SandboxLink, skills: RunSkills, switches: Switches
 ) -> list[Toolset]:
-    """Those remote agents and MCP servers that are on for everyone and for this user, and the session's skills.
+    """Build the toolsets of the remote agents and MCP servers that are enabled for this user, and of the skills.
 
-    MCP servers come last: there are no bounds to their tools, and the model's list of them has one.
+    MCP servers come last: they may have any number of tools, and the list that the model gets is cut at a limit.
     """
     mcp = McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
     a2a = A2aService(resources.db, resources.outbound)

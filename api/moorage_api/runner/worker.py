@@ -1,4 +1,4 @@
-"""Claim runs and work through them, several at a time, each under a lease that is held until it ends or is lost."""
+"""Claim runs and carry out several at a time. Each run is held under a lease until it ends or the lease is lost."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from moorage_api.skills.upkeep import SkillUpkeep
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Longest time a queued or orphaned run waits for a runner that missed the wake-up."""
+"""Longest time that a queued or orphaned run waits for an idle runner if the wake-up was lost."""
 
 SKILLS_SECONDS = 1800.0
-"""How often archives of skills are looked through, which lists them all."""
+"""Interval between two clean-ups of skill archives; each one lists all of them."""
 
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` beside the block and end it with it."""
+    """Run `work` in a task while the block runs, then cancel it."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -48,7 +48,7 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 class Runner:
-    """One runner process. `run()` returns when `stop()` was called and the runs at hand were let go."""
+    """One runner process. `run()` returns after `stop()` was called and all its runs were released."""
 
     def __init__(self, resources: Resources, health: Health) -> None:
         self._resources = resources
@@ -71,16 +71,16 @@ class Runner:
                     async with self._alive():
                         await self._claim_until_lost()
                 except (SQLAlchemyError, OSError) as error:
-                    logger.warning("The database is away, will try again: %s", type(error).__name__)
+                    logger.warning("Could not reach the database; will retry: %s", type(error).__name__)
                     self._health.turned()
                     await self._pause(POLL_SECONDS)
         for task in self._tasks:
-            task.cancel()  # their runs stay leased to a lock that is now free: another runner goes on at once
+            task.cancel()  # this runner's lock is free now, so another runner claims these runs at once
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @asynccontextmanager
     async def _alive(self) -> AsyncIterator[None]:
-        """Hold this runner's advisory lock on a connection of its own: it is free the moment we are dead."""
+        """Hold this runner's advisory lock on its own connection. PostgreSQL releases it when the process dies."""
         async with self._resources.engine.connect() as connection:
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
             self._alive_connection = connection
@@ -91,7 +91,7 @@ class Runner:
             try:
                 yield
             finally:
-                await connection.invalidate()  # never back into the pool with the lock still held
+                await connection.invalidate()  # must not return to the pool, because it still holds the lock
 
     async def _claim_until_lost(self) -> None:
         while not self._stopping.is_set():
@@ -119,10 +119,12 @@ class Runner:
         RUNS.set(len(self._tasks))
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("A run failed unexpectedly; its lease will run out", exc_info=error)
+            logger.error(
+                "A run failed unexpectedly; another runner can claim it when its lease expires", exc_info=error
+            )
 
     async def _hold(self, run: LeasedRun) -> None:
-        """Work on the run while its lease is held; let go of it the moment it is not."""
+        """Work on the run while its lease is held, and cancel the work as soon as the lease is lost."""
         try:
             journal = await open_journal(self._resources.db, self._resources.hub, run)
         except FencedError:
@@ -143,7 +145,10 @@ class Runner:
 
     async def _work(self, journal: RunJournal) -> None:
         if journal.run.attempts > queue.MAX_ATTEMPTS:
-            message = "This task ended too many runners and was given up"
+            message = (
+                f"This task was stopped because {queue.MAX_ATTEMPTS} runners in a row could not finish it. "
+                "Send a message to try again"
+            )
             await journal.record(ErrorEvent(error=message, code="run_abandoned"))
             return
         while not journal.finished:
@@ -151,7 +156,7 @@ class Runner:
                 await work_on(journal, self._resources)
 
     async def _keep_lease(self, journal: RunJournal) -> None:
-        """Renew at a third of the lease. Ends by FencedError, or when it could not be renewed before it ran out."""
+        """Renew the lease after each third of its time. Raises FencedError when the lease is lost or has expired."""
         lease_seconds = self._settings.lease_seconds
         held_until = time.monotonic() + lease_seconds
         while True:
@@ -162,12 +167,12 @@ class Runner:
                     journal.signal(await queue.renew(tx, journal.run, lease_seconds=lease_seconds))
                 held_until = asked_at + lease_seconds
             except (SQLAlchemyError, OSError, TimeoutError) as error:
-                logger.warning("Could not renew a lease: %s", type(error).__name__)
+                logger.warning("Could not renew the lease of a run; will retry: %s", type(error).__name__)
                 if time.monotonic() > held_until:
-                    raise FencedError("The lease could not be held") from error
+                    raise FencedError("The lease expired because it could not be renewed") from error
 
     async def _sweep(self) -> None:
-        """Do what failed when it was asked for: removing what nobody needs, making new sessions known."""
+        """Repeat clean-up and registration that may have failed at the time of the request; suspend idle sandboxes."""
         resources = self._resources
         sessions = SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
         upkeep = Upkeep(
@@ -185,10 +190,10 @@ class Runner:
                     skills_at = time.monotonic() + SKILLS_SECONDS
                     await skills.remove_unused()
             except (SQLAlchemyError, OSError) as error:
-                logger.warning("Could not sweep, will again: %s", type(error).__name__)
+                logger.warning("A clean-up did not finish; will retry: %s", type(error).__name__)
 
     async def _listen(self) -> None:
-        """Redis only makes things quick: a wake-up when a run is queued, a nudge when a run's row has news."""
+        """Wait for Redis messages: a run was queued, or the row of a run has changed. Polling works without them."""
         while True:
             try:
                 async with self._resources.redis.pubsub() as pubsub:
@@ -201,17 +206,17 @@ class Runner:
                         elif message is not None and message["type"] == "pmessage":
                             await self._look(UUID(message["channel"].decode().rpartition(":")[2]))
             except (RedisError, OSError, SQLAlchemyError) as error:
-                logger.warning("Lost Redis, looking every second instead: %s", type(error).__name__)
+                logger.warning("Lost the connection to Redis; polling every second: %s", type(error).__name__)
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _look(self, session_id: UUID) -> None:
         if (journal := self._journals.get(session_id)) is None:
             return
-        with suppress(FencedError):  # the lease keeper will find out by itself
+        with suppress(FencedError):  # the lease keeper also notices and ends the run
             async with self._resources.db() as tx:
                 journal.signal(await queue.read_signals(tx, journal.run))
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # wait_for could lose a cancellation, see Hub
+            async with asyncio.timeout(seconds):  # wait_for could swallow a cancellation, see events.hub
                 await self._wake.wait()

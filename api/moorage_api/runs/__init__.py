@@ -1,1 +1,1 @@
-"""Runs: a chat turn as a leased piece of work."""
+"""Runs: each turn of a chat is a run, and a runner holds it under a lease while it works on it."""

@@ -1,4 +1,7 @@
-"""The fenced record of one leased run: implements the agent's `Journal` on the database."""
+"""Store what the agent does during one leased run: implements the agent's `Journal` port on the database.
+
+Every write checks the run's epoch and raises FencedError if another runner has taken the run over.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ TERMINAL: Mapping[str, Finished] = {"done": "done", "wait": "waiting", "error": 
 
 
 class UnreadMessagesError(Exception):
-    """The run wanted to end but the user has said something new: nothing was stored, go on from the stored state."""
+    """The run could not end because the user has sent a new message. Nothing was stored; go on from the old state."""
 
 
 class RunJournal:
-    """Build with `open_journal`. One task records at a time; signals come from the lease keeper."""
+    """Created by `open_journal`. Writes are serialized by a lock; the worker delivers signals with `signal`."""
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class RunJournal:
         self._changed = asyncio.Event()
         self._partial_sent_at: dict[str, float] = {}
         self.told_notice = ""
-        """What the messages that are recorded next tell the model about its sandbox."""
+        """Notice about the sandbox that the next recorded messages contain. It is then removed from the session."""
         self.finished = False
 
     @property
@@ -84,7 +87,7 @@ class RunJournal:
             await self._changed.wait()
 
     def signal(self, signals: Signals) -> None:
-        """Tell what the row says now."""
+        """Apply the newest signals that were read from the run's row."""
         self._signals = signals
         self._changed.set()
 
@@ -95,7 +98,7 @@ class RunJournal:
         state: Mapping[str, Any] | None = None,
         consumed_seq: int | None = None,
     ) -> list[int]:
-        """See `Journal.record`. An event that ends the turn ends the run with it, or raises UnreadMessagesError."""
+        """See `Journal.record`. An event that ends the turn also ends the run, or raises UnreadMessagesError."""
         async with self._writing:
             if self.finished:
                 raise FencedError("This run has ended")
@@ -130,8 +133,8 @@ class RunJournal:
         if ending is not None:
             status: Finished = "stopped" if ending == "done" and self.stop_requested else ending
             if not await queue.finish(tx, self.run, status=status, consumed_seq=consumed_seq):
-                self._signals = Signals(stop_requested=False, has_unread=True)  # newer than what was told before
-                raise UnreadMessagesError("The user has said something new")
+                self._signals = Signals(stop_requested=False, has_unread=True)  # newer than the last signals
+                raise UnreadMessagesError("The user has sent a new message")
         elif consumed_seq is not None:
             await queue.consume(tx, self.run, seq=consumed_seq)
         if events:
@@ -229,11 +232,11 @@ class RunJournal:
                 ),
                 {"session_id": self.session_id, "tool_call_id": tool_call_id},
             )
-        assert seq is not None, "a started call has its event"
+        assert seq is not None, "the `calling` event is stored before the call starts"
         return int(seq)
 
     async def _is_watched(self, events: Sequence[ChatEvent]) -> bool:
-        """Whether anybody streams this session now; asked only for events that would count as unread."""
+        """Whether a client streams this session now. Redis is asked only for events that count as unread."""
         counted = any(
             event.type == "wait" or (isinstance(event, MessageEvent) and event.role == "assistant") for event in events
         )
@@ -241,13 +244,13 @@ class RunJournal:
 
 
 async def open_journal(db: Database, hub: Hub, run: LeasedRun) -> RunJournal:
-    """Read what the run's earlier holders stored. Raises FencedError when its session was deleted meanwhile."""
+    """Read what earlier runners stored for this run. Raises FencedError if the session has been deleted."""
     async with db() as tx:
         owner_id = await tx.scalar(
             text("SELECT owner_id FROM sessions WHERE id = :id AND deleted_at IS NULL"), {"id": run.session_id}
         )
         if owner_id is None:
-            raise FencedError("The session was deleted")
+            raise FencedError("The session has been deleted")
         transcript = await tx.scalars(
             text("SELECT message FROM transcript WHERE session_id = :id ORDER BY position"), {"id": run.session_id}
         )

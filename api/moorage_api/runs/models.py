@@ -1,4 +1,4 @@
-"""Tables of runs and of what a run needs to go on elsewhere."""
+"""Tables of runs, and of what another runner needs to continue a run."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class RunRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     session_id: Mapped[UUID] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), index=True)
     status: Mapped[str] = mapped_column(String(20), server_default="queued")
-    """queued, running; then done, waiting (for the user), failed or stopped."""
+    """Active: queued, running. Ended: done, waiting (for the user), failed, stopped."""
     first_seq: Mapped[int] = mapped_column(BigInteger)
-    """The event of the message that asked for this run: where a stream of this run starts."""
+    """Seq of the user message that started this run. A stream of this run starts there."""
     inbox_seq: Mapped[int] = mapped_column(BigInteger)
-    """The newest user message that this run has to answer."""
+    """Seq of the newest user message that this run has to answer."""
     consumed_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """The newest user message that it has read. A run ends only when it has read them all."""
+    """Seq of the newest user message that this run has read. A run ends only when it has read all of them."""
     epoch: Mapped[int] = mapped_column(BigInteger, server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0")
     runner_lock: Mapped[int | None] = mapped_column(BigInteger)
-    """Key of the advisory lock that the runner holds for as long as its connection lives."""
+    """Number of the advisory lock that the runner holds while its database connection lives."""
     lease_expires_at: Mapped[datetime | None]
     stop_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -47,7 +47,7 @@ class RunRow(Base):
 
 
 class AgentStateRow(Base):
-    """Where the agent of a session stands: plan, step, counters, a question that waits. Written with its events."""
+    """The agent's progress in a session: plan, step, counters, an open question. Written together with its events."""
 
     __tablename__ = "agent_states"
 
@@ -56,7 +56,7 @@ class AgentStateRow(Base):
 
 
 class SandboxRow(Base):
-    """Which sandbox a session's calls go to. A call older than `since_seq` went to one that is gone."""
+    """The sandbox that receives a session's calls. Calls older than `since_seq` went to an earlier, lost sandbox."""
 
     __tablename__ = "session_sandboxes"
 
@@ -64,13 +64,13 @@ class SandboxRow(Base):
     uid: Mapped[str] = mapped_column(String(100))
     since_seq: Mapped[int] = mapped_column(BigInteger)
     notice: Mapped[str] = mapped_column(server_default="")
-    """What the model has yet to be told about a sandbox that was replaced; emptied with the messages that tell it."""
+    """Text for the model about a replaced sandbox. Emptied when the messages that contain it are stored."""
     suspended_at: Mapped[datetime | None]
-    """Since when it has none because nobody needed it; the next need sets it back."""
+    """When the sandbox was suspended because it was idle; null while it is not suspended. The next use resets it."""
 
 
 class TranscriptRow(Base):
-    """One message as the model sees it; append-only. What compaction leaves out, the agent's state says."""
+    """One message as the model sees it. Append-only; the agent's state records which messages compaction leaves out."""
 
     __tablename__ = "transcript"
 

@@ -1,6 +1,6 @@
-"""Runs as leased work: queue, claim, hold, finish. All SQL, each function in the caller's transaction.
+"""The queue of runs: create, claim, renew, finish. Each function runs SQL in the caller's transaction.
 
-Locks are always taken in the order run, head, session, user head: two writers never wait for each other in a circle.
+Row locks are always taken in the order run, session head, session, user head, so two writers cannot deadlock.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from moorage_api.database import uuid7
 from moorage_api.errors import FencedError
 
 RUNNER_LOCK_CLASS = 0x4D4F4F52
-"""First half of the advisory lock that each runner holds on a connection of its own; the second is its number."""
+"""First key of the advisory lock that each runner holds on its own connection; the second key is its number."""
 
 MAX_ATTEMPTS = 50
-"""A run that so many runners died of is given up: it would take down every runner in turn, for ever."""
+"""A run is abandoned after this many claims, because it probably kills each runner that works on it."""
 
 WAKE_CHANNEL = "moorage:runs"
-"""Redis channel that tells idle runners to look; they look every second anyway."""
+"""Redis channel that tells idle runners to look for runs. They also look every second without it."""
 
 Finished = Literal["done", "waiting", "failed", "stopped"]
 
 
 def control_channel(session_id: UUID) -> str:
-    """Redis channel that tells a run's holder to look at its row (stop, new message) now."""
+    """Redis channel that tells the runner of a session to read the run's row now (stop request, new message)."""
     return f"moorage:control:{session_id}"
 
 
@@ -38,7 +38,7 @@ def control_channel_pattern() -> str:
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """The run that a message goes to. `is_new`: it waits to be claimed, otherwise somebody may be at work on it."""
+    """The run that receives a message. If `is_new`, it was created just now and no runner has claimed it."""
 
     id: UUID
     is_new: bool
@@ -55,14 +55,14 @@ class LeasedRun:
 
 @dataclass(frozen=True)
 class RunView:
-    """What a stream needs to know of a session's newest run."""
+    """What a stream needs to know about a session's newest run."""
 
     first_seq: int
     is_active: bool
 
 
 async def lock_active_run(tx: AsyncSession, session_id: UUID) -> ActiveRun:
-    """Find and lock the session's active run, or make a queued one. `deliver` then gives it its message."""
+    """Find and lock the session's active run, or create a queued one. The caller then calls `deliver`."""
     row = (
         await tx.execute(
             text(
@@ -109,9 +109,10 @@ async def newest_run(tx: AsyncSession, session_id: UUID) -> RunView | None:
 
 
 async def request_stop(tx: AsyncSession, session_id: UUID) -> bool:
-    """Ask the active run to stop, or one that is made to end a turn that waits for the user; False when there is none.
+    """Ask the session's run to stop. False if there is nothing to stop.
 
-    A run nobody has claimed yet is stopped by its claimer.
+    If there is no active run but the session waits for the user, a run is created whose only purpose is to stop.
+    If no runner has claimed the run yet, the runner that claims it stops it.
     """
     parameters = {"session_id": session_id, "new_id": uuid7()}
     for statement in (
@@ -133,9 +134,10 @@ async def request_stop(tx: AsyncSession, session_id: UUID) -> bool:
 
 
 async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> LeasedRun | None:
-    """Take the oldest run that nobody holds: queued, its holder's lock free (dead), or its lease over (cut off).
+    """Take the oldest run without a living owner. None if there is none.
 
-    Raising the epoch in the head row fences the holder before: nothing it writes from now on counts.
+    That is a queued run, a run whose runner is dead (its advisory lock is free), or one whose lease has expired.
+    The epoch in the session's head row is raised, so every later write of the previous runner is refused.
     """
     row = (
         await tx.execute(
@@ -168,14 +170,17 @@ async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> 
 
 @dataclass(frozen=True)
 class Signals:
-    """What has been asked of a run since its holder last looked."""
+    """What users have asked of a run since its runner last read the row."""
 
     stop_requested: bool
     has_unread: bool
 
 
 async def renew(tx: AsyncSession, run: LeasedRun, *, lease_seconds: float) -> Signals:
-    """Hold the lease for `lease_seconds` more and read the signals. Raises FencedError once it is somebody else's."""
+    """Extend the lease to `lease_seconds` from now and read the signals.
+
+    Raises FencedError if another runner has taken the run over.
+    """
     row = (
         await tx.execute(
             text(
@@ -194,7 +199,7 @@ async def renew(tx: AsyncSession, run: LeasedRun, *, lease_seconds: float) -> Si
 
 
 async def read_signals(tx: AsyncSession, run: LeasedRun) -> Signals:
-    """Like `renew` without holding the lease longer: one read, for wake-ups."""
+    """Like `renew`, but does not extend the lease. Used after a wake-up."""
     row = (
         await tx.execute(
             text(
@@ -212,7 +217,7 @@ async def read_signals(tx: AsyncSession, run: LeasedRun) -> Signals:
 
 
 async def consume(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
-    """Note that user messages up to `seq` were read. Raises FencedError."""
+    """Record that the run has read the user messages up to `seq`. Raises FencedError."""
     result = await tx.execute(
         text(
             "UPDATE runs SET consumed_seq = :seq WHERE id = :id AND epoch = :epoch AND status = 'running' RETURNING 1"
@@ -224,9 +229,9 @@ async def consume(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
 
 
 async def finish(tx: AsyncSession, run: LeasedRun, *, status: Finished, consumed_seq: int | None) -> bool:
-    """End the run; False, and nothing done, while there is a message it has not read (unless it was stopped).
+    """End the run. Returns False and changes nothing if a message is unread and no stop was requested.
 
-    Raises FencedError. The caller appends the run's last event in the same transaction, after this.
+    Raises FencedError. Afterwards the caller appends the run's last event in the same transaction.
     """
     row = (
         await tx.execute(

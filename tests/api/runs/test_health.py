@@ -1,4 +1,4 @@
-"""What a cluster's probes see of a runner that works, waits for its database, or hangs."""
+"""What a cluster's probes see while a runner works, waits for its database, or hangs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Probed:
                 await asyncio.sleep(0.1)
 
     async def status(self, path: str) -> int:
-        """0 for no connection."""
+        """The HTTP status, or 0 if the connection was refused."""
         try:
             return (await self.client.get(path)).status_code
         except httpx.ConnectError:
@@ -46,7 +46,7 @@ async def runner(platform: Platform) -> AsyncIterator[Probed]:
         yield probed
 
 
-async def test_a_runner_says_that_it_works_what_it_counts_and_ends_when_asked(runner: Probed) -> None:
+async def test_a_runner_reports_health_and_metrics_and_stops_when_asked(runner: Probed) -> None:
     assert await runner.status("/healthz") == 200
     counted = (await runner.client.get("/metrics")).text
     assert "\nmoorage_runner_runs 0.0\n" in counted
@@ -54,7 +54,9 @@ async def test_a_runner_says_that_it_works_what_it_counts_and_ends_when_asked(ru
     assert await runner.process.stop() == 0
 
 
-async def test_a_database_that_does_not_answer_is_no_reason_to_restart(runner: Probed, platform: Platform) -> None:
+async def test_a_runner_stays_alive_but_not_ready_while_the_database_does_not_answer(
+    runner: Probed, platform: Platform
+) -> None:
     engine = create_engine(platform.database_url)
     async with engine.begin() as connection:
         await connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
@@ -78,13 +80,15 @@ async def test_a_frozen_runner_answers_no_probe(runner: Probed) -> None:
     ("turned", "worked", "seen"),
     [
         pytest.param(1, 1, (True, True), id="works"),
-        pytest.param(1, LONGEST_AWAY_SECONDS, (True, False), id="the database is away"),
-        pytest.param(LONGEST_STALL_SECONDS - 1, LONGEST_STALL_SECONDS - 1, (True, False), id="one slow turn"),
+        pytest.param(1, LONGEST_AWAY_SECONDS, (True, False), id="the database does not answer"),
+        pytest.param(LONGEST_STALL_SECONDS - 1, LONGEST_STALL_SECONDS - 1, (True, False), id="one slow iteration"),
         pytest.param(LONGEST_STALL_SECONDS, LONGEST_STALL_SECONDS, (False, False), id="stalled"),
     ],
 )
-def test_a_loop_is_stalled_when_it_does_not_come_round(turned: float, worked: float, seen: tuple[bool, bool]) -> None:
-    """`turned` and `worked` are seconds ago."""
+def test_a_runner_is_alive_while_its_loop_iterates_and_ready_while_the_database_answers(
+    turned: float, worked: float, seen: tuple[bool, bool]
+) -> None:
+    """`turned` and `worked` are seconds before now; `seen` is (is_alive, is_ready)."""
     at = -worked
     health = Health(lambda: at)
     health.worked()
@@ -94,6 +98,6 @@ def test_a_loop_is_stalled_when_it_does_not_come_round(turned: float, worked: fl
     assert (health.is_alive, health.is_ready) == seen
 
 
-def test_a_runner_that_has_just_begun_is_alive_and_not_ready() -> None:
+def test_a_runner_that_has_just_started_is_alive_and_not_ready() -> None:
     health = Health()
     assert (health.is_alive, health.is_ready) == (True, False)

@@ -1,4 +1,4 @@
-"""A run is held by one runner, never by two, and by another as soon as that one is dead."""
+"""A run is held by at most one runner. When that runner dies, another one takes the run over at once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def session_id(resources: Resources, alice: Account) -> UUID:
 
 @asynccontextmanager
 async def runner_alive(resources: Resources, number: int) -> AsyncIterator[None]:
-    """Hold the advisory lock of a runner, as its process does while it lives."""
+    """Hold the advisory lock of a runner, as a living runner process does."""
     async with resources.engine.connect() as connection:
         await connection.execute(
             text("SELECT pg_advisory_lock(:lock_class, :number)"),
@@ -78,7 +78,7 @@ async def say(sessions: SessionService, session_id: UUID, alice: Account, messag
     return (await sessions.post_message(session_id, reader=alice, message=message, attachments=[])).seq
 
 
-async def test_one_of_many_claimers_gets_the_run(
+async def test_only_one_of_many_runners_gets_the_run(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -87,7 +87,7 @@ async def test_one_of_many_claimers_gets_the_run(
     assert sum(run is not None for run in claims) == 1
 
 
-async def test_a_living_runners_run_is_left_alone(
+async def test_the_run_of_a_living_runner_cannot_be_claimed(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -96,7 +96,7 @@ async def test_a_living_runners_run_is_left_alone(
         assert await claim(resources, runner=2) is None
 
 
-async def test_a_dead_runners_run_is_taken_at_once_and_it_is_fenced(
+async def test_the_run_of_a_dead_runner_can_be_claimed_at_once_and_its_late_writes_are_refused(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -122,7 +122,7 @@ async def test_a_dead_runners_run_is_taken_at_once_and_it_is_fenced(
     assert (list(successor.transcript), successor.state) == ([{"role": "user", "content": "hi"}], {"n": 1})
 
 
-async def test_a_lease_that_ran_out_is_taken_from_a_runner_that_hangs(
+async def test_the_run_of_a_hanging_runner_can_be_claimed_when_its_lease_expires(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -132,7 +132,7 @@ async def test_a_lease_that_ran_out_is_taken_from_a_runner_that_hangs(
         assert (await claimed(resources, runner=2)).attempts == 2
 
 
-async def test_a_message_to_a_running_run_joins_it(
+async def test_a_message_during_a_run_is_read_by_that_run(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice, "one")
@@ -153,7 +153,7 @@ async def test_a_message_to_a_running_run_joins_it(
     assert (await claimed(resources)).id != journal.run.id
 
 
-async def test_a_stop_reaches_the_run_and_wins_over_unread_messages(
+async def test_a_stopped_run_ends_even_with_unread_messages(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -171,7 +171,7 @@ async def test_a_stop_reaches_the_run_and_wins_over_unread_messages(
 async def test_a_stop_ends_a_turn_that_waits_for_the_user(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
-    """Otherwise the question stays open, and the next "yes" is an answer to what the user wanted stopped."""
+    """Otherwise the question stays open, and the next "yes" would confirm an action that the user wanted to stop."""
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
         journal = await open_journal(resources.db, resources.hub, await claimed(resources))
@@ -179,17 +179,17 @@ async def test_a_stop_ends_a_turn_that_waits_for_the_user(
         for _ in range(2):
             await sessions.stop(session_id, reader=alice)
         run = await claimed(resources)
-        assert await claim(resources) is None, "two stops are one"
+        assert await claim(resources) is None, "the second stop must not create another run"
         journal = await open_journal(resources.db, resources.hub, run)
         assert journal.stop_requested
         assert await journal.unread_messages() == []
         await journal.record(DoneEvent())
         assert (await sessions.get(session_id, reader=alice)).status == "completed"
         await sessions.stop(session_id, reader=alice)
-        assert await claim(resources) is None, "nothing is left to be stopped"
+        assert await claim(resources) is None, "a stop without an active run must not create a run"
 
 
-async def test_an_answer_after_a_stop_is_one(
+async def test_a_message_after_a_stop_is_read_by_the_run_that_the_stop_created(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -203,7 +203,7 @@ async def test_an_answer_after_a_stop_is_one(
         assert [message.seq for message in await journal.unread_messages()] == [answer]
 
 
-async def test_a_deleted_sessions_run_is_fenced(
+async def test_a_run_of_a_deleted_session_can_neither_write_nor_be_claimed(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
@@ -215,7 +215,7 @@ async def test_a_deleted_sessions_run_is_fenced(
         assert await claim(resources, runner=2) is None
 
 
-async def test_nothing_of_a_record_stays_when_it_fails(
+async def test_a_failed_record_stores_nothing(
     resources: Resources, sessions: SessionService, session_id: UUID, alice: Account
 ) -> None:
     await say(sessions, session_id, alice)
