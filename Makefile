@@ -46,11 +46,11 @@ contract: setup ## prove the HTTP contract against a running server, URL=http://
 fuzz: setup ## send requests of every kind, N=200 examples an operation
 	FUZZ_EXAMPLES=$(N) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PYTHON) -m pytest tests/end_to_end/test_fuzz.py $(ARGS)
 
-check: setup imports ## lint, formatting, types, layers, and that models and migrations agree
+check: setup imports ## lint, formatting, types, layers; models, lock files and documentation are current
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -q tests/api/embedded/test_schema.py
+	$(PYTHON) -m pytest -q tests/api/embedded/test_schema.py tests/test_dependencies.py tests/test_docs.py
 
 format: setup ## format the code
 	$(PYTHON) -m ruff check --fix .

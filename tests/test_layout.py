@@ -20,7 +20,16 @@ from moorage_api.http_errors import STATUS_BY_ERROR
 ROOT = Path(__file__).parent.parent
 
 FOLDERS = {"api", "benchmarks", "charts", "crds", "docs", "operator", "sandbox", "tests"}
-FILES = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "skaffold.yaml"}
+FILES = {
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "pyproject.toml",
+    "skaffold.yaml",
+}
 
 # Opens what it is told to open, so whoever imports a module must not have opened anything yet.
 IMPORT_EVERYTHING = """
