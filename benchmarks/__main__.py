@@ -22,6 +22,7 @@ from moorage_sandbox.client import GateClient, TokenSigner
 from support.accounts import admin, register
 from support.gate import Gate, Keys
 from support.llm import Plan, ScriptedModel, by_first_message
+from support.machine import Machine
 from support.processes import Platform
 from support.remote_tools import command_paths, everything
 from support.services import Services, run, running_services
@@ -75,19 +76,20 @@ async def measure_mcp(services: Services, directory: Path) -> list[Row]:
 
 
 async def measure_requests(services: Services, directory: Path) -> list[Row]:
-    platform = await platform_on(services, directory)
+    database_url = await services.create_database()
+    machine = Machine(directory / "data", {**requests.NO_LIMITS, **services.up_environment(database_url)})
     try:
-        api = await platform.start_api()
-        requests.pin(api.pid, 0)
-        async with await register(api.url) as lister, await register(api.url) as creator:
+        await machine.start()
+        requests.pin(machine.part("moorage_api.main").pid, 0)
+        async with await register(machine.url) as lister, await register(machine.url) as creator:
             await requests.fill(lister)
-            engine = create_engine(platform.database_url)
+            engine = create_engine(database_url)
             async with engine.begin() as connection:
                 await connection.execute(requests.FILL, {"owner": UUID(lister.id)})
             await engine.dispose()
-            return await asyncio.to_thread(requests.measure, api.url, lister, creator)
+            return await asyncio.to_thread(requests.measure, machine.url, lister, creator)
     finally:
-        await platform.stop()
+        await machine.discard()
 
 
 async def measure_streams(services: Services, directory: Path) -> list[Row]:

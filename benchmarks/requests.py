@@ -1,7 +1,8 @@
-"""Requests a second of one api worker on one core.
+"""Requests a second of the api that `moorage up` starts, on one core, over kept-alive connections.
 
-Method: `wrk` with 32 connections for 5 s after 2 s of warming, three times, on the second core; the api is pinned to
-the first, PostgreSQL and Valkey share the second with wrk. The listing user has 100 sessions of 200 events each.
+Method: `wrk` with 32 connections, and with one, for 5 s after 2 s of warming, three times, on the second core; the api
+is pinned to the first, PostgreSQL and Valkey share the second with wrk. The listing user has 100 sessions of 200 events
+each.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ CONNECTIONS = 32
 SESSIONS = 100
 EVENTS = 200
 
+NO_LIMITS = {f"MOORAGE_LIMIT_{name}": "1000000" for name in ("READS", "WRITES")}
+
 
 def pin(pid: int, core: int) -> None:
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
 
 
-def wrk(url: str, token: str, *, method: str = "GET", seconds: int) -> float:
+def wrk(url: str, token: str, *, connections: int, method: str = "GET", seconds: int) -> float:
+    """Answers a second."""
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is missing: apt install wrk")
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f'wrk.method = "{method}"\nwrk.headers["Authorization"] = "Bearer {token}"\n')
         script.flush()
-        command = [program, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script.name, url]
+        command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, url]
         if (os.cpu_count() or 1) > 1:
             command = ["taskset", "-c", "1", *command]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -68,7 +72,15 @@ def measure(url: str, lister: Person, creator: Person) -> list[Row]:
         (f"GET /api/sessions, {SESSIONS} of {EVENTS} events", lister, "GET", "/api/sessions", ">= 400"),
         ("POST /api/sessions", creator, "POST", "/api/sessions", ">= 500"),
     ):
-        wrk(url + path, person.token, method=method, seconds=2)
-        samples = [wrk(url + path, person.token, method=method, seconds=5) for _ in range(3)]
-        rows.append(Row(name, "req/s", samples, aim, "one worker, one core, 32 connections"))
+        samples = sample(url + path, person, connections=CONNECTIONS, method=method)
+        rows.append(Row(name, "req/s", samples, aim, f"one worker, one core, {CONNECTIONS} connections"))
+    alone = sample(url + "/api/auth/me", lister, connections=1)
+    rows.append(Row("GET /api/auth/me, one connection", "req/s", alone, note="one worker, one core"))
+    times = [1000 / requests for requests in alone]
+    rows.append(Row("GET /api/auth/me, one connection", "ms", times, "<= 5", "one request after the other"))
     return rows
+
+
+def sample(url: str, person: Person, *, connections: int, method: str = "GET") -> list[float]:
+    wrk(url, person.token, connections=connections, method=method, seconds=2)
+    return [wrk(url, person.token, connections=connections, method=method, seconds=5) for _ in range(3)]

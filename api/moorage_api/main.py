@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -46,7 +47,6 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
             create_app(resources),
             host=host,
             port=port,
-            fd=fd,
             loop="uvloop",
             http="httptools",
             access_log=False,
@@ -58,8 +58,10 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
             server_header=False,
             proxy_headers=False,  # who is believed about addresses is our own setting
         )
+        # uvicorn's own `fd` treats every descriptor as a Unix socket, and its connections then get no TCP_NODELAY.
+        sockets = None if fd is None else [socket.socket(fileno=fd)]
         async with internal_port(resources, host=host):
-            await uvicorn.Server(config).serve()
+            await uvicorn.Server(config).serve(sockets=sockets)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from moorage_api import migrations
 from moorage_api.embedded.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
-from moorage_api.embedded.ports import PortBook
+from moorage_api.embedded.ports import PortBook, free_ports
 from moorage_api.embedded.postgres import DATABASE, ROLE, Postgres
 from moorage_api.embedded.s3 import REGION, S3
 from moorage_api.embedded.valkey import Valkey
@@ -119,6 +119,19 @@ class Services:
             **NO_LIMITS,
         }
         return Settings(**{**values, **changes})
+
+    def up_environment(self, database_url: str) -> dict[str, str]:
+        """Variables that make `moorage up` use these servers and a database on them, on a free port."""
+        return {
+            "MOORAGE_PORT": str(free_ports(1)[0]),
+            "MOORAGE_DATABASE_URL": database_url,
+            "MOORAGE_REDIS_URL": self.valkey.url,
+            "MOORAGE_S3_ENDPOINT": self.s3.endpoint,
+            "MOORAGE_S3_ACCESS_KEY": self.s3.access_key,
+            "MOORAGE_S3_SECRET_KEY": self.s3.secret_key,
+            "MOORAGE_S3_BUCKET": BUCKET,
+            "MOORAGE_S3_REGION": REGION,
+        }
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from moorage_api.embedded.s3 import S3
 from moorage_api.embedded.up import is_nearby
 from support import accounts
 from support.machine import Machine, moorage
-from support.services import BUCKET, Services, run
+from support.services import Services, run
+from support.sockets import has_no_delay
 
 ADMIN = {"MOORAGE_ADMIN_USERNAME": "harbourmaster", "MOORAGE_ADMIN_PASSWORD": "a password of the environment"}
 LLM_KEY = "sk-of-the-environment"
@@ -129,6 +130,13 @@ async def test_everything_listens_on_loopback_alone(machine: Machine) -> None:
     assert heard == {"127.0.0.1"}
 
 
+async def test_an_accepted_connection_sends_each_part_of_an_answer_at_once(machine: Machine) -> None:
+    async with httpx.AsyncClient(base_url=machine.url) as client:
+        answer = await client.get("/healthz")
+        client_port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
+        assert has_no_delay(machine.part("moorage_api.main").pid, client_port=client_port)
+
+
 async def test_nothing_configured_leads_to_a_part_of_the_platform(machine: Machine) -> None:
     """The S3 server alone listens on ten ports."""
     servers = ("bin/postgres", "valkey-server", "weed")
@@ -216,14 +224,8 @@ async def test_asked_twice_it_stops_at_once(other: Machine) -> None:
 
 async def test_services_given_by_address_are_used_and_not_started(other: Machine, services: Services) -> None:
     url = await services.create_database()
-    other.changes |= {
-        "MOORAGE_DATABASE_URL": url.replace("+asyncpg", ""),
-        "MOORAGE_REDIS_URL": await services.empty_redis(),  # limits count what other tests asked
-        "MOORAGE_S3_ENDPOINT": services.s3.endpoint,
-        "MOORAGE_S3_ACCESS_KEY": services.s3.access_key,
-        "MOORAGE_S3_SECRET_KEY": services.s3.secret_key,
-        "MOORAGE_S3_BUCKET": BUCKET,
-    }
+    await services.empty_redis()  # limits count what other tests asked
+    other.changes |= services.up_environment(url.replace("+asyncpg", ""))
     await other.start()
     assert await login(other.url, "admin", shown_password(other.output())) == 200
     assert {path.name for path in other.data.iterdir()} & {"postgres", "valkey", "s3"} == set()

@@ -12,6 +12,7 @@ from moorage_api.embedded.ports import free_ports
 from moorage_api.objects.store import MinioStore
 from moorage_api.settings import Settings
 from support.processes import Platform
+from support.sockets import has_no_delay
 
 ARCHIVE = b"an archive, as far as this port cares " * 50_000
 DIGEST = hashlib.sha256(ARCHIVE).hexdigest()
@@ -31,6 +32,14 @@ async def internal(platform: Platform, settings: Settings) -> AsyncIterator[tupl
     await blobs.delete(f"skills/archives/{DIGEST}.tar.gz")
     await blobs.delete("skills/secret.txt")
     await blobs.close()
+
+
+async def test_an_accepted_connection_sends_each_part_of_an_answer_at_once(
+    internal: tuple[httpx.AsyncClient, str], platform: Platform
+) -> None:
+    answer = await internal[0].get("/")
+    client_port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
+    assert has_no_delay(platform.processes[0].pid, client_port=client_port)
 
 
 async def test_archives_are_served_by_digest_and_nothing_else(internal: tuple[httpx.AsyncClient, str]) -> None:
