@@ -1,1 +1,1 @@
-"""The agent: plan, act, sum up. Knows no database and no HTTP."""
+"""The agent: it plans, acts and sums up. It uses its ports only, no database and no HTTP framework."""

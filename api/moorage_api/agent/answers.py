@@ -1,4 +1,4 @@
-"""What a model said: put together from stream chunks, however a server cuts them, or found in plain text."""
+"""Build a model's answer from stream chunks, and find tool calls and JSON objects in plain text."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_ANSWER_CHARS = 4_000_000
-"""A server that never stops talking is cut off here."""
+"""An answer longer than this is an error, so that a server cannot fill the memory."""
 
 MAX_DEPTH = 50
-"""Of arguments: what is nested deeper can't be written as an event."""
+"""Deepest nesting of a call's arguments. Deeper values cannot be stored as an event."""
 
 THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?(?:</think(?:ing)?>\s*|\Z)", re.DOTALL)
-"""Reasoning that some servers leave at the head of the text; unfinished while it streams."""
+"""Reasoning that some servers leave at the beginning of the text. It has no end tag while it still streams."""
 
 TAGGED_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class BadStreamError(Exception):
-    """The server sent what is no chat completion."""
+    """The server sent something that is not a chat completion."""
 
 
 @dataclass(frozen=True)
 class RawCall:
-    """A tool call as the model wrote it. `arguments` is meant to be a JSON object; nobody has checked."""
+    """A tool call as the model wrote it. `arguments` should be a JSON object, but it is not checked yet."""
 
     name: str
     arguments: str
@@ -39,7 +39,7 @@ class Answer:
     text: str
     calls: tuple[RawCall, ...] = ()
     is_cut: bool = False
-    """The server stopped at its limit of tokens."""
+    """The server cut the answer off at its token limit."""
 
 
 class _OpenCall:
@@ -50,7 +50,7 @@ class _OpenCall:
 
 
 class AnswerBuilder:
-    """Feed it chunks (dicts of the Chat Completions API); `answer()` gives what has come so far."""
+    """Collects chunks (dicts of the Chat Completions API). `answer()` returns the answer so far."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
@@ -79,7 +79,7 @@ class AnswerBuilder:
                 raise BadStreamError("a tool call is not an object")
             self._add_call(part)
         if self._size > MAX_ANSWER_CHARS:
-            raise BadStreamError("the answer has no end")
+            raise BadStreamError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
 
     def _add_text(self, content: object) -> None:
         if isinstance(content, list):  # content parts, as a few servers stream them
@@ -105,7 +105,7 @@ class AnswerBuilder:
             self._size += len(arguments)
 
     def _call_of(self, index: object, call_id: str) -> _OpenCall:
-        """Find the call that a part goes to: by index, else the last one. Another id than it has opens a new one."""
+        """Find the call that a part belongs to: by its index, otherwise the last call. A new id begins a new call."""
         last = self._calls[-1] if self._calls else None
         call = self._by_index.get(index) if isinstance(index, int) else last
         if call is None or (call_id and call.id and call_id != call.id):
@@ -121,9 +121,9 @@ class AnswerBuilder:
 
 
 def mended(value: Any) -> Any:
-    """A JSON value whose texts can be encoded: halves of a character find together again, lone ones are replaced.
+    """Make all texts of a JSON value valid Unicode: join the two halves of a character, replace a single half.
 
-    Servers that count in UTF-16 cut emoji in two; file names that are no UTF-8 come from the sandbox.
+    Servers that count in UTF-16 cut emoji into two surrogates. File names from the sandbox may be invalid UTF-8.
     """
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -139,12 +139,12 @@ def without_thoughts(text: str) -> str:
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """Read a JSON object that can be stored; None for anything else. Nothing at all counts as an empty object."""
+    """Parse a JSON object that can be stored; None for anything else. An empty text is an empty object."""
     if not text.strip():
         return {}
     try:
         value = _parse(text)
-        if isinstance(value, str):  # encoded twice
+        if isinstance(value, str):  # some models encode the object twice
             value = _parse(value)
     except (ValueError, RecursionError):
         return None
@@ -152,12 +152,12 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 
 def _parse(text: str) -> Any:
-    """Like `json.loads`, but line breaks in texts are let through, and NaN and the infinities are not."""
+    """Like `json.loads`, but accept line breaks in strings, and refuse NaN and infinite numbers."""
     return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _finite(text: str) -> float:
@@ -173,7 +173,7 @@ def _depth(value: Any) -> int:
 
 
 def objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects that make up a text: all of it, in fences, or in <tool_call> tags."""
+    """Yield the JSON objects of a text: in <tool_call> tags, in code blocks, or the whole text."""
     stripped = text.strip()
     for candidate in (*TAGGED_CALL.findall(text), *FENCED.findall(text), stripped):
         if candidate.strip().startswith("{") and (value := parse_object(candidate)) is not None:
@@ -181,7 +181,7 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
 
 
 def calls_in_text(text: str, names: Collection[str]) -> tuple[RawCall, ...]:
-    """Find tool calls that a server without a parser for its model has left in the text."""
+    """Find tool calls in the text. Servers without a parser for their model's format leave them there."""
     calls = []
     for value in objects_in(text):
         function = value.get("function")

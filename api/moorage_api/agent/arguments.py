@@ -1,4 +1,4 @@
-"""Check a tool call's arguments against its JSON Schema, forgiving what models commonly get nearly right."""
+"""Check a tool call's arguments against its JSON Schema, and convert values that are nearly right."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class BadArgumentsError(Exception):
-    """What is wrong, for the model to read."""
+    """The arguments do not match the schema. The text is for the model."""
 
 
 def checked_arguments(schema: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with near misses mended ("5" for 5). Raises BadArgumentsError.
+    """Return the arguments, with values of a similar type converted ("5" to 5). Raises BadArgumentsError.
 
-    Looks at the top level only: types, enums, what is required. Without `properties` anything goes. Parameters that the
-    schema does not know are dropped where it says `additionalProperties: false`, and null counts as left out.
+    Checks types, enums and required parameters of the top level only. Unknown parameters are dropped if the schema
+    says `additionalProperties: false`, otherwise kept. A null for an optional parameter means that it is left out.
     """
     properties: Mapping[str, Any] = schema.get("properties") or {}
     closed = schema.get("additionalProperties") is False
@@ -36,16 +36,16 @@ def checked_arguments(schema: Mapping[str, Any], args: Mapping[str, Any]) -> dic
 
 def _checked(name: str, schema: Mapping[str, Any], value: Any) -> Any:
     kind = schema.get("type")
-    mended = _as_kind(kind, value) if isinstance(kind, str) else value
-    if mended is None and isinstance(kind, str):
+    converted = _convert(kind, value) if isinstance(kind, str) else value
+    if converted is None and isinstance(kind, str):
         raise BadArgumentsError(f"{name} must be of type {kind}, not {json.dumps(value, ensure_ascii=False)[:80]}")
-    if "enum" in schema and mended not in schema["enum"]:
+    if "enum" in schema and converted not in schema["enum"]:
         raise BadArgumentsError(f"{name} must be one of {', '.join(map(str, schema['enum']))}")
-    return mended
+    return converted
 
 
-def _as_kind(kind: str, value: Any) -> Any:
-    """The value as that type; None when it is of another one."""
+def _convert(kind: str, value: Any) -> Any:
+    """Convert the value to a JSON Schema type; None if that is not possible."""
     match kind:
         case "string":
             return value if isinstance(value, str) or value is None else json.dumps(value, ensure_ascii=False)
@@ -79,7 +79,7 @@ def _as_number(value: Any) -> int | float | None:
 
 
 def _as_list(value: Any) -> list[Any] | None:
-    """A list, one written as JSON, or one text that should have been a list of one."""
+    """Convert a list, a list encoded as JSON text, or a single text to a list; None if that is not possible."""
     if not isinstance(value, str):
         return value if isinstance(value, list) else None
     try:

@@ -1,4 +1,7 @@
-"""Keep what the model is sent within its window. The stored transcript stays whole; the state says what is left out."""
+"""Keep requests within the model's context window.
+
+The stored transcript stays complete; `AgentState.shortened` says which part of it the model no longer gets.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +24,30 @@ if TYPE_CHECKING:
     from moorage_api.agent.work import Work
 
 KEPT_WHOLE = 0.5
-"""Share of the room that the newest messages keep whole when older tool outputs are elided."""
-KEPT_AT_ALL = 0.4
-"""Share of the room that the newest messages take when everything older is summarised."""
+"""When old tool outputs are elided, the newest messages up to this share of the room stay whole."""
+KEPT_AFTER_SUMMARY = 0.4
+"""When old messages are summarised, the newest messages up to this share of the room stay."""
 ENOUGH = 0.8
-"""Eliding has to bring the conversation below this share, or it would be needed again at once."""
+"""Eliding is enough if the conversation is then below this share of the room. Otherwise it is also summarised."""
 ELIDED_CHARS = 600
 SUMMARY_CHARS = 8_000
 LEAST_TOKENS = 1_000
 
 
 async def request(work: Work, tools: Sequence[Function]) -> list[Message]:
-    """The messages to send: the system prompt, then as much of the transcript as fits. May record what it left out."""
+    """Build the messages to send: the system prompt, then the transcript, shortened if it does not fit.
+
+    Records in the state what it shortened.
+    """
     system: Message = {"role": "system", "content": prompts.system(work.guidance)}
     room = _room(work, [system], tools)
     if tokens(_view(work)) > room:
         await _shorten(work, room)
-    return [system, *_fitted(_view(work), room)]
+    return [system, *_clip_to_fit(_view(work), room)]
 
 
 async def expect_less(work: Work) -> None:
-    """The server found the last request too long: take its window to be smaller from now on."""
+    """Assume a smaller context window from now on, because the server refused the last request as too long."""
     shortened = work.state.shortened
     now = shortened.window(work.llm)
     sent = tokens(_view(work)) + work.llm.answer_tokens
@@ -59,6 +65,7 @@ def _room(work: Work, system: Sequence[Message], tools: Sequence[Function]) -> i
 
 
 def _view(work: Work) -> list[Message]:
+    """The transcript as the model gets it: the summary, elided messages, and the newest messages unchanged."""
     shortened = work.state.shortened
     start = shortened.summarised_before
     messages = [user_message(prompts.shortened(shortened.summary))] if start else []
@@ -70,20 +77,20 @@ def _view(work: Work) -> list[Message]:
 
 
 async def _shorten(work: Work, room: int) -> None:
-    """Elide old outputs first, as that costs nothing; when it is not enough, summarise all but the newest messages."""
+    """Elide old tool outputs (no model call needed); if that is not enough, summarise all but the newest messages."""
     shortened = work.state.shortened.model_copy(update={"elided_before": _start_of_newest(work, room * KEPT_WHOLE)})
     await work.record(shortened=shortened)
     if tokens(_view(work)) <= room * ENOUGH:
         return
-    cut = _start_of_newest(work, room * KEPT_AT_ALL)
+    cut = _start_of_newest(work, room * KEPT_AFTER_SUMMARY)
     if cut <= shortened.summarised_before:
-        return  # the newest exchange alone fills the room: it is clipped when sent
-    summary = await _summary(work, cut, room)
+        return  # the newest exchange alone fills the room; `_clip_to_fit` clips it
+    summary = await _summarise(work, cut, room)
     await work.record(shortened=shortened.model_copy(update={"summarised_before": cut, "summary": summary}))
 
 
 def _start_of_newest(work: Work, limit: float) -> int:
-    """Position from which the transcript takes no more than `limit` tokens; never between a call and its result."""
+    """Index of the first of the newest messages that fit into `limit` tokens; never between a call and its result."""
     transcript = work.journal.transcript
     total, start = 0, len(transcript)
     for position in range(len(transcript) - 1, -1, -1):
@@ -95,25 +102,24 @@ def _start_of_newest(work: Work, limit: float) -> int:
     return start
 
 
-async def _summary(work: Work, cut: int, room: int) -> str:
+async def _summarise(work: Work, cut: int, room: int) -> str:
     shortened = work.state.shortened
     older = work.journal.transcript[shortened.summarised_before : cut]
-    told = "\n".join(_told(message) for message in older)
+    conversation = "\n".join(_to_plain_text(message) for message in older)
     if shortened.summary:
-        told = f"{prompts.shortened(shortened.summary)}\n{told}"
-    told = clipped(told, int(room * 2.5))
+        conversation = f"{prompts.shortened(shortened.summary)}\n{conversation}"
+    conversation = clipped(conversation, int(room * 2.5))
     try:
         answer = await work.unless_interrupted(
-            work.llm.ask([user_message(f"{told}\n\n{prompts.SHORTEN}")], max_retries=work.limits.max_retries)
+            work.llm.ask([user_message(f"{conversation}\n\n{prompts.SHORTEN}")], max_retries=work.limits.max_retries)
         )
         summary = answer.text.strip()
     except LlmError:
-        summary = ""  # what can be said without the model has to do; it is asked again next
-    return prompts.with_plan(clipped(summary or told, SUMMARY_CHARS), work.state.steps)
+        summary = ""  # the clipped conversation replaces the summary; the next request reports a lasting error
+    return prompts.with_plan(clipped(summary or conversation, SUMMARY_CHARS), work.state.steps)
 
 
-def _told(message: Message) -> str:
-    """A message as plain text."""
+def _to_plain_text(message: Message) -> str:
     lines = [f"{message['role']}: {clipped(str(message['content']), ELIDED_CHARS)}"] if message["content"] else []
     lines += [
         f"{call['function']['name']}({clipped(call['function']['arguments'], ELIDED_CHARS)})"
@@ -122,8 +128,8 @@ def _told(message: Message) -> str:
     return "\n".join(lines)
 
 
-def _fitted(messages: list[Message], room: int) -> list[Message]:
-    """Clip the longest texts harder and harder until all fits."""
+def _clip_to_fit(messages: list[Message], room: int) -> list[Message]:
+    """Clip the longest texts, with a smaller limit in each pass, until all messages fit."""
     limit = 100_000
     while tokens(messages) > room and limit > 200:
         messages = [with_clipped_content(message, limit) for message in messages]

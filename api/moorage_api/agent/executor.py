@@ -22,9 +22,9 @@ from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolE
 MAX_RESULT_CHARS = 12_000
 MAX_ARGUMENT_CHARS = 16_000
 MAX_CALLS = 16
-"""Calls taken from one answer."""
-MAX_SHOWN_ARGUMENTS = 1_000
-"""Characters of a call's arguments in the question whether it may be run."""
+"""Calls that are used from one answer; the rest is ignored."""
+MAX_CONSENT_ARGUMENTS_CHARS = 1_000
+"""Length of a call's arguments in the question that asks the user for permission."""
 YES = frozenset(
     {"yes", "y", "ok", "okay", "yes please", "go ahead", "allow", "confirm", "sure", "approved", "yep", "ja", "oui"}
     | {
@@ -46,14 +46,14 @@ YES = frozenset(
         "允許",
     }
 )
-REPEATS_TO_TELL = 3
-"""The same call with the same result so often in a row, and the model is told that it turns in a circle."""
-LOOKS_AGAIN = frozenset({"shell_read_output", "shell_wait_process"})
-"""Asked again and again for good reason, while a silent command runs."""
+REPEATS_BEFORE_WARNING = 3
+"""After this many equal calls with equal results in a row, the model is told that it makes no progress."""
+POLLING_FUNCTIONS = frozenset({"shell_read_output", "shell_wait_process"})
+"""Repeating these is normal while a command runs without printing anything, so they are not counted."""
 
 
 async def execute(work: Work, tools: Tools) -> bool:
-    """Move the step at hand on by one answer of the model and its calls. True when the turn ended (a question)."""
+    """Get one answer of the model for the current step and run its calls. True if a question ended the turn."""
     if work.state.calls:
         return await _run_calls(work, tools)
     if work.state.running_step() is None:
@@ -73,7 +73,7 @@ async def execute(work: Work, tools: Tools) -> bool:
 
 
 async def _take_text(work: Work, answer: Answer) -> None:
-    """A model that answers in plain text has finished the step with it; JSON may be the result it was asked for."""
+    """Finish the step with an answer that calls no tool. JSON in the text may hold the arguments of `finish_step`."""
     said = answer.text.strip()
     if not said:
         await work.reject(answer, prompts.EMPTY_ANSWER)
@@ -89,12 +89,12 @@ def _result_in(said: str) -> dict[str, Any] | None:
 
 
 async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
-    """Store the calls under ids of ours, finish_step last, and start the first that can be run."""
+    """Store the calls with our own ids, put `finish_step` last, and start the first call that can be run."""
     raw = sorted(answer.calls[:MAX_CALLS], key=lambda call: call.name == FINISH.name)
     calls = [
         tools.open_call(number, call, is_cut=answer.is_cut) for number, call in enumerate(raw, work.state.next_call)
     ]
-    invalid = work.counted_invalid() if all(call.problem for call in calls) else 0
+    invalid = work.count_invalid_answer() if all(call.problem for call in calls) else 0
     await _advance(
         work,
         tools,
@@ -114,10 +114,10 @@ async def _advance(
     calls: Sequence[OpenCall],
     **changes: Any,
 ) -> None:
-    """Record, answer the calls that can't be run, and start the next one in the same transaction."""
-    told, calls, happened = list(messages), list(calls), list(events)
+    """Record, answer the calls that cannot be run, and start the next call in the same transaction."""
+    new_messages, calls, new_events = list(messages), list(calls), list(events)
     while calls and calls[0].problem:
-        told.append(tool_message(calls[0], calls[0].problem))
+        new_messages.append(tool_message(calls[0], calls[0].problem))
         calls.pop(0)
     started = None
     if (
@@ -128,8 +128,8 @@ async def _advance(
         and not await work.is_interrupted()
     ):
         started = calls[0] = calls[0].model_copy(update={"toolkit": toolset.name})
-        happened.append(_tool_event(started, "calling"))
-    seqs = await work.record(*happened, messages=told, calls=calls, **changes)
+        new_events.append(_tool_event(started, "calling"))
+    seqs = await work.record(*new_events, messages=new_messages, calls=calls, **changes)
     if started is not None:
         work.keys[started.number] = str(seqs[-1])
 
@@ -145,15 +145,15 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
             await _ask_user(work, call)
             return True
         elif call.function == NOTIFY.name:
-            said = MessageEvent(role="assistant", message=str(call.args["text"]))
-            await _advance(work, tools, said, messages=[tool_message(call, prompts.NOTED)], calls=rest)
+            notification = MessageEvent(role="assistant", message=str(call.args["text"]))
+            await _advance(work, tools, notification, messages=[tool_message(call, prompts.USER_NOTIFIED)], calls=rest)
         elif call.function == FINISH.name and work.state.call_failed:
             await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
         elif call.function == FINISH.name:
             await _finish_step(work, call.args, call=call)
         elif not await tools.can_run(call):
-            gone = prompts.SWITCHED_OFF if tools.function(call.function) else prompts.no_function(call.function)
-            await _advance(work, tools, messages=[tool_message(call, gone)], calls=rest, call_failed=True)
+            reason = prompts.SWITCHED_OFF if tools.function(call.function) else prompts.no_function(call.function)
+            await _advance(work, tools, messages=[tool_message(call, reason)], calls=rest, call_failed=True)
         elif tools.needs_consent(call):
             await _ask_consent(work, tools, call, rest)
             return True
@@ -163,7 +163,10 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
 
 
 async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall]) -> None:
-    """Get the outcome of a started call and record it with the start of the next one."""
+    """Get the outcome of a started call, record it, and start the next call in the same transaction.
+
+    A call that an earlier runner started and lost is sent again only if that cannot run it twice.
+    """
     toolset, described = tools.toolset(call.function), tools.function(call.function)
     was_lost = call.number not in work.keys
     if toolset is None or described is None or (was_lost and not (described.is_remembered or described.read_only)):
@@ -171,16 +174,16 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     else:
         key = await key_of(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
-    outcome = "" if call.function in LOOKS_AGAIN else _digest(call, result)
+    outcome = "" if call.function in POLLING_FUNCTIONS else _digest(call, result)
     repeats = work.state.repeats + 1 if outcome and outcome == work.state.last_outcome else 1
-    told = clipped(mended(result.text), MAX_RESULT_CHARS)
-    if repeats >= REPEATS_TO_TELL:
-        told += f"\n\n{prompts.repeated(repeats)}"
+    text = clipped(mended(result.text), MAX_RESULT_CHARS)
+    if repeats >= REPEATS_BEFORE_WARNING:
+        text += f"\n\n{prompts.repeated(repeats)}"
     await _advance(
         work,
         tools,
         _tool_event(call, "called", result),
-        messages=[tool_message(call, told)],
+        messages=[tool_message(call, text)],
         calls=rest,
         call_failed=work.state.call_failed or result.outcome != "succeeded",
         last_outcome=outcome,
@@ -189,17 +192,17 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
 
 
 def _digest(call: OpenCall, result: ToolResult) -> str:
-    told = json.dumps([call.function, call.args, result.outcome, result.text], sort_keys=True)
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    document = json.dumps([call.function, call.args, result.outcome, result.text], sort_keys=True)
+    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def key_of(work: Work, call: OpenCall) -> str:
-    """The key under which a started call was, or may have been, sent."""
+    """The idempotency key of a started call: the seq of its stored `calling` event."""
     return work.keys.get(call.number) or str(await work.journal.calling_seq(call.id))
 
 
 def _tool_event(call: OpenCall, status: Literal["calling", "called"], result: ToolResult | None = None) -> ToolEvent:
-    assert call.toolkit is not None, "only started calls are shown"
+    assert call.toolkit is not None, "only started calls have events"
     return ToolEvent(
         tool_call_id=call.id,
         name=call.toolkit,
@@ -211,12 +214,12 @@ def _tool_event(call: OpenCall, status: Literal["calling", "called"], result: To
 
 
 def _for_log(value: Any) -> Any:
-    """An argument as events show it: a long text is in the transcript, and soon in the sandbox, in full."""
+    """Clip an argument for the event log. The transcript holds the whole text."""
     return clipped(value, MAX_ARGUMENT_CHARS) if isinstance(value, str) else value
 
 
 def stopped_event(call: OpenCall) -> ToolEvent:
-    """Closes the display of a call that was in flight when the turn ended."""
+    """The `called` event of a call that was still running when the turn ended, so that clients stop waiting for it."""
     return _tool_event(call, "called", ToolResult("unknown", "", {"result": "Stopped"}))
 
 
@@ -226,7 +229,7 @@ async def _ask_user(work: Work, call: OpenCall) -> None:
     event = ToolEvent(tool_call_id=call.id, name="message", function=call.function, args=call.args, status="calling")
     await work.record(
         event,
-        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=await work.saved_files(paths)),
+        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=await work.save_files(paths)),
         event.model_copy(update={"status": "called", "content": {}}),
         WaitEvent(),
         phase="waiting",
@@ -236,9 +239,10 @@ async def _ask_user(work: Work, call: OpenCall) -> None:
 async def _ask_consent(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall]) -> None:
     """End the turn with the question whether the call may be run; `take_consent` reads the answer."""
     described = tools.function(call.function)
-    assert described is not None, "what needs consent is known"
-    args = json.dumps(call.args, ensure_ascii=False, indent=1).replace("`", "\\u0060")  # it stands in a code block
-    question = prompts.consent_question(described.confirm, call.function, clipped(args, MAX_SHOWN_ARGUMENTS))
+    assert described is not None, "needs_consent is true for known functions only"
+    # a backtick could end the code block that the arguments stand in
+    args = json.dumps(call.args, ensure_ascii=False, indent=1).replace("`", "\\u0060")
+    question = prompts.consent_question(described.confirm, call.function, clipped(args, MAX_CONSENT_ARGUMENTS_CHARS))
     asked = call.model_copy(update={"consent": "asked"})
     await work.record(
         MessageEvent(role="assistant", message=question), WaitEvent(), phase="waiting", calls=[asked, *rest]
@@ -246,7 +250,7 @@ async def _ask_consent(work: Work, tools: Tools, call: OpenCall, rest: Sequence[
 
 
 async def take_consent(work: Work, said: Sequence[str], *, consumed_seq: int) -> None:
-    """Go on with the call that was asked about, or tell the model what the user said instead of yes."""
+    """Run the call if the user answered yes; otherwise give the user's answer to the model."""
     asked, *rest = work.state.calls
     text = "\n\n".join(said)
     if is_yes(text):
@@ -264,15 +268,15 @@ async def take_consent(work: Work, said: Sequence[str], *, consumed_seq: int) ->
 
 
 def is_yes(text: str) -> bool:
-    """A plain yes, alone: whatever else is said with it may be a condition, and counts as a no."""
+    """True for a "yes" and nothing else. Any further word may be a condition, so the answer counts as a no."""
     return text.strip().strip(".!。！ ").casefold() in YES
 
 
 async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, said: str = "") -> None:
-    """Close the running step and tell the model what comes next, as the result of its call or as a note."""
+    """Close the running step and tell the model what to do next: as the result of its call, or as a user message."""
     step = work.state.running_step()
     if step is None:
-        raise RuntimeError("a step was finished that is not running")
+        raise RuntimeError("finish_step was called while no step is running")
     is_done = bool(result["success"])
     steps = work.state.with_step(step.id, "completed" if is_done else "failed")
     coming = next((step for step in steps if step.status == "pending"), None)

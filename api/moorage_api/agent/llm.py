@@ -1,4 +1,4 @@
-"""A model behind any OpenAI-compatible endpoint: one streamed question, with retries, errors said for people."""
+"""Client of an OpenAI-compatible endpoint: one streamed request, with retries and errors that people can act on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WINDOW_IS_FULL = ("context_length", "context length", "context window", "maximum
 
 
 class LlmError(Exception):
-    """The model can't be used. `code` is public; the text tells people what to change and never holds the key."""
+    """The model cannot be used. `code` is public API. The text says what to change and never contains the API key."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class LlmError(Exception):
 
 
 class WindowFullError(LlmError):
-    """The request was longer than the model's window: it may be asked again with less."""
+    """The request was longer than the model's context window. A shorter request may succeed."""
 
 
 class _RetryableError(Exception):
@@ -48,7 +48,7 @@ class _RetryableError(Exception):
 
 
 class LlmClient:
-    """One model of one server; remembers which parameters the server refuses. Close it, or use it as a context."""
+    """One model of one server. Remembers which parameters the server refuses. Close it, or use `async with`."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LlmClient:
         backoff_seconds: float = 0.5,
     ) -> None:
         self.context_tokens = context_tokens
-        """How much the model can read, answer included."""
+        """Size of the model's context window: the request and the answer together."""
         self.answer_tokens = min(max_tokens or 8192, context_tokens // 4)
         self._model = model
         self._api_key = api_key
@@ -72,20 +72,20 @@ class LlmClient:
         self._outbound = outbound
         self._backoff_seconds = backoff_seconds
         self._parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
-        self._forces = True
+        self._can_force = True
         self._timeout = httpx2.Timeout(idle_seconds, connect=CONNECT_SECONDS)
         self._opened: openai.AsyncOpenAI | None = None
 
     @property
     def identity(self) -> str:
-        """Which model this is: what was learnt of one does not hold for another."""
+        """Name of the model and its server. What we learned about one model does not apply to another."""
         return f"{self._model} at {self._base_url}"
 
     def _client(self) -> openai.AsyncOpenAI:
-        """Raises OutboundRefusedError for a base URL that is none."""
+        """Raises OutboundRefusedError for an invalid base URL."""
         if self._opened is None:
             http_client = self._outbound.client2("llm", self._base_url, timeout=self._timeout)
-            # what is left out here the SDK would read from the environment of this process
+            # organization and project are set because the SDK would otherwise read them from environment variables
             self._opened = openai.AsyncOpenAI(
                 base_url=self._base_url,
                 api_key=self._api_key or "none",
@@ -118,9 +118,9 @@ class LlmClient:
         max_retries: int = 3,
         progress: Progress | None = None,
     ) -> Answer:
-        """Ask once and wait for the whole answer; `force` makes the model call a tool, where the server can.
+        """Send one request and wait for the whole answer. `force` requires a tool call, if the server supports that.
 
-        Raises LlmError: at once for what trying again can't help, else after `max_retries` tries more.
+        Raises LlmError: immediately if a retry cannot help, otherwise after `max_retries` retries.
         """
         tries = 0
         while True:
@@ -141,7 +141,7 @@ class LlmClient:
     async def _ask_adapting(
         self, messages: Sequence[Message], *, tools: Sequence[Function], force: bool, progress: Progress | None
     ) -> Answer:
-        """Leave out, one after the other, what this server refuses, and remember it."""
+        """Send the request; when the server refuses a parameter, drop that parameter for good and send it again."""
         while True:
             body = self._body(messages, tools, force)
             try:
@@ -162,12 +162,16 @@ class LlmClient:
                         f"The model's server at {self._base_url} could not be reached; check the base URL",
                     )
                 ) from error
-            except openai.APIError as error:  # an error inside a stream that began well
+            except openai.APIError as error:  # the server reported an error in the middle of a stream
                 raise self._explain_error_in_stream(error) from error
             except (BadStreamError, ValueError, TypeError, AttributeError) as error:
-                # the SDK lets travel what its reading of broken chunks raises
+                # the SDK does not wrap the exceptions that malformed chunks cause
                 raise _RetryableError(
-                    LlmError("llm_failed", f"The model's server at {self._base_url} sent what is no chat completion")
+                    LlmError(
+                        "llm_failed",
+                        f"The model's server at {self._base_url} sent a response that is not a chat completion; "
+                        "check that `base_url` is an OpenAI-compatible API",
+                    )
                 ) from error
             except httpx2.HTTPError as error:
                 raise _RetryableError(
@@ -185,13 +189,13 @@ class LlmClient:
                 }
                 for tool in tools
             ]
-            if force and self._forces:
+            if force and self._can_force:
                 body["tool_choice"] = "required"
         return body
 
     async def _stream(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
         builder = AnswerBuilder()
-        # not `chat.completions.create`: its models cost as much as the rest and break on what other servers send
+        # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
         stream = await self._client().post(
             "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
         )
@@ -212,7 +216,7 @@ class LlmClient:
 
     @staticmethod
     def _feed_whole(builder: AnswerBuilder, body: bytes, request: httpx2.Request) -> None:
-        """Take the answer of a server that does not stream."""
+        """Read the response of a server that does not stream."""
         document = json.loads(body)
         if isinstance(document, dict) and document.get("error"):
             error = document["error"]
@@ -221,31 +225,31 @@ class LlmClient:
         builder.feed(document)
 
     def _adapt(self, error: openai.APIStatusError, body: Mapping[str, Any]) -> bool:
-        """Whether the refused request can be asked again without what was refused."""
+        """Drop or replace the parameter that the server refused. False if the error names none that we can change."""
         if error.status_code not in (400, 422):
             return False
-        said = f"{error.param} {self._said(error)}".lower()
-        if "thinking" not in body and ("thinking mode" in said or "reasoning_content" in said):
-            # DeepSeek's thinking mode wants all earlier reasoning back with every call, and forces no tool. We keep no
-            # reasoning (a shortened or another model's history has none), so such a model works without that mode.
+        reason = f"{error.param} {self._server_message(error)}".lower()
+        if "thinking" not in body and ("thinking mode" in reason or "reasoning_content" in reason):
+            # In DeepSeek's thinking mode every request must repeat all earlier reasoning, and no tool call can be
+            # required. We do not store reasoning, so we turn that mode off.
             self._parameters["thinking"] = {"type": "disabled"}
             return True
-        if "tool_choice" in body and ("tool_choice" in said or "tool choice" in said):
-            self._forces = False
+        if "tool_choice" in body and ("tool_choice" in reason or "tool choice" in reason):
+            self._can_force = False
             return True
-        if "max_tokens" in body and "max_completion_tokens" in said:
+        if "max_tokens" in body and "max_completion_tokens" in reason:
             self._parameters["max_completion_tokens"] = self._parameters.pop("max_tokens")
             return True
-        if "temperature" in body and "temperature" in said:
+        if "temperature" in body and "temperature" in reason:
             self._parameters.pop("temperature")
             return True
         return False
 
     def _explain_refusal(self, error: OutboundRefusedError) -> LlmError:
-        return LlmError("llm_unavailable", f"`base_url` {self._base_url!r} is not used: {error}")
+        return LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}")
 
     def _explain_status(self, error: openai.APIStatusError) -> Exception:
-        status, said = error.status_code, self._said(error)
+        status, said = error.status_code, self._server_message(error)
         if status in (401, 403):
             return LlmError(
                 "llm_unauthorized", f"The model's server at {self._base_url} refused the API key: set a valid `api_key`"
@@ -255,8 +259,8 @@ class LlmClient:
         if status == 404:
             return LlmError(
                 "llm_not_found",
-                f'{self._base_url} has no model "{self._model}" or no chat completions: check `base_url` '
-                f"and `model_name` ({said})",
+                f'{self._base_url} does not have the model "{self._model}" or does not offer chat completions: '
+                f"check `base_url` and `model_name` ({said})",
             )
         if status == 413 or any(sign in f"{error.code} {said}".lower() for sign in WINDOW_IS_FULL):
             return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}")
@@ -267,13 +271,13 @@ class LlmClient:
         return LlmError("llm_refused", f"The model's server at {self._base_url} refused the request ({status}): {said}")
 
     def _explain_error_in_stream(self, error: openai.APIError) -> Exception:
-        said = self._said(error)
+        said = self._server_message(error)
         if any(sign in f"{error.code} {said}".lower() for sign in WINDOW_IS_FULL):
             return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}")
-        return _RetryableError(LlmError("llm_unavailable", f"The model's server broke off its answer: {said}"))
+        return _RetryableError(LlmError("llm_unavailable", f"The model's server interrupted its answer: {said}"))
 
-    def _said(self, error: openai.APIError) -> str:
-        """The server's own words, short, without the key some servers repeat."""
+    def _server_message(self, error: openai.APIError) -> str:
+        """The server's error message, shortened. The API key is removed, because some servers repeat it."""
         body = error.body
         words = body.get("message") if isinstance(body, dict) else None
         text = " ".join(str(words or error.message).split())

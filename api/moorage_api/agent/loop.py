@@ -1,4 +1,4 @@
-"""One turn of a session as a state machine that any runner can take up where the last one was killed."""
+"""One turn of a session as a state machine. After a crash, any runner can continue it from the stored state."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from moorage_api.agent.ports import (
     UserMessage,
 )
 from moorage_api.agent.tools import Tools
-from moorage_api.agent.toolsets.shell import kill_stopped
-from moorage_api.agent.work import InterruptedByUserError, Work, going_on_without
+from moorage_api.agent.toolsets.shell import kill_program_of_call
+from moorage_api.agent.work import InterruptedByUserError, Work, continue_without
 from moorage_api.events.schemas import ChatEvent, DoneEvent, ErrorEvent, FileInfo, PlanEvent, StepEvent, WaitEvent
 
 logger = logging.getLogger(__name__)
@@ -38,16 +38,21 @@ async def run_turn(
     switches: Switches,
     guidance: str = "",
 ) -> None:
-    """Work from what the journal has stored until an event is recorded that ends the turn: done, wait or error.
+    """Continue from the stored state until an event is recorded that ends the turn: done, wait or error.
 
-    May be cancelled or killed anywhere and called again, also by another process: whatever was recorded is not done
-    again. What `Journal.record` raises travels, UnreadMessagesError included: call again then.
+    May be cancelled or killed at any point and called again, also by another process: recorded work is not repeated.
+    Exceptions of `Journal.record` propagate; after UnreadMessagesError, call `run_turn` again.
 
-    `guidance` is told to the model with the system prompt; the same in all turns of a session, or caches are of no use.
+    `guidance` is added to the system prompt. It must not change during a session, or the provider's cache is lost.
     """
     tools = Tools(toolsets, switches, max_functions=limits.max_functions)
     if tools.left_out:
-        logger.warning("Session %s: %d tools do not fit into the model's list", journal.session_id, len(tools.left_out))
+        logger.warning(
+            "Session %s: %d tools are not offered to the model, because there are more than %d",
+            journal.session_id,
+            len(tools.left_out),
+            limits.max_functions,
+        )
         guidance += prompts.left_out(tools.left_out)
     work = Work(
         journal,
@@ -64,7 +69,7 @@ async def run_turn(
             if journal.stop_requested:
                 await _stop(work)
                 return
-            # a call that may be running is settled first: its message has to follow the assistant's
+            # finish a started call first: its result must follow the assistant message that contains the call
             if (must_read or journal.interrupted) and not any(call.started for call in work.state.calls):
                 await _read_messages(work)
                 must_read = False
@@ -78,7 +83,7 @@ async def run_turn(
 
 
 async def _advance(work: Work, tools: Tools) -> bool:
-    """Do the next thing. True when the turn is over."""
+    """Do one step of the current phase. True when the turn is over."""
     match work.state.phase:
         case "planning":
             return await planner.plan(work)
@@ -97,26 +102,26 @@ async def _advance(work: Work, tools: Tools) -> bool:
 
 
 async def _read_messages(work: Work) -> None:
-    """Take in what the user has said: a new task, the answer to a question, or news while at work."""
+    """Read the user's new messages: a new task, the answer to a question, or a message during the work."""
     unread = await work.journal.unread_messages()
     if not unread:
         return
-    said = [await _with_files(work, message) for message in unread]
+    texts = [await _text_with_files(work, message) for message in unread]
     consumed_seq = unread[-1].seq
     state = work.state
     if state.phase == "waiting" and state.calls[0].consent == "asked":
-        await take_consent(work, said, consumed_seq=consumed_seq)
+        await take_consent(work, texts, consumed_seq=consumed_seq)
         return
     if state.phase == "waiting":
         asked, *others = state.calls
-        messages = [tool_message(asked, "\n\n".join(said))]
+        messages = [tool_message(asked, "\n\n".join(texts))]
         messages += [tool_message(call, prompts.NOT_RUN_ASKED) for call in others]
         await work.record(
             messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], iterations=0, repeats=0
         )
         return
     messages = [tool_message(call, prompts.NOT_RUN_NEW_MESSAGE) for call in state.calls]
-    messages += [user_message(text) for text in said]
+    messages += [user_message(text) for text in texts]
     if state.phase in ("idle", "planning"):
         new_turn = {
             "phase": "planning",
@@ -134,33 +139,33 @@ async def _read_messages(work: Work) -> None:
     )
 
 
-async def _with_files(work: Work, message: UserMessage) -> str:
-    """The message as the model gets it, once its files are where the model can open them."""
-    placed: list[FileInfo] = []
+async def _text_with_files(work: Work, message: UserMessage) -> str:
+    """Copy the message's files into the sandbox; return the text for the model, with the paths of the files."""
+    copied: list[FileInfo] = []
     if message.attachments:
-        with going_on_without("the user's files"):
-            placed = list(await work.unless_stopped(work.attachments.to_sandbox(message.attachments)))
-    there = {file.id for file in placed}
-    lost = [file for file in message.attachments if file.id not in there]
-    return prompts.user_message(message.text, placed, lost)
+        with continue_without("the user's files"):
+            copied = list(await work.unless_stopped(work.attachments.to_sandbox(message.attachments)))
+    copied_ids = {file.id for file in copied}
+    missing = [file for file in message.attachments if file.id not in copied_ids]
+    return prompts.user_message(message.text, copied, missing)
 
 
 async def _stop(work: Work) -> None:
-    """End the turn as the user asked: nothing more is run, and what is in flight is not waited for."""
+    """End the turn because the user stopped it: start nothing more, and do not wait for running calls."""
     killed = [call for call in work.state.calls if call.started]
     for call in killed:
-        await kill_stopped(work.gate, call.function, call.args, key=f"-{await key_of(work, call)}")
+        await kill_program_of_call(work.gate, call.function, call.args, key=f"-{await key_of(work, call)}")
     events: list[ChatEvent] = [stopped_event(call) for call in killed]
     messages: list[Message] = [
         tool_message(call, prompts.STOPPED_CALL if call.started else prompts.NOT_RUN_STOPPED)
         for call in work.state.calls
     ]
-    # not consumed here: a stop takes them as read, unless the user wrote after it and the turn must go on
+    # `consumed_seq` is not set: the journal marks them as read, unless the user wrote again after the stop
     unread = await work.journal.unread_messages()
     messages += [user_message(prompts.user_message(message.text, [], message.attachments)) for message in unread]
     await _end(
         work,
-        [*events, *_closed_plan(work), DoneEvent()],
+        [*events, *_plan_end_events(work), DoneEvent()],
         [*messages, user_message(prompts.STOPPED)],
     )
 
@@ -171,7 +176,7 @@ async def _fail(work: Work, error: LlmError) -> None:
     messages = [tool_message(call, prompts.NOT_RUN_ENDED) for call in work.state.calls]
     await _end(
         work,
-        [*killed, *_closed_plan(work), ErrorEvent(error=str(error), code=error.code)],
+        [*killed, *_plan_end_events(work), ErrorEvent(error=str(error), code=error.code)],
         [*messages, user_message(prompts.ended(str(error)))],
     )
 
@@ -187,8 +192,8 @@ async def _end(work: Work, events: Sequence[ChatEvent], messages: Sequence[Messa
     )
 
 
-def _closed_plan(work: Work) -> list[ChatEvent]:
-    """The running step ends as failed; what was not begun stays pending."""
+def _plan_end_events(work: Work) -> list[ChatEvent]:
+    """Events that mark the running step as failed. Steps that have not started stay pending."""
     running = work.state.running_step()
     if running is None:
         return []

@@ -1,4 +1,4 @@
-"""Build, measure and cut transcript messages."""
+"""Build, measure and shorten transcript messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorage_api.agent.ports import Message
 from moorage_api.agent.state import OpenCall
 
 BYTES_PER_TOKEN = 3.5
-"""Of UTF-8, which comes out about right for English, code and Chinese alike."""
+"""Bytes of UTF-8. The estimate is about right for English, code and Chinese."""
 
 
 def user_message(text: str) -> Message:
@@ -23,9 +23,9 @@ def assistant_message(text: str) -> Message:
 
 
 def call_message(text: str, calls: Sequence[OpenCall], raw: Sequence[RawCall]) -> Message:
-    """An assistant message with tool calls under our ids. Content is "" at least: one server fails on null.
+    """An assistant message with tool calls that carry our ids. `content` is never null: one server fails on null.
 
-    Arguments that are no JSON object are left out, because servers read them again.
+    Invalid arguments become an empty object, because servers parse the arguments of earlier calls again.
     """
     return assistant_message(text) | {
         "tool_calls": [
@@ -44,7 +44,7 @@ def tool_message(call: OpenCall, text: str) -> Message:
 
 
 def tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
-    """A rough count, structure included."""
+    """Estimate the tokens of one message or of a list, with the JSON structure around the texts."""
     if not isinstance(value, Mapping):
         return sum(tokens(dict(item)) for item in value)
     size = len(str(value.get("content") or "").encode(errors="replace"))
@@ -53,7 +53,7 @@ def tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
 
 
 def clipped(text: str, limit: int, *, hint: str = "") -> str:
-    """The head and the tail of a text that is longer than `limit` characters, and how much is missing between."""
+    """Keep the beginning and the end of a text longer than `limit` characters and say how much was removed."""
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
@@ -62,12 +62,12 @@ def clipped(text: str, limit: int, *, hint: str = "") -> str:
 
 
 def with_clipped_content(message: Message, limit: int) -> Message:
-    """The message with its content and the texts in its calls' arguments clipped."""
+    """Clip the message's content and the texts in the arguments of its calls."""
     return _rewritten(message, lambda text: clipped(text, limit))
 
 
 def elided(message: Message, limit: int) -> Message:
-    """An old message: what tools got and gave is clipped, what people and the model said is kept."""
+    """Shorten an old message: clip tool arguments and tool results, keep the texts of the user and the model."""
     if message["role"] == "tool":
         return message | {"content": clipped(str(message["content"]), limit, hint="; call the tool again to see it")}
     return (
@@ -96,7 +96,7 @@ def _arguments(arguments: str, rewrite: Callable[[str], str]) -> str:
 
 
 def merged_users(messages: Sequence[Message]) -> list[Message]:
-    """Join user messages that follow each other: some servers want the roles to alternate."""
+    """Join consecutive user messages, because some servers require user and assistant messages to alternate."""
     result: list[Message] = []
     for message in messages:
         if result and message["role"] == "user" and result[-1]["role"] == "user":

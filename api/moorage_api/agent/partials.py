@@ -11,19 +11,22 @@ from moorage_api.agent.work import Work
 from moorage_api.events.schemas import MessageEvent
 
 INTERVAL_SECONDS = 0.1
-"""Reading a half-written answer costs; more often than this nothing leaves anyway."""
+"""Parsing an unfinished answer is expensive, and the journal sends at most ten partial messages a second."""
 
 
-def shown(work: Work, stream_id: str, read: Callable[[AnswerBuilder], str]) -> Progress:
-    """`read` finds the text for the user in what has come so far. JSON in plain text is no text for users."""
-    shown_at = 0.0
+def show_partials(work: Work, stream_id: str, read: Callable[[AnswerBuilder], str]) -> Progress:
+    """Return a callback that sends the unfinished message to the user each time the answer grows.
+
+    `read` extracts the text for the user. A text that begins like JSON, a code block or a tag is not sent.
+    """
+    sent_at = 0.0
 
     async def show(builder: AnswerBuilder) -> None:
-        nonlocal shown_at
+        nonlocal sent_at
         now = time.monotonic()
-        if now - shown_at < INTERVAL_SECONDS:
+        if now - sent_at < INTERVAL_SECONDS:
             return
-        shown_at = now
+        sent_at = now
         message = read(builder)
         if message and message[0] not in "{`<":
             await work.journal.show_partial(

@@ -1,4 +1,4 @@
-"""Make the plan, and make it anew when a step failed or the user said something new."""
+"""Ask the model for a plan, and for a new one when a step failed or the user sent a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from moorage_api.agent import prompts
 from moorage_api.agent.answers import Answer, AnswerBuilder, objects_in, parse_object
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
-from moorage_api.agent.partials import shown
+from moorage_api.agent.partials import show_partials
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanEvent, PlanStep, StepEvent, TitleEvent
@@ -23,9 +23,9 @@ STEPS_SCHEMA = {"type": "array", "items": {"type": "string"}}
 MAKE_PLAN = Function(
     name="make_plan",
     description=(
-        "Plan the user's task. Few steps, each something you can do and check with your tools. When no tools are "
-        "needed (small talk, a question you can answer from knowledge), give no steps and put the whole answer into "
-        "`message`."
+        "Plan the user's task. Use few steps; you must be able to do and check each step with your tools. If no tools "
+        "are needed (small talk, a question that you can answer from knowledge), give no steps and put the whole "
+        "answer into `message`."
     ),
     parameters={
         "type": "object",
@@ -45,15 +45,15 @@ MAKE_PLAN = Function(
 
 UPDATE_PLAN = Function(
     name="update_plan",
-    description="Replace the steps that are not done yet. Steps that stay are repeated word for word.",
+    description="Replace the steps that are not done yet. Repeat the steps that stay word for word.",
     parameters={
         "type": "object",
         "properties": {
             "message": {
                 "type": "string",
-                "description": "To the user, when they said something or should know of the change; else empty",
+                "description": "To the user, if they wrote something or should know about the change; otherwise empty",
             },
-            "steps": STEPS_SCHEMA | {"description": "All that is left to do, in order; none when nothing is left"},
+            "steps": STEPS_SCHEMA | {"description": "The steps that are left, in order; empty if nothing is left"},
         },
         "required": ["steps"],
         "additionalProperties": False,
@@ -69,9 +69,9 @@ class Draft:
 
 
 async def plan(work: Work) -> bool:
-    """Ask for the first plan of a turn. True when there was nothing to plan: the answer is given, the turn over."""
+    """Ask for the first plan of a turn. True if the model answered without steps, which ends the turn."""
     stream_id = f"plan-{work.state.turn}-{work.state.plans}"
-    answer = await work.ask(tools=[MAKE_PLAN], force=True, progress=shown(work, stream_id, _message_so_far))
+    answer = await work.ask(tools=[MAKE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far))
     draft = _draft(answer, MAKE_PLAN)
     if draft is None or not (draft.steps or draft.message):
         await work.reject(answer, prompts.MUST_PLAN.format(name=MAKE_PLAN.name))
@@ -86,11 +86,11 @@ async def plan(work: Work) -> bool:
             *events, DoneEvent(), messages=[assistant_message(draft.message)], phase="idle", titled=True, invalid=0
         )
         return True
-    steps = _numbered(work, draft.steps, [])
+    steps = _number_steps(work, draft.steps, [])
     await work.record(
         *events,
         PlanEvent(steps=steps),
-        messages=_accepted(work, answer, prompts.step_instruction(steps, steps[0])),
+        messages=_exchange_messages(work, answer, prompts.step_instruction(steps, steps[0])),
         phase="executing",
         titled=True,
         invalid=0,
@@ -103,10 +103,10 @@ async def plan(work: Work) -> bool:
 
 
 async def replan(work: Work) -> None:
-    """Ask what is left to do. Steps that are over stay; a running one goes on if it is repeated."""
+    """Ask for the steps that are left. Finished steps stay; the running step continues if it comes first again."""
     state = work.state
     stream_id = f"plan-{state.turn}-{state.plans}"
-    answer = await work.ask(tools=[UPDATE_PLAN], force=True, progress=shown(work, stream_id, _message_so_far))
+    answer = await work.ask(tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far))
     draft = _draft(answer, UPDATE_PLAN)
     if draft is None:
         await work.reject(answer, prompts.MUST_PLAN.format(name=UPDATE_PLAN.name))
@@ -115,12 +115,12 @@ async def replan(work: Work) -> None:
     left = [step for step in state.steps if step.status == "pending"]
     dropped = state.running_step()
     if dropped is not None and draft.steps[:1] == [dropped.description]:
-        left.append(dropped)  # it comes next, so it just goes on
+        left.append(dropped)
         dropped = None
     if dropped is not None:
         dropped = dropped.model_copy(update={"status": "failed"})
         over.append(dropped)
-    coming = _numbered(work, draft.steps, left)
+    coming = _number_steps(work, draft.steps, left)
     steps = [*over, *coming]
     events: list[ChatEvent] = []
     if draft.message:
@@ -131,7 +131,7 @@ async def replan(work: Work) -> None:
     await work.record(
         *events,
         PlanEvent(steps=steps),
-        messages=_accepted(work, answer, instruction),
+        messages=_exchange_messages(work, answer, instruction),
         phase="executing" if coming else "summarising",
         invalid=0,
         steps=steps,
@@ -142,7 +142,7 @@ async def replan(work: Work) -> None:
 
 
 def _draft(answer: Answer, function: Function) -> Draft | None:
-    """Read the plan from a call, from JSON in the text, or take plain text as an answer that needs no plan."""
+    """Read the plan from a call or from JSON in the text. For `make_plan`, plain text is an answer without steps."""
     for call in answer.calls:
         if call.name == function.name and (args := parse_object(call.arguments)) is not None:
             return _read(args, function)
@@ -166,7 +166,7 @@ def _read(args: dict[str, Any], function: Function) -> Draft | None:
 
 
 def _description(step: object) -> str:
-    """A step as a text, or as an object that some models make of it."""
+    """The text of a step. Some models send an object instead of a string."""
     if isinstance(step, dict):
         step = next((step[key] for key in ("description", "step", "title", "name") if step.get(key)), "")
     return _text(step)
@@ -177,14 +177,14 @@ def _text(value: object) -> str:
 
 
 def _title(work: Work, draft: Draft) -> str:
-    """The model's title, else the beginning of what the user said."""
-    said = next((str(message["content"]) for message in work.journal.transcript if message["role"] == "user"), "")
-    title = " ".join((draft.title or said).split())
+    """The model's title, or the beginning of the user's first message."""
+    first = next((str(message["content"]) for message in work.journal.transcript if message["role"] == "user"), "")
+    title = " ".join((draft.title or first).split())
     return title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…"
 
 
-def _numbered(work: Work, descriptions: list[str], known: list[PlanStep]) -> list[PlanStep]:
-    """Steps with ids of their own; those already known under the same words keep theirs."""
+def _number_steps(work: Work, descriptions: list[str], known: list[PlanStep]) -> list[PlanStep]:
+    """Give each step an id. A step with the same description as a step in `known` keeps that step."""
     known = list(known)
     steps = []
     for place, description in enumerate(descriptions):
@@ -195,8 +195,8 @@ def _numbered(work: Work, descriptions: list[str], known: list[PlanStep]) -> lis
     return steps
 
 
-def _accepted(work: Work, answer: Answer, instruction: str) -> list[Message]:
-    """The exchange for the transcript: the call and, as its result, what to do now."""
+def _exchange_messages(work: Work, answer: Answer, instruction: str) -> list[Message]:
+    """The transcript messages: the model's call and, as its result, the next instruction."""
     if not answer.calls:
         return [assistant_message(answer.text), user_message(prompts.notice(instruction))]
     calls = work.number_calls(answer.calls)

@@ -1,4 +1,4 @@
-"""What the agent needs from outside: a journal to write to, tools to use, a model to ask. It opens none of them."""
+"""The interfaces the agent needs: a journal, tools, switches, a gate, attachments. Others create and pass them in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class UserMessage:
-    """A message from the log that the agent has not answered yet. `seq` is its place in the log."""
+    """A user message that the agent has not read yet. `seq` is its position in the event log."""
 
     seq: int
     text: str
@@ -23,9 +23,9 @@ class UserMessage:
 
 
 class Journal(Protocol):
-    """The fenced record of one leased run: what is in it is what another runner goes on from.
+    """The stored record of one leased run. Another runner continues from what is stored in it.
 
-    Every method raises FencedError once the lease is lost; the agent lets that travel.
+    Every method raises FencedError once the lease is lost; the agent does not catch it.
     """
 
     @property
@@ -33,12 +33,12 @@ class Journal(Protocol):
 
     @property
     def transcript(self) -> Sequence[Message]:
-        """All messages of this session so far, those of earlier runs included; `record` grows it."""
+        """All messages of this session so far, including those of earlier runs. `record` appends to it."""
         ...
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `record` stored last; {} in a fresh session. JSON."""
+        """The JSON object that `record` stored last; {} in a new session."""
         ...
 
     async def record(
@@ -48,23 +48,23 @@ class Journal(Protocol):
         state: Mapping[str, Any] | None = None,
         consumed_seq: int | None = None,
     ) -> list[int]:
-        """Store events, transcript messages, state and how far user messages were read, in one transaction.
+        """Store events, transcript messages, the state and the seq of the last read user message in one transaction.
 
-        Returns the seqs of the events, dense and ascending. They are on every open stream soon after.
+        Returns the seqs of the events, ascending and without gaps. Every open stream gets the events soon after.
         """
         ...
 
     async def show_partial(self, event: MessageEvent) -> None:
-        """Fan out text that is still growing; never stored. At most 10 a second leave, whatever the rate of calls."""
+        """Send an unfinished message to open streams, without storing it. At most 10 a second are sent."""
         ...
 
     async def unread_messages(self) -> list[UserMessage]:
-        """User messages of the log after `consumed_seq`, oldest first (one statement; cheap enough between steps)."""
+        """User messages after `consumed_seq`, oldest first. One SQL statement, cheap enough between steps."""
         ...
 
     @property
     def interrupted(self) -> bool:
-        """True once the user stopped the run or said something new: the agent looks after each model or tool turn."""
+        """True once the user stopped the run or sent a message. The agent checks it after each model or tool turn."""
         ...
 
     @property
@@ -83,9 +83,9 @@ class Journal(Protocol):
 class Function:
     """A tool as the model sees it. `parameters` is a JSON Schema object.
 
-    `read_only` marks what may be repeated when its outcome was lost; everything else runs at most once.
-    `is_remembered`: whoever runs it answers the same key with the first outcome, so it can be asked again.
-    `confirm`: why the user has to say yes before each call; empty for what needs no asking.
+    `read_only`: the call changes nothing, so it may be repeated when its result was lost. Others run at most once.
+    `is_remembered`: the server of the tool stores results by key, so sending a key again returns the first result.
+    `confirm`: the question to the user before each call; empty if the call needs no permission.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Function:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """`key` is unique within the session and the same on every try: the seq of the stored `calling` event."""
+    """`key` is the seq of the stored `calling` event: unique in the session and the same for every retry."""
 
     key: str
     tool_call_id: str
@@ -108,9 +108,9 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """`text` goes to the model, bounded; `content` to the `called` event (see the wire document, "tool").
+    """`text` is for the model and has a bounded length. `content` is for the `called` event (wire document, "tool").
 
-    `unknown` means that the call was started and its result lost.
+    `unknown` means that the call was started and its result was lost.
     """
 
     outcome: Literal["succeeded", "failed", "unknown"]
@@ -119,38 +119,41 @@ class ToolResult:
 
 
 class Toolset(Protocol):
-    """A group of tools that clients show under one name."""
+    """A group of tools that clients display under one name."""
 
     @property
     def name(self) -> Literal["file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"]: ...
 
     def functions(self) -> Sequence[Function]:
-        """Those that are on, as of the last look of `Switches`; the dearest first, as not all may fit."""
+        """The functions that are on since the last `Switches.look`, most important first, as not all may fit."""
         ...
 
     async def call(self, call: ToolCall) -> ToolResult:
-        """Run one call. A tool's failure is a result, not an exception; FencedError and CancelledError travel."""
+        """Run one call. A tool's failure is a result, not an exception. FencedError and CancelledError propagate."""
         ...
 
 
 SwitchedKind = Literal["mcp", "a2a", "skill"]
-"""Tools that people switch on and off; toolsets with these names are the ones that have them."""
+"""Toolsets whose tools users and admins switch on and off; these are their names."""
 
 
 class Switches(Protocol):
-    """Which tools the run's user has, while everybody may change that."""
+    """Which tools are on for the user of the run. Users and admins may change them during the run."""
 
     async def look(self) -> None:
-        """Take in what was switched since. Cheap enough before every model call."""
+        """Read the current switches. Cheap enough before every model call."""
         ...
 
     def is_on(self, kind: SwitchedKind, tool_id: str) -> bool:
-        """At the last look. `tool_id` is an MCP server's name, an agent's id or a skill's; False when it is gone."""
+        """The switch as the last `look` read it; False for a deleted tool.
+
+        `tool_id` is the name of an MCP server, the id of an A2A agent or the id of a skill.
+        """
         ...
 
 
 class Gate(Protocol):
-    """A session's sandbox, reached when first used. Implemented by `moorage_api.sandboxes`."""
+    """A session's sandbox, created at the first use. Implemented by `moorage_api.sandboxes`."""
 
     async def call(
         self,
@@ -161,14 +164,14 @@ class Gate(Protocol):
         timeout_seconds: float,
         read_only: bool = False,
     ) -> GateResult:
-        """Run one function in the sandbox, at most once for `key`, across restarts of everything.
+        """Run one function in the sandbox, at most once for each `key`, even if any process restarts.
 
-        Waits for the sandbox to be ready (bounded). A sandbox that cannot be had is a `failed` result.
+        Waits for the sandbox to be ready, for a limited time. If it does not become ready, the result is `failed`.
         """
         ...
 
     async def notices(self) -> list[str]:
-        """What the model has to be told since the last time: a sandbox that was replaced and what was lost."""
+        """New notices for the model, such as: the sandbox was replaced, and what was lost with the old one."""
         ...
 
 
@@ -184,15 +187,15 @@ class Attachments(Protocol):
     """Moves bytes between a session's sandbox and its stored files. Implemented by `moorage_api.sandboxes`."""
 
     async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
-        """Copy stored files to `/home/ubuntu/workspace/upload/`; the answer carries the `filepath`s."""
+        """Copy stored files to `/home/ubuntu/workspace/upload/`. Returns the files with their `filepath` set."""
         ...
 
     async def from_sandbox(self, filepaths: Sequence[str]) -> Sequence[FileInfo]:
-        """Store files of the sandbox and list them with the session; missing ones are left out."""
+        """Store files of the sandbox and add them to the session's list of files. Missing files are left out."""
         ...
 
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
-        """Put bytes (a screenshot, a long output) into the object store; returns the object's key."""
+        """Store bytes (a screenshot, a long output) in the object store and return the object's key."""
         ...
 
 
@@ -204,7 +207,7 @@ class AgentLimits:
     max_retries: int = 3
     max_search_results: int = 10
     max_functions: int = 128
-    """Offered to the model in all; a setting. Source: OpenAI's API reference, "tools"."""
+    """Most functions that one request may offer. It is a setting. Source: OpenAI's API reference, "tools"."""
 
 
 Outcome = Literal["done", "wait", "failed", "stopped"]

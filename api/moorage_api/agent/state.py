@@ -1,4 +1,4 @@
-"""Where the agent is in its work: stored with every event, and all that another runner needs to go on."""
+"""The state of the agent. It is stored with every record and is all that another runner needs to continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Phase = Literal["idle", "planning", "replanning", "executing", "summarising", "w
 class OpenCall(BaseModel):
     """A tool call of the last assistant message that has no tool message yet.
 
-    `toolkit`: who runs it, once its `calling` event is stored, so that it may have run. `problem`: why it can't be run.
+    `toolkit`: the toolset that runs it; set when the `calling` event is stored, so from then on the call may have run.
+    `problem`: why it cannot be run.
     """
 
     number: int
@@ -27,7 +28,7 @@ class OpenCall(BaseModel):
     problem: str = ""
     toolkit: Toolkit | None = None
     consent: Literal["", "asked", "given"] = ""
-    """Of the user, for a call that needs it."""
+    """The user's permission, for a call that needs it."""
 
     @property
     def started(self) -> bool:
@@ -35,59 +36,60 @@ class OpenCall(BaseModel):
 
     @property
     def id(self) -> str:
-        """Unique within the session, whatever the model called it. Nine letters and digits: some servers insist."""
+        """Our own id, unique within the session. Some model servers require exactly nine letters and digits."""
         return f"call{self.number:05d}"
 
 
 class Shortened(BaseModel):
-    """How much of the transcript the model no longer gets; positions are indexes into it.
+    """Which part of the transcript is shortened for the model. Positions are indexes into the transcript.
 
-    Before `elided_before`, long texts of tools are cut; before `summarised_before`, `summary` stands for everything.
+    Before `elided_before`, tool arguments and results are clipped. `summary` replaces all messages before
+    `summarised_before`.
     """
 
     elided_before: int = 0
     summarised_before: int = 0
     summary: str = ""
     context_tokens: int | None = None
-    """Smaller than the model's setting once its server has said that it takes less; holds for `context_of` only."""
+    """The window we learned when the server refused a request as too long. Applies to the model `context_of` only."""
     context_of: str = ""
 
     def window(self, llm: LlmClient) -> int:
-        """How much this model reads, answer included."""
+        """Size of this model's context window in tokens, for the request and the answer together."""
         if self.context_tokens is not None and self.context_of == llm.identity:
             return self.context_tokens
         return llm.context_tokens
 
 
 class AgentState(BaseModel):
-    """Changed by copies only: a copy counts once `Journal.record` has stored it."""
+    """Never changed in place: a changed copy replaces it after `Journal.record` has stored the copy."""
 
     phase: Phase = "idle"
     turn: int = 0
-    """Counts what the user asked for; part of the stream ids."""
+    """Number of the user's current task; part of the stream ids."""
     plans: int = 0
     """Plans made in this turn."""
     titled: bool = False
     steps: list[PlanStep] = []
     calls: list[OpenCall] = []
     call_failed: bool = False
-    """A call of the last assistant message has failed, which the model did not know when it made the others."""
+    """A call of the last assistant message failed. The model did not know that when it made the other calls."""
     next_step: int = 1
     next_call: int = 1
     iterations: int = 0
-    """Model turns since the user last spoke."""
+    """Model turns since the user's last message."""
     invalid: int = 0
-    """Answers in a row that could not be used."""
+    """Invalid answers in a row."""
     last_outcome: str = ""
     """Digest of the last call, its arguments and its result."""
     repeats: int = 0
-    """How often in a row a call has come out the same."""
+    """How many times in a row the same call had the same result."""
     files: list[str] = []
-    """Paths that steps have named as results."""
+    """Sandbox paths that finished steps named as results for the user."""
     attachments: list[FileInfo] | None = None
-    """`files`, once they are stored."""
+    """The stored copies of `files`; None until they are stored."""
     notes: list[str] = []
-    """What the model has to be told before it is asked next."""
+    """Notices that the model must get with the next request."""
     shortened: Shortened = Shortened()
 
     def running_step(self) -> PlanStep | None:
@@ -97,5 +99,5 @@ class AgentState(BaseModel):
         return next((step for step in self.steps if step.status == "pending"), None)
 
     def with_step(self, step_id: str, status: Literal["running", "completed", "failed"]) -> list[PlanStep]:
-        """The steps, one of them changed."""
+        """A copy of the steps in which one step has the new status."""
         return [step.model_copy(update={"status": status}) if step.id == step_id else step for step in self.steps]

@@ -1,31 +1,31 @@
-"""The last word of a turn: the answer to the user, with the files that came out."""
+"""The end of a turn: the final answer to the user, with the files that the steps produced."""
 
 from __future__ import annotations
 
 from moorage_api.agent import prompts
 from moorage_api.agent.answers import AnswerBuilder, objects_in
 from moorage_api.agent.messages import assistant_message
-from moorage_api.agent.partials import shown
+from moorage_api.agent.partials import show_partials
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent
 
 
 async def sum_up(work: Work) -> bool:
-    """Ask for the final answer. True when it was given and the turn is over."""
+    """Ask for the final answer. True when the answer is recorded and the turn is over."""
     if work.state.attachments is None:
-        # stored before the model is asked, so that a killed runner's successor stores nothing twice
-        await work.record(attachments=await work.saved_files(work.state.files))
+        # recorded before the model is asked: if this runner is killed, the next one does not store the files again
+        await work.record(attachments=await work.save_files(work.state.files))
     stream_id = f"answer-{work.state.turn}"
-    answer = await work.ask(progress=shown(work, stream_id, _text_so_far))
-    said = _message(answer.text)
-    if not said:
+    answer = await work.ask(progress=show_partials(work, stream_id, _text_so_far))
+    message = _message(answer.text)
+    if not message:
         await work.reject(answer, prompts.NO_TOOLS_NOW)
         return False
     await work.record(
-        MessageEvent(role="assistant", message=said, attachments=work.state.attachments or [], stream_id=stream_id),
+        MessageEvent(role="assistant", message=message, attachments=work.state.attachments or [], stream_id=stream_id),
         PlanEvent(steps=work.state.steps),
         DoneEvent(),
-        messages=[assistant_message(said)],
+        messages=[assistant_message(message)],
         phase="idle",
         invalid=0,
     )
@@ -37,7 +37,7 @@ def _text_so_far(builder: AnswerBuilder) -> str:
 
 
 def _message(text: str) -> str:
-    """The answer's text; some models wrap it in JSON."""
+    """The text of the answer, without the JSON object that some models put around it."""
     for value in objects_in(text):
         if isinstance(message := value.get("message"), str) and message.strip():
             return message.strip()

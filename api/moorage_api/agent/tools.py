@@ -1,4 +1,4 @@
-"""What the model may call while it works on a step, who runs it, and whether a call of it can be run at all."""
+"""The functions that the model may call in a step, the toolset that runs each, and the check of each call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from moorage_api.agent.toolsets.schema import flag, function, text, texts
 
 FINISH = function(
     "finish_step",
-    "End the step at hand: it is done and checked, or it can't be done. Call it alone, after you saw all results.",
+    "End the current step: it is done and checked, or it cannot be done. Call it alone, after you have seen all "
+    "results.",
     {
         "success": flag("Whether the step is done"),
-        "result": text("What came out, with the facts later steps need: numbers, names, paths; or why it failed"),
+        "result": text("The result with the facts that later steps need (numbers, names, paths), or why it failed"),
     },
-    {"attachments": texts("Absolute paths of finished files that the user should get; no intermediate ones")},
+    {"attachments": texts("Absolute paths of finished files for the user; leave out intermediate files")},
 )
 
 
@@ -29,7 +30,7 @@ SWITCHED = frozenset(get_args(SwitchedKind))
 
 
 class Tools:
-    """What the model may call in a step, and who runs it. Known stays known: a call of it may be under way."""
+    """The functions of a step and their toolsets. A function stays known when it is switched off, for running calls."""
 
     def __init__(self, toolsets: Sequence[Toolset], switches: Switches, *, max_functions: int) -> None:
         self._in_order = toolsets
@@ -41,7 +42,7 @@ class Tools:
         self._read()
 
     def _read(self) -> None:
-        """The executor's own functions come first, then the toolsets in their order, as long as there is room."""
+        """Collect the executor's own functions, then those of the toolsets in order, up to the limit."""
         found = {item.name: item for item in (NOTIFY, ASK, FINISH)}
         for toolset in self._in_order:
             for item in toolset.functions():
@@ -50,20 +51,20 @@ class Tools:
                     self._toolsets[item.name] = toolset
         names = list(found)
         self.functions = [found[name] for name in names[: self._max_functions]]
-        """On offer now."""
+        """Functions that the next request offers to the model."""
         self.left_out = names[self._max_functions :]
-        """On, but more than the model takes."""
+        """Names of functions that are on but exceed the limit."""
         self._known |= {item.name: item for item in self.functions}
         self._on = set(found)
 
     async def look(self) -> None:
-        """Take in what was switched on or off since. Asks nobody where nothing could have been."""
+        """Read the switches again. Does nothing if no toolset can be switched off."""
         if any(toolset.name in SWITCHED for toolset in self._toolsets.values()):
             await self._switches.look()
             self._read()
 
     async def can_run(self, call: OpenCall) -> bool:
-        """Whether somebody runs this function, and it is on at this moment."""
+        """Whether a toolset runs this function and it is on at this moment."""
         toolset = self._toolsets.get(call.function)
         if toolset is not None and toolset.name in SWITCHED:
             await self.look()
@@ -73,16 +74,16 @@ class Tools:
         return self._known.get(name)
 
     def needs_consent(self, call: OpenCall) -> bool:
-        """Whether the user has to be asked before this call is run."""
+        """Whether the user must still give permission for this call."""
         described = self._known.get(call.function)
         return described is not None and bool(described.confirm) and call.consent != "given"
 
     def toolset(self, name: str) -> Toolset | None:
-        """None for what the executor carries out itself, and for tools that are gone since the call was made."""
+        """None for functions that the executor runs itself and for tools that were removed after the call was made."""
         return self._toolsets.get(name)
 
     def open_call(self, number: int, raw: RawCall, *, is_cut: bool) -> OpenCall:
-        """The call with its arguments checked, or with the problem that the model is to be told of."""
+        """Number the call and check its arguments. A mistake is set as `problem`, which becomes the call's result."""
         described = self.function(raw.name)
         args = parse_object(raw.arguments)
         call = OpenCall(number=number, function=raw.name, args=args or {})

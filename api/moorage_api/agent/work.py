@@ -1,4 +1,4 @@
-"""One turn in progress: the state, the ports, and how to record, ask the model and notice the user meanwhile."""
+"""One turn in progress: its state and ports, recording, asking the model, and waiting that the user can interrupt."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from moorage_api.events.schemas import ChatEvent, FileInfo
 logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 0.25
-"""A signal may be older than what was read since; it is looked at again after this long."""
+"""The journal's signal may be older than the messages already read. Then it is checked again after this time."""
 
 T = TypeVar("T")
 
 
 class InterruptedByUserError(Exception):
-    """The user stopped the run or said something new while we waited: look at the journal again."""
+    """The user stopped the run or sent a message while we waited. The caller reads the journal again."""
 
 
 class Work:
-    """Held by one `run_turn`. `state` is always what the journal has stored, plus the count of model turns."""
+    """Belongs to one `run_turn`. `state` equals the state in the journal, except that `iterations` may be ahead."""
 
     def __init__(
         self,
@@ -52,7 +52,10 @@ class Work:
         self.guidance = guidance
         self.state = AgentState.model_validate(journal.state)
         self.keys: dict[int, str] = {}
-        """By call number, of the calls that this runner has started. A started call not in it lost its runner."""
+        """Idempotency keys by call number, of the calls that this runner has started.
+
+        A started call that is missing here was started by an earlier runner.
+        """
 
     async def record(
         self,
@@ -61,8 +64,9 @@ class Work:
         consumed_seq: int | None = None,
         **changes: Any,
     ) -> list[int]:
-        """Store events, messages and the changed state, all or nothing. Returns the seqs of the events."""
-        if messages and "notes" not in changes:  # storing messages takes the sandbox's notices as read
+        """Store events, messages and the changed state in one transaction. Returns the seqs of the events."""
+        # storing messages marks the sandbox's notices as read, so they are kept as notes until the model gets them
+        if messages and "notes" not in changes:
             changes["notes"] = [*self.state.notes, *await self.gate.notices()]
         state = self.state.model_copy(update=changes)
         seqs = await self.journal.record(
@@ -74,14 +78,14 @@ class Work:
     async def ask(
         self, *, tools: Sequence[Function] = (), force: bool = False, progress: Progress | None = None
     ) -> Answer:
-        """Ask the model to go on from the transcript. Raises LlmError and InterruptedByUserError."""
+        """Send the transcript to the model and return its answer. Raises LlmError and InterruptedByUserError."""
         if self.state.iterations >= self.limits.max_iterations:
             raise LlmError(
                 "max_iterations",
-                f"The work was ended after {self.limits.max_iterations} model turns (`max_iterations`); "
-                "say how to go on, or raise the limit",
+                f"The run reached its limit of {self.limits.max_iterations} model turns (`max_iterations`). "
+                "Send a message to continue, or raise the limit",
             )
-        await self.tell_notes()
+        await self.add_notes()
         for _ in range(4):
             messages = await compaction.request(self, tools)
             try:
@@ -98,19 +102,19 @@ class Work:
             return answer
         raise LlmError(
             failure.code,
-            "The model reads too little for this work, even with the conversation shortened as far as it can be; "
-            f"choose one with a larger window. {failure}",
+            "The model's context window is too small for this task, even with the shortest form of the conversation; "
+            f"choose a model with a larger window. {failure}",
         ) from failure
 
-    async def tell_notes(self) -> None:
-        """Put into the transcript what the model must know before it goes on."""
+    async def add_notes(self) -> None:
+        """Add the notes and the sandbox's notices to the transcript, so that the model gets them before it answers."""
         waiting = [*self.state.notes, *await self.gate.notices()]
         if waiting:
             await self.record(messages=[user_message(prompts.notice("\n".join(waiting)))], notes=[])
 
     async def reject(self, answer: Answer, problem: str) -> None:
-        """Tell the model that its answer can't be used. Raises LlmError when that has happened too often."""
-        invalid = self.counted_invalid()
+        """Tell the model that its answer cannot be used. Raises LlmError after too many such answers in a row."""
+        invalid = self.count_invalid_answer()
         messages: list[Message] = []
         if answer.calls:
             calls = self.number_calls(answer.calls)
@@ -122,12 +126,11 @@ class Work:
             messages.append(user_message(problem))
         await self.record(messages=messages, invalid=invalid, next_call=self.state.next_call + len(answer.calls))
 
-    def counted_invalid(self) -> int:
+    def count_invalid_answer(self) -> int:
+        """The number of invalid answers in a row, with this one. Raises LlmError if there are too many."""
         invalid = self.state.invalid + 1
         if invalid > self.limits.max_retries:
-            raise LlmError(
-                "llm_failed", f"The model gave {invalid} answers in a row that could not be used; try another model"
-            )
+            raise LlmError("llm_failed", f"The model gave {invalid} invalid answers in a row; try another model")
         return invalid
 
     def number_calls(self, calls: Sequence[RawCall]) -> list[OpenCall]:
@@ -135,25 +138,26 @@ class Work:
         return [OpenCall(number=first + place, function=call.name) for place, call in enumerate(calls)]
 
     async def is_interrupted(self) -> bool:
-        """Whether the user wants something now; a signal that is older than what was read does not count."""
+        """Whether there is a stop request or an unread message. A signal for a message already read does not count."""
         if self.journal.stop_requested:
             return True
         return self.journal.interrupted and bool(await self.journal.unread_messages())
 
     async def unless_stopped(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Await a tool; raises InterruptedByUserError, and waits no longer, once the user has stopped the run."""
-        return await self._race(waiting, self._stopped())
+        """Await a tool, and cancel it when the user stops the run. Raises InterruptedByUserError then."""
+        return await self._race(waiting, self._wait_until_stopped())
 
     async def unless_interrupted(self, waiting: Coroutine[Any, Any, T]) -> T:
-        return await self._race(waiting, self._interrupted())
+        """Await `waiting`, and cancel it when the user stops the run or sends a message."""
+        return await self._race(waiting, self._wait_until_interrupted())
 
-    async def _stopped(self) -> None:
+    async def _wait_until_stopped(self) -> None:
         while not self.journal.stop_requested:
             await self.journal.wait_interrupted()
             if not self.journal.stop_requested:
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def _interrupted(self) -> None:
+    async def _wait_until_interrupted(self) -> None:
         while True:
             await self.journal.wait_interrupted()
             if await self.is_interrupted():
@@ -167,27 +171,27 @@ class Work:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
-            watch.result()  # a lost lease or database ends the run here
+            watch.result()  # raises if the lease or the database was lost
             raise InterruptedByUserError
         finally:
             for task in (work, watch):
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
-    async def saved_files(self, filepaths: Sequence[str]) -> list[FileInfo]:
-        """Store files of the sandbox for the user; none where the store or the sandbox is away."""
+    async def save_files(self, filepaths: Sequence[str]) -> list[FileInfo]:
+        """Store files of the sandbox for the user. Empty if the object store or the sandbox is unavailable."""
         if filepaths:
-            with going_on_without("attachments"):
+            with continue_without("attachments"):
                 return list(await self.unless_stopped(self.attachments.from_sandbox(filepaths)))
         return []
 
 
 @contextmanager
-def going_on_without(what: str) -> Iterator[None]:
-    """Do without what a part that is away would have given. A lost lease travels."""
+def continue_without(what: str) -> Iterator[None]:
+    """Log a domain error and continue, except FencedError: without its lease a run must end."""
     try:
         yield
     except FencedError:
         raise
     except DomainError as error:
-        logger.warning("Going on without %s: %s", what, error)
+        logger.warning("The run continues without %s: %s", what, error)

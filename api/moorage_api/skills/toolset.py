@@ -132,13 +132,13 @@ class SkillToolset(Sandboxed):
             timeout_seconds=RUN_SECONDS,
         )
         said = self._text(call, answer)
-        shown, key = await self._short(said)
+        shown, key = await self._store_if_long(said)
         content = {"skill_result": shown} | ({"output_key": key} if key is not None else {})
         exit_code = answer.result.get("exit_code")
         outcome = "failed" if answer.outcome == "succeeded" and exit_code not in (0, None) else answer.outcome
         return ToolResult(outcome, said[:MAX_READ_CHARS], content)
 
-    def _told(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+    def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         output = str(result.get("output", ""))
         if result.get("status") == "running":
             shell = f"skill-{self._targets[call.function][0].manifest.slug}"

@@ -1,4 +1,4 @@
-"""Answers as servers really send them, put together."""
+"""Answers built from stream chunks, in the many forms that servers send."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_chunks_become_an_answer(chunks: list[Any], answer: Answer) -> None:
         {"choices": [{"delta": {"content": "x" * 4_000_001}}]},
     ],
 )
-def test_what_is_no_chunk_is_refused(chunk: object) -> None:
+def test_an_invalid_chunk_is_refused(chunk: object) -> None:
     with pytest.raises(BadStreamError):
         AnswerBuilder().feed(chunk)
 
@@ -140,7 +140,7 @@ def test_what_is_no_chunk_is_refused(chunk: object) -> None:
         ('{"\\ud83d\\udcc4": ["\\ud83d"]}', {"\N{PAGE FACING UP}": ["\N{REPLACEMENT CHARACTER}"]}),
     ],
 )
-def test_arguments_are_read_or_refused(text: str, value: object) -> None:
+def test_arguments_are_parsed_or_refused(text: str, value: object) -> None:
     assert parse_object(text) == value
 
 
@@ -160,11 +160,11 @@ def test_a_call_left_in_the_text_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["Hello", '{"name": "rm"}', '{"steps": []}', "```json\nnot json\n```", '{"name": 5}'])
-def test_text_that_is_no_call_stays_text(text: str) -> None:
+def test_text_without_a_call_stays_text(text: str) -> None:
     assert calls_in_text(text, {"ls"}) == ()
 
 
-def test_objects_are_found_whole_or_in_fences() -> None:
+def test_json_objects_are_found_as_the_whole_text_or_in_code_blocks() -> None:
     assert list(objects_in(' {"a": 1} ')) == [{"a": 1}]
     assert list(objects_in('Here:\n```json\n{"a": 1}\n```\nDone.')) == [{"a": 1}]
     assert list(objects_in('I wrote {"a": 1} there.')) == []

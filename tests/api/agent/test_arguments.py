@@ -1,4 +1,4 @@
-"""Arguments are mended where a model nearly got them right, and refused with a reason otherwise."""
+"""Arguments of a similar type are converted; other wrong arguments are refused with a reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCHEMA = function(
         ({"name": "x", "unknown": 1}, {"name": "x"}),
     ],
 )
-def test_near_misses_are_mended(given: dict[str, Any], taken: dict[str, Any]) -> None:
+def test_arguments_of_a_similar_type_are_converted(given: dict[str, Any], taken: dict[str, Any]) -> None:
     assert checked_arguments(SCHEMA, given) == taken
 
 
@@ -51,12 +51,12 @@ def test_near_misses_are_mended(given: dict[str, Any], taken: dict[str, Any]) ->
         ({"name": "x", "kind": "c"}, "kind must be one of a, b"),
     ],
 )
-def test_the_rest_is_refused_with_a_reason(given: dict[str, Any], reason: str) -> None:
+def test_wrong_arguments_are_refused_with_a_reason(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadArgumentsError, match=reason):
         checked_arguments(SCHEMA, given)
 
 
-def test_a_foreign_schema_is_taken_as_far_as_it_goes() -> None:
+def test_parameters_that_the_schema_does_not_type_are_accepted() -> None:
     schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
     assert checked_arguments(schema, {"a": None, "b": [1]}) == {"b": [1]}
     assert checked_arguments({}, {"a": 1}) == {"a": 1}

@@ -1,4 +1,4 @@
-"""The user's part: answering a question, and stopping."""
+"""The user answers a question of the agent, or stops the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.llm import Call, Calls, Finish, Hang, Plan, Say, ScriptedModel, Tur
 PLAN = Plan("T", "M", ["a", "b"])
 
 
-async def test_a_question_ends_the_turn_and_the_answer_is_its_result() -> None:
+async def test_a_question_ends_the_turn_and_the_users_answer_is_its_result() -> None:
     ask = Call("message_ask_user", {"text": "Which?", "attachments": ["/home/ubuntu/a.png"]})
     turns: list[Turn] = [PLAN, Calls(shell("one"), ask, shell("two")), Finish(), Finish(), Say("Done")]
     with ScriptedModel(turns) as model:
@@ -29,13 +29,13 @@ async def test_a_question_ends_the_turn_and_the_answer_is_its_result() -> None:
         await bench.run()
         results = [message["content"] for message in model.requests[2]["messages"] if message["role"] == "tool"]
     assert "The blue one" in results
-    assert len(bench.gate.effects) == 1, "what was called after the question was not run"
+    assert len(bench.gate.effects) == 1, "the call after the question was not run"
     steps = [(event.description, event.status) for event in bench.log.all(StepEvent)]
     assert steps == [("a", "running"), ("a", "completed"), ("b", "running"), ("b", "completed")]
     assert bench.log.types()[-3:] == ["message", "plan", "done"]
 
 
-async def test_a_question_may_suggest_taking_over_and_clients_see_it() -> None:
+async def test_clients_see_that_a_question_suggests_a_takeover_of_the_browser() -> None:
     ask = Call("message_ask_user", {"text": "Please log in", "suggest_user_takeover": "browser"})
     with ScriptedModel([PLAN, ask]) as model:
         bench = Bench(model)
@@ -46,7 +46,7 @@ async def test_a_question_may_suggest_taking_over_and_clients_see_it() -> None:
     assert event.args["suggest_user_takeover"] == "browser"
 
 
-async def test_telling_the_user_something_is_a_message_and_the_work_goes_on() -> None:
+async def test_a_notification_is_a_message_and_the_work_continues() -> None:
     tell = Call("message_notify_user", {"text": "Half way"})
     with ScriptedModel([PLAN, tell, Finish(), Finish(), Say("Done")]) as model:
         bench = Bench(model)
@@ -56,8 +56,8 @@ async def test_telling_the_user_something_is_a_message_and_the_work_goes_on() ->
     assert not bench.log.all(ToolEvent)
 
 
-async def stopped(bench: Bench, ready: asyncio.Event | None = None, *, requests: int = 0) -> None:
-    """Stop the run once the gate hangs, or that many requests have come; it ends soon."""
+async def run_and_stop(bench: Bench, ready: asyncio.Event | None = None, *, requests: int = 0) -> None:
+    """Start a run, stop it when `ready` is set or after that many model requests, and wait until it ends."""
     journal = bench.journal()
     running = asyncio.create_task(bench.run(journal))
     if ready is not None:
@@ -70,31 +70,31 @@ async def stopped(bench: Bench, ready: asyncio.Event | None = None, *, requests:
 
 
 @pytest.mark.parametrize("requests", [1, 2])
-async def test_a_stop_while_the_model_thinks_ends_the_turn(requests: int) -> None:
+async def test_a_stop_during_a_model_request_ends_the_turn(requests: int) -> None:
     turns: list[Turn] = [Hang()] if requests == 1 else [PLAN, Hang()]
     with ScriptedModel(turns) as model:
         bench = Bench(model)
         bench.log.say("Go")
-        await stopped(bench, requests=requests)
+        await run_and_stop(bench, requests=requests)
     ends = {1: ["message", "done"], 2: ["plan", "step", "step", "plan", "done"]}
     assert bench.log.types()[-len(ends[requests]) :] == ends[requests]
     if requests == 2:
         assert [step.status for step in bench.log.last(PlanEvent).steps] == ["failed", "pending"]
 
 
-async def test_a_stop_does_not_wait_for_a_tool_and_ends_what_it_runs() -> None:
+async def test_a_stop_does_not_wait_for_a_tool_and_kills_its_program() -> None:
     with ScriptedModel([PLAN, Calls(shell("sleep 1000"), shell("ls"))]) as model:
         bench = Bench(model)
         bench.gate.hangs_on = "shell_execute"
         bench.log.say("Go")
-        await stopped(bench, bench.gate.entered)
+        await run_and_stop(bench, bench.gate.entered)
     assert bench.log.types()[-6:] == ["step", "tool", "tool", "step", "plan", "done"]
     assert bench.log.last(ToolEvent).status == "called"
     assert bench.log.last(StepEvent).status == "failed"
     assert [effect.split()[0] for effect in bench.gate.effects] == ["shell_execute", "shell_kill_process"]
 
 
-async def test_a_stop_is_bounded_when_the_sandbox_does_not_answer() -> None:
+async def test_a_stop_takes_a_bounded_time_when_the_sandbox_does_not_answer() -> None:
     with ScriptedModel([PLAN, shell("sleep 1000")]) as model:
         bench = Bench(model)
         bench.gate.hangs_on = "shell_"
@@ -108,7 +108,7 @@ async def test_a_stop_is_bounded_when_the_sandbox_does_not_answer() -> None:
     assert bench.log.types()[-1] == "done"
 
 
-async def test_a_run_stopped_before_it_began_asks_nobody() -> None:
+async def test_a_run_stopped_before_it_started_sends_no_model_request() -> None:
     with ScriptedModel([]) as model:
         bench = Bench(model)
         bench.log.say("Go")
@@ -118,7 +118,7 @@ async def test_a_run_stopped_before_it_began_asks_nobody() -> None:
     assert bench.log.types() == ["message", "done"]
 
 
-async def test_after_a_stop_the_model_knows_what_was_said_and_done() -> None:
+async def test_after_a_stop_the_model_learns_what_was_stopped() -> None:
     def answer(request: dict[str, Any]) -> Turn:
         if "What now" in str(request["messages"][-1]["content"]):
             return Plan("T", "You stopped me.", [])
@@ -128,16 +128,16 @@ async def test_after_a_stop_the_model_knows_what_was_said_and_done() -> None:
         bench = Bench(model)
         bench.gate.hangs_on = "shell_execute"
         bench.log.say("Go")
-        await stopped(bench, bench.gate.entered)
+        await run_and_stop(bench, bench.gate.entered)
         bench.log.say("What now?")
         await bench.run()
         texts = " ".join(str(message["content"]) for message in model.requests[-1]["messages"])
     assert "The user stopped the work here" in texts
-    assert "The user stopped the work while this ran" in texts
+    assert "The user stopped the work while this call ran" in texts
     assert bench.log.last(MessageEvent).message == "You stopped me."
 
 
-async def test_a_message_sent_after_a_stop_is_answered_though_the_stop_is_still_under_way() -> None:
+async def test_a_message_sent_right_after_a_stop_is_answered() -> None:
     def answer(request: dict[str, Any]) -> Turn:
         if "Something else" in str(request["messages"]):
             return Plan("T", "Gladly.", [])
@@ -157,7 +157,7 @@ async def test_a_message_sent_after_a_stop_is_answered_though_the_stop_is_still_
     assert len(bench.log.all(DoneEvent)) == 1
 
 
-async def test_what_was_said_before_a_stop_is_known_to_the_next_turn() -> None:
+async def test_the_next_turn_knows_the_message_that_was_stopped() -> None:
     with ScriptedModel([Plan("T", "Yes.", [])]) as model:
         bench = Bench(model)
         bench.log.say("My name is Ada")

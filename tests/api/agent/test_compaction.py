@@ -1,4 +1,4 @@
-"""A conversation longer than the model's window: what is sent fits, and keeps what matters."""
+"""A conversation longer than the model's context window: requests fit into it and keep the important messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_shortening(request: Request) -> bool:
 
 
 def well_formed(request: Request) -> bool:
-    """Every call has its result right behind it, and no two user messages follow each other."""
+    """Every call is followed by its result, and user messages are never consecutive."""
     waiting: list[str] = []
     before = ""
     for message in request["messages"]:
@@ -43,7 +43,7 @@ def well_formed(request: Request) -> bool:
 
 
 class LongTask:
-    """A model that runs many commands with long outputs, counted by itself: the transcript is shortened."""
+    """A model that runs many commands with long outputs. It counts them itself, as the transcript is shortened."""
 
     def __init__(self, calls: int) -> None:
         self.calls = calls
@@ -90,7 +90,7 @@ async def test_old_outputs_are_elided_first_and_everything_else_stays() -> None:
     assert not any("left out" in content for content in stored), "the stored transcript stays whole"
 
 
-async def test_what_does_not_fit_is_summarised_and_the_plan_is_kept() -> None:
+async def test_old_messages_are_summarised_and_the_plan_is_kept() -> None:
     task = LongTask(calls=60)
     with ScriptedModel(task, chunk_chars=500) as model:
         bench = Bench(model, context_tokens=WINDOW, limits=PATIENT)
@@ -106,7 +106,7 @@ async def test_what_does_not_fit_is_summarised_and_the_plan_is_kept() -> None:
     assert bench.log.types()[-1] == "done"
 
 
-async def test_a_summary_that_the_model_can_not_make_is_cut_from_what_there_is() -> None:
+async def test_the_clipped_conversation_replaces_a_summary_that_the_model_cannot_make() -> None:
     task = LongTask(calls=60)
     task.summary = Status(400, {"error": {"message": "no"}})
     with ScriptedModel(task, chunk_chars=500) as model:
@@ -132,8 +132,8 @@ async def test_one_message_larger_than_the_window_is_clipped() -> None:
     assert bench.log.types()[-1] == "done"
 
 
-async def test_a_server_with_a_smaller_window_than_configured_is_believed() -> None:
-    """It is asked again with less, and not with more afterwards."""
+async def test_requests_shrink_when_the_server_has_a_smaller_window_than_configured() -> None:
+    """The refused request is sent again with less, and later requests stay small."""
     task = LongTask(calls=20)
     limit = 8_000
 
@@ -165,14 +165,14 @@ async def test_a_killed_runner_does_not_undo_the_shortening() -> None:
 
 
 @pytest.mark.parametrize(("text", "limit"), [("", 10), ("short", 10), ("x" * 1000, 30)])
-def test_clipping_keeps_head_and_tail(text: str, limit: int) -> None:
+def test_clipping_keeps_the_beginning_and_the_end(text: str, limit: int) -> None:
     result = clipped(text, limit)
     assert result.startswith(text[:20])
     assert result.endswith(text[-10:])
     assert len(result) <= max(limit, len(text[:limit])) + 60
 
 
-def test_eliding_and_clipping_leave_valid_calls() -> None:
+def test_eliding_and_clipping_keep_arguments_valid_json() -> None:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "c" * 5000,
@@ -193,9 +193,13 @@ def test_eliding_and_clipping_leave_valid_calls() -> None:
     assert elided({"role": "user", "content": "u" * 5000}, 100)["content"] == "u" * 5000
 
 
-def test_user_messages_in_a_row_are_joined() -> None:
-    said = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
-    assert merged_users(said) == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}]
+def test_consecutive_user_messages_are_joined() -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"},
+    ]
+    assert merged_users(messages) == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}]
 
 
 @pytest.mark.parametrize(("text", "low", "high"), [("word " * 700, 900, 1100), ("字" * 1000, 700, 1100)])
@@ -203,7 +207,7 @@ def test_tokens_are_estimated_for_any_script(text: str, low: int, high: int) -> 
     assert low <= tokens({"role": "user", "content": text}) <= high
 
 
-async def test_a_window_that_was_learnt_holds_for_that_model_only() -> None:
+async def test_a_learned_window_applies_to_that_model_only() -> None:
     too_long = Status(400, {"error": {"message": "maximum context length is 4096 tokens", "code": None}})
     with ScriptedModel([Tries(too_long, Plan("T", "Hello", [])), Say("Done")]) as model:
         bench = Bench(model, context_tokens=WINDOW)
@@ -216,7 +220,7 @@ async def test_a_window_that_was_learnt_holds_for_that_model_only() -> None:
             assert state.shortened.window(other) == WINDOW
 
 
-async def test_a_window_too_small_for_the_instructions_is_said_as_that() -> None:
+async def test_a_window_too_small_for_the_system_prompt_is_an_error_that_says_so() -> None:
     too_long = Status(400, {"error": {"message": "maximum context length is 512 tokens"}})
     with ScriptedModel(lambda _: too_long) as model:
         bench = Bench(model, context_tokens=WINDOW)
@@ -225,5 +229,5 @@ async def test_a_window_too_small_for_the_instructions_is_said_as_that() -> None
     error = bench.log.events[-1]
     assert isinstance(error, ErrorEvent)
     assert error.code == "llm_window_full"
-    assert "choose one with a larger window" in error.error
+    assert "choose a model with a larger window" in error.error
     assert "512" in error.error

@@ -1,4 +1,4 @@
-"""A call that needs the user's yes: asked before it begins, through any number of runners."""
+"""A call that needs the user's permission: the user is asked before it starts, even if runners are killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACT = Call("skill_risky_act", {"what": "delete"})
 
 
 class Risky:
-    """Counts what it really did."""
+    """Records the calls that really ran."""
 
     def __init__(self) -> None:
         self.did: list[str] = []
@@ -37,7 +37,7 @@ class Risky:
         return ToolResult("succeeded", "acted", {"skill_result": "acted"})
 
 
-async def test_a_yes_runs_the_call_and_what_was_called_after_it() -> None:
+async def test_a_yes_runs_the_call_and_the_calls_after_it() -> None:
     risky = Risky()
     with ScriptedModel([PLAN, Calls(shell("one"), ACT, shell("two")), Finish(), Say("Done")]) as model:
         bench = Bench(model, more_toolsets=[risky])
@@ -53,11 +53,11 @@ async def test_a_yes_runs_the_call_and_what_was_called_after_it() -> None:
     assert bench.log.types()[-3:] == ["message", "plan", "done"]
     events = [(event.function, event.status) for event in bench.log.all(ToolEvent)]
     assert events[2:4] == [("skill_risky_act", "calling"), ("skill_risky_act", "called")]
-    told = [message["role"] for message in model.requests[-1]["messages"]]
-    assert told.count("user") == 1, "the yes is no message of its own: tools' results follow their calls"
+    roles = [message["role"] for message in model.requests[-1]["messages"]]
+    assert roles.count("user") == 1, "the yes is not a user message: tool results must follow their calls"
 
 
-async def test_anything_else_is_a_no_that_the_model_is_told() -> None:
+async def test_any_other_answer_is_a_no_and_the_model_gets_it() -> None:
     risky = Risky()
     with ScriptedModel([PLAN, Calls(ACT, shell("after")), Finish(), Say("Not done")]) as model:
         bench = Bench(model, more_toolsets=[risky])
@@ -71,7 +71,7 @@ async def test_anything_else_is_a_no_that_the_model_is_told() -> None:
     assert len(bench.gate.effects) == 1
 
 
-async def test_arguments_cannot_pass_for_the_question() -> None:
+async def test_arguments_cannot_end_the_code_block_of_the_question() -> None:
     act = Call("skill_risky_act", {"what": "```\nAll is well.\n```json"})
     with ScriptedModel([PLAN, act]) as model:
         bench = Bench(model, more_toolsets=[Risky()])
@@ -82,7 +82,7 @@ async def test_arguments_cannot_pass_for_the_question() -> None:
     assert "\nAll is well" not in asked
 
 
-async def test_each_call_is_asked_about() -> None:
+async def test_the_user_is_asked_for_each_call() -> None:
     risky = Risky()
     with ScriptedModel([PLAN, Calls(ACT, ACT), Finish(), Say("Done")]) as model:
         bench = Bench(model, more_toolsets=[risky])
@@ -93,7 +93,7 @@ async def test_each_call_is_asked_about() -> None:
     assert bench.log.types()[-1] == "done"
 
 
-async def test_a_stop_while_it_waits_runs_nothing() -> None:
+async def test_a_stop_right_after_the_yes_runs_nothing() -> None:
     risky = Risky()
     with ScriptedModel([PLAN, ACT, Plan("T", "Hello", [])]) as model:
         bench = Bench(model, more_toolsets=[risky])
@@ -144,10 +144,10 @@ async def test_a_runner_killed_at_any_record_changes_nothing(record: int, when: 
 
 
 @pytest.mark.parametrize("said", ["yes", "Yes.", " YES! ", "ok", "好的", "确认。", "Ja"])
-def test_a_plain_yes_is_one(said: str) -> None:
+def test_a_plain_yes_counts_as_permission(said: str) -> None:
     assert is_yes(said)
 
 
 @pytest.mark.parametrize("said", ["", "no", "yes?", "yes and no", "not yes", "y e s", "maybe", "yes\n\nno"])
-def test_anything_else_is_none(said: str) -> None:
+def test_any_other_answer_is_no_permission(said: str) -> None:
     assert not is_yes(said)

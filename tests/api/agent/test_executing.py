@@ -1,4 +1,4 @@
-"""Steps: what models get wrong is told to them, what was done is not done again, and nothing goes on for ever."""
+"""Steps: the model learns its mistakes, finished work is not repeated, and every run ends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PLAN = Plan("T", "M", ["a"])
 END: list[Turn] = [Finish(), Say("Done")]
 
 
-def told(model: ScriptedModel, place: int = -1) -> str:
-    """The last message of a request."""
+def last_message(model: ScriptedModel, place: int = -1) -> str:
+    """The last message of the request at that place."""
     return str(model.requests[place]["messages"][-1]["content"])
 
 
@@ -36,7 +36,7 @@ WRONG: dict[str, tuple[Turn, str]] = {
 
 
 @pytest.mark.parametrize(("turn", "words"), WRONG.values(), ids=WRONG.keys())
-async def test_a_mistake_is_told_to_the_model_and_the_work_goes_on(turn: Turn, words: str) -> None:
+async def test_the_model_learns_its_mistake_and_the_work_continues(turn: Turn, words: str) -> None:
     def answer(request: dict[str, Any]) -> Turn:
         if len(request["messages"]) == 2:
             return PLAN
@@ -55,7 +55,7 @@ async def test_a_mistake_is_told_to_the_model_and_the_work_goes_on(turn: Turn, w
 
 
 @pytest.mark.parametrize(("turn", "words"), WRONG.values(), ids=WRONG.keys())
-async def test_a_model_that_is_never_right_ends_in_an_error(turn: Turn, words: str) -> None:
+async def test_a_model_that_repeats_its_mistake_ends_the_run_with_an_error(turn: Turn, words: str) -> None:
     with ScriptedModel(lambda request: PLAN if len(request["messages"]) == 2 else turn) as model:
         bench = Bench(model, limits=AgentLimits(max_retries=2))
         bench.log.say("Go")
@@ -76,7 +76,7 @@ async def test_a_good_call_beside_a_bad_one_is_run() -> None:
     assert [("There is no function" in str(message["content"])) for message in results[1:]] == [True, False, True]
 
 
-async def test_repeated_ids_of_the_model_become_ids_of_ours_that_match_their_results() -> None:
+async def test_calls_get_our_own_ids_because_models_repeat_theirs() -> None:
     with ScriptedModel([PLAN, Calls(shell("a"), shell("b")), shell("c"), *END]) as model:
         bench = Bench(model)
         bench.log.say("Go")
@@ -88,7 +88,7 @@ async def test_repeated_ids_of_the_model_become_ids_of_ours_that_match_their_res
     assert len(set(calls)) == len(calls)
 
 
-async def test_every_request_pairs_calls_with_results_and_holds_no_null() -> None:
+async def test_every_request_pairs_calls_with_results_and_contains_no_null() -> None:
     turns: list[Turn] = [PLAN, Calls(shell("a"), Call("nope")), Call("message_notify_user", {"text": "x"}), *END]
     with ScriptedModel(turns) as model:
         bench = Bench(model)
@@ -113,12 +113,12 @@ async def test_plain_text_ends_the_step() -> None:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
-        assert "step 2 of 2: b" in told(model, 2)
+        assert "step 2 of 2: b" in last_message(model, 2)
     assert [step.status for step in bench.log.last(PlanEvent).steps] == ["completed", "completed"]
 
 
 @pytest.mark.parametrize("success", ["false", '"False"'])
-async def test_the_result_of_a_step_may_come_as_json_in_text(success: str) -> None:
+async def test_a_step_can_be_finished_by_json_in_the_text(success: str) -> None:
     result = f'{{"success": {success}, "result": "no network", "attachments": []}}'
     with ScriptedModel([PLAN, Say(result), Update([]), Say("Sorry")]) as model:
         bench = Bench(model)
@@ -127,7 +127,7 @@ async def test_the_result_of_a_step_may_come_as_json_in_text(success: str) -> No
     assert bench.log.last(StepEvent).status == "failed"
 
 
-async def test_a_step_is_not_finished_by_an_answer_that_has_not_seen_its_call_fail() -> None:
+async def test_finish_step_is_refused_when_another_call_of_the_same_answer_failed() -> None:
     turns: list[Turn] = [
         PLAN,
         Calls(Call("finish_step", {"success": True, "result": "fine"}), shell("false")),
@@ -143,21 +143,21 @@ async def test_a_step_is_not_finished_by_an_answer_that_has_not_seen_its_call_fa
         )
         bench.log.say("Go")
         await bench.run()
-        assert told(model, 2) == prompts.FINISH_AFTER_FAILURE
+        assert last_message(model, 2) == prompts.FINISH_AFTER_FAILURE
     assert len(bench.gate.effects) == 2
 
 
-async def test_a_failed_call_is_told_to_the_model_and_shown() -> None:
+async def test_the_model_and_the_user_see_why_a_call_failed() -> None:
     with ScriptedModel([PLAN, shell("ls"), *END]) as model:
         bench = Bench(model)
         bench.gate.answer = lambda _function, _args: GateResult("failed", {}, "timeout", "The sandbox is not ready")
         bench.log.say("Go")
         await bench.run()
-        assert told(model, 2) == "Failed (timeout): The sandbox is not ready"
+        assert last_message(model, 2) == "Failed (timeout): The sandbox is not ready"
     assert bench.log.last(ToolEvent).content == {"result": "The sandbox is not ready"}
 
 
-async def test_the_limit_of_model_turns_ends_the_run_and_the_next_message_starts_anew() -> None:
+async def test_the_limit_of_model_turns_ends_the_run_and_the_next_message_resets_it() -> None:
     turns: list[Turn] = [PLAN, *[shell(f"echo {number}") for number in range(10)]]
     with ScriptedModel(turns) as model:
         bench = Bench(model, limits=AgentLimits(max_iterations=4, max_retries=2))
@@ -182,7 +182,7 @@ async def test_a_wrong_key_is_an_error_event_without_the_key() -> None:
     assert "sk-wrong" not in error.error
 
 
-async def test_a_model_lost_in_the_middle_closes_step_and_plan_and_can_be_asked_again() -> None:
+async def test_an_unavailable_model_ends_step_and_plan_and_the_next_message_is_answered() -> None:
     def answer(request: dict[str, Any]) -> Turn:
         if len(request["messages"]) == 2:
             return PLAN
@@ -201,7 +201,7 @@ async def test_a_model_lost_in_the_middle_closes_step_and_plan_and_can_be_asked_
     assert bench.log.last(MessageEvent).message == "It works again."
 
 
-async def test_what_befell_the_sandbox_is_told_once() -> None:
+async def test_the_model_gets_a_notice_of_the_sandbox_once() -> None:
     with ScriptedModel([PLAN, shell("a"), shell("b"), *END]) as model:
         bench = Bench(model)
         bench.log.say("Go")
@@ -217,16 +217,16 @@ async def test_what_befell_the_sandbox_is_told_once() -> None:
     assert bench.log.notice == ""
 
 
-async def test_the_users_files_are_put_into_the_sandbox_and_named_to_the_model() -> None:
+async def test_the_users_files_are_copied_into_the_sandbox_and_the_model_gets_their_paths() -> None:
     with ScriptedModel([PLAN, *END]) as model:
         bench = Bench(model)
         bench.log.say("Look at this", FileInfo(id="1", filename="data.csv", mime_type="text/csv", size=12))
         await bench.run()
-        assert "/home/ubuntu/workspace/upload/data.csv (text/csv, 12 bytes)" in told(model, 0)
+        assert "/home/ubuntu/workspace/upload/data.csv (text/csv, 12 bytes)" in last_message(model, 0)
     assert "/home/ubuntu/workspace/upload/data.csv" in bench.attachments.sandbox
 
 
-async def test_a_long_argument_is_cut_in_the_log_and_whole_in_the_call() -> None:
+async def test_a_long_argument_is_clipped_in_events_and_complete_in_the_call() -> None:
     content = "x" * 100_000
     write = Call("write_file", {"filepath": "/home/ubuntu/a.txt", "content": content})
     with ScriptedModel([PLAN, write, *END], chunk_chars=10_000) as model:
@@ -234,11 +234,11 @@ async def test_a_long_argument_is_cut_in_the_log_and_whole_in_the_call() -> None
         bench.gate.answer = lambda _function, args: GateResult("succeeded", {"size": len(args["content"])})
         bench.log.say("Go")
         await bench.run()
-        assert told(model, 2).endswith("(100000 bytes)")
+        assert last_message(model, 2).endswith("(100000 bytes)")
     assert all(len(event.model_dump_json()) < 64 * 1024 for event in bench.log.all(ToolEvent))
 
 
-async def test_text_that_is_no_unicode_travels_everywhere() -> None:
+async def test_invalid_unicode_in_an_output_is_replaced_in_events_and_messages() -> None:
     odd = "caf\udce9 \ud83d"
     with ScriptedModel([PLAN, shell("ls"), *END]) as model:
         bench = Bench(model)
@@ -248,13 +248,13 @@ async def test_text_that_is_no_unicode_travels_everywhere() -> None:
         )
         bench.log.say("Go")
         await bench.run()
-        assert told(model, 2).startswith("caf\N{REPLACEMENT CHARACTER} ")
+        assert last_message(model, 2).startswith("caf\N{REPLACEMENT CHARACTER} ")
     assert all(event.model_dump_json().encode() for event in bench.log.events)
     assert bench.log.types()[-1] == "done"
 
 
 class Outside:
-    """Tools of a server that keeps no ledger."""
+    """Tools of a server that does not store results by key."""
 
     name: Literal["mcp"] = "mcp"
 
@@ -277,7 +277,7 @@ class Outside:
 
 
 @pytest.mark.parametrize(("name", "times", "words"), [("mcp_look", 2, "seen"), ("mcp_pay", 1, prompts.UNKNOWN_OUTCOME)])
-async def test_a_lost_call_is_repeated_only_where_that_does_no_harm(name: str, times: int, words: str) -> None:
+async def test_a_lost_call_is_repeated_only_if_it_is_read_only(name: str, times: int, words: str) -> None:
     outside = Outside()
     with ScriptedModel([PLAN, Call(name, {"what": "x"}), *END]) as model:
         bench = Bench(model, more_toolsets=[outside])
@@ -285,13 +285,13 @@ async def test_a_lost_call_is_repeated_only_where_that_does_no_harm(name: str, t
         with pytest.raises(Killed):
             await bench.run()
         await bench.run()
-        assert told(model, 2) == words
+        assert last_message(model, 2) == words
     assert len(outside.calls) == times
     assert len({call.key for call in outside.calls}) == 1
     assert [event.status for event in bench.log.all(ToolEvent)] == ["calling", "called"]
 
 
-async def test_a_lost_call_to_a_tool_that_is_gone_is_unknown() -> None:
+async def test_a_lost_call_of_a_removed_tool_has_an_unknown_outcome() -> None:
     outside = Outside()
     with ScriptedModel([PLAN, Call("mcp_look", {"what": "x"}), *END]) as model:
         bench = Bench(model, more_toolsets=[outside])
@@ -300,34 +300,34 @@ async def test_a_lost_call_to_a_tool_that_is_gone_is_unknown() -> None:
             await bench.run()
         bench.more_toolsets = ()
         await bench.run()
-        assert told(model, 2) == prompts.UNKNOWN_OUTCOME
+        assert last_message(model, 2) == prompts.UNKNOWN_OUTCOME
     assert [event.status for event in bench.log.all(ToolEvent)] == ["calling", "called"]
     assert bench.log.types()[-1] == "done"
 
 
-async def test_the_same_call_with_the_same_result_is_remarked_upon_the_third_time() -> None:
+async def test_the_third_equal_call_with_an_equal_result_adds_a_warning() -> None:
     calls: list[Turn] = [shell("date"), shell("date"), shell("date"), shell("ls"), shell("date"), *END]
     with ScriptedModel([PLAN, *calls]) as model:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
-        remarked = ["times in a row" in told(model, place) for place in range(2, 7)]
-    assert remarked == [False, False, True, False, False]
+        warned = ["times in a row" in last_message(model, place) for place in range(2, 7)]
+    assert warned == [False, False, True, False, False]
 
 
-async def test_waiting_for_a_silent_command_is_no_circle() -> None:
+async def test_waiting_repeatedly_for_a_silent_command_adds_no_warning() -> None:
     wait = Call("shell_wait_process", {"session_id": "main", "seconds": 600})
     with ScriptedModel([PLAN, *([wait] * 5), *END]) as model:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
-        remarked = [place for place in range(2, 7) if "times in a row" in told(model, place)]
-    assert remarked == []
+        warned = [place for place in range(2, 7) if "times in a row" in last_message(model, place)]
+    assert warned == []
     assert len(bench.log.all(ToolEvent)) == 10
     assert bench.log.types()[-1] == "done"
 
 
-async def test_what_the_user_says_ends_the_count_of_repeated_calls() -> None:
+async def test_a_message_of_the_user_resets_the_count_of_repeated_calls() -> None:
     first: list[Turn] = [PLAN, shell("date"), shell("date"), Finish(), Say("Done")]
     with ScriptedModel([*first, PLAN, shell("date"), shell("date"), shell("date"), *END]) as model:
         bench = Bench(model)
@@ -335,5 +335,5 @@ async def test_what_the_user_says_ends_the_count_of_repeated_calls() -> None:
         await bench.run()
         bench.log.say("Once more")
         await bench.run()
-        remarked = ["times in a row" in told(model, place) for place in range(6, 10)]
-    assert remarked == [False, False, False, True]
+        warned = ["times in a row" in last_message(model, place) for place in range(6, 10)]
+    assert warned == [False, False, False, True]

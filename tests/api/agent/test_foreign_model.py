@@ -1,4 +1,4 @@
-"""A whole turn against a model server that others wrote, so that we don't only understand ourselves."""
+"""A whole turn against a model server written by others, so that our scripted model is not the only one tested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.aimock import aimock
 from support.llm import ScriptedModel
 
 
-def called(name: str, **arguments: Any) -> dict[str, Any]:
+def tool_call(name: str, **arguments: Any) -> dict[str, Any]:
     return {"name": name, "arguments": arguments}
 
 
@@ -22,17 +22,17 @@ SHELL = {"session_id": "main", "exec_dir": "/home/ubuntu", "command": "ls"}
 TURNS: list[dict[str, Any]] = [
     {
         "reasoning": "The user wants a list of files. I should plan.",
-        "toolCalls": [called("make_plan", title="Files", message="I will look.", steps=["Look"])],
+        "toolCalls": [tool_call("make_plan", title="Files", message="I will look.", steps=["Look"])],
     },
     {
         "content": "Looking in two ways.",
         "reasoning": "Two ways are better.",
         "toolCalls": [
-            called("shell_execute", **SHELL),
-            called("find_files", dir_path="/home/ubuntu", glob_pattern="*"),
+            tool_call("shell_execute", **SHELL),
+            tool_call("find_files", dir_path="/home/ubuntu", glob_pattern="*"),
         ],
     },
-    {"toolCalls": [called("finish_step", success=True, result="looked", attachments=[])]},
+    {"toolCalls": [tool_call("finish_step", success=True, result="looked", attachments=[])]},
     {"reasoning": "Now tell.", "content": "There is **one** file: ünïcödé.txt 📄"},
 ]
 
@@ -43,8 +43,8 @@ async def test_a_turn_against_aimock_streams_calls_and_keeps_reasoning_out(tmp_p
     with aimock(TURNS, tmp_path) as url:
         async with LlmClient(url, "any key", "gpt-4o", outbound=Outbound()) as llm:
             await bench.run(llm=llm)
-    told = ["message", "title", "message", "plan", "step", "tool", "tool", "tool", "tool", "step"]
-    assert bench.log.types() == [*told, "message", "plan", "done"]
+    work = ["message", "title", "message", "plan", "step", "tool", "tool", "tool", "tool", "step"]
+    assert bench.log.types() == [*work, "message", "plan", "done"]
     assert [event.function for event in bench.log.all(ToolEvent)] == ["shell_execute"] * 2 + ["find_files"] * 2
     assert bench.log.all(ToolEvent)[0].args == SHELL
     assert bench.log.last(MessageEvent).message == "There is **one** file: ünïcödé.txt 📄"

@@ -1,4 +1,4 @@
-"""One question to a model over a real socket: what is retried, what is said at once, and in which words."""
+"""One request to a model over a real socket: which errors are retried, which are not, and what their texts say."""
 
 from __future__ import annotations
 
@@ -72,21 +72,21 @@ RECOVERED: dict[str, Turn] = {
 
 
 @pytest.mark.parametrize("turn", RECOVERED.values(), ids=RECOVERED.keys())
-async def test_passing_trouble_is_retried(serve: Serve, connect: Connect, turn: Turn) -> None:
+async def test_a_temporary_error_is_retried(serve: Serve, connect: Connect, turn: Turn) -> None:
     answer = await connect(serve([turn])).ask(QUESTION, max_retries=2)
     assert answer == Answer("Hello there, how are you?")
 
 
-LASTING: dict[str, tuple[Turn, str, str]] = {
+LASTING_ERRORS: dict[str, tuple[Turn, str, str]] = {
     "429": (Status(429, {"error": {"message": "slow down"}}), "llm_rate_limited", "slow down"),
     "500": (Status(500, "<html>oops</html>"), "llm_unavailable", "answered 500"),
     "an error inside a stream": (error_in_stream("overloaded"), "llm_unavailable", "overloaded"),
-    "a stream that is no JSON": (Raw(["{nonsense"]), "llm_failed", "no chat completion"),
+    "a stream that is no JSON": (Raw(["{nonsense"]), "llm_failed", "not a chat completion"),
 }
 
 
-@pytest.mark.parametrize(("turn", "code", "words"), LASTING.values(), ids=LASTING.keys())
-async def test_lasting_trouble_is_an_error_after_the_last_try(
+@pytest.mark.parametrize(("turn", "code", "words"), LASTING_ERRORS.values(), ids=LASTING_ERRORS.keys())
+async def test_a_lasting_error_is_raised_after_the_last_retry(
     serve: Serve, connect: Connect, turn: Turn, code: str, words: str
 ) -> None:
     model = serve([turn])
@@ -96,7 +96,7 @@ async def test_lasting_trouble_is_an_error_after_the_last_try(
     assert len(model.requests) == 3
 
 
-AT_ONCE: dict[str, tuple[Turn, str, str]] = {
+NOT_RETRIED: dict[str, tuple[Turn, str, str]] = {
     "401": (Status(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "llm_unauthorized", "api_key"),
     "403": (Status(403), "llm_unauthorized", "api_key"),
     "402": (Status(402, {"error": {"message": "Insufficient Balance"}}), "llm_unauthorized", "Insufficient Balance"),
@@ -110,8 +110,8 @@ AT_ONCE: dict[str, tuple[Turn, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("turn", "code", "words"), AT_ONCE.values(), ids=AT_ONCE.keys())
-async def test_what_trying_again_cannot_help_is_said_at_once_and_without_the_key(
+@pytest.mark.parametrize(("turn", "code", "words"), NOT_RETRIED.values(), ids=NOT_RETRIED.keys())
+async def test_an_error_that_a_retry_cannot_help_is_raised_at_once_and_without_the_key(
     serve: Serve, connect: Connect, turn: Turn, code: str, words: str
 ) -> None:
     model = serve([turn])
@@ -131,12 +131,14 @@ async def test_what_trying_again_cannot_help_is_said_at_once_and_without_the_key
         error_in_stream("exceeds the context window"),
     ],
 )
-async def test_a_full_window_is_told_apart(serve: Serve, connect: Connect, turn: Turn) -> None:
+async def test_a_request_longer_than_the_window_raises_an_error_of_its_own(
+    serve: Serve, connect: Connect, turn: Turn
+) -> None:
     with pytest.raises(WindowFullError):
         await connect(serve([turn])).ask(QUESTION)
 
 
-async def test_a_server_that_is_not_there_is_named(connect: Connect) -> None:
+async def test_the_error_for_an_unreachable_server_contains_its_url(connect: Connect) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -146,13 +148,13 @@ async def test_a_server_that_is_not_there_is_named(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("url", ["not a url", "ftp://example.org", "", "http://", "http://[::1/v1"])
-async def test_a_base_url_that_is_none_is_an_error_for_people(connect: Connect, url: str) -> None:
+async def test_an_invalid_base_url_is_reported_as_an_llm_error(connect: Connect, url: str) -> None:
     with pytest.raises(LlmError) as caught:
         await connect(url).ask(QUESTION, max_retries=0)
     assert caught.value.code == "llm_unavailable"
 
 
-async def test_a_silent_server_is_given_up(serve: Serve, connect: Connect) -> None:
+async def test_a_server_that_never_answers_is_a_timeout(serve: Serve, connect: Connect) -> None:
     model = serve([Hang()])
     with pytest.raises(LlmError, match="did not answer in time"):
         await connect(model, idle_seconds=0.1).ask(QUESTION, max_retries=1)
@@ -166,7 +168,7 @@ async def test_retry_after_is_honoured(serve: Serve, connect: Connect) -> None:
     assert time.monotonic() - began >= 0.3
 
 
-async def test_the_question_can_be_cancelled_and_the_connection_goes(serve: Serve, connect: Connect) -> None:
+async def test_a_request_can_be_cancelled(serve: Serve, connect: Connect) -> None:
     model = serve([Hang()])
     asking = asyncio.create_task(connect(model).ask(QUESTION))
     await model.wait_for_requests(1)
@@ -181,7 +183,7 @@ async def test_calls_and_reasoning_arrive_and_reasoning_is_left_out(serve: Serve
     assert answer == Answer("Let me look.", (RawCall("ls", '{"path": "/a"}'), RawCall("ls", '{"path": "/b"}')))
 
 
-async def test_a_stream_without_done_is_whole(serve: Serve, connect: Connect) -> None:
+async def test_a_stream_without_the_done_marker_is_a_complete_answer(serve: Serve, connect: Connect) -> None:
     model = serve([Raw([{"choices": [{"delta": {"content": "Hi"}}]}])])
     assert await connect(model).ask(QUESTION) == Answer("Hi")
 
@@ -197,7 +199,7 @@ async def test_an_error_in_a_document_of_status_200_is_an_error(serve: Serve, co
         await connect(model).ask(QUESTION, max_retries=0)
 
 
-async def test_progress_grows_to_the_whole(serve: Serve, connect: Connect) -> None:
+async def test_progress_is_reported_until_the_answer_is_complete(serve: Serve, connect: Connect) -> None:
     seen: list[str] = []
 
     async def watch(builder: AnswerBuilder) -> None:
@@ -239,7 +241,7 @@ async def test_a_refused_parameter_is_left_out_from_then_on(
         "Missing `reasoning_content` field in the assistant message at message index 2.",
     ],
 )
-async def test_a_thinking_mode_that_wants_its_thoughts_back_is_switched_off(
+async def test_a_thinking_mode_that_requires_earlier_reasoning_is_switched_off(
     serve: Serve, connect: Connect, words: str
 ) -> None:
     def answer(request: dict[str, Any]) -> Turn:

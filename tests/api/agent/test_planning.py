@@ -1,4 +1,4 @@
-"""Plans: when they are made, from which answers, and what becomes of steps when one is made anew."""
+"""Plans: when the model is asked for one, which answers are accepted, and how a new plan changes the steps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from support.agent import Bench, shell
 from support.llm import Call, Calls, Finish, Hang, Plan, Request, Say, ScriptedModel, Turn, Update
 
 
-def asked_to_plan(model: ScriptedModel) -> int:
-    """How many requests offered planning."""
+def count_planning_requests(model: ScriptedModel) -> int:
     names = [tool["function"]["name"] for request in model.requests for tool in request.get("tools", ())]
     return names.count("make_plan") + names.count("update_plan")
 
@@ -41,7 +40,7 @@ ANSWERS: dict[str, Turn] = {
 
 
 @pytest.mark.parametrize("turn", ANSWERS.values(), ids=ANSWERS.keys())
-async def test_an_answer_is_taken_however_the_model_gives_it(turn: Turn) -> None:
+async def test_an_answer_without_steps_is_accepted_in_every_form(turn: Turn) -> None:
     with ScriptedModel([turn]) as model:
         bench = Bench(model)
         bench.log.say("What is 2 + 2?")
@@ -60,7 +59,7 @@ STEPS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
-async def test_steps_are_read_however_the_model_writes_them(steps: Any) -> None:
+async def test_steps_are_accepted_in_every_form(steps: Any) -> None:
     plan = Calls(Call("make_plan", {"title": "T", "message": "M", "steps": steps}))
     with ScriptedModel([plan, Finish(), Finish(), Say("Done")]) as model:
         bench = Bench(model)
@@ -69,7 +68,7 @@ async def test_steps_are_read_however_the_model_writes_them(steps: Any) -> None:
     assert [step.description for step in bench.log.last(PlanEvent).steps] == ["Look", "Tell"]
 
 
-async def test_the_plan_is_asked_for_with_a_forced_call_and_nothing_else_on_offer() -> None:
+async def test_the_planning_request_requires_a_call_and_offers_only_make_plan() -> None:
     with ScriptedModel([Plan("T", "M", [])]) as model:
         bench = Bench(model)
         bench.log.say("Go")
@@ -79,13 +78,13 @@ async def test_the_plan_is_asked_for_with_a_forced_call_and_nothing_else_on_offe
     assert [tool["function"]["name"] for tool in request["tools"]] == ["make_plan"]
 
 
-async def test_a_task_of_n_steps_costs_one_planning_call_when_all_goes_well() -> None:
+async def test_a_task_needs_one_planning_request_if_no_step_fails() -> None:
     turns: list[Turn] = [Plan("T", "M", ["a", "b", "c"]), Finish(), Finish(), Finish(), Say("Done")]
     with ScriptedModel(turns) as model:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
-        assert asked_to_plan(model) == 1
+        assert count_planning_requests(model) == 1
         assert len(model.requests) == 5
 
 
@@ -103,7 +102,7 @@ async def test_a_failed_step_makes_a_new_plan_for_what_is_left() -> None:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
-        assert asked_to_plan(model) == 2
+        assert count_planning_requests(model) == 2
     first, second, last = bench.log.all(PlanEvent)
     assert [(step.description, step.status) for step in second.steps] == [
         ("a", "completed"),
@@ -117,7 +116,7 @@ async def test_a_failed_step_makes_a_new_plan_for_what_is_left() -> None:
     assert "I try differently." in [event.message for event in bench.log.all(MessageEvent)]
 
 
-async def test_nothing_left_to_do_after_a_failure_is_summed_up() -> None:
+async def test_an_empty_plan_after_a_failure_leads_to_the_final_answer() -> None:
     turns: list[Turn] = [Plan("T", "M", ["a", "b"]), Finish("no", success=False), Update([]), Say("It can't be done.")]
     with ScriptedModel(turns) as model:
         bench = Bench(model)
@@ -144,11 +143,11 @@ async def test_a_second_task_gets_a_plan_of_its_own_with_new_ids_and_the_old_tit
     assert len(set(stream_ids)) == 4
 
 
-def said(request: Request, words: str) -> bool:
+def contains(request: Request, words: str) -> bool:
     return any(words in str(message["content"]) for message in request["messages"])
 
 
-async def test_a_new_message_during_a_tool_call_makes_a_new_plan_after_it_and_the_step_goes_on() -> None:
+async def test_a_new_message_during_a_tool_call_leads_to_a_new_plan_and_the_step_continues() -> None:
     turns: list[Turn] = [
         Plan("T", "M", ["a", "b"]),
         Calls(shell("one"), shell("two")),
@@ -169,7 +168,7 @@ async def test_a_new_message_during_a_tool_call_makes_a_new_plan_after_it_and_th
 
         bench.gate.on_call = speak
         await bench.run(journal)
-        assert asked_to_plan(model) == 2
+        assert count_planning_requests(model) == 2
     assert len(bench.gate.effects) == 1, "the second call was not run"
     steps = [(event.description, event.status) for event in bench.log.all(StepEvent)]
     assert steps == [("a", "running"), ("a", "completed"), ("c", "running"), ("c", "completed")]
@@ -177,9 +176,9 @@ async def test_a_new_message_during_a_tool_call_makes_a_new_plan_after_it_and_th
     assert len(ids) == 1
 
 
-async def test_a_new_message_while_the_model_thinks_is_not_kept_waiting() -> None:
+async def test_a_new_message_interrupts_a_request_to_the_model() -> None:
     def answer(request: Request) -> Turn:
-        if not said(request, "Forget it"):
+        if not contains(request, "Forget it"):
             return Plan("T", "M", ["a", "b"]) if len(request["messages"]) == 2 else Hang()
         return Update([]) if "tools" in request else Say("As you wish.")
 
@@ -197,9 +196,9 @@ async def test_a_new_message_while_the_model_thinks_is_not_kept_waiting() -> Non
     assert bench.log.last(MessageEvent).message == "As you wish."
 
 
-async def test_a_new_message_before_there_is_a_plan_becomes_part_of_the_task() -> None:
+async def test_a_new_message_before_the_first_plan_becomes_part_of_the_task() -> None:
     def answer(request: Request) -> Turn:
-        return Plan("T", "Both, then.", []) if said(request, "And that") else Hang()
+        return Plan("T", "Both, then.", []) if contains(request, "And that") else Hang()
 
     with ScriptedModel(answer) as model:
         bench = Bench(model)
@@ -213,26 +212,26 @@ async def test_a_new_message_before_there_is_a_plan_becomes_part_of_the_task() -
     assert bench.log.types() == ["message", "message", "title", "message", "done"]
 
 
-async def test_a_signal_older_than_what_was_read_stops_nothing() -> None:
-    """The lease keeper may have read the row just before the message was consumed."""
+async def test_a_signal_for_a_message_already_read_interrupts_nothing() -> None:
+    """The task that renews the lease may have read the row just before the message was consumed."""
     with ScriptedModel([Plan("T", "M", ["a"]), shell("one"), Finish(), Say("Done")]) as model:
         bench = Bench(model)
         bench.log.say("Go")
         journal = bench.journal()
 
-        async def signal_wrongly() -> None:
+        async def send_old_signals() -> None:
             while not journal.finished:
                 journal.signal_late()
                 await asyncio.sleep(0)
 
-        wrong = asyncio.create_task(signal_wrongly())
+        signals = asyncio.create_task(send_old_signals())
         await asyncio.wait_for(bench.run(journal), 10)
-        await wrong
+        await signals
         assert len(model.requests) == 4
     assert bench.log.types()[-1] == "done"
 
 
-async def test_the_message_of_a_plan_is_shown_as_it_grows_under_the_id_it_is_stored_with() -> None:
+async def test_partial_messages_of_a_plan_have_the_stream_id_of_the_stored_message() -> None:
     words = "I will look at each of the files in turn and tell you what is in them."
     with ScriptedModel([Plan("T", words, [])], chunk_delay_seconds=0.02) as model:
         bench = Bench(model)
@@ -255,7 +254,7 @@ USELESS: dict[str, Turn] = {
 
 
 @pytest.mark.parametrize("turn", USELESS.values(), ids=USELESS.keys())
-async def test_a_model_that_makes_no_plan_is_asked_again_and_given_up_in_the_end(turn: Turn) -> None:
+async def test_a_model_that_makes_no_plan_is_asked_again_until_the_limit_ends_the_run(turn: Turn) -> None:
     with ScriptedModel(lambda _request: turn) as model:
         bench = Bench(model, limits=AgentLimits(max_retries=2))
         bench.log.say("Go")

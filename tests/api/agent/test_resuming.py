@@ -1,4 +1,4 @@
-"""Runners are killed anywhere; the next one goes on, and nothing is done or shown twice."""
+"""A runner is killed at any point; the next one continues, and nothing is done or shown twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = ["one", "two", "three", "four", "five"]
 
 
 async def converse(bench: Bench, hook: Callable[[int, str], None] = lambda _number, _when: None) -> int:
-    """Work through the task with as many runners as it takes; the user answers the question. Returns the records."""
+    """Work on the task with as many runners as needed; answer its question. Returns the number of records."""
     bench.attachments.sandbox["/home/ubuntu/report.txt"] = b"blue"
     bench.log.say("Do it")
     records = 0
@@ -49,11 +49,11 @@ async def converse(bench: Bench, hook: Callable[[int, str], None] = lambda _numb
 
 
 def shape(events: list[ChatEvent]) -> list[object]:
-    """What users see, without ids that are random."""
+    """The events without random ids."""
     return [event.model_dump(exclude={"attachments": {"__all__": {"id"}}}) for event in events]
 
 
-async def test_killed_before_and_after_any_record_the_log_is_the_same_and_no_call_ran_twice() -> None:
+async def test_a_kill_before_or_after_any_record_changes_neither_log_nor_transcript() -> None:
     with ScriptedModel(WORK) as model:
         whole = Bench(model)
         records = await converse(whole)
@@ -75,7 +75,7 @@ async def test_killed_before_and_after_any_record_the_log_is_the_same_and_no_cal
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_killed_while_a_call_runs_the_same_key_is_sent_again(moment: str) -> None:
+async def test_a_call_that_was_running_at_a_kill_is_sent_again_with_the_same_key(moment: str) -> None:
     with ScriptedModel(WORK) as model:
         whole = Bench(model)
         await converse(whole)
@@ -94,7 +94,7 @@ async def test_killed_while_a_call_runs_the_same_key_is_sent_again(moment: str) 
         assert set(seen.values()) == {2}
 
 
-async def test_keys_are_the_seqs_of_the_calling_events() -> None:
+async def test_the_key_of_a_call_is_the_seq_of_its_calling_event() -> None:
     with ScriptedModel(WORK) as model:
         bench = Bench(model)
         await converse(bench)
@@ -106,7 +106,7 @@ async def test_keys_are_the_seqs_of_the_calling_events() -> None:
     assert list(bench.gate.ledger) == [str(seq) for seq in seqs]
 
 
-async def test_a_message_that_comes_as_the_turn_ends_is_answered_in_the_same_run() -> None:
+async def test_a_message_sent_while_the_turn_ends_is_answered_in_the_same_run() -> None:
     def answer(request: Request) -> Turn:
         return Plan("Hi", f"You said: {request['messages'][-1]['content']}", [])
 

@@ -1,4 +1,4 @@
-"""Tools that are switched off while a run is at work, and more tools than a model takes."""
+"""Tools that are switched off during a run, and more tools than the model's limit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Remote:
         return ToolResult("succeeded", "It is done.", {"result": "It is done."})
 
 
-def offered(request: Request) -> list[str]:
+def offered_names(request: Request) -> list[str]:
     return [tool["function"]["name"] for tool in request["tools"]]
 
 
@@ -57,7 +57,7 @@ def bench_with(model: ScriptedModel, servers: dict[str, int], **options: Any) ->
 TURNS: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a_0"), Calls(Call("a_0"), Call("b_0"), Call("a_1"))]
 
 
-async def test_what_is_switched_off_is_refused_and_no_longer_offered() -> None:
+async def test_a_tool_that_is_switched_off_is_refused_and_no_longer_offered() -> None:
     switches = MemorySwitches()
 
     def choose(request: Request) -> Turn:
@@ -71,14 +71,14 @@ async def test_what_is_switched_off_is_refused_and_no_longer_offered() -> None:
         await bench.run()
     assert bench.log.types()[-1] == "done"
     assert remote.called == ["a_0", "b_0"]
-    before, after = (set(offered(model.requests[place])) & {"a_0", "a_1", "b_0"} for place in (2, 3))
+    before, after = (set(offered_names(model.requests[place])) & {"a_0", "a_1", "b_0"} for place in (2, 3))
     assert (before, after) == ({"a_0", "a_1", "b_0"}, {"b_0"})
-    told = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
-    assert told.count(prompts.SWITCHED_OFF) == 2
-    assert told[2:5] == [prompts.SWITCHED_OFF, "It is done.", prompts.SWITCHED_OFF]
+    results = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
+    assert results.count(prompts.SWITCHED_OFF) == 2
+    assert results[2:5] == [prompts.SWITCHED_OFF, "It is done.", prompts.SWITCHED_OFF]
 
 
-async def test_a_finish_beside_a_refused_call_is_not_taken() -> None:
+async def test_finish_step_beside_a_refused_call_is_refused() -> None:
     switches = MemorySwitches({("mcp", "a")})
     calls = Calls(Call("a_0"), Call("finish_step", {"success": True, "result": "done"}))
     turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), calls, Finish("done"), Say("That was it.")]
@@ -86,19 +86,19 @@ async def test_a_finish_beside_a_refused_call_is_not_taken() -> None:
         bench, remote = bench_with(model, {"a": 1}, switches=switches)
         await bench.run()
     assert remote.called == []
-    told = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
-    assert told[1:3] == [prompts.SWITCHED_OFF, prompts.FINISH_AFTER_FAILURE]
+    results = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
+    assert results[1:3] == [prompts.SWITCHED_OFF, prompts.FINISH_AFTER_FAILURE]
 
 
-async def test_it_is_looked_once_for_each_model_call_and_each_remote_call() -> None:
+async def test_switches_are_read_once_before_each_model_request_and_each_remote_call() -> None:
     turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a_0"), shell("ls"), Finish("done"), Say("That was it.")]
     with ScriptedModel(turns) as model:
         bench, _ = bench_with(model, {"a": 1})
         await bench.run()
-    assert bench.switches.looks == 3 + 1, "answers with tools, and a_0 itself"
+    assert bench.switches.looks == 3 + 1, "three requests with tools, and the call of a_0"
 
 
-async def test_nobody_is_asked_where_nothing_can_be_switched() -> None:
+async def test_switches_are_not_read_without_switchable_tools() -> None:
     with ScriptedModel([Plan("T", "I will.", ["Do it"]), shell("ls"), Finish("done"), Say("That was it.")]) as model:
         bench = Bench(model)
         bench.log.say("Go")
@@ -107,24 +107,26 @@ async def test_nobody_is_asked_where_nothing_can_be_switched() -> None:
 
 
 @pytest.mark.parametrize("most", [32, 128])
-async def test_no_more_functions_are_offered_than_the_model_takes_and_the_model_is_told(most: int) -> None:
+async def test_functions_beyond_the_limit_are_named_in_the_system_prompt(most: int) -> None:
     turns = [Plan("T", "I will.", ["Do it"]), Finish("done"), Say("That was it.")]
     limits = AgentLimits(max_functions=most)
     with ScriptedModel(turns) as model:
         bench, _ = bench_with(model, {"a": 150, "b": 1}, limits=limits)
         await bench.run()
-    names = offered(model.requests[1])
+    names = offered_names(model.requests[1])
     assert (len(names), len(set(names))) == (most, most)
     assert names[BUILT_IN:] == [f"a_{number}" for number in range(most - BUILT_IN)]
     system = model.requests[1]["messages"][0]["content"]
     assert f"- {151 - (most - BUILT_IN)} tools are not offered to you" in system
     assert f" a_{most - BUILT_IN}," in system
-    assert model.requests[0]["messages"][0]["content"] == system, "one for all requests, or caches are of no use"
+    assert model.requests[0]["messages"][0]["content"] == system, (
+        "the system prompt must not change, or the provider's cache is lost"
+    )
 
 
-async def test_what_all_fits_is_said_nothing_about() -> None:
+async def test_the_system_prompt_names_no_functions_if_all_fit() -> None:
     with ScriptedModel([Plan("T", "I will.", ["Do it"]), Finish("done"), Say("That was it.")]) as model:
         bench, _ = bench_with(model, {"a": 128 - BUILT_IN})
         await bench.run()
-    assert len(offered(model.requests[1])) == 128
+    assert len(offered_names(model.requests[1])) == 128
     assert "not offered" not in model.requests[1]["messages"][0]["content"]

@@ -1,4 +1,4 @@
-"""Toolsets: the promised names and parameters, what the model reads and what clients show."""
+"""Toolsets: names and parameters as the contract fixes them, results for the model and event contents for clients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ message_ask_user(text, attachments?, suggest_user_takeover?)
 """Names and parameters as the wire document fixes them; `?` is optional."""
 
 
-def test_names_and_parameters_are_the_promised_ones() -> None:
+def test_names_and_parameters_are_those_of_the_contract() -> None:
     toolsets = default_toolsets(MemoryGate(Log()), MemoryAttachments(), max_search_results=5)
     functions = [function for toolset in toolsets for function in toolset.functions()] + [NOTIFY, ASK]
     signatures = []
@@ -69,7 +69,7 @@ def succeeded(**result: Any) -> GateResult:
 
 RECORD = {"ps1": "$", "command": "ls", "output": "a"}
 
-SHOWN: dict[str, tuple[str, dict[str, Any], GateResult, str, dict[str, Any]]] = {
+RESULTS: dict[str, tuple[str, dict[str, Any], GateResult, str, dict[str, Any]]] = {
     "a command that ended": (
         "shell_execute",
         {},
@@ -134,21 +134,21 @@ SHOWN: dict[str, tuple[str, dict[str, Any], GateResult, str, dict[str, Any]]] = 
 }
 
 
-@pytest.mark.parametrize(("function", "args", "answer", "told", "shown"), SHOWN.values(), ids=SHOWN.keys())
-async def test_results_are_told_and_shown(
-    function: str, args: dict[str, Any], answer: GateResult, told: str, shown: dict[str, Any]
+@pytest.mark.parametrize(("function", "args", "answer", "text", "content"), RESULTS.values(), ids=RESULTS.keys())
+async def test_a_result_becomes_a_text_for_the_model_and_content_for_clients(
+    function: str, args: dict[str, Any], answer: GateResult, text: str, content: dict[str, Any]
 ) -> None:
-    assert await call(function, args, answer) == ToolResult(answer.outcome, told, shown)
+    assert await call(function, args, answer) == ToolResult(answer.outcome, text, content)
 
 
-async def test_an_unknown_outcome_is_told_with_its_reason() -> None:
+async def test_the_model_gets_the_reason_of_an_unknown_outcome() -> None:
     result = await call("shell_execute", {}, GateResult("unknown", {}, "unknown", "The sandbox was restarted"))
     assert result.outcome == "unknown"
     assert "Outcome unknown" in result.text
     assert "The sandbox was restarted" in result.text
 
 
-async def test_a_page_is_told_with_its_elements_and_its_picture_stored() -> None:
+async def test_the_model_gets_a_page_with_its_elements_and_the_screenshot_is_stored() -> None:
     attachments = MemoryAttachments()
     answer = succeeded(
         url="http://a",
@@ -164,13 +164,13 @@ async def test_a_page_is_told_with_its_elements_and_its_picture_stored() -> None
 
 
 @pytest.mark.parametrize("picture", ["not base64!", "", None])
-async def test_a_picture_that_is_none_is_left_out(picture: str | None) -> None:
+async def test_an_invalid_picture_is_left_out(picture: str | None) -> None:
     result = await call("browser_view", {}, succeeded(url="http://a", title="A", screenshot_png=picture))
     assert (result.outcome, result.content) == ("succeeded", {})
 
 
 class AwayAttachments(MemoryAttachments):
-    """The object store is away."""
+    """The object store is unavailable."""
 
     error: type[Exception] = UnavailableError
 
@@ -178,20 +178,20 @@ class AwayAttachments(MemoryAttachments):
         raise self.error("away")
 
 
-async def test_without_an_object_store_the_work_goes_on_without_pictures() -> None:
+async def test_a_call_succeeds_without_a_picture_when_the_object_store_is_unavailable() -> None:
     answer = succeeded(url="http://a", title="A", screenshot_png=base64.b64encode(b"\x89PNG").decode())
     result = await call("browser_view", {}, answer, attachments=AwayAttachments())
     assert (result.outcome, result.content) == ("succeeded", {})
 
 
-async def test_a_lost_lease_travels() -> None:
+async def test_a_lost_lease_raises_fenced_error() -> None:
     attachments = AwayAttachments()
     attachments.error = FencedError
     with pytest.raises(FencedError):
         await call("read_file", {}, succeeded(content="x" * 100_000), attachments=attachments)
 
 
-async def test_a_big_output_is_stored_and_shown_in_part() -> None:
+async def test_a_long_output_is_stored_and_the_event_has_an_excerpt() -> None:
     attachments = MemoryAttachments()
     output = "head" + "x" * 200_000 + "tail"
     result = await call("read_file", {}, succeeded(content=output), attachments=attachments)
@@ -202,7 +202,7 @@ async def test_a_big_output_is_stored_and_shown_in_part() -> None:
     assert attachments.blobs[result.content["content_key"]].decode() == output
 
 
-async def test_a_big_console_is_stored_and_shown_in_part() -> None:
+async def test_a_long_console_output_is_stored_and_the_event_has_an_excerpt() -> None:
     attachments = MemoryAttachments()
     answer = succeeded(output="x", status="exited", exit_code=0, console_records=[RECORD | {"output": "x" * 100_000}])
     result = await call("shell_execute", {}, answer, attachments=attachments)
@@ -211,7 +211,7 @@ async def test_a_big_console_is_stored_and_shown_in_part() -> None:
 
 
 class Timed(MemoryGate):
-    """Notes how long each call may take."""
+    """Records the timeout of the last call."""
 
     timeout_seconds = 0.0
 
@@ -223,7 +223,7 @@ class Timed(MemoryGate):
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(None, 40), (5, 15), (-1, 11), (100_000, 610)])
-async def test_waiting_is_bounded(seconds: int | None, timeout: float) -> None:
+async def test_the_timeout_of_a_wait_is_bounded(seconds: int | None, timeout: float) -> None:
     gate = Timed(Log())
     shell = default_toolsets(gate, MemoryAttachments(), max_search_results=5)[0]
     args = {"session_id": "a"} | ({"seconds": seconds} if seconds is not None else {})
@@ -232,7 +232,7 @@ async def test_waiting_is_bounded(seconds: int | None, timeout: float) -> None:
 
 
 class Engine(ThreadingHTTPServer):
-    """A SearXNG instance, as far as its JSON goes."""
+    """A SearXNG instance that answers with JSON."""
 
     asked: dict[str, list[str]]
     status = 200
@@ -272,7 +272,7 @@ async def search(engine: Engine, **args: str) -> ToolResult:
     return await toolset.call(ToolCall("1", "call00001", "search_web", {"query": "moon", **args}))
 
 
-async def test_a_search_gives_as_many_results_as_configured(engine: Engine) -> None:
+async def test_a_search_returns_at_most_the_configured_number_of_results(engine: Engine) -> None:
     result = await search(engine, date_range="past_week")
     assert engine.asked == {"q": ["moon"], "format": ["json"], "time_range": ["week"]}
     assert result.content["results"][0] == {
@@ -298,7 +298,7 @@ async def test_a_search_engine_that_fails_is_a_failed_call(engine: Engine, statu
     assert result.text.startswith("The search failed: ")
 
 
-async def test_a_search_engine_that_is_not_there_is_a_failed_call(engine: Engine) -> None:
+async def test_an_unreachable_search_engine_is_a_failed_call(engine: Engine) -> None:
     toolset = SearchToolset(max_results=3, searxng_url="http://127.0.0.1:9")
     result = await asyncio.wait_for(toolset.call(ToolCall("1", "c", "search_web", {"query": "moon"})), 5)
     assert result.outcome == "failed"

@@ -1,4 +1,4 @@
-"""A whole turn: plan, steps with tools, the answer; in the order that clients rely on."""
+"""A whole turn: plan, steps with tools, final answer, in the order that clients rely on."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def test_a_fresh_chat_has_its_events_in_the_promised_order() -> None:
         bench.attachments.sandbox["/home/ubuntu/workspace/out.txt"] = b"2\n"
         bench.log.say("How many files are there?")
         await bench.run()
-    told = ["message", "title", "message", "plan"]
+    start = ["message", "title", "message", "plan"]
     step = ["step", "tool", "tool", "step"]
-    assert bench.log.types() == [*told, *step, *step, "message", "plan", "done"]
+    assert bench.log.types() == [*start, *step, *step, "message", "plan", "done"]
     log = bench.log
     assert log.all(TitleEvent) == [TitleEvent(title="A listing")]
     assert [event.status for event in log.all(StepEvent)] == ["running", "completed"] * 2
@@ -44,7 +44,7 @@ async def test_a_fresh_chat_has_its_events_in_the_promised_order() -> None:
     assert [file.filename for file in answer.attachments] == ["out.txt"]
 
 
-async def test_tool_events_carry_ids_of_ours_and_what_clients_show() -> None:
+async def test_tool_events_carry_our_own_ids_and_the_content_for_clients() -> None:
     with ScriptedModel(TASK) as model:
         bench = Bench(model)
         bench.log.say("How many files are there?")
@@ -58,7 +58,7 @@ async def test_tool_events_carry_ids_of_ours_and_what_clients_show() -> None:
     assert {calling.tool_call_id}.isdisjoint({event.tool_call_id for event in others})
 
 
-async def test_the_answer_is_shown_as_it_grows_under_the_id_it_is_stored_with() -> None:
+async def test_partial_messages_of_the_answer_have_the_stream_id_of_the_stored_message() -> None:
     words = "All of the files were looked at, and here is what each of them holds."
     with ScriptedModel([Plan("T", "M", ["a"]), Finish(), Say(words)], chunk_delay_seconds=0.02) as model:
         bench = Bench(model)
@@ -75,7 +75,7 @@ async def test_the_answer_is_shown_as_it_grows_under_the_id_it_is_stored_with() 
     "said",
     ['{"message": "It is done.", "attachments": []}', '```json\n{"message": "It is done."}\n```', "  It is done.\n"],
 )
-async def test_an_answer_wrapped_in_json_is_unwrapped_and_not_shown_half_way(said: str) -> None:
+async def test_an_answer_wrapped_in_json_is_unwrapped_and_has_no_partial_messages(said: str) -> None:
     with ScriptedModel([Plan("T", "M", ["a"]), Finish(), Say(said)], chunk_delay_seconds=0.02) as model:
         bench = Bench(model)
         bench.log.say("Go")
@@ -92,7 +92,7 @@ async def test_a_model_that_gives_no_answer_is_asked_again() -> None:
     assert bench.log.last(MessageEvent).message == "Done"
 
 
-async def test_a_scripted_model_is_a_process_of_its_own_for_whoever_wants_it(tmp_path: Path) -> None:
+async def test_the_scripted_model_can_run_as_a_process(tmp_path: Path) -> None:
     script = [
         {"plan": {"title": "T", "message": "M", "steps": ["a"]}},
         {"tries": [{"status": 503}, {"calls": [["message_notify_user", {"text": "Soon"}]]}]},

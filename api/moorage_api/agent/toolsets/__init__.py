@@ -1,4 +1,4 @@
-"""The tools that every agent has. Each group is a `Toolset`; none knows of another."""
+"""The tools that every agent has. Each group is a `Toolset`; the groups do not import each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moorage_api.agent.toolsets.shell import ShellToolset
 def default_toolsets(
     gate: Gate, attachments: Attachments, *, max_search_results: int, searxng_url: str | None = None
 ) -> list[Toolset]:
-    """Shell, file, browser and search. Talking to the user is part of the executor."""
+    """Shell, file, browser and search. The executor itself carries out the functions that speak to the user."""
     return [
         ShellToolset(gate, attachments),
         FileToolset(gate, attachments),

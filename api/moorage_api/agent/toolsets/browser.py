@@ -12,14 +12,14 @@ from moorage_api.agent.toolsets.sandboxed import Sandboxed
 from moorage_api.agent.toolsets.schema import flag, function, number, text
 
 INDEX = number("The element's number in the list that came with the page")
-X = number("Pixels from the left of the page as shown")
-Y = number("Pixels from the top of the page as shown")
-AIM = {"index": INDEX, "coordinate_x": X, "coordinate_y": Y}
+X = number("Pixels from the left edge of the visible page")
+Y = number("Pixels from the top edge of the visible page")
+ELEMENT_OR_POINT = {"index": INDEX, "coordinate_x": X, "coordinate_y": Y}
 
 FUNCTIONS = [
     function(
         "browser_view",
-        "Look at the page as it is now: its address, text and numbered elements.",
+        "Show the current page: its address, text and numbered elements.",
         read_only=True,
         is_remembered=True,
     ),
@@ -31,21 +31,21 @@ FUNCTIONS = [
     ),
     function(
         "browser_restart",
-        "Start the browser anew and open an address, when it hangs.",
+        "Restart the browser and open an address. Use it when the browser hangs.",
         {"url": text("With its scheme, such as https://example.org")},
         is_remembered=True,
     ),
     function(
         "browser_click",
-        "Click an element, by its number or by its place.",
-        optional=AIM,
+        "Click an element, by its number or by its coordinates.",
+        optional=ELEMENT_OR_POINT,
         is_remembered=True,
     ),
     function(
         "browser_input",
-        "Put text into a field in place of what is there.",
+        "Replace the text of an input field.",
         {"text": text("The text"), "press_enter": flag("Whether to press Enter afterwards")},
-        AIM,
+        ELEMENT_OR_POINT,
         is_remembered=True,
     ),
     function(
@@ -56,26 +56,26 @@ FUNCTIONS = [
     ),
     function(
         "browser_press_key",
-        "Press a key or a combination.",
+        "Press a key or a combination of keys.",
         {"key": text("Such as Enter, Escape, PageDown or Control+a")},
         is_remembered=True,
     ),
     function(
         "browser_select_option",
         "Choose an option of a drop-down list.",
-        {"index": INDEX, "option": number("The option's place in the list, counted from 0")},
+        {"index": INDEX, "option": number("The option's position in the list, counted from 0")},
         is_remembered=True,
     ),
     function(
         "browser_scroll_up",
-        "Scroll up by a screen.",
-        optional={"to_top": flag("Whether to go to the very top")},
+        "Scroll up by the height of one screen.",
+        optional={"to_top": flag("Whether to scroll to the top of the page")},
         is_remembered=True,
     ),
     function(
         "browser_scroll_down",
-        "Scroll down by a screen.",
-        optional={"to_bottom": flag("Whether to go to the very bottom")},
+        "Scroll down by the height of one screen.",
+        optional={"to_bottom": flag("Whether to scroll to the bottom of the page")},
         is_remembered=True,
     ),
     function(
@@ -87,7 +87,7 @@ FUNCTIONS = [
     function(
         "browser_console_view",
         "Show what the page has written to its console.",
-        optional={"max_lines": number("Most lines, the newest; all if left out")},
+        optional={"max_lines": number("How many of the newest lines to show; all if left out")},
         read_only=True,
         is_remembered=True,
     ),
@@ -105,7 +105,7 @@ class BrowserToolset(Sandboxed):
     def name(self) -> Literal["browser"]:
         return "browser"
 
-    def _told(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+    def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         parts = [f"{result.get('title', '')} ({result.get('url', '')})"]
         if "result" in result:
             parts.append(f"Result: {result['result']}")
@@ -117,14 +117,14 @@ class BrowserToolset(Sandboxed):
             parts += ["Page:", str(content)]
         return "\n".join(parts)
 
-    async def _shown(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
+    async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
         content: dict[str, Any] = {}
         if (picture := _picture(result)) and (
-            key := await self._stored(picture, content_type="image/png", suffix=".png")
+            key := await self._store(picture, content_type="image/png", suffix=".png")
         ):
             content["screenshot_key"] = key
         if call.function.startswith("browser_console_"):
-            content["result"], key = await self._short(self._told(call, result))
+            content["result"], key = await self._store_if_long(self._render_for_model(call, result))
             if key is not None:
                 content["result_key"] = key
         return content

@@ -26,10 +26,10 @@ FUNCTIONS = [
     ),
     function(
         "write_file",
-        "Write a text file, or append to one. Directories are made.",
+        "Write a text file, or append to one. Missing directories are created.",
         {"filepath": PATH, "content": text("The text to write")},
         {
-            "append": flag("Whether to add to what is there; false if left out"),
+            "append": flag("Whether to append to the existing file; false if left out"),
             "leading_newline": flag("Whether to write a line break before the text"),
             "trailing_newline": flag("Whether to write a line break after the text"),
         },
@@ -40,8 +40,8 @@ FUNCTIONS = [
         "Replace every occurrence of a text in a file.",
         {
             "filepath": PATH,
-            "old_str": text("The text to find, exactly as it stands there"),
-            "new_str": text("What takes its place"),
+            "old_str": text("The text to find, exactly as it is in the file"),
+            "new_str": text("The text to put in its place"),
         },
         is_remembered=True,
     ),
@@ -73,7 +73,7 @@ class FileToolset(Sandboxed):
     def name(self) -> Literal["file"]:
         return "file"
 
-    def _told(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+    def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         cut = "\n[there is more]" if result.get("truncated") else ""
         match call.function:
             case "read_file":
@@ -89,7 +89,7 @@ class FileToolset(Sandboxed):
             case _:
                 return ("\n".join(result.get("files", ())) or "No files found.") + cut
 
-    async def _shown(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
+    async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
         written = call.args.get("content") if call.function == "write_file" else None
-        text, key = await self._short(self._told(call, result) if written is None else str(written))
+        text, key = await self._store_if_long(self._render_for_model(call, result) if written is None else str(written))
         return {"content": text} | ({"content_key": key} if key is not None else {})

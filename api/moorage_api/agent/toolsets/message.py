@@ -1,4 +1,4 @@
-"""Talking to the user while at work. The executor itself carries these out: they are events, not calls."""
+"""Functions that speak to the user during a step. The executor carries them out as events; no toolset runs them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from moorage_api.agent.toolsets.schema import function, text, texts
 
 NOTIFY = function(
     "message_notify_user",
-    "Tell the user something in passing, without waiting for an answer: progress worth knowing, a change of course.",
-    {"text": text("What to tell, in the user's language")},
+    "Send the user a message without waiting for an answer: important progress, or a change of approach.",
+    {"text": text("The message, in the user's language")},
 )
 
 ASK = function(
     "message_ask_user",
-    "Ask the user and wait for the answer. The work rests until it comes, so ask only when you can't go on without.",
+    "Ask the user and wait for the answer. The work stops until the answer comes, so ask only if you cannot continue "
+    "without it.",
     {"text": text("The question, in the user's language")},
     {
         "attachments": texts("Absolute paths of files to show with the question"),

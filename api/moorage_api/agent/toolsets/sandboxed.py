@@ -1,4 +1,4 @@
-"""What the toolsets of the sandbox share: one call through the gate, its failure in words, big outputs set aside."""
+"""Base of the toolsets that run in the sandbox: call the gate, describe failures, store long outputs as objects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from moorage_api.errors import DomainError, FencedError
 logger = logging.getLogger(__name__)
 
 MAX_MODEL_CHARS = 12_000
-"""Of one result, for the model."""
+"""Longest result that the model gets."""
 MAX_LOG_CHARS = 64 * 1024
-"""Of one text, in the log; a longer one goes to the object store."""
+"""Longest text in an event; a longer one goes to the object store."""
 EXCERPT_CHARS = 16 * 1024
 
 
 class Sandboxed:
-    """Base of the toolsets that delegate to the gate. `timeouts` in seconds, by function; others get the default."""
+    """A toolset that delegates to the gate. `timeouts` maps functions to seconds; others get `default_timeout`."""
 
     default_timeout = 30.0
     timeouts: Mapping[str, float] = {}
@@ -49,35 +49,35 @@ class Sandboxed:
         return ToolResult(answer.outcome, clipped(self._text(call, answer), MAX_MODEL_CHARS), content)
 
     def _text(self, call: ToolCall, answer: GateResult) -> str:
-        """What the model reads."""
+        """The result as the model gets it."""
         if answer.outcome == "unknown":
             return f"{prompts.UNKNOWN_OUTCOME} ({answer.error_message})"
         if answer.outcome == "failed":
-            said = f"Failed ({answer.error_code}): {answer.error_message}"
-            return f"{said}\n{self._told(call, answer.result)}" if answer.result else said
-        return self._told(call, answer.result)
+            failure = f"Failed ({answer.error_code}): {answer.error_message}"
+            return f"{failure}\n{self._render_for_model(call, answer.result)}" if answer.result else failure
+        return self._render_for_model(call, answer.result)
 
     async def _content(self, call: ToolCall, answer: GateResult) -> dict[str, Any]:
         if answer.outcome != "succeeded" and not answer.result:
             return {"result": answer.error_message or prompts.UNKNOWN_OUTCOME}
-        return await self._shown(call, answer.result)
+        return await self._event_content(call, answer.result)
 
-    def _told(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+    def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         raise NotImplementedError
 
-    async def _shown(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
-        """`content` of the event."""
+    async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
+        """`content` of the `called` event."""
         raise NotImplementedError
 
-    async def _short(self, text: str) -> tuple[str, str | None]:
-        """A text for the log: as it is, or an excerpt and the key of the object that holds all of it."""
+    async def _store_if_long(self, text: str) -> tuple[str, str | None]:
+        """The text for the event and None, or an excerpt and the key of the object that holds the whole text."""
         if len(text) <= MAX_LOG_CHARS:
             return text, None
-        key = await self._stored(text.encode(errors="replace"), content_type="text/plain; charset=utf-8", suffix=".txt")
+        key = await self._store(text.encode(errors="replace"), content_type="text/plain; charset=utf-8", suffix=".txt")
         return clipped(text, EXCERPT_CHARS), key
 
-    async def _stored(self, data: bytes, *, content_type: str, suffix: str) -> str | None:
-        """The object's key; None when the object store is away: the work goes on without."""
+    async def _store(self, data: bytes, *, content_type: str, suffix: str) -> str | None:
+        """Store an object and return its key. None if the object store is unavailable: the run does not need it."""
         try:
             return await self._attachments.store_blob(data, content_type=content_type, suffix=suffix)
         except FencedError:

@@ -1,4 +1,4 @@
-"""JSON Schemas of functions, written short."""
+"""Short helpers to write the JSON Schemas of functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Web search: `ddgs`, or a SearXNG instance where one is configured."""
+"""Web search with a SearXNG instance if one is configured, otherwise with the `ddgs` package."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RANGES = {
     "past_month": ("m", "month"),
     "past_year": ("y", "year"),
 }
-"""`date_range` in the words of ddgs and of SearXNG."""
+"""For each `date_range`, the value that ddgs expects and the value that SearXNG expects."""
 
 SEARCH = function(
     "search_web",
-    "Search the web. Answers with titles, addresses and snippets; open an address in the browser to read more.",
+    "Search the web. The result has titles, addresses and snippets; open an address in the browser to read more.",
     {"query": text("Three to seven key words")},
     {"date_range": text("How old results may be", choices=tuple(RANGES))},
     read_only=True,
@@ -53,14 +53,14 @@ class SearchToolset:
                     found = await self._ask_searxng(self._searxng_url, query, searxng_range)
                 else:
                     found = await asyncio.to_thread(self._ask_ddgs, query, ddgs_range)
-        except Exception as error:  # noqa: BLE001 - a search engine's client fails in its own many ways
-            return _failed(str(error)[:300] or "it did not answer in time")
-        results = [_result(item) for item in found[: self._max_results]]
-        told = "\n\n".join(f"{item['title']}\n{item['url']}\n{item['snippet']}" for item in results)
-        return ToolResult("succeeded", told or "Nothing was found.", {"results": results})
+        except Exception as error:  # noqa: BLE001 - the search clients raise many undocumented exceptions
+            return _failure(str(error)[:300] or "the search engine did not answer in time")
+        results = [_to_result(item) for item in found[: self._max_results]]
+        text_for_model = "\n\n".join(f"{item['title']}\n{item['url']}\n{item['snippet']}" for item in results)
+        return ToolResult("succeeded", text_for_model or "Nothing was found.", {"results": results})
 
     def _ask_ddgs(self, query: str, time_limit: str | None) -> list[dict[str, Any]]:
-        from ddgs import DDGS  # heavy, and needed by those only who search without SearXNG
+        from ddgs import DDGS  # imported here because it is slow to import and not needed with SearXNG
         from ddgs.exceptions import DDGSException
 
         try:
@@ -79,7 +79,7 @@ class SearchToolset:
         return [item for item in found if isinstance(item, dict)]
 
 
-def _result(item: dict[str, Any]) -> dict[str, str]:
+def _to_result(item: dict[str, Any]) -> dict[str, str]:
     snippet = " ".join(str(item.get("body") or item.get("content") or "").split())
     return {
         "title": str(item.get("title") or ""),
@@ -88,6 +88,6 @@ def _result(item: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _failed(reason: str) -> ToolResult:
+def _failure(reason: str) -> ToolResult:
     text = f"The search failed: {reason}"
     return ToolResult("failed", text, {"results": [], "result": text})

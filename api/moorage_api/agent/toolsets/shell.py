@@ -16,13 +16,13 @@ WAIT_SECONDS = 30
 MAX_WAIT_SECONDS = 600
 KILL_SECONDS = 3.0
 
-SHELL = text("Name of the shell, any you like; a new name opens a new shell. One command at a time runs in each")
+SHELL = text("Any name for the shell; a new name opens a new shell. Each shell runs one command at a time")
 
 FUNCTIONS = [
     function(
         "shell_execute",
-        "Run a command in a shell. Answers with its output when it ends, or after a minute with what there is by then "
-        "while it goes on running.",
+        "Run a command in a shell. Returns the output when the command ends. After one minute it returns the output so "
+        "far, and the command keeps running.",
         {
             "session_id": SHELL,
             "exec_dir": text("Absolute path of the directory to run in, such as /home/ubuntu/workspace"),
@@ -32,22 +32,22 @@ FUNCTIONS = [
     ),
     function(
         "shell_read_output",
-        "Show what a shell has printed, while its command runs or after.",
+        "Show the output of a shell, while its command runs or after it has ended.",
         {"session_id": SHELL},
         read_only=True,
         is_remembered=True,
     ),
     function(
         "shell_wait_process",
-        "Wait until the command in a shell ends, but not longer than so many seconds, and show its output.",
+        "Wait until the command in a shell ends or the given time has passed, then show its output.",
         {"session_id": SHELL},
-        {"seconds": number(f"Longest wait, {WAIT_SECONDS} if left out, {MAX_WAIT_SECONDS} at most")},
+        {"seconds": number(f"Longest time to wait: {WAIT_SECONDS} if left out, {MAX_WAIT_SECONDS} at most")},
         read_only=True,
         is_remembered=True,
     ),
     function(
         "shell_write_input",
-        "Type into the program that runs in a shell.",
+        "Type text into the program that runs in a shell.",
         {
             "session_id": SHELL,
             "input_text": text("What to type"),
@@ -80,7 +80,7 @@ class ShellToolset(Sandboxed):
             return float(min(max(call.args.get("seconds", WAIT_SECONDS), 1), MAX_WAIT_SECONDS) + 10)
         return super()._timeout(call)
 
-    def _told(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+    def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         output = str(result.get("output", ""))
         if result.get("status") == "running":
             return f"{output}\n[still running]"
@@ -88,19 +88,19 @@ class ShellToolset(Sandboxed):
             return f"{output}\n[exit code {result['exit_code']}]"
         return output or "[no output]"
 
-    async def _shown(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
+    async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
         records = []
         stored = {}
         for record in result.get("console_records") or ():
-            output, key = await self._short(str(record.get("output", "")))
+            output, key = await self._store_if_long(str(record.get("output", "")))
             records.append({**record, "output": output})
             if key is not None:
                 stored["output_key"] = key
         return {"console": records, **stored}
 
 
-async def kill_stopped(gate: Gate, function: str, args: Mapping[str, Any], *, key: str) -> None:
-    """End what a stopped call has left running in its shell, if that can be done soon."""
+async def kill_program_of_call(gate: Gate, function: str, args: Mapping[str, Any], *, key: str) -> None:
+    """Kill the program that a stopped call has left in its shell. Gives up after KILL_SECONDS."""
     if function not in ("shell_execute", "shell_wait_process", "shell_write_input"):
         return
     with suppress(TimeoutError):
@@ -110,5 +110,5 @@ async def kill_stopped(gate: Gate, function: str, args: Mapping[str, Any], *, ke
                 "shell_kill_process",
                 {"session_id": args.get("session_id", "")},
                 timeout_seconds=KILL_SECONDS,
-                read_only=True,  # ending what has ended does no harm
+                read_only=True,  # a second kill has no effect, so the call may be retried
             )
