@@ -50,7 +50,7 @@ check: setup imports ## lint, formatting, types, layers; models, lock files and 
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -q tests/api/embedded/test_schema.py tests/test_dependencies.py tests/test_docs.py
+	$(PYTHON) -m pytest -q tests/local/test_schema.py tests/test_dependencies.py tests/test_docs.py
 
 format: setup ## format the code
 	$(PYTHON) -m ruff check --fix .

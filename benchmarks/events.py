@@ -17,13 +17,13 @@ from uuid import UUID
 from benchmarks.rows import Row
 from moorage_api import migrations
 from moorage_api.database import Database, create_database, create_engine, uuid7
-from moorage_api.embedded.credentials import Credentials
-from moorage_api.embedded.ports import PortBook
-from moorage_api.embedded.postgres import Postgres
 from moorage_api.events.log import append
 from moorage_api.events.schemas import ChatEvent, MessageEvent
 from moorage_api.sessions.repository import create_session
 from moorage_api.users.repository import UserRepository
+from moorage_local.credentials import Credentials
+from moorage_local.ports import PortBook
+from moorage_local.postgres import Postgres
 
 TRANSACTIONS = 200
 EVENT: ChatEvent = MessageEvent(role="assistant", message="x" * 120)

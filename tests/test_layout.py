@@ -12,10 +12,11 @@ import pytest
 import moorage_api
 import moorage_common
 import moorage_crds
+import moorage_local
 import moorage_operator
 import moorage_sandbox
 from moorage_api.errors import DomainError
-from moorage_api.http_errors import STATUS_BY_ERROR
+from moorage_api.http.errors import STATUS_BY_ERROR
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,7 +62,7 @@ def modules() -> list[str]:
     """Ours that may be imported. `__main__` is to be run, Alembic's files are for Alembic."""
     return [
         module.name
-        for package in (moorage_api, moorage_common, moorage_crds, moorage_operator, moorage_sandbox)
+        for package in (moorage_api, moorage_common, moorage_crds, moorage_local, moorage_operator, moorage_sandbox)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         if not module.name.endswith("__main__") and ".migrations." not in module.name
     ]

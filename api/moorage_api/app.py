@@ -7,16 +7,19 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from moorage_api import docs_pages, http_errors
-from moorage_api.body_limit import BodyLimit
+from moorage_api.administration.router import router as admin_router
 from moorage_api.config.legacy import router as legacy_router
 from moorage_api.config.router import router as config_router
 from moorage_api.dependencies import limited
 from moorage_api.files.router import router as files_router
-from moorage_api.health import router as health_router
-from moorage_api.openapi.document import completed
+from moorage_api.http import docs_pages
+from moorage_api.http import errors as http_errors
+from moorage_api.http.body_limit import BodyLimit
+from moorage_api.http.health import router as health_router
+from moorage_api.http.openapi.document import completed
+from moorage_api.http.routes import rules_of
+from moorage_api.http.trailing_slash import TrailingSlash
 from moorage_api.resources import Resources
-from moorage_api.routes import rules_of
 from moorage_api.sessions.pictures import router as pictures_router
 from moorage_api.sessions.router import router as sessions_router
 from moorage_api.sessions.vnc import router as vnc_router
@@ -24,8 +27,6 @@ from moorage_api.skills.router import router as skills_router
 from moorage_api.status.router import router as status_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
-from moorage_api.trailing_slash import TrailingSlash
-from moorage_api.users.admin_router import router as admin_router
 from moorage_api.users.router import router as users_router
 from moorage_api.wechat.router import router as wechat_router
 

@@ -10,11 +10,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
+from moorage_api.http.routes import Rule, Subject
 from moorage_api.limits.addresses import client_address
 from moorage_api.limits.leases import Connection
 from moorage_api.limits.windows import Bucket, account_subject, address_subject, user_subject
 from moorage_api.resources import Resources
-from moorage_api.routes import Rule, Subject
 from moorage_api.users.account import Account
 from moorage_api.users.service import UserService
 

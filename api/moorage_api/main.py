@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from moorage_api.app import create_app
-from moorage_api.internal import create_internal_app, served_beside
+from moorage_api.http.internal import create_internal_app, served_beside
 from moorage_api.resources import Resources, open_resources
 from moorage_api.settings import Settings
 

@@ -10,18 +10,18 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from moorage_api import models  # noqa: F401 - a foreign key is resolved once every table is known
 from moorage_api.clock import Clock, utc_now
+from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
 from moorage_api.limits.addresses import Network, networks
 from moorage_api.limits.leases import Connection, Leases
 from moorage_api.limits.windows import Bucket, Windows
+from moorage_api.migrations import tables as models  # noqa: F401 - a foreign key is resolved once every table is known
 from moorage_api.objects.store import BlobStore, MinioStore
 from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
-from moorage_api.sealing import Sealing
 from moorage_api.settings import Settings
 from moorage_api.tools.mcp_pool import Commands, McpConnections
 from moorage_api.users.passwords import Passwords

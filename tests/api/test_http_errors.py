@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from moorage_api import http_errors
+from moorage_api.http import errors as http_errors
 
 
 async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(caplog: Any) -> None:

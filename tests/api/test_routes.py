@@ -14,8 +14,8 @@ from fastapi import APIRouter
 from jsonschema import Draft202012Validator
 
 from moorage_api.app import routed
-from moorage_api.openapi.document import operations
-from moorage_api.routes import BY_KEY, RULES, keys_of, rules_of, table
+from moorage_api.http.openapi.document import operations
+from moorage_api.http.routes import BY_KEY, RULES, keys_of, rules_of, table
 from support.accounts import Person, client_for
 
 DOCS = Path(__file__).parents[2] / "docs"

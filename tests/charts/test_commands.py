@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from moorage_api.embedded.ports import free_ports
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import Commands, McpConnections, Server
+from moorage_local.ports import free_ports
 from support.helm import Helm, containers, found
 from support.remote_tools import running
 

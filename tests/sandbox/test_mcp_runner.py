@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_api.embedded.ports import free_ports
+from moorage_local.ports import free_ports
 from moorage_sandbox import commands
 from moorage_sandbox.commands import Command
 from support.kube.sessions import until

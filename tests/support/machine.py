@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from moorage_api.embedded.child import Child
+from moorage_local.child import Child
 
 READY = "Moorage is ready"
 READY_TIMEOUT_SECONDS = 90.0
@@ -30,7 +30,7 @@ def environment(data: Path, changes: Mapping[str, str]) -> dict[str, str]:
 def moorage(*arguments: str, data: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself. Output and errors are read together, as a person does."""
     return subprocess.run(
-        [sys.executable, "-m", "moorage_api.cli", *arguments],
+        [sys.executable, "-m", "moorage_local.cli", *arguments],
         env=environment(data, changes),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ class Machine:
         """Start it and do not wait."""
         log = self.data.with_name(f"{self.data.name}.out")
         log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "moorage_api.cli", "up"]
+        command = [sys.executable, "-m", "moorage_local.cli", "up"]
         self.child = Child.start(command, log=log, environment=environment(self.data, self.changes))
 
     async def start(self) -> None:
@@ -95,9 +95,7 @@ class Machine:
     def part(self, words: str) -> psutil.Process:
         """The one below it that has `words` in its command line."""
         (found,) = [
-            process
-            for process in psutil.Process(self.up.pid).children()
-            if words in " ".join(process.cmdline()) and "embedded.launch" not in process.cmdline()
+            process for process in psutil.Process(self.up.pid).children() if words in " ".join(process.cmdline())
         ]
         return found
 

@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from moorage_api.embedded.child import Child
-from moorage_api.embedded.files import make_private_directory
-from moorage_api.embedded.ports import free_ports
 from moorage_api.settings import Settings
+from moorage_local.child import Child
+from moorage_local.files import make_private_directory
+from moorage_local.ports import free_ports
 from support.services import Services, run
 from support.worker import WORKER
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_api.embedded.ports import free_ports
+from moorage_local.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 30

@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.convertors import Convertor, register_url_convertor
 
-from moorage_api.envelope import Envelope
-from moorage_api.http_errors import envelope_response
+from moorage_api.http.envelope import Envelope
+from moorage_api.http.errors import envelope_response
 
 MOVED = "SKILL_API_MOVED"
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")

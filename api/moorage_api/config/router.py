@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.config.service import ConfigService
 from moorage_api.dependencies import ConfigWriter, ResourcesDep
-from moorage_api.envelope import Envelope, ok
+from moorage_api.http.envelope import Envelope, ok
 
 router = APIRouter(prefix="/app-config", tags=["app-config"])
 

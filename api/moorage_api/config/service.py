@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
+from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
 from moorage_api.errors import UnavailableError
 from moorage_api.outbound import Outbound
-from moorage_api.sealing import Sealing
 from moorage_api.settings import Settings
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import StreamingResponse
 
 from moorage_api.dependencies import CurrentUser, ResourcesDep
-from moorage_api.envelope import Envelope, ok
 from moorage_api.errors import TooLargeError
 from moorage_api.events.schemas import FileInfo
 from moorage_api.files.multipart import form_file
 from moorage_api.files.names import content_disposition
 from moorage_api.files.service import FileService
+from moorage_api.http.envelope import Envelope, ok
 
 router = APIRouter(prefix="/files", tags=["files"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from moorage_api.models import Base
+from moorage_api.migrations.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

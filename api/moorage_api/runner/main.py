@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from moorage_api.internal import served_beside
+from moorage_api.http.internal import served_beside
 from moorage_api.main import quiet_libraries
 from moorage_api.resources import open_resources
 from moorage_api.runner.health import Health, create_health_app

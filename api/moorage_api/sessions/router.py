@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import Response, StreamingResponse
 
 from moorage_api.dependencies import CurrentUser, ResourcesDep, StreamLease
-from moorage_api.envelope import Envelope, ok
 from moorage_api.events import sse
 from moorage_api.files.router import Files
+from moorage_api.http.envelope import Envelope, ok
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions import schemas
 from moorage_api.sessions.presenter import Presenter

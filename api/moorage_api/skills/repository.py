@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import uuid7
 from moorage_api.errors import ConflictError, NotFoundError
-from moorage_api.skills.manifest import skill_id_of
+from moorage_api.skills.bundles.manifest import skill_id_of
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_crds.types import MAX_SKILLS
 

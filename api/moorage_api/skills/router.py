@@ -10,8 +10,7 @@ from fastapi import Path as PathParameter
 
 from moorage_api.config.service import ConfigService
 from moorage_api.dependencies import AdminUser, ResourcesDep, admin_user
-from moorage_api.envelope import Envelope, ok
-from moorage_api.skills.archives import SkillArchives
+from moorage_api.http.envelope import Envelope, ok
 from moorage_api.skills.schemas import (
     SkillEnabledRequest,
     SkillInstallRequest,
@@ -20,6 +19,7 @@ from moorage_api.skills.schemas import (
     SkillRiskPolicyItem,
 )
 from moorage_api.skills.service import SkillService, Sources
+from moorage_api.skills.store import SkillArchives
 from moorage_api.text import StorableText
 
 router = APIRouter(prefix="/v2/skills", tags=["skills"], dependencies=[Depends(admin_user)])

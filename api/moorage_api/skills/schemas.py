@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from moorage_api.skills.manifest import RuntimeType
-from moorage_api.skills.risk import RiskReport
+from moorage_api.skills.bundles.manifest import RuntimeType
+from moorage_api.skills.bundles.risk import RiskReport
 from moorage_api.text import StorableText
 
 SourceType = Literal["local", "github"]

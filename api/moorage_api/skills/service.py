@@ -10,16 +10,16 @@ from uuid import UUID
 from moorage_api.clock import Clock
 from moorage_api.database import Database
 from moorage_api.outbound import Outbound
-from moorage_api.skills.archive import Archive, packed
-from moorage_api.skills.archives import SkillArchives
-from moorage_api.skills.bundle import Bundle
-from moorage_api.skills.context import Context, context_of
-from moorage_api.skills.github import load_github
-from moorage_api.skills.local import load_local
-from moorage_api.skills.manifest import Manifest, parsed_manifest
+from moorage_api.skills.bundles.archive import Archive, packed
+from moorage_api.skills.bundles.bundle import Bundle
+from moorage_api.skills.bundles.context import Context, context_of
+from moorage_api.skills.bundles.github import load_github
+from moorage_api.skills.bundles.local import load_local
+from moorage_api.skills.bundles.manifest import Manifest, parsed_manifest
+from moorage_api.skills.bundles.risk import RiskReport, risk_report
 from moorage_api.skills.repository import NewVersion, Skill, SkillRepository, lock_archives
-from moorage_api.skills.risk import RiskReport, risk_report
 from moorage_api.skills.schemas import SkillInstallRequest, SkillItem
+from moorage_api.skills.store import SkillArchives
 
 
 @dataclass(frozen=True)

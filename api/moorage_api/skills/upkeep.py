@@ -13,7 +13,7 @@ from moorage_api.clock import Clock
 from moorage_api.database import Database
 from moorage_api.errors import UnavailableError
 from moorage_api.objects.store import BlobStore
-from moorage_api.skills.archive import OBJECT_PREFIX, digest_in, object_key
+from moorage_api.skills.bundles.archive import OBJECT_PREFIX, digest_in, object_key
 from moorage_api.skills.repository import lock_archives
 
 logger = logging.getLogger(__name__)

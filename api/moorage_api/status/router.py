@@ -10,13 +10,13 @@ from minio.helpers import check_bucket_name
 from pydantic import AfterValidator
 
 from moorage_api.dependencies import ConfigWriter, Credentials, ResourcesDep, Users, config_writer
-from moorage_api.envelope import Envelope, ok
 from moorage_api.errors import NotFoundError, TooLargeError
 from moorage_api.files.multipart import form_file
 from moorage_api.files.names import media_type_of, safe_filename
 from moorage_api.files.router import FORM_OVERHEAD_BYTES, FORM_SCHEMA
 from moorage_api.files.service import limited_chunks
-from moorage_api.http_errors import envelope_response
+from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.errors import envelope_response
 from moorage_api.status import minio
 from moorage_api.status.schemas import HealthStatus, MinioStatus, UploadedObject
 from moorage_api.status.service import ask_all, probes

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
-from moorage_api.sealing import Sealing
 from moorage_api.tools.mcp_pool import McpConnections, McpLostError, McpUnavailableError, Server
 from moorage_api.tools.models import McpServerRow
 from moorage_api.tools.repository import ToolRepository

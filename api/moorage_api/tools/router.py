@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path
 
 from moorage_api.dependencies import ConfigWriter, Credentials, CurrentUser, ResourcesDep, Users
-from moorage_api.envelope import Envelope, ok
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
+from moorage_api.http.envelope import Envelope, ok
 from moorage_api.text import StorableText
 from moorage_api.tools import schemas
 from moorage_api.tools.a2a_service import A2aService

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from moorage_api.dependencies import CurrentUser, ResourcesDep, Users, spend_for_accounts
-from moorage_api.envelope import Envelope, ok
+from moorage_api.http.envelope import Envelope, ok
 from moorage_api.users import schemas
 from moorage_api.users.tokens import IssuedPair
 

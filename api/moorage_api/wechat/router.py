@@ -17,11 +17,11 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api.dependencies import Credentials, ResourcesDep, Users, current_user, subject_of
-from moorage_api.envelope import Envelope, ok
 from moorage_api.errors import DomainError, NotConfiguredError, UnavailableError
+from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.routes import Subject
 from moorage_api.limits.windows import Bucket
 from moorage_api.resources import Resources
-from moorage_api.routes import Subject
 from moorage_api.settings import Settings
 from moorage_api.text import StorableText
 from moorage_api.wechat.client import Scope, WechatClient, WechatError

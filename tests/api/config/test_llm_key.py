@@ -11,12 +11,12 @@ from sqlalchemy import text
 
 from moorage_api.config.models import ConfigRow
 from moorage_api.config.schemas import LlmConfigUpdate
+from moorage_api.config.sealing import Sealing
 from moorage_api.config.service import KEY_UNREADABLE, ConfigService
 from moorage_api.database import Database, create_database, create_engine
-from moorage_api.embedded.prepare import Prepared, prepare
 from moorage_api.outbound import Outbound
-from moorage_api.sealing import Sealing
 from moorage_api.settings import Settings
+from moorage_local.prepare import Prepared, prepare
 from support.accounts import admin, data, register
 from support.llm import Plan, ScriptedModel
 from support.processes import Platform

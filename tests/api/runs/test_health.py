@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
-from moorage_api.embedded.ports import free_ports
 from moorage_api.runner.health import LONGEST_AWAY_SECONDS, LONGEST_STALL_SECONDS, Health
+from moorage_local.ports import free_ports
 from support.processes import Platform, Process
 
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from moorage_api.embedded.ports import free_ports
 from moorage_api.objects.store import MinioStore
 from moorage_api.settings import Settings
+from moorage_local.ports import free_ports
 from support.processes import Platform
 from support.sockets import has_no_delay
 

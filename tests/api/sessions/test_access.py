@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from moorage_api.app import routed
-from moorage_api.routes import BY_KEY, Access, keys_of
+from moorage_api.http.routes import BY_KEY, Access, keys_of
 from moorage_api.sandboxes.local import LocalSandboxes
 from support.accounts import PASSWORD, Person, client_for, data, register
 
@@ -113,7 +113,7 @@ REQUESTS: dict[str, Request] = {
     "GET /redoc": Request(),
     "GET /docs/assets/{name}": Request(allowed=404),
 }
-"""By the keys of `moorage_api.routes`: a new route needs its line here."""
+"""By the keys of `moorage_api.http.routes`: a new route needs its line here."""
 
 ASKED = [key for key, _ in keys_of(routed().routes) if not key.startswith("WS ") and "/app-config/skills" not in key]
 """The screen's refusals are close codes, and what is gone is gone for all: both have tests of their own."""

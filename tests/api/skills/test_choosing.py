@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from moorage_api.skills.bundle import Bundle
-from moorage_api.skills.context import context_of
-from moorage_api.skills.limits import MAX_CONTEXT_BYTES
-from moorage_api.skills.manifest import parsed_manifest
-from moorage_api.skills.risk import RiskReport, risk_report
-from moorage_api.skills.selection import Candidate, ranked
+from moorage_api.skill_runs.selection import Candidate, ranked
+from moorage_api.skills.bundles.bundle import Bundle
+from moorage_api.skills.bundles.context import context_of
+from moorage_api.skills.bundles.limits import MAX_CONTEXT_BYTES
+from moorage_api.skills.bundles.manifest import parsed_manifest
+from moorage_api.skills.bundles.risk import RiskReport, risk_report
 from support.skills import ENTRY, PDF, brand_report, skill_md
 
 SKILLS = [

@@ -15,10 +15,10 @@ from skills_ref.validator import validate
 
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import NotFoundError, UnavailableError
-from moorage_api.internal import archive_key
+from moorage_api.http.internal import archive_key
 from moorage_api.objects.store import MinioStore
-from moorage_api.skills.archive import Archive, digest_of, object_key
-from moorage_api.skills.archives import SkillArchives
+from moorage_api.skills.bundles.archive import Archive, digest_of, object_key
+from moorage_api.skills.store import SkillArchives
 from support.accounts import data, register
 from support.skills import FONT, PDF, Change, add, brand_report, skill_md, tarball, write_skill
 

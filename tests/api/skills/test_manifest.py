@@ -9,7 +9,7 @@ import pytest
 from skills_ref.validator import validate
 
 from moorage_api.errors import SkillRefusedError
-from moorage_api.skills.manifest import Manifest, parsed_manifest, skill_id_of, slug_of
+from moorage_api.skills.bundles.manifest import Manifest, parsed_manifest, skill_id_of, slug_of
 
 LONG = "a" * 64
 

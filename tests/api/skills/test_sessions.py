@@ -13,10 +13,10 @@ import pytest
 from moorage_api.clock import utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.objects.store import MinioStore
-from moorage_api.skills.archive import object_key
-from moorage_api.skills.archives import SkillArchives
-from moorage_api.skills.sessions import SessionSkills
-from moorage_api.skills.sync import NOT_YET, SkillSync
+from moorage_api.skill_runs.pins import SessionSkills
+from moorage_api.skill_runs.sync import NOT_YET, SkillSync
+from moorage_api.skills.bundles.archive import object_key
+from moorage_api.skills.store import SkillArchives
 from support.accounts import data
 from support.gate import FakeBox, Gate, running_gate
 from support.skills import brand_report, skill_md, write_skill

@@ -19,12 +19,12 @@ from moorage_api.objects.store import MinioStore
 from moorage_api.outbound import Outbound
 from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
-from moorage_api.skills.archive import OBJECT_PREFIX, object_key
-from moorage_api.skills.archives import SkillArchives
+from moorage_api.skill_runs.pins import SessionSkills
+from moorage_api.skills.bundles.archive import OBJECT_PREFIX, object_key
 from moorage_api.skills.repository import lock_archives
 from moorage_api.skills.schemas import SkillInstallRequest
 from moorage_api.skills.service import SkillService, Sources
-from moorage_api.skills.sessions import SessionSkills
+from moorage_api.skills.store import SkillArchives
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.users.models import UserRow
 from support.processes import Platform

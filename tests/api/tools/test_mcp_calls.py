@@ -18,13 +18,13 @@ from mcp_types import Tool
 
 from moorage_api.agent.arguments import checked_arguments
 from moorage_api.agent.ports import ToolCall, ToolResult
+from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
-from moorage_api.embedded.ports import free_ports
 from moorage_api.outbound import Outbound
-from moorage_api.sealing import Sealing
 from moorage_api.tools.mcp_pool import Commands, McpConnections, McpLostError, McpUnavailableError, Server
 from moorage_api.tools.mcp_service import McpService, OfferedServer, kept
 from moorage_api.tools.mcp_toolset import McpToolset, function_name
+from moorage_local.ports import free_ports
 from support.accounts import admin, data, register
 from support.agent import MemoryAttachments, MemorySwitches
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn

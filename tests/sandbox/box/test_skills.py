@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.skills.archive import packed
-from moorage_api.skills.bundle import Bundle
+from moorage_api.skills.bundles.archive import packed
+from moorage_api.skills.bundles.bundle import Bundle
 from moorage_sandbox import skills
 from sandbox.box.running import Refused, RunningBox
 from support.skills import Change, add, brand_report

@@ -92,6 +92,7 @@ class PlatformImages:
     def digest(self) -> str:
         code = code_in(
             ROOT / "api/moorage_api",
+            ROOT / "api/moorage_local",
             ROOT / "crds/moorage_crds",
             ROOT / "operator/moorage_operator",
             SANDBOX / "moorage_common",

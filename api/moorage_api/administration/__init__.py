@@ -1,0 +1,1 @@
+"""What admins do with the accounts, sessions and files of others."""

@@ -1,1 +1,0 @@
-"""PostgreSQL, Valkey and S3 as children of one command."""

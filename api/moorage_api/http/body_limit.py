@@ -1,0 +1,38 @@
+"""Bounds every request body but uploads, which bound themselves as they stream."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moorage_api.http.errors import envelope_response
+
+LIMIT_BYTES = 2 * 1024 * 1024
+STREAMED_PATHS = frozenset({"/api/files", "/api/status/minio/upload"})
+TEXT = "The request body is too large"
+
+
+class BodyLimit:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in STREAMED_PATHS:
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > LIMIT_BYTES:
+            data = {"error": "too_large", "limit_bytes": LIMIT_BYTES}
+            await envelope_response(413, TEXT, data)(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > LIMIT_BYTES:
+                raise HTTPException(413, TEXT)
+            return message
+
+        await self._app(scope, bounded, send)

@@ -1,0 +1,91 @@
+"""The skills of a session: chosen once, at the first need, and in those versions until the session ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from moorage_api.clock import Clock
+from moorage_api.database import Database
+from moorage_api.sandboxes.provider import SkillPin
+from moorage_api.skill_runs.selection import Candidate, ranked
+from moorage_api.skills.bundles.manifest import Manifest
+from moorage_api.skills.bundles.risk import RiskReport
+from moorage_api.skills.repository import SkillRepository
+from moorage_crds.types import MAX_INITIAL_SKILLS, MAX_SKILLS
+
+
+@dataclass(frozen=True)
+class SessionSkill:
+    """One that a run may use, in the version that the session began with."""
+
+    id: str
+    digest: str
+    manifest: Manifest
+    context: str
+    risk: RiskReport
+
+
+class SessionSkills:
+    def __init__(self, db: Database, now: Clock) -> None:
+        self._db = db
+        self._now = now
+
+    async def pin(self, session_id: UUID, owner_id: UUID, *, message: str) -> None:
+        """Choose the session's skills, the best fits to `message` first. Does nothing when that was done before."""
+        async with self._db() as tx:
+            repository = SkillRepository(tx)
+            if await repository.is_pinned(session_id):
+                return
+            skills = [(skill, version) for skill, version in await repository.all() if skill.enabled]
+            unwanted = await repository.unwanted_by(owner_id) if skills else set()
+        by_slug = {skill.slug: (skill, version) for skill, version in skills if skill.id not in unwanted}
+        candidates = [
+            Candidate(slug, version.manifest["name"], version.manifest["description"])
+            for slug, (_, version) in by_slug.items()
+        ]
+        order = [by_slug[candidate.slug] for candidate in ranked(message, candidates)][:MAX_SKILLS]
+        async with self._db.begin() as tx:
+            await SkillRepository(tx).pin(
+                session_id,
+                [
+                    (skill.id, version.id, "initial" if place < MAX_INITIAL_SKILLS else "backfill")
+                    for place, (skill, version) in enumerate(order)
+                ],
+            )
+
+    async def pins_for(self, session_id: UUID) -> list[SkillPin]:
+        """What belongs into the session's sandbox, as `spec.skills` of its resource has it; the best fits first."""
+        async with self._db() as tx:
+            pinned = await SkillRepository(tx).pinned(session_id)
+        return [
+            SkillPin(
+                id=version.skill_id,
+                digest=f"sha256:{version.digest}",
+                phase="initial" if version.phase == "initial" else "backfill",
+            )
+            for version in pinned
+        ]
+
+    async def usable(self, session_id: UUID, owner_id: UUID) -> list[SessionSkill]:
+        """The pinned ones but for those that are off or gone by now, for everyone or for this user."""
+        async with self._db() as tx:
+            repository = SkillRepository(tx)
+            pinned = await repository.pinned(session_id)
+            unwanted = await repository.unwanted_by(owner_id) if pinned else set()
+        return [
+            SessionSkill(
+                id=version.skill_id,
+                digest=version.digest,
+                manifest=Manifest.model_validate(version.manifest),
+                context=version.context,
+                risk=RiskReport.model_validate(version.risk),
+            )
+            for version in pinned
+            if version.enabled and version.skill_id not in unwanted
+        ]
+
+    async def mark_synced(self, skill_ids: Sequence[str]) -> None:
+        async with self._db.begin() as tx:
+            await SkillRepository(tx).mark_synced(skill_ids, now=self._now())

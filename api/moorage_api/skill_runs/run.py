@@ -1,0 +1,95 @@
+"""The skills of one run: what the session is pinned to, on its way into the sandbox and in the hands of the agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from moorage_api.agent.ports import Attachments, Gate, Switches
+from moorage_api.config.service import ConfigService
+from moorage_api.errors import DomainError, FencedError
+from moorage_api.resources import Resources
+from moorage_api.sandboxes.provider import SkillPin
+from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
+from moorage_api.skill_runs.ports import SkillDelegate
+from moorage_api.skill_runs.sync import NOT_YET, SkillSync
+from moorage_api.skill_runs.toolset import SkillToolset, guidance
+from moorage_api.skills.bundles.archive import unpacked
+from moorage_api.skills.store import SkillArchives
+from moorage_sandbox.protocol import GateError
+
+
+@dataclass(frozen=True)
+class RunSkills:
+    skills: Sequence[SessionSkill]
+    sessions: SessionSkills
+    archives: SkillArchives
+    sync: SkillSync
+    confirms: bool
+
+    async def pins_for(self, session_id: UUID) -> Sequence[SkillPin]:
+        """What a sandbox that is made now is to have; see SandboxLink."""
+        return await self.sessions.pins_for(session_id)
+
+    def guidance(self) -> str:
+        return guidance(self.skills)
+
+    def toolset(
+        self,
+        gate: Gate,
+        attachments: Attachments,
+        delegates: Sequence[SkillDelegate],
+        switches: Switches,
+        *,
+        prepare: Callable[[], Awaitable[None]],
+    ) -> SkillToolset:
+        """`prepare` has the sandbox made, and with it the sync begun; it raises DomainError or GateError."""
+        return SkillToolset(
+            self.skills,
+            files=RunFiles(self.archives, self.sync, prepare),
+            gate=gate,
+            attachments=attachments,
+            delegates=delegates,
+            switches=switches,
+            confirms=self.confirms,
+        )
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """See SkillFiles."""
+
+    archives: SkillArchives
+    sync: SkillSync
+    prepare: Callable[[], Awaitable[None]]
+
+    async def read(self, digest: str) -> dict[str, bytes]:
+        archive = await self.archives.get(digest)
+        return await asyncio.to_thread(unpacked, archive)
+
+    async def problem_with(self, skill_id: str, *, seconds: float) -> str:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.prepare()
+        except TimeoutError:
+            return NOT_YET
+        except FencedError:
+            raise
+        except (DomainError, GateError) as error:
+            return f"There is no sandbox for the skill's files: {error}"
+        return await self.sync.problem_with(skill_id, seconds=seconds)
+
+
+async def open_skills(session_id: UUID, owner_id: UUID, *, message: str, resources: Resources) -> RunSkills:
+    """Pin the session's skills if this is its first need of them, and gather those it may use now."""
+    sessions = SessionSkills(resources.db, resources.now)
+    await sessions.pin(session_id, owner_id, message=message)
+    skills = await sessions.usable(session_id, owner_id)
+    settings = resources.settings
+    archives = SkillArchives(resources.blobs, settings.skills_root_dir, limit_bytes=settings.skills_cache_bytes)
+    policy = await ConfigService(resources.db, settings, resources.sealing).skill_policy() if skills else "off"
+    return RunSkills(
+        skills, sessions, archives, SkillSync(skills, archives, sessions), confirms=policy == "enforce_confirmation"
+    )

@@ -1,0 +1,1 @@
+"""The files of one skill: where they come from, which are allowed, and what they say."""

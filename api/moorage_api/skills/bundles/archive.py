@@ -1,0 +1,65 @@
+"""A bundle as one tar.gz whose bytes follow from the files alone: the same files have the same digest."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import re
+import tarfile
+from dataclasses import dataclass
+
+from moorage_api.skills.bundles.bundle import Bundle, is_script
+
+OBJECT_PREFIX = "skills/archives/"
+OBJECT_KEY = re.compile(rf"{OBJECT_PREFIX}([0-9a-f]{{64}})\.tar\.gz")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """`digest` is the SHA-256 of `data`, in hexadecimal: it names the object, and whoever fetches it compares."""
+
+    digest: str
+    data: bytes
+
+    @property
+    def key(self) -> str:
+        return object_key(self.digest)
+
+
+def object_key(digest: str) -> str:
+    return f"{OBJECT_PREFIX}{digest}.tar.gz"
+
+
+def digest_in(key: str) -> str | None:
+    """The reverse of `object_key`; None for the key of something else."""
+    found = OBJECT_KEY.fullmatch(key)
+    return found[1] if found else None
+
+
+def digest_of(data: bytes | bytearray) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def packed(bundle: Bundle) -> Archive:
+    """Owners, times and modes are left out; scripts (`#!`) may be run, nothing else."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path, content in bundle.files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            member.mode = 0o755 if is_script(content) else 0o644
+            tar.addfile(member, io.BytesIO(content))
+    data = gzip.compress(plain.getvalue(), compresslevel=6, mtime=0)
+    return Archive(digest_of(data), data)
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """The files of an archive that `packed` has made and whose digest was compared."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+        files = {}
+        for member in tar:
+            content = tar.extractfile(member)
+            assert content is not None, "an archive of ours holds plain files"
+            files[member.name] = content.read()
+        return files

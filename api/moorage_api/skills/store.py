@@ -1,0 +1,88 @@
+"""Archives of skills: the object store is the truth, this replica's directory a cache. Whatever is read is compared."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from moorage_api.errors import UnavailableError
+from moorage_api.objects.store import BlobStore
+from moorage_api.skills.bundles.archive import Archive, digest_of, object_key
+from moorage_sandbox.protocol import MAX_SKILL_ARCHIVE_BYTES
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 1024**3
+
+
+class SkillArchives:
+    def __init__(self, blobs: BlobStore, cache: Path, *, limit_bytes: int = CACHE_BYTES) -> None:
+        self._blobs = blobs
+        self._cache = cache / "archives"
+        self._limit_bytes = limit_bytes
+
+    async def put(self, archive: Archive) -> None:
+        """Raises UnavailableError."""
+        await self._blobs.put(archive.key, archive.data, content_type="application/gzip")
+        await asyncio.to_thread(self._keep, archive.digest, archive.data)
+
+    async def get(self, digest: str) -> bytes:
+        """The archive with this digest. Raises NotFoundError, and UnavailableError when its bytes are others."""
+        cached = await asyncio.to_thread(self._cached, digest)
+        if cached is not None:
+            return cached
+        stored = await self._blobs.get(object_key(digest))
+        data = bytearray()
+        try:
+            async for chunk in stored.chunks:
+                data += chunk
+                if len(data) > MAX_SKILL_ARCHIVE_BYTES:
+                    break
+        finally:
+            await stored.chunks.aclose()
+        if digest_of(data) != digest:
+            raise UnavailableError("The stored archive of this skill is damaged: install the skill again")
+        await asyncio.to_thread(self._keep, digest, bytes(data))
+        return bytes(data)
+
+    def _cached(self, digest: str) -> bytes | None:
+        path = self._path(digest)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if digest_of(data) == digest:
+            with suppress(OSError):  # of a cache that is only read
+                os.utime(path)
+            return data
+        logger.warning("An archive in the cache was damaged and is fetched anew")
+        return None
+
+    def _keep(self, digest: str, data: bytes) -> None:
+        """A cache that cannot be written costs time, and nothing else."""
+        path = self._path(digest)
+        staged = path.with_suffix(f".{os.urandom(6).hex()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged.write_bytes(data)
+            staged.rename(path)
+            self._make_room()
+        except FileNotFoundError:
+            return  # another thread or process is making room as well
+        except OSError as error:
+            logger.warning("The cache of skills in %s cannot be written: %s", self._cache, error.strerror)
+
+    def _make_room(self) -> None:
+        """Drop those that were not read for longest. A cache that grew for ever would have its pod evicted."""
+        room = self._limit_bytes
+        kept = [(path.stat(), path) for path in self._cache.iterdir()]
+        for status, path in sorted(kept, key=lambda one: one[0].st_mtime_ns, reverse=True):
+            room -= status.st_size
+            if room < 0:
+                path.unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        return self._cache / f"{digest}.tar.gz"

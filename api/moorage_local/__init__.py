@@ -1,0 +1,1 @@
+"""The command `moorage`, and the whole platform on one machine: every server is a child of one process."""

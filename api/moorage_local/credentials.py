@@ -1,0 +1,92 @@
+"""Secrets made once per data directory: passwords, keys of services, and the keys that sandboxes trust."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from pydantic import BaseModel, Field
+
+from moorage_local.files import make_private_directory, write_private
+from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES, Scope, TrustedKey, TrustFile
+
+API_KEY_ID = "api"
+RUNNER_KEY_ID = "runner"
+
+
+def _random() -> str:
+    """256 bits, in characters that need no quoting anywhere."""
+    return secrets.token_hex(32)
+
+
+class Credentials(BaseModel):
+    """The secrets that are text."""
+
+    database_password: str = Field(default_factory=_random)
+    database_superuser_password: str = Field(default_factory=_random)
+    redis_password: str = Field(default_factory=_random)
+    s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10))
+    s3_secret_key: str = Field(default_factory=_random)
+    jwt_secret: str = Field(default_factory=_random)
+    admin_password: str = Field(default_factory=lambda: secrets.token_urlsafe(12))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read them, or make them and write them down. A secret that is new in this version is added."""
+        stored = path.read_text() if path.exists() else "{}"
+        credentials = cls.model_validate_json(stored)
+        if (text := credentials.model_dump_json(indent=2)) != stored:
+            write_private(path, text)
+        return credentials
+
+
+class SigningKeys:
+    """Files in `directory`: a private key each for api and runner, and the trust file with the public ones."""
+
+    def __init__(self, directory: Path) -> None:
+        self.api = directory / "api.pem"
+        self.runner = directory / "runner.pem"
+        self.trust_file = directory / "trust.json"
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Make what is missing. The trust file follows from the keys and is written each time."""
+        make_private_directory(directory)
+        keys = cls(directory)
+        trusted = TrustFile(
+            keys={
+                API_KEY_ID: _trusted(keys.api, API_SCOPES),
+                RUNNER_KEY_ID: _trusted(keys.runner, RUNNER_SCOPES),
+            }
+        )
+        content = trusted.model_dump_json(indent=2)
+        if not keys.trust_file.exists() or json.loads(keys.trust_file.read_text()) != json.loads(content):
+            write_private(keys.trust_file, content)
+        return keys
+
+
+def _trusted(path: Path, scopes: frozenset[Scope]) -> TrustedKey:
+    if path.exists():
+        key = _read_key(path)
+    else:
+        key = Ed25519PrivateKey.generate()
+        write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return TrustedKey(public_key=public.decode(), scopes=sorted(scopes))
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"{path} is not an Ed25519 key")
+    return key

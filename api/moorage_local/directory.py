@@ -1,0 +1,94 @@
+"""The one directory that holds everything a machine's platform keeps, and who may use it now."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moorage_local.errors import StartError
+from moorage_local.files import make_private_directory
+
+SOCKET_PATH_LIMIT = 100
+"""The kernel takes 107 bytes for the path of a Unix socket."""
+
+MARK = "secrets.json"
+LOCK = "lock"
+
+
+class DataDirectory:
+    """Paths in it. `open` makes it; nothing else here touches the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.secrets = root / MARK
+        self.ports = root / "ports.json"
+        self.keys = root / "keys"
+        self.logs = root / "logs"
+
+    @classmethod
+    def open(cls, path: Path) -> DataDirectory:
+        """Make it, for its owner alone. Raises StartError for one that cannot be made, or is somebody else's."""
+        directory = cls(path.expanduser().absolute())
+        directory.check()
+        try:
+            make_private_directory(directory.root)
+            make_private_directory(directory.logs)
+        except OSError as error:
+            raise _unusable(directory.root, error) from None
+        return directory
+
+    def check(self) -> None:
+        """Raises StartError where `open` would, and makes nothing."""
+        try:
+            if self.root.exists():
+                others = {entry.name for entry in self.root.iterdir()} - {LOCK}
+                if others and MARK not in others:
+                    raise StartError(
+                        f"{self.root} holds something else: set MOORAGE_DATA_DIR to a directory of Moorage's own"
+                    )
+                if self.root.stat().st_uid != os.geteuid():
+                    raise StartError(
+                        f"{self.root} belongs to another user: start Moorage as that user, or set MOORAGE_DATA_DIR"
+                    )
+            parent = next(place for place in (self.root, *self.root.parents) if place.exists())
+        except OSError as error:
+            raise _unusable(self.root, error) from None
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise StartError(f"{parent} cannot be written to: set MOORAGE_DATA_DIR to another directory")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold it for this process alone. The kernel lets go of it when we end, however we end."""
+        descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise StartError(
+                    f"Moorage is already running on {self.root} (process {holder}). "
+                    f"Stop it first, or set MOORAGE_DATA_DIR to run another one."
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def host_socket(self) -> Path:
+        """Where the sandbox host listens: in here, or beside it where the path would be too long for a socket."""
+        path = self.root / "host.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"moorage-{os.geteuid()}-{digest}" / "host.sock"
+
+
+def _unusable(root: Path, error: OSError) -> StartError:
+    return StartError(f"{error.filename or root}: {error.strerror}. Set MOORAGE_DATA_DIR to another directory")

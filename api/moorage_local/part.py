@@ -1,0 +1,67 @@
+"""Our own processes, as the supervisor starts them: api, runner, sandbox host."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moorage_local.child import Child
+from moorage_local.errors import StartError
+
+READY_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.05
+STOP_GRACE_SECONDS = 2.5
+
+
+@dataclass
+class Part:
+    """A Python module run as a process. `is_ready` asks it for a real answer."""
+
+    title: str
+    module: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    is_ready: Callable[[], Awaitable[bool]]
+    pass_fds: Sequence[int] = ()
+    child: Child | None = field(default=None, init=False)
+
+    async def start(self) -> None:
+        """Raises StartError with its last words when it does not come up."""
+        self.child = child = Child.start(
+            [sys.executable, "-m", *self.module],
+            log=self.log,
+            environment=self.environment,
+            pass_fds=self.pass_fds,
+        )
+        ended = asyncio.create_task(child.wait())
+        ready = asyncio.create_task(self._until_ready())
+        try:
+            await asyncio.wait({ended, ready}, timeout=READY_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                return ready.result()
+            what = "ended at once" if ended.done() else "was not ready in time"
+        finally:
+            ended.cancel()
+            ready.cancel()
+        lines = "\n".join(f"  {line}" for line in child.log_tail().splitlines()[-12:])
+        raise StartError(f"{self.title} {what}. Its last lines, from {self.log}:\n{lines}")
+
+    async def _until_ready(self) -> None:
+        while not await self.is_ready():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def stop(self) -> None:
+        if self.child is not None:
+            await self.child.stop(signal.SIGTERM, grace_seconds=STOP_GRACE_SECONDS)
+
+    def kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()

@@ -1,0 +1,213 @@
+"""Starts everything in order, starts again what dies, stops everything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import SecretStr, ValidationError
+
+from moorage_api.settings import Settings
+from moorage_local.child import Child, base_environment
+from moorage_local.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
+from moorage_local.directory import DataDirectory
+from moorage_local.doctor import refuse_what_cannot_work
+from moorage_local.errors import StartError
+from moorage_local.files import make_private_directory
+from moorage_local.http import answers
+from moorage_local.listener import local_address
+from moorage_local.logs import keep_bounded
+from moorage_local.options import Options, invalid_environment
+from moorage_local.part import Part
+from moorage_local.prepare import Prepared, prepare, runner_is_alive
+from moorage_local.services import EmbeddedServices
+
+READY_ANSWER_SECONDS = 30
+BACK_OFF_SECONDS = (0.2, 1, 2, 5, 15, 30)
+STEADY_SECONDS = 60
+"""What has run for so long starts with the first back-off again."""
+
+Tell = Callable[[str], None]
+
+
+class Member(Protocol):
+    """A server or one of our own processes."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def log(self) -> Path: ...
+    @property
+    def child(self) -> Child | None: ...
+
+    async def start(self) -> None: ...
+    async def restart(self) -> None: ...
+    async def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Supervisor:
+    """`start()`, `watch()` until cancelled, then `stop()` or `kill()`: these two also after a start that failed."""
+
+    def __init__(self, options: Options, directory: DataDirectory, listener: socket.socket, tell: Tell) -> None:
+        self._options = options
+        self._directory = directory
+        self._listener = listener
+        self._tell = tell
+        self._credentials = Credentials.load(directory.secrets)
+        self._keys = SigningKeys.load(directory.keys)
+        self._services = EmbeddedServices.build(options, directory, self._credentials)
+        self._parts: list[Part] = []
+        self.admin_password = options.admin_password or SecretStr(self._credentials.admin_password)
+
+    async def start(self) -> Prepared:
+        """Returns when everything answers. Raises StartError."""
+        async with asyncio.TaskGroup() as group:
+            for server in self._services.servers:
+                group.create_task(self._start(server))
+            group.create_task(self._start_host())
+        settings = self._settings(API_KEY_ID, self._keys.api)
+        began = time.monotonic()
+        prepared = await prepare(
+            settings, admin_username=self._options.admin_username, admin_password=self.admin_password
+        )
+        self._tell(f"  {'Schema, bucket and admin':<26} ready  {time.monotonic() - began:4.1f} s")
+        platform = [self._api(settings), self._runner()]
+        self._parts += platform
+        async with asyncio.TaskGroup() as group:
+            for part in platform:
+                group.create_task(self._start(part))
+        return prepared
+
+    async def watch(self) -> None:
+        """Start again whatever ends by itself, later each time it does so. Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_bounded(self._directory.logs))
+            for member in self._members():
+                group.create_task(self._keep(member))
+
+    async def stop(self) -> None:
+        """First those that use the services, then the services."""
+        await asyncio.gather(*(part.stop() for part in self._parts))
+        await asyncio.gather(*(server.stop() for server in self._services.servers))
+
+    async def kill(self) -> None:
+        for member in self._members():
+            member.kill()
+        await asyncio.gather(*(member.child.stop(grace_seconds=2) for member in self._members() if member.child))
+
+    def _members(self) -> list[Member]:
+        return [*self._services.servers, *self._parts]
+
+    async def _start(self, member: Member) -> None:
+        began = time.monotonic()
+        await member.start()
+        self._tell(f"  {member.title:<26} ready  {time.monotonic() - began:4.1f} s")
+
+    async def _start_host(self) -> None:
+        """Only on a machine where sandboxes work; one where they don't is told so better by the checks."""
+        await refuse_what_cannot_work(self._options)
+        host = self._host()
+        self._parts.append(host)
+        await self._start(host)
+
+    async def _keep(self, member: Member) -> None:
+        failures = 0
+        while True:
+            assert member.child is not None
+            began = time.monotonic()
+            status = await member.child.wait()
+            failures = 0 if time.monotonic() - began > STEADY_SECONDS else failures
+            self._tell(f"{member.title} ended ({describe(status)}) and is started again. Its log: {member.log}")
+            failures = await self._restart(member, failures)
+
+    async def _restart(self, member: Member, failures: int) -> int:
+        """Returns how often it failed lately, this time included."""
+        while True:
+            await asyncio.sleep(BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)])
+            failures += 1
+            try:
+                await member.restart()
+            except (StartError, OSError) as error:
+                self._tell(str(error))
+            else:
+                self._tell(f"{member.title} runs again")
+                return failures
+
+    def _settings(self, key_id: str, key_file: Path) -> Settings:
+        """From the environment, with what we know better."""
+        known: dict[str, Any] = {
+            "jwt_secret": self._options.jwt_secret or self._credentials.jwt_secret,
+            **self._services.addresses(),
+            "signing_key_file": key_file,
+            "signing_key_id": key_id,
+            "sandbox_host_socket": self._directory.host_socket,
+        }
+        if not {"SKILLS_ROOT_DIR", "MOORAGE_SKILLS_ROOT_DIR"} & os.environ.keys():
+            known["skills_root_dir"] = self._directory.root / "skills"
+        try:
+            return Settings(**known)
+        except ValidationError as error:
+            raise invalid_environment(error) from None
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        """Ours, with every setting named: also those that came from it, in their checked form."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_ADMIN_")}
+        for name in settings.model_fields_set:
+            value = getattr(settings, name)
+            if isinstance(value, SecretStr):
+                environment[f"MOORAGE_{name.upper()}"] = value.get_secret_value()
+            elif isinstance(value, str | int | float | Path):
+                environment[f"MOORAGE_{name.upper()}"] = str(value)
+            elif isinstance(value, list):
+                environment[f"MOORAGE_{name.upper()}"] = json.dumps(value)
+        return environment
+
+    def _api(self, settings: Settings) -> Part:
+        address = local_address(self._listener)
+        return Part(
+            "API",
+            ["moorage_api.main", "--fd", str(self._listener.fileno())],
+            self._environment(settings),
+            self._directory.logs / "api.log",
+            lambda: answers(address, "/readyz", timeout_seconds=READY_ANSWER_SECONDS),
+            pass_fds=[self._listener.fileno()],
+        )
+
+    def _runner(self) -> Part:
+        settings = self._settings(RUNNER_KEY_ID, self._keys.runner)
+        return Part(
+            "Runner",
+            ["moorage_api.runner.main"],
+            self._environment(settings),
+            self._directory.logs / "runner.log",
+            lambda: runner_is_alive(settings.database_url.get_secret_value()),
+        )
+
+    def _host(self) -> Part:
+        """It gets none of our environment: what it starts is closest to the agents' commands."""
+        listening = self._directory.host_socket
+        make_private_directory(listening.parent)
+        return Part(
+            "Sandbox host",
+            [
+                "moorage_sandbox.host",
+                f"--socket={listening}",
+                f"--data-dir={make_private_directory(self._directory.root / 'host')}",
+                f"--trust-file={self._keys.trust_file}",
+                *(f"--command-path={path}" for path in self._options.mcp_paths.split(":") if path),
+            ],
+            base_environment(),
+            self._directory.logs / "sandbox-host.log",
+            lambda: answers(listening, "/healthz", timeout_seconds=READY_ANSWER_SECONDS),
+        )
+
+
+def describe(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
