@@ -112,7 +112,7 @@ def test_importing_opens_nothing_and_reads_no_settings() -> None:
     assert reply.returncode == 0, reply.stderr
 
 
-@pytest.mark.parametrize("module", ["moorage_sandbox.box", "moorage_sandbox.vnc", "moorage_sandbox.skills"])
+@pytest.mark.parametrize("module", ["moorage_sandbox.box", "moorage_sandbox.vnc", "moorage_sandbox.box.fetch_skills"])
 def test_what_runs_beside_the_agent_needs_the_standard_library_alone(module: str) -> None:
     """In their images there is nothing else; and what is not imported cannot be slow."""
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'sandbox')!r}); import {module}"

@@ -17,18 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import ValidationError
 
-from moorage_sandbox.protocol import (
-    ALGORITHM,
+from moorage_sandbox.messages import (
     BindResponse,
     CallRequest,
     CallResponse,
     ErrorResponse,
     FileWritten,
-    GateError,
-    Scope,
     ShellView,
     SkillDigests,
 )
+from moorage_sandbox.protocol import ALGORITHM, GateError, Scope
 
 TOKEN_SECONDS = 60
 REUSE_SECONDS = 30

@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from moorage_sandbox import commands
-from moorage_sandbox.commands import Command, CommandError
+from moorage_sandbox import mcp_commands
+from moorage_sandbox.mcp_commands import Command, CommandError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Piped:
         self._stdin, self._stdout = process.stdin, process.stdout
 
     async def read(self) -> bytes:
-        return await self._stdout.read(commands.CHUNK_BYTES)
+        return await self._stdout.read(mcp_commands.CHUNK_BYTES)
 
     async def write(self, data: bytes) -> None:
         self._stdin.write(data)
@@ -103,7 +103,7 @@ class Runner:
 async def answers(port: int) -> bool:
     """Whether who listens on this machine's `port` still says no to what is no request. For probes: it runs nothing."""
     try:
-        async with asyncio.timeout(commands.REQUEST_SECONDS):
+        async with asyncio.timeout(mcp_commands.REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(b"\n")
@@ -123,11 +123,11 @@ async def serve(*, host: str, port: int, token: str) -> None:
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(commands.answer(reader, writer, token=token, run=runner.run))
+        task = asyncio.create_task(mcp_commands.answer(reader, writer, token=token, run=runner.run))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, host, port, limit=commands.REQUEST_BYTES)
+    server = await asyncio.start_server(accept, host, port, limit=mcp_commands.REQUEST_BYTES)
     for option, value in LIFE_SIGNS.items():  # connections inherit them
         server.sockets[0].setsockopt(socket.IPPROTO_TCP, option, value)
     server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,11 +1,8 @@
-"""What the gate and its clients say to each other: bodies, scopes, error codes. Needs pydantic and nothing else."""
+"""Values that gate, box, host and clients agree on. Standard library only, since the box imports it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
-
-from pydantic import BaseModel, Field
 
 MAX_TOKEN_SECONDS = 120
 """Longest life of a token; the gate refuses one that was made for longer."""
@@ -46,77 +43,6 @@ class Scope(StrEnum):
 
 API_SCOPES = frozenset({Scope.VNC, Scope.FILE_READ, Scope.SHELL_READ})
 RUNNER_SCOPES = frozenset(Scope)
-
-
-class TrustedKey(BaseModel):
-    """A public key (PEM, SubjectPublicKeyInfo) and the scopes it may give."""
-
-    public_key: str
-    scopes: list[Scope]
-
-
-class TrustFile(BaseModel):
-    """`{"keys": {key id: …}}`; mounted, and read again when it changes, so keys rotate without a restart."""
-
-    keys: dict[str, TrustedKey]
-
-
-class BindResponse(BaseModel):
-    """`box_boot_id` changes whenever the box is started anew: its shells and its browser are new then."""
-
-    session_id: str
-    box_boot_id: str
-
-
-class CallRequest(BaseModel):
-    """`timeout_seconds` bounds the box's work. A shell command that takes longer goes on in its shell."""
-
-    function: str = Field(max_length=64, pattern=r"^[a-z_]+$")
-    args: dict[str, Any]
-    timeout_seconds: float = Field(default=60, gt=0, le=3600)
-
-
-class CallError(BaseModel):
-    code: str
-    message: str
-
-
-class CallResponse(BaseModel):
-    """`unknown`: the call was started and nobody can tell any more how it ended; it is not run again."""
-
-    key: str
-    outcome: Literal["succeeded", "failed", "unknown"]
-    result: dict[str, Any] = {}
-    error: CallError | None = None
-
-
-class FileWritten(BaseModel):
-    path: str
-    size: int
-
-
-class SkillDigests(BaseModel):
-    """The skills that are in the sandbox: SHA-256 of each one's archive, in hexadecimal, by id."""
-
-    digests: dict[str, str]
-
-
-class ConsoleRecord(BaseModel):
-    ps1: str
-    command: str
-    output: str
-
-
-class ShellView(BaseModel):
-    output: str
-    console_records: list[ConsoleRecord]
-
-
-class ErrorResponse(BaseModel):
-    """Every refusal of the gate. `error` is one of the codes below and is what clients branch on."""
-
-    error: str
-    message: str
 
 
 class GateError(Exception):

@@ -12,7 +12,8 @@ from moorage_local.directory import DataDirectory
 from moorage_local.errors import StartError
 from moorage_local.files import write_private
 from moorage_local.logs import cut
-from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES, TrustFile
+from moorage_sandbox.messages import TrustFile
+from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
 
 
 def mode(path: Path) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_sandbox import skills
+import moorage_sandbox
 from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -112,8 +112,10 @@ def server() -> Iterator[Server]:
 
 def run(server: Server, home: Path, pins: object) -> subprocess.CompletedProcess[str]:
     """As the init container does."""
-    source = Path(skills.__file__).parent.parent
-    start = f"import sys; sys.path.insert(0, {str(source)!r}); from moorage_sandbox.skills import main; main()"
+    source = Path(moorage_sandbox.__file__).parent.parent
+    start = (
+        f"import sys; sys.path.insert(0, {str(source)!r}); from moorage_sandbox.box.fetch_skills import main; main()"
+    )
     environment = {"PATH": os.environ["PATH"], "MOORAGE_SKILLS": pins if isinstance(pins, str) else json.dumps(pins)}
     return subprocess.run(
         [sys.executable, "-I", "-S", "-c", start, f"--url={server.url}", f"--home={home}"],

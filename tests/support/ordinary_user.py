@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import moorage_sandbox
-from moorage_sandbox.host.launcher import TUN
+from moorage_sandbox.host.processes.fork_server import TUN
 from support.worker import WORKER
 
 ORDINARY_UID = 64_300 + WORKER

@@ -23,7 +23,8 @@ import httpx
 import psutil
 from websockets.sync.client import connect
 
-from moorage_sandbox.protocol import CallResponse, Scope
+from moorage_sandbox.messages import CallResponse
+from moorage_sandbox.protocol import Scope
 from support.gate import Keys
 from support.ordinary_user import ORDINARY_UID, as_ordinary_user, own_tun
 from support.worker import WORKER

@@ -54,4 +54,4 @@ def _listens(process: psutil.Process) -> bool:
 
 
 def _is_launcher(process: psutil.Process | None) -> bool:
-    return process is not None and any("host.launcher" in part for part in process.cmdline())
+    return process is not None and any("processes.fork_server" in part for part in process.cmdline())

@@ -26,7 +26,8 @@ from moorage_api.sandboxes.errors import as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState, SkillPin
 from moorage_api.sessions.service import object_prefix
 from moorage_sandbox.client import GateClient, TokenSigner
-from moorage_sandbox.protocol import UPLOADS, CallResponse, GateError
+from moorage_sandbox.messages import CallResponse
+from moorage_sandbox.protocol import UPLOADS, GateError
 
 logger = logging.getLogger(__name__)
 

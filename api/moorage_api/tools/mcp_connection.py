@@ -32,8 +32,8 @@ from mcp_types import (
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import Commands, McpLostError, McpRefusedError, McpUnavailableError, Server
-from moorage_sandbox import commands
-from moorage_sandbox.commands import Command, CommandError
+from moorage_sandbox import mcp_commands
+from moorage_sandbox.mcp_commands import Command, CommandError
 
 logger = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ def _words(error: BaseException) -> str:
 @asynccontextmanager
 async def command_streams(where: Commands, command: Command) -> AsyncIterator[Streams]:
     """A stdio server that runs elsewhere: one JSON-RPC message a line, both ways."""
-    async with commands.opened(where.url, command, token=where.token) as (reader, writer):
+    async with mcp_commands.opened(where.url, command, token=where.token) as (reader, writer):
         to_client, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, from_client = anyio.create_memory_object_stream[SessionMessage](0)
         async with anyio.create_task_group() as group, incoming, outgoing:

@@ -34,7 +34,7 @@ class McpRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Commands:
-    """Where stdio servers run, see `moorage_sandbox.commands`."""
+    """Where stdio servers run, see `moorage_sandbox.mcp_commands`."""
 
     url: str
     token: str = field(default="", repr=False)

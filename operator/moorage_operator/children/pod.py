@@ -141,7 +141,7 @@ def skills(initial: list[SkillPin], settings: PodSettings) -> Manifest:
     pins = json.dumps([{"id": pin.id, "digest": pin.digest} for pin in initial], separators=(",", ":"))
     return {
         **container("skills", settings.box_image, BOX_UID, settings),
-        "command": ["/usr/bin/python3", "-I", "-m", "moorage_sandbox.skills"],
+        "command": ["/usr/bin/python3", "-I", "-m", "moorage_sandbox.box.fetch_skills"],
         "args": [f"--url={settings.skills_url}"],
         "env": [{"name": "MOORAGE_SKILLS", "value": pins}],
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},

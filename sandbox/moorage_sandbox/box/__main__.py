@@ -8,8 +8,8 @@ import signal
 import threading
 
 from moorage_sandbox.box.box import Box
-from moorage_sandbox.box.processes import adopt_orphans
 from moorage_sandbox.box.server import Server
+from moorage_sandbox.box.shared.processes import adopt_orphans
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 THREAD_STACK_BYTES = 512 * 1024

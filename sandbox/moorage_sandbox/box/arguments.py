@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.errors import BoxError
 
 
 class Param(NamedTuple):

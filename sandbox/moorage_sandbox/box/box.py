@@ -7,12 +7,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from moorage_sandbox.box.arguments import checked
-from moorage_sandbox.box.deadline import Deadline
 from moorage_sandbox.box.environment import command_environment
 from moorage_sandbox.box.files.functions import Files
 from moorage_sandbox.box.files.writing import remove_unfinished
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Children
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Children
 from moorage_sandbox.box.shell.shells import Shells
 from moorage_sandbox.box.skills import Skills
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from moorage_sandbox.box.box import Box
 from moorage_sandbox.box.calls import Forgotten, Ledger
-from moorage_sandbox.box.errors import BoxError
 from moorage_sandbox.box.files.transfer import CutOff, open_for_sending, receive, receive_bytes, send
+from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES as MAX_SKILL_BYTES
 
 MAX_LINE_BYTES = 4 * 1024 * 1024

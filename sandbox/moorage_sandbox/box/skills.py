@@ -12,7 +12,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from moorage_sandbox.box.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, explained
 
 if TYPE_CHECKING:
     import tarfile
@@ -36,7 +36,7 @@ def is_id(text: str) -> bool:
 class Skills:
     """`root` holds a directory for each skill, and beside them `.digests/<id>`: the archive it was made from.
 
-    Also the init container of a pod is at work here, before the box: `moorage_sandbox.skills`.
+    Also the init container of a pod is at work here, before the box: `moorage_sandbox.box.fetch_skills`.
     """
 
     def __init__(self, root: str) -> None:

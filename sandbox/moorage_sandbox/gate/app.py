@@ -21,6 +21,7 @@ from moorage_sandbox.gate.errors import RefusedError
 from moorage_sandbox.gate.ledger import Ledger
 from moorage_sandbox.gate.tokens import Grant, TrustStore, verify
 from moorage_sandbox.gate.vnc import proxy
+from moorage_sandbox.messages import BindResponse, CallRequest, ErrorResponse, FileWritten, ShellView, SkillDigests
 from moorage_sandbox.protocol import (
     DIGEST_PATTERN,
     MAX_CALL_BODY_BYTES,
@@ -28,13 +29,7 @@ from moorage_sandbox.protocol import (
     MAX_SKILL_ARCHIVE_BYTES,
     MAX_SKILL_ID_CHARS,
     SKILL_ID_PATTERN,
-    BindResponse,
-    CallRequest,
-    ErrorResponse,
-    FileWritten,
     Scope,
-    ShellView,
-    SkillDigests,
 )
 
 Endpoint = Callable[[Request], Awaitable[Response]]

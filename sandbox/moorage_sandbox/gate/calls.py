@@ -14,7 +14,7 @@ from typing import Any
 from moorage_sandbox.gate.box import Box, BoxGoneError, receive, send
 from moorage_sandbox.gate.errors import RefusedError
 from moorage_sandbox.gate.ledger import Ledger, digest_of
-from moorage_sandbox.protocol import CallError, CallRequest, CallResponse
+from moorage_sandbox.messages import CallError, CallRequest, CallResponse
 
 BOX_WAIT_SECONDS = 20
 """How long a call waits for a box that is being restarted."""

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import ValidationError
 
 from moorage_sandbox.gate.errors import RefusedError
-from moorage_sandbox.protocol import ALGORITHM, MAX_TOKEN_SECONDS, Scope, TrustFile
+from moorage_sandbox.messages import TrustFile
+from moorage_sandbox.protocol import ALGORITHM, MAX_TOKEN_SECONDS, Scope
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import moorage_sandbox
-from moorage_sandbox.host import confinement, limits
-from moorage_sandbox.host.identities import identity_of, is_root
-from moorage_sandbox.host.launcher import TUN
+from moorage_sandbox.host.confinement import command_lines, limits
+from moorage_sandbox.host.confinement.identities import identity_of, is_root
+from moorage_sandbox.host.processes.fork_server import TUN
 from moorage_sandbox.host.settings import Settings
 
 TRIAL_SECONDS = 10
@@ -99,15 +99,15 @@ def program(name: str, *, package: str, purpose: str, required: bool = False) ->
 
 
 def bubblewrap() -> Check:
-    version = re.search(r"(\d+)\.(\d+)", output_of(confinement.BWRAP, "--version"))
+    version = re.search(r"(\d+)\.(\d+)", output_of(command_lines.BWRAP, "--version"))
     oldest = ".".join(map(str, OLDEST_BWRAP))
     ok = version is not None and (int(version[1]), int(version[2])) >= OLDEST_BWRAP
-    detail = f"version {version[0]}, {oldest} or newer is needed" if version else f"{confinement.BWRAP} is missing"
+    detail = f"version {version[0]}, {oldest} or newer is needed" if version else f"{command_lines.BWRAP} is missing"
     return Check("bubblewrap", ok=ok, detail=detail, fix=install("bubblewrap"), required=True)
 
 
 def python_inside() -> Check:
-    python = confinement.find_python()
+    python = command_lines.find_python()
     version = re.search(r"(\d+)\.(\d+)", output_of(python.executable, "--version"))
     new_enough = version is not None and (int(version[1]), int(version[2])) >= OLDEST_PYTHON
     oldest = ".".join(map(str, OLDEST_PYTHON))
@@ -136,7 +136,7 @@ def root_capabilities() -> Check:
 
 def user_namespaces() -> Check:
     """Start a bubblewrap as the sandboxes' user would; nothing else tells whether the kernel allows it."""
-    command = [*confinement.namespace_arguments(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    command = [*command_lines.namespace_arguments(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
     identity = identity_of(0, uid_base=Settings.uid_base)
     groups: list[int] | None = None if identity.group is None else []
     try:

@@ -10,16 +10,18 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from moorage_sandbox.host import doctor, layout, limits, server
-from moorage_sandbox.host.commands import Commands
-from moorage_sandbox.host.confinement import find_python
-from moorage_sandbox.host.launching import Launcher, LaunchError
-from moorage_sandbox.host.layout import Layout, LayoutError
-from moorage_sandbox.host.limits import Limits
-from moorage_sandbox.host.parts import Surroundings
-from moorage_sandbox.host.registry import Registry
+from moorage_sandbox.host import doctor, http_api
+from moorage_sandbox.host.confinement import limits
+from moorage_sandbox.host.confinement.command_lines import find_python
+from moorage_sandbox.host.confinement.limits import Limits
+from moorage_sandbox.host.mcp_servers import Commands
+from moorage_sandbox.host.processes.launcher import Launcher, LaunchError
+from moorage_sandbox.host.sandboxes import layout
+from moorage_sandbox.host.sandboxes.layout import Layout, LayoutError
+from moorage_sandbox.host.sandboxes.parts import Surroundings
+from moorage_sandbox.host.sandboxes.registry import Registry
 from moorage_sandbox.host.settings import MIB, Settings
-from moorage_sandbox.host.trust import TrustMirror
+from moorage_sandbox.host.trust_mirror import TrustMirror
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,8 @@ async def run(settings: Settings) -> None:
             unresponsive_seconds=settings.unresponsive_seconds,
         )
         trust = TrustMirror(settings.trust_file, places.trust_file)
-        listener = closing.enter_context(server.listening(settings.socket))
-        commands_listener = closing.enter_context(server.listening(settings.commands_socket))
+        listener = closing.enter_context(http_api.listening(settings.socket))
+        commands_listener = closing.enter_context(http_api.listening(settings.commands_socket))
         registry = Registry(settings, surroundings)
         closing.push_async_callback(registry.close)
         registry.empty_trash()
@@ -61,7 +63,7 @@ async def run(settings: Settings) -> None:
         await commands.start(commands_listener)
         closing.callback(asyncio.create_task(trust.follow()).cancel)
         log.info("Sandbox host listens on %s", settings.socket)
-        await server.serve(server.HostApp(registry, trust), listener, stop=stop)
+        await http_api.serve(http_api.HostApp(registry, trust), listener, stop=stop)
 
 
 def refuse_paths(settings: Settings) -> None:

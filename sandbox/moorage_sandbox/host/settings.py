@@ -32,5 +32,5 @@ class Settings:
 
     @property
     def commands_socket(self) -> Path:
-        """Beside the host's own: where stdio MCP servers are asked for, see `moorage_sandbox.commands`."""
+        """Beside the host's own: where stdio MCP servers are asked for, see `moorage_sandbox.mcp_commands`."""
         return self.socket.with_name("commands.sock")

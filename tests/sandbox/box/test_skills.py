@@ -13,7 +13,7 @@ import pytest
 
 from moorage_api.skills.bundles.archive import packed
 from moorage_api.skills.bundles.bundle import Bundle
-from moorage_sandbox import skills
+from moorage_sandbox.box import fetch_skills
 from sandbox.box.running import Refused, RunningBox
 from support.skills import Change, add, brand_report
 
@@ -51,7 +51,7 @@ def test_what_the_box_has_is_not_fetched_again_for_it_and_the_other_way_round(bo
     digest = hashlib.sha256(archive).hexdigest()
     put(box, archive)
     root = box.workspace / ".skills"
-    assert skills.sync([(SKILL, digest)], url="http://127.0.0.1:1", directory=root) == []
+    assert fetch_skills.sync([(SKILL, digest)], url="http://127.0.0.1:1", directory=root) == []
     (root / "fetched").mkdir()
     (root / ".digests" / "fetched").write_text(f"sha256:{digest}")
     assert digests(box) == {SKILL: digest, "fetched": digest}

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moorage_sandbox.commands import Command, CommandError, opened
-from moorage_sandbox.host.layout import LayoutError
 from moorage_sandbox.host.main import refuse_paths
+from moorage_sandbox.host.sandboxes.layout import LayoutError
 from moorage_sandbox.host.settings import Settings
+from moorage_sandbox.mcp_commands import Command, CommandError, opened
 from support.sandbox_host import SandboxHost, until
 
 LOOK = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_sandbox.host import seccomp
+from moorage_sandbox.host.confinement import seccomp
 from support.sandbox_host import Inside, SandboxHost, until
 
 LOOK = """

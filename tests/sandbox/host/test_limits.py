@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_sandbox.host.limits import Limits, Parents, find_parents, make_group
+from moorage_sandbox.host.confinement.limits import Limits, Parents, find_parents, make_group
 from support.sandbox_host import ACCOUNTS, Inside, sandbox_host, still_running
 
 PROCESSES = 60

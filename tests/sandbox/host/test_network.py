@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from moorage_sandbox.host import network
+from moorage_sandbox.host.network import slirp
 from support.reach import GREETER, listener_everywhere, own_addresses, reach, run_here
 from support.sandbox_host import ACCOUNTS, Inside, SandboxHost, sandbox_host, until
 from support.worker import WORKER
@@ -165,11 +165,11 @@ Local:
 
 
 def test_every_address_of_the_machine_gets_a_route() -> None:
-    own = network.own_addresses(TRIE)
+    own = slirp.own_addresses(TRIE)
     assert own == ["127.0.0.0/8", "8.8.4.4/32"]
-    assert "route replace prohibit 8.8.4.4/32\n" in network.route_commands(own)
+    assert "route replace prohibit 8.8.4.4/32\n" in slirp.route_commands(own)
 
 
 def test_the_machines_addresses_are_found() -> None:
-    own = network.own_addresses()
+    own = slirp.own_addresses()
     assert {f"{address}/32" for address in own_addresses() if ":" not in address} <= set(own)

@@ -6,8 +6,8 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-from moorage_sandbox.box.errors import BoxError
-from moorage_sandbox.box.paths import Paths
+from moorage_sandbox.box.shared.errors import BoxError
+from moorage_sandbox.box.shared.paths import Paths
 
 SCHEMES = ("http", "https", "data", "file")
 LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:\d+)?(/|$)")

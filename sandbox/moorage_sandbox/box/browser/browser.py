@@ -15,10 +15,10 @@ from moorage_sandbox.box.browser.keys import NAMED, parse
 from moorage_sandbox.box.browser.page import Page, require_present
 from moorage_sandbox.box.browser.tabs import exception_text
 from moorage_sandbox.box.browser.window import Window
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Children
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Children
 
 OBSERVING_SECONDS = 8
 """Kept back from an action's time to look at what came of it."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from moorage_sandbox.box.deadline import Deadline
+from moorage_sandbox.box.shared.deadline import Deadline
 
 WRITE_SECONDS = 5
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

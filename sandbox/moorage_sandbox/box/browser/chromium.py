@@ -9,10 +9,10 @@ from typing import Any
 
 from moorage_sandbox.box.browser.cdp import Cdp, CdpClosed, CdpError, CdpTimeout
 from moorage_sandbox.box.browser.display import Screen, wait_for_screen
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Child, Children
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Child, Children
 
 PROGRAMS = ("/usr/lib/chromium/chromium", "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 """Debian's own script comes second: it adds flags of its own and takes a tenth of a second."""

@@ -9,8 +9,8 @@ import time
 import zlib
 from typing import NamedTuple
 
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError
 
 HELLO = struct.pack("<BxHHHHxx", ord("l"), 11, 0, 0, 0)
 """Little-endian, protocol 11.0, no authorization: the server is ours alone."""

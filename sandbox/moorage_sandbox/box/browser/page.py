@@ -9,8 +9,8 @@ from typing import Any
 from moorage_sandbox.box.browser.cdp import Cdp, CdpError, CdpTimeout
 from moorage_sandbox.box.browser.keys import Key, character, events
 from moorage_sandbox.box.browser.tabs import Tab, exception_text
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError
 
 WORLD = "moorage"
 SCRIPT_SECONDS = 4

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from moorage_sandbox.box.browser.cdp import Cdp
-from moorage_sandbox.box.deadline import Deadline
+from moorage_sandbox.box.shared.deadline import Deadline
 
 MAX_CONSOLE_LINES = 1000
 MAX_CONSOLE_LINE = 1000

@@ -11,10 +11,10 @@ from moorage_sandbox.box.browser.cdp import CdpClosed, CdpError, CdpTimeout
 from moorage_sandbox.box.browser.chromium import Chromium, start
 from moorage_sandbox.box.browser.page import Page
 from moorage_sandbox.box.browser.tabs import Tabs
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError, explained
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Children
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Children
 
 TAB_SECONDS = 10
 

@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError
 
 ANY_DEPTH = "**"
 

@@ -9,13 +9,13 @@ import signal
 import sys
 from typing import Any
 
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError, explained
 from moorage_sandbox.box.files.finding import find
 from moorage_sandbox.box.files.opening import open_regular, read_bytes, require_regular, require_text
 from moorage_sandbox.box.files.writing import replaced, write_all
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Children
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Children
 
 SEARCH_PROGRAM = os.path.join(os.path.dirname(__file__), "search.py")
 MAX_SEARCH_SECONDS = 10

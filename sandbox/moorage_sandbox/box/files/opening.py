@@ -6,7 +6,7 @@ import os
 import stat
 from typing import BinaryIO
 
-from moorage_sandbox.box.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, explained
 
 BINARY_PROBE_BYTES = 8192
 

@@ -6,9 +6,9 @@ import os
 import socket
 from typing import BinaryIO
 
-from moorage_sandbox.box.errors import BoxError, explained
 from moorage_sandbox.box.files.opening import open_regular
 from moorage_sandbox.box.files.writing import replaced, write_all
+from moorage_sandbox.box.shared.errors import BoxError, explained
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 PIECE_BYTES = 256 * 1024

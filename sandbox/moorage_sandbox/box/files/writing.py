@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from moorage_sandbox.box.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, explained
 
 _unfinished: set[str] = set()
 

@@ -7,7 +7,7 @@ import select
 import time
 from typing import Protocol
 
-from moorage_sandbox.box.processes import Child
+from moorage_sandbox.box.shared.processes import Child
 
 MARKER_SECONDS = 1.0
 """How long the marker in the output may come after the report; longer only when a command broke the terminal."""

@@ -13,10 +13,10 @@ import time
 from collections import deque
 from typing import Any
 
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError, explained
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Child, Children, send_group_signal
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Child, Children, send_group_signal
 from moorage_sandbox.box.shell.command import Command
 from moorage_sandbox.box.shell.output import shortened
 from moorage_sandbox.box.shell.reader import Reader

@@ -6,10 +6,10 @@ import os
 import threading
 from typing import Any
 
-from moorage_sandbox.box.deadline import Deadline
-from moorage_sandbox.box.errors import BoxError, explained
-from moorage_sandbox.box.paths import Paths
-from moorage_sandbox.box.processes import Children
+from moorage_sandbox.box.shared.deadline import Deadline
+from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.paths import Paths
+from moorage_sandbox.box.shared.processes import Children
 from moorage_sandbox.box.shell.shell import Shell
 
 MAX_SHELLS = 20

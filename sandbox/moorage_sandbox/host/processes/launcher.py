@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_sandbox.host import launcher as protocol
+from moorage_sandbox.host.processes import fork_server
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class Launcher:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "moorage_sandbox.host.launcher",
+                "moorage_sandbox.host.processes.fork_server",
                 str(theirs.fileno()),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -201,7 +201,7 @@ class Launcher:
         self._waiting[number] = answer
         self._requests[number] = (program, read_end)
         try:
-            protocol.send(self._connection, request_of(program, number), [write_end, *program.fds])
+            fork_server.send(self._connection, request_of(program, number), [write_end, *program.fds])
             async with asyncio.timeout(LAUNCH_SECONDS):
                 return await answer
         except (OSError, TimeoutError) as error:
@@ -224,7 +224,7 @@ class Launcher:
     def _read(self) -> None:
         while self._connection is not None:
             try:
-                data, fds = protocol.receive(self._connection)
+                data, fds = fork_server.receive(self._connection)
             except BlockingIOError:
                 return
             except OSError:

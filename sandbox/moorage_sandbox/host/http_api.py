@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from moorage_sandbox.host.registry import LimitReachedError, Registry
-from moorage_sandbox.host.sandbox import Sandbox, SandboxFailedError
-from moorage_sandbox.host.trust import TrustMirror
+from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
+from moorage_sandbox.host.sandboxes.sandbox import Sandbox, SandboxFailedError
+from moorage_sandbox.host.trust_mirror import TrustMirror
 
 log = logging.getLogger(__name__)
 

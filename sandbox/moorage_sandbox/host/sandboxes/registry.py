@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from moorage_sandbox.host import layout
-from moorage_sandbox.host.identities import UIDS_PER_SANDBOX, identity_of, is_root
-from moorage_sandbox.host.layout import Record
-from moorage_sandbox.host.parts import Surroundings
-from moorage_sandbox.host.sandbox import Phase, Sandbox
+from moorage_sandbox.host.confinement.identities import UIDS_PER_SANDBOX, identity_of, is_root
+from moorage_sandbox.host.sandboxes import layout
+from moorage_sandbox.host.sandboxes.layout import Record
+from moorage_sandbox.host.sandboxes.parts import Surroundings
+from moorage_sandbox.host.sandboxes.sandbox import Phase, Sandbox
 from moorage_sandbox.host.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.errors import BoxError
 
 
 class Paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.errors import BoxError
 
 
 class Deadline:

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from moorage_sandbox.host import confinement, seccomp
-from moorage_sandbox.host.descriptors import readable
-from moorage_sandbox.host.launching import Child, Launcher, LaunchError, Program
+from moorage_sandbox.host.confinement import command_lines, seccomp
+from moorage_sandbox.host.processes.descriptors import readable
+from moorage_sandbox.host.processes.launcher import Child, Launcher, LaunchError, Program
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ async def confined(
             fds.append(filter_file)
         if last_fd is not None:
             fds.append(last_fd.fileno())
-        argv = confinement.bwrap_command(arguments, has_filter=filter_file is not None)
+        argv = command_lines.bwrap_command(arguments, has_filter=filter_file is not None)
         child = await launcher.launch(replace(program, argv=argv, fds=fds))
         try:
             info_writer.close()

@@ -10,16 +10,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
-from moorage_sandbox import commands
-from moorage_sandbox.commands import Command, CommandError
-from moorage_sandbox.host import layout, limits
-from moorage_sandbox.host.identities import identity_of
-from moorage_sandbox.host.launching import LaunchError
-from moorage_sandbox.host.layout import Kept
-from moorage_sandbox.host.limits import Limits
-from moorage_sandbox.host.parts import Parts, Surroundings
-from moorage_sandbox.host.registry import LimitReachedError, Registry
+from moorage_sandbox import mcp_commands
+from moorage_sandbox.host.confinement import limits
+from moorage_sandbox.host.confinement.identities import identity_of
+from moorage_sandbox.host.confinement.limits import Limits
+from moorage_sandbox.host.processes.launcher import LaunchError
+from moorage_sandbox.host.sandboxes import layout
+from moorage_sandbox.host.sandboxes.layout import Kept
+from moorage_sandbox.host.sandboxes.parts import Parts, Surroundings
+from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
 from moorage_sandbox.host.settings import MIB, Settings
+from moorage_sandbox.mcp_commands import Command, CommandError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Socket:
         self._loop = asyncio.get_running_loop()
 
     async def read(self) -> bytes:
-        return await self._loop.sock_recv(self._connection, commands.CHUNK_BYTES)
+        return await self._loop.sock_recv(self._connection, mcp_commands.CHUNK_BYTES)
 
     async def write(self, data: bytes) -> None:
         await self._loop.sock_sendall(self._connection, data)
@@ -54,7 +55,7 @@ class Commands:
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=commands.REQUEST_BYTES)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=mcp_commands.REQUEST_BYTES)
 
     async def close(self) -> None:
         if self._server is not None:
@@ -65,7 +66,7 @@ class Commands:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # no token: the socket is our own user's alone
-        task = asyncio.create_task(commands.answer(reader, writer, token="", run=self.run))
+        task = asyncio.create_task(mcp_commands.answer(reader, writer, token="", run=self.run))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -11,14 +11,15 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moorage_sandbox.host import confinement, network
-from moorage_sandbox.host.confined import Confined, confined
-from moorage_sandbox.host.confinement import Python
-from moorage_sandbox.host.identities import Identity
-from moorage_sandbox.host.launching import Child, Launcher, LaunchError, Program
-from moorage_sandbox.host.layout import Kept, Layout, Running
-from moorage_sandbox.host.limits import Group, Limits, Parents
-from moorage_sandbox.host.network import Namespaces, NetworkError, Slirp
+from moorage_sandbox.host.confinement import command_lines
+from moorage_sandbox.host.confinement.bubblewrap import Confined, confined
+from moorage_sandbox.host.confinement.command_lines import Python
+from moorage_sandbox.host.confinement.identities import Identity
+from moorage_sandbox.host.confinement.limits import Group, Limits, Parents
+from moorage_sandbox.host.network import slirp as network
+from moorage_sandbox.host.network.slirp import Namespaces, NetworkError, Slirp
+from moorage_sandbox.host.processes.launcher import Child, Launcher, LaunchError, Program
+from moorage_sandbox.host.sandboxes.layout import Kept, Layout, Running
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Parts:
             await child.stop(grace_seconds=GATE_GRACE_SECONDS)
 
     async def run_screen(self) -> str:
-        arguments = confinement.vnc_arguments(
+        arguments = command_lines.vnc_arguments(
             python=self.shared.python,
             code=self.shared.layout.code / "vnc",
             etc=self.shared.layout.etc,
@@ -108,7 +109,7 @@ class Parts:
     async def run_box(self) -> str:
         self.running.box_socket.unlink(missing_ok=True)  # of one that was killed: its existence says that a box is up
         home = self.kept.home if self.identity.group is None else self.running.home
-        arguments = confinement.box_arguments(
+        arguments = command_lines.box_arguments(
             python=self.shared.python,
             code=self.shared.layout.code / "box",
             etc=self.shared.layout.etc,
@@ -142,7 +143,7 @@ class Parts:
             place.mkdir(mode=0o700)
             mounts += self._mounts(path, place)
             visible.append((place, path))
-        arguments = confinement.command_arguments(
+        arguments = command_lines.command_arguments(
             python=self.shared.python,
             etc=self.shared.layout.etc,
             home=home,
@@ -248,7 +249,7 @@ class Parts:
 
     def _limit_arguments(self, wanted: Limits | None = None) -> list[str]:
         parents, wanted = self.shared.parents, wanted or self.shared.limits
-        return confinement.limit_arguments(
+        return command_lines.limit_arguments(
             processes=None if parents.bounds_processes else wanted.processes,
             data_bytes=None if parents.bounds_memory else wanted.memory_bytes,
         )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moorage_sandbox.host.identities import is_root
+from moorage_sandbox.host.confinement.identities import is_root
 from moorage_sandbox.host.settings import Settings
 
 PERIOD_US = 100_000

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_sandbox.host.descriptors import readable
-from moorage_sandbox.host.launcher import TUN
-from moorage_sandbox.host.launching import Child, Launcher, Program
+from moorage_sandbox.host.processes.descriptors import readable
+from moorage_sandbox.host.processes.fork_server import TUN
+from moorage_sandbox.host.processes.launcher import Child, Launcher, Program
 
 FIB_TRIE = Path("/proc/net/fib_trie")
 LOCAL_ENTRY = re.compile(r"\|-- ([\d.]+)\n\s+(/\d+) host LOCAL")

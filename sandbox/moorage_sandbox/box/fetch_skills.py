@@ -1,4 +1,4 @@
-"""Fetches a session's initial skills before its tools start: `python3 -I -m moorage_sandbox.skills --url URL`.
+"""Fetches a session's initial skills before its tools start.
 
 Runs as the pod's init container, as the box's own user, and unpacks as the box does. Which skills: `MOORAGE_SKILLS`,
 `[{"id": …, "digest": "sha256:…"}]`. An archive is asked for by its digest, and the digest is the check: whoever answers
@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from moorage_sandbox.box.errors import BoxError
+from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES, Skills, is_id
 
 HOME = Path("/home/ubuntu")
@@ -100,7 +100,7 @@ def download(address: str) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="moorage_sandbox.skills", description=__doc__)
+    parser = argparse.ArgumentParser(prog="moorage_sandbox.box.fetch_skills", description=__doc__)
     parser.add_argument("--url", required=True, help="archives are at URL/DIGEST")
     parser.add_argument("--home", type=Path, default=HOME, help="home of the commands")
     options = parser.parse_args()

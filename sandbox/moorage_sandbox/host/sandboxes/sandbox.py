@@ -11,12 +11,13 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
-from moorage_sandbox.host import layout, limits
-from moorage_sandbox.host.identities import Identity
-from moorage_sandbox.host.launching import LaunchError
-from moorage_sandbox.host.layout import Record
-from moorage_sandbox.host.limits import Group
-from moorage_sandbox.host.parts import Parts, Surroundings
+from moorage_sandbox.host.confinement import limits
+from moorage_sandbox.host.confinement.identities import Identity
+from moorage_sandbox.host.confinement.limits import Group
+from moorage_sandbox.host.processes.launcher import LaunchError
+from moorage_sandbox.host.sandboxes import layout
+from moorage_sandbox.host.sandboxes.layout import Record
+from moorage_sandbox.host.sandboxes.parts import Parts, Surroundings
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import moorage_sandbox
-from moorage_sandbox.host.identities import Identity, give, give_all, is_root
+from moorage_sandbox.host.confinement.identities import Identity, give, give_all, is_root
 
 SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET = "/s99999/box/box.sock"

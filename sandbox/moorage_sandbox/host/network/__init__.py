@@ -1,0 +1,1 @@
+"""The network of a sandbox: public addresses only, through slirp4netns."""
