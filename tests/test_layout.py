@@ -12,6 +12,7 @@ import pytest
 import moorage_api
 import moorage_common
 import moorage_crds
+import moorage_kube
 import moorage_local
 import moorage_operator
 import moorage_sandbox
@@ -62,7 +63,15 @@ def modules() -> list[str]:
     """Ours that may be imported. `__main__` is to be run, Alembic's files are for Alembic."""
     return [
         module.name
-        for package in (moorage_api, moorage_common, moorage_crds, moorage_local, moorage_operator, moorage_sandbox)
+        for package in (
+            moorage_api,
+            moorage_common,
+            moorage_crds,
+            moorage_kube,
+            moorage_local,
+            moorage_operator,
+            moorage_sandbox,
+        )
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         if not module.name.endswith("__main__") and ".migrations." not in module.name
     ]

@@ -6,20 +6,18 @@ import logging
 from typing import Any
 
 from moorage_crds import names
-from moorage_crds.follow import Follower, Observer
-from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
 from moorage_crds.types import AgentSession, AgentSessionStatus
+from moorage_kube.client import MERGE_PATCH, KubeClient, KubeError, Manifest
+from moorage_kube.informer import Informer, Observer
 from moorage_operator import metrics
 from moorage_operator.pods import Pod
 from moorage_operator.store import Store
-
-Manifest = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
 
 class Cluster:
-    def __init__(self, kube: Kube, *, namespace: str) -> None:
+    def __init__(self, kube: KubeClient, *, namespace: str) -> None:
         self._kube = kube
         self.store = Store()
         self._sessions = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
@@ -27,7 +25,7 @@ class Cluster:
 
     async def follow_pods(self, observer: Observer, *, relist_seconds: float) -> None:
         """Until it is cancelled."""
-        follower = Follower(
+        follower = Informer(
             self._kube, self._pods, observer, selector=names.SESSION_LABEL, relist_seconds=relist_seconds
         )
         await follower.run()

@@ -13,8 +13,8 @@ from typing import Any
 import kopf
 
 from moorage_crds import names
-from moorage_crds.follow import pause_seconds
-from moorage_crds.kube import PAGE
+from moorage_kube.client import PAGE_SIZE
+from moorage_kube.informer import pause_seconds
 from moorage_operator.cluster import Cluster
 from moorage_operator.work_queue import WorkQueue
 
@@ -56,7 +56,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # with it Kopf would need to list namespaces and definitions
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 330
-    settings.watching.chunk_size = PAGE
+    settings.watching.chunk_size = PAGE_SIZE
     settings.queueing.idle_timeout = IDLE_SECONDS
     settings.networking.request_timeout = 15
     settings.networking.error_backoffs = Pauses()

@@ -13,11 +13,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from moorage_crds.kube import Kube, KubeError
-
-Manifest = dict[str, Any]
+from moorage_kube.client import KubeClient, KubeError, Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +33,7 @@ class LeaseTimes:
 
 
 class Lease:
-    def __init__(self, kube: Kube, *, namespace: str, name: str, identity: str, times: LeaseTimes) -> None:
+    def __init__(self, kube: KubeClient, *, namespace: str, name: str, identity: str, times: LeaseTimes) -> None:
         self._kube = kube
         self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._path = f"{self._all}/{name}"

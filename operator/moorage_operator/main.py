@@ -18,8 +18,8 @@ from functools import partial
 
 import kopf
 
-from moorage_crds.follow import pause_seconds
-from moorage_crds.kube import Kube, KubeError
+from moorage_kube.client import KubeClient, KubeError
+from moorage_kube.informer import pause_seconds
 from moorage_operator import logs, metrics, web
 from moorage_operator.clock import utc_now
 from moorage_operator.cluster import Cluster
@@ -44,7 +44,7 @@ class StopRequest:
 
 async def serve(settings: OperatorSettings, stop: StopRequest) -> None:
     """Until the Lease is lost, something fails for good, or SIGTERM."""
-    kube = await Kube.connect(settings.kubeconfig)
+    kube = await KubeClient.connect(settings.kubeconfig)
     heartbeat = web.Heartbeat(time.monotonic)
     times = LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
     identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
@@ -64,7 +64,7 @@ async def serve(settings: OperatorSettings, stop: StopRequest) -> None:
         await kube.close()
 
 
-async def lead(settings: OperatorSettings, kube: Kube, stop: StopRequest) -> None:
+async def lead(settings: OperatorSettings, kube: KubeClient, stop: StopRequest) -> None:
     """The leader's work: watch, list now and then, and make passes. Ends only by being cancelled or failing."""
     cluster = Cluster(kube, namespace=settings.namespace)
     queue = WorkQueue(partial(reconcile, cluster=cluster, settings=settings.pod, now=utc_now), workers=settings.workers)

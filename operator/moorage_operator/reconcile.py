@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moorage_crds.kube import KubeError
 from moorage_crds.types import AgentSession, AgentSessionStatus
+from moorage_kube.client import KubeError
 from moorage_operator.children.pod import pod_labels, sandbox_pod
 from moorage_operator.clock import Clock
 from moorage_operator.cluster import Cluster

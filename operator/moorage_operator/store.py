@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from pydantic import ValidationError
 
 from moorage_crds.types import AgentSession
+from moorage_kube.client import Manifest
 from moorage_operator.pods import Pod
-
-Manifest = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 

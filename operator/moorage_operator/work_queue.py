@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from moorage_crds.kube import KubeError
+from moorage_kube.client import KubeError
 from moorage_operator import metrics
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from moorage_api.limits.addresses import networks
 from moorage_crds import names
+from moorage_kube.client import Manifest
 from moorage_sandbox.gate.tokens import read_trust
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
-from support.helm import CHART, Helm, HelmError, Manifest, Values, containers, found
+from support.helm import CHART, Helm, HelmError, Values, containers, found
 
 ROOT = CHART.parents[1]
 KUBERNETES = "1.36"

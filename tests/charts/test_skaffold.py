@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from support.helm import CHART, Helm, Manifest, Values, containers
+from moorage_kube.client import Manifest
+from support.helm import CHART, Helm, Values, containers
 
 ROOT = CHART.parents[1]
 CONFIG: Any = yaml.safe_load((ROOT / "skaffold.yaml").read_text())

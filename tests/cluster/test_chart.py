@@ -20,6 +20,7 @@ import pytest
 
 from moorage_crds import names
 from moorage_crds.types import MAX_INITIAL_SKILLS
+from moorage_kube.client import Manifest
 from support import report
 from support.accounts import Person, data, login
 from support.helm import CHART, Values
@@ -27,7 +28,7 @@ from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.control_plane import SERVICES
 from support.kube.errors import NodeError
 from support.kube.fixtures import booted
-from support.kube.node import Manifest, last_words
+from support.kube.node import last_words
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn, by_first_message
 from support.skills import GitHub, brand_report, running_github
 from support.sse import Chat, Frame

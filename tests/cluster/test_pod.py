@@ -15,10 +15,11 @@ import asyncvnc
 import httpx
 import pytest
 
+from moorage_kube.client import Manifest
 from moorage_sandbox.client import GateClient
 from moorage_sandbox.messages import CallResponse
 from moorage_sandbox.protocol import RUNNER_SCOPES, GateError, Scope
-from support.kube.node import Manifest, Node
+from support.kube.node import Node
 from support.kube.sandbox_pod import CONTAINERS, SandboxPod, container_of, dry_run, manifests, named, status_of
 from support.screen import picture, rfb_client, share_of
 

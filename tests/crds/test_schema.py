@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from moorage_crds import names
 from moorage_crds.types import AgentSessionSpec, AgentSessionStatus
-from support.kube.control_plane import ControlPlane, Manifest
+from moorage_kube.client import Manifest
+from support.kube.control_plane import ControlPlane
 from support.kube.fixtures import crd
 
 DIGEST = "sha256:" + "0" * 64

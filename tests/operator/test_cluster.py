@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from moorage_crds.kube import KubeError
+from moorage_kube.client import KubeError
 from moorage_operator.children.pod import sandbox_pod
 from moorage_operator.cluster import Cluster
 from moorage_operator.settings import PodSettings

@@ -11,7 +11,7 @@ from aiohttp import web
 from moorage_operator.lease import Lease, LeaseTimes
 from support.kube.control_plane import ControlPlane
 from support.kube.faults import Fault, FaultyProxy
-from support.kube.sessions import Sessions, kube_of
+from support.kube.sessions import Sessions, kube_client
 
 TIMES = LeaseTimes(lease_seconds=4, renew_seconds=2, retry_seconds=0.2)
 
@@ -20,7 +20,7 @@ async def test_whoever_is_told_late_that_it_leads_ends_before_another_begins(
     control_plane: ControlPlane, sessions: Sessions, tmp_path: Path
 ) -> None:
     """The Lease runs from when it was written, not from when the answer came."""
-    async with FaultyProxy.before(control_plane, tmp_path) as proxy, kube_of(proxy.kubeconfig) as kube:
+    async with FaultyProxy.before(control_plane, tmp_path) as proxy, kube_client(proxy.kubeconfig) as kube:
 
         def fault(request: web.Request) -> Fault:
             return "late" if request.method == "POST" else 503 if "late" in proxy.failed else None

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from moorage_crds import names
-from moorage_crds.kube import MERGE_PATCH, KubeError
+from moorage_kube.client import MERGE_PATCH, KubeError, Manifest
 from support.kube import kubelet as words
 from support.kube.control_plane import ControlPlane
-from support.kube.kubelet import Behaviour, Kubelet, Manifest, ended, status, waiting
+from support.kube.kubelet import Behaviour, Kubelet, ended, status, waiting
 from support.kube.sessions import Sessions, until, writes_in
 
 pytestmark = pytest.mark.timeout(15 * 60)

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
+from moorage_kube.client import Manifest
+
 CHART = Path(__file__).resolve().parents[2] / "charts" / "moorage"
 TIMEOUT_SECONDS = 120
 
 Values = dict[str, Any]
-Manifest = dict[str, Any]
 
 
 class HelmError(Exception):

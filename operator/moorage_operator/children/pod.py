@@ -8,13 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from decimal import Decimal
-from typing import Any
 
 from moorage_crds import names
 from moorage_crds.types import AgentSession, SkillPin
+from moorage_kube.client import Manifest
 from moorage_operator.settings import PodSettings
-
-Manifest = dict[str, Any]
 
 GROUP_ID = 10000
 GATE_UID, BOX_UID, VNC_UID = 10001, 10002, 10003

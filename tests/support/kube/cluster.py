@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
+from moorage_kube.client import Manifest
 from support.helm import Helm
 from support.kube.control_plane import SERVICES
 from support.kube.images import ImageSet, PlatformImages, SandboxImages, ServerImages
-from support.kube.node import Manifest, Node
+from support.kube.node import Node
 from support.kube.progress import Progress
 from support.kube.tools import go_program, helm
 

@@ -27,13 +27,12 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from moorage_kube.client import Manifest
 from support.kube.binaries import prepared_binaries
 from support.kube.credentials import Authority
 from support.kube.errors import NodeError
 from support.kube.privileges import SEARCH_PATH, as_root
 from support.kube.progress import Progress, Stopwatch
-
-Manifest = dict[str, Any]
 
 NODE_NAME = "node"
 PREFIX = "moorage-node-"

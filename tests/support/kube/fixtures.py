@@ -11,7 +11,8 @@ from typing import TypeVar
 import pytest
 import yaml
 
-from support.kube.control_plane import ControlPlane, Manifest
+from moorage_kube.client import Manifest
+from support.kube.control_plane import ControlPlane
 from support.kube.errors import UnavailableError
 
 ROOT = Path(__file__).parents[3]

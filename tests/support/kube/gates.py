@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from moorage_crds import names
+from moorage_kube.client import Manifest
 from support.gate import FakeBox, Gate, Keys
-from support.kube.kubelet import Manifest, status
+from support.kube.kubelet import status
 
 
 def loopback_listener() -> socket.socket:

@@ -94,6 +94,7 @@ class PlatformImages:
             ROOT / "api/moorage_api",
             ROOT / "api/moorage_local",
             ROOT / "crds/moorage_crds",
+            ROOT / "crds/moorage_kube",
             ROOT / "operator/moorage_operator",
             SANDBOX / "moorage_common",
             SANDBOX / "moorage_sandbox",

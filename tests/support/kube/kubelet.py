@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
+from moorage_kube.client import MERGE_PATCH, KubeClient, KubeError, Manifest
 
-Manifest = dict[str, Any]
 Behaviour = Callable[[Manifest], Manifest | None]
 """A pod's status once it is on the node; None for a pod that no node takes."""
 
@@ -75,7 +74,7 @@ def waiting(reason: str, message: str = "") -> Manifest:
 class Kubelet:
     """`behave` may be changed at any time; `holds_on` keeps pods from ending, as a node does that is gone."""
 
-    def __init__(self, kube: Kube, namespace: str) -> None:
+    def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
         self.behave: Behaviour = running
@@ -86,7 +85,7 @@ class Kubelet:
 
     @classmethod
     @asynccontextmanager
-    async def at_work(cls, kube: Kube, namespace: str) -> AsyncIterator[Kubelet]:
+    async def at_work(cls, kube: KubeClient, namespace: str) -> AsyncIterator[Kubelet]:
         kubelet = cls(kube, namespace)
         task = asyncio.create_task(kubelet._run())
         try:
@@ -109,7 +108,7 @@ class Kubelet:
                         if event["type"] in ("ADDED", "MODIFIED"):
                             group.create_task(self._handle(event["object"]))
                 except KubeError as error:
-                    if error.is_gone:
+                    if error.is_expired:
                         raise
                     await asyncio.sleep(0.2)
 

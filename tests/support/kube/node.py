@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from moorage_kube.client import Manifest
 from support.kube.archives import PAUSE, import_into, pause_image
 from support.kube.binaries import prepared_binaries
-from support.kube.control_plane import NODE_NAME, PREFIX, ControlPlane, Manifest, last_words
+from support.kube.control_plane import NODE_NAME, PREFIX, ControlPlane, last_words
 from support.kube.errors import NodeError
 from support.kube.images import ImageSet, SandboxImages, prepared_images
 from support.kube.privileges import as_root, install_packages

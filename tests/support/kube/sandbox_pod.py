@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from moorage_kube.client import Manifest
 from moorage_sandbox.client import GateClient
 from support.gate import Keys
-from support.kube.node import Manifest, Node
+from support.kube.node import Node
 
 MANIFEST = Path(__file__).resolve().parents[2] / "cluster" / "sandbox-pod.yaml"
 TRUST = "sandbox-trust"

@@ -19,10 +19,8 @@ from uuid import UUID, uuid4
 import httpx
 
 from moorage_crds import names
-from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
+from moorage_kube.client import MERGE_PATCH, KubeClient, KubeError, Manifest
 from support.kube.control_plane import ControlPlane
-
-Manifest = dict[str, Any]
 
 WAIT_SECONDS = 30.0
 IMAGES = {"GATE_IMAGE": "moorage-gate:test", "VNC_IMAGE": "moorage-vnc:test", "BOX_IMAGE": "moorage-box:test"}
@@ -52,7 +50,7 @@ async def until(found: Callable[[], Awaitable[Any]], what: str, *, seconds: floa
 class Sessions:
     """The resources and pods of one namespace."""
 
-    kube: Kube
+    kube: KubeClient
     namespace: str
 
     @property
@@ -103,8 +101,8 @@ class Sessions:
 
 
 @asynccontextmanager
-async def kube_of(kubeconfig: Path) -> AsyncIterator[Kube]:
-    kube = await Kube.connect(kubeconfig)
+async def kube_client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
+    kube = await KubeClient.connect(kubeconfig)
     try:
         yield kube
     finally:
@@ -115,7 +113,7 @@ async def kube_of(kubeconfig: Path) -> AsyncIterator[Kube]:
 async def namespace_on(control_plane: ControlPlane) -> AsyncIterator[Sessions]:
     """A namespace of its own, gone afterwards with all that is in it."""
     name = f"t-{uuid4().hex[:12]}"
-    async with kube_of(control_plane.kubeconfig) as kube:
+    async with kube_client(control_plane.kubeconfig) as kube:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         body["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "restricted"}  # type: ignore[index]
         await kube.request("POST", "/api/v1/namespaces", body=body)

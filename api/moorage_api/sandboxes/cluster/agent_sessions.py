@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
-from moorage_api.sandboxes.cluster.resource import Manifest
 from moorage_crds import names
-from moorage_crds.follow import Follower, Observer
-from moorage_crds.kube import MERGE_PATCH, Kube, KubeError
+from moorage_kube.client import MERGE_PATCH, KubeClient, KubeError, Manifest
+from moorage_kube.informer import Informer, Observer
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -18,7 +17,7 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 class AgentSessions:
     """Every method raises KubeError."""
 
-    def __init__(self, kube: Kube, *, namespace: str) -> None:
+    def __init__(self, kube: KubeClient, *, namespace: str) -> None:
         self._kube = kube
         self._path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
 
@@ -29,7 +28,7 @@ class AgentSessions:
 
         Sends nothing yet. Raises KubeError without credentials, OSError without a namespace.
         """
-        kube = await Kube.connect(kubeconfig)
+        kube = await KubeClient.connect(kubeconfig)
         try:
             yield cls(kube, namespace=namespace or own_namespace())
         finally:
@@ -55,7 +54,7 @@ class AgentSessions:
 
     async def follow(self, observer: Observer, *, relist_seconds: float) -> None:
         """Until it is cancelled."""
-        await Follower(self._kube, self._path, observer, relist_seconds=relist_seconds).run()
+        await Informer(self._kube, self._path, observer, relist_seconds=relist_seconds).run()
 
     def _of(self, session_id: UUID) -> str:
         return f"{self._path}/{names.resource_name(session_id)}"

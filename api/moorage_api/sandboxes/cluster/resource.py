@@ -15,10 +15,9 @@ from moorage_api.sandboxes.provider import Sandbox, SandboxState, SkillPin
 from moorage_crds import names
 from moorage_crds.types import AgentSessionSpec, AgentSessionStatus, DesiredState
 from moorage_crds.types import SkillPin as WrittenPin
+from moorage_kube.client import Manifest
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 def manifest(

@@ -21,10 +21,10 @@ from moorage_api.sandboxes.cluster.resource import (
 )
 from moorage_api.sandboxes.cluster.watch import SharedWatch
 from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, SkillPin, report_nothing
-from moorage_crds.follow import pause_seconds
-from moorage_crds.kube import KubeError
 from moorage_crds.names import resource_name
 from moorage_crds.types import DesiredState
+from moorage_kube.client import KubeError
+from moorage_kube.informer import pause_seconds
 
 logger = logging.getLogger(__name__)
 

@@ -60,10 +60,10 @@ class SharedWatch:
     async def run(self) -> None:
         await self._resources.follow(self, relist_seconds=RELIST_SECONDS)
 
-    def saw(self, manifest: Mapping[str, Any]) -> None:
+    def on_object(self, manifest: Mapping[str, Any]) -> None:
         self.offer(manifest)
 
-    def saw_deleted(self, manifest: Mapping[str, Any]) -> None:
+    def on_deleted(self, manifest: Mapping[str, Any]) -> None:
         """Unless what we know is a later one of that name."""
         name, version = manifest["metadata"]["name"], int(manifest["metadata"]["resourceVersion"])
         known = self._seen.get(name)
@@ -71,18 +71,18 @@ class SharedWatch:
             del self._seen[name]
             self._wake(name)
 
-    def saw_all(self, names: set[str], version: int) -> None:
+    def on_listed(self, names: set[str], version: int) -> None:
         for name in self._seen.keys() - names:
             if int(self._seen[name].resource_version) <= version:  # else a request was answered while we read
                 del self._seen[name]
                 self._wake(name)
         self.has_listed = True
-        self.saw_server()
+        self.on_connected()
 
-    def saw_nothing(self) -> None:
+    def on_disconnected(self) -> None:
         self.is_current, self.is_away = False, True
 
-    def saw_server(self) -> None:
+    def on_connected(self) -> None:
         self.is_current, self.is_away = True, False
 
     def _wake(self, name: str) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from moorage_crds.follow import Follower, Manifest
+from moorage_kube.client import Manifest
+from moorage_kube.informer import Informer
 from support.kube.control_plane import ControlPlane
 from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault
-from support.kube.sessions import Sessions, kube_of, namespace_on, until
+from support.kube.sessions import Sessions, kube_client, namespace_on, until
 
 pytestmark = pytest.mark.timeout(15 * 60)
 
@@ -30,21 +31,21 @@ class Seen:
         self.losses = 0
         self.is_current = False
 
-    def saw(self, manifest: Manifest) -> None:
+    def on_object(self, manifest: Manifest) -> None:
         self.names.add(manifest["metadata"]["name"])
 
-    def saw_deleted(self, manifest: Manifest) -> None:
+    def on_deleted(self, manifest: Manifest) -> None:
         self.names.discard(manifest["metadata"]["name"])
 
-    def saw_all(self, names: set[str], version: int) -> None:
+    def on_listed(self, names: set[str], version: int) -> None:
         self.names &= names
         self.lists += 1
 
-    def saw_nothing(self) -> None:
+    def on_disconnected(self) -> None:
         self.is_current = False
         self.losses += 1
 
-    def saw_server(self) -> None:
+    def on_connected(self) -> None:
         self.is_current = True
 
     async def has(self, name: str) -> None:
@@ -72,8 +73,8 @@ async def following(
 ) -> AsyncIterator[Seen]:
     """A follower at work, whose watch is open."""
     seen = Seen()
-    async with kube_of(proxy.kubeconfig) as kube:
-        follower = Follower(kube, sessions.path, seen, relist_seconds=relist_seconds, **options)
+    async with kube_client(proxy.kubeconfig) as kube:
+        follower = Informer(kube, sessions.path, seen, relist_seconds=relist_seconds, **options)
         task = asyncio.create_task(follower.run())
         try:
             yield seen

@@ -1,6 +1,6 @@
-"""The Kubernetes API with plain dicts: requests, paged lists and watches over `kubernetes.aio`.
+"""Requests, paged lists and watches on the Kubernetes API, with plain dicts, over `kubernetes.aio`.
 
-Its generated models are left aside: they change with every version and cost more than the rest of a request.
+We do not use its generated models: they change with every version and cost more time than the rest of a request.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
     from kubernetes.aio.client import ApiClient
 
 Manifest = dict[str, Any]
+"""A Kubernetes object, or a list or status of the API server, as JSON."""
 
 TIMEOUT_SECONDS = 15.0
-PAGE = 250
+PAGE_SIZE = 250
 WATCH_SECONDS = 290
-"""The server ends a watch after this long; ours is told to before proxies do."""
-LONGEST_WATCH_SECONDS = 330
+"""We ask the server to end a watch after this time, before a proxy on the way cuts it."""
+WATCH_TIMEOUT_SECONDS = 330
 SILENT_SECONDS = 90.0
-"""The server says something on every watch once a minute. One that is silent for longer may have lost its connection
-on the way, which no error tells."""
-LINE_BYTES = 8 * 1024 * 1024
+"""The server sends a bookmark on every watch once a minute. When a watch is silent for longer, its connection may be
+lost without an error, so we open it again."""
+LINE_LIMIT_BYTES = 8 * 1024 * 1024
 
 MERGE_PATCH = "application/merge-patch+json"
 
 
 class KubeError(Exception):
-    """The API server refused, or was not there (`status` 0). `reason` is Kubernetes' own word."""
+    """The API server refused a request, or it could not be reached (then `status` is 0).
+
+    `reason` is the CamelCase reason of Kubernetes' Status object, or our own when `status` is 0.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{message} ({reason or status})" if message else reason or str(status))
@@ -41,21 +45,24 @@ class KubeError(Exception):
         self.reason = reason
 
     @property
-    def is_gone(self) -> bool:
-        """A watch or a page began too long ago: list anew."""
+    def is_expired(self) -> bool:
+        """Whether a watch or a list continues from a version that the server no longer has: list again."""
         return self.status == 410
 
 
-class Kube:
-    """One connection pool, with the credentials of a kubeconfig or of the pod that we are in."""
+class KubeClient:
+    """One connection pool, with the credentials of a kubeconfig or of this pod's service account.
+
+    Its methods raise KubeError.
+    """
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None = None) -> Self:
-        """Reads credentials and sends nothing. Raises KubeError where there are none."""
-        from kubernetes.aio import client, config  # takes 0.5 s, and one machine needs none of it
+        """Read the credentials; send nothing yet. Raises KubeError when there are no credentials."""
+        from kubernetes.aio import client, config  # the import takes 0.5 s, and without a cluster it is not needed
 
         settings = client.Configuration()
         try:
@@ -64,7 +71,7 @@ class Kube:
             else:
                 config.load_incluster_config(client_configuration=settings)
         except config.ConfigException as error:
-            raise KubeError(0, "NoCredentials", f"No way to the cluster: {error}") from error
+            raise KubeError(0, "NoCredentials", f"There are no credentials for the cluster: {error}") from error
         return cls(client.ApiClient(settings))
 
     async def close(self) -> None:
@@ -83,11 +90,11 @@ class Kube:
             auth_settings=["BearerToken"],
         )
         try:
-            answer = await self._client.call_api(*prepared, _preload_content=False, _request_timeout=timeout)
-            response: aiohttp.ClientResponse = answer.response
+            result = await self._client.call_api(*prepared, _preload_content=False, _request_timeout=timeout)
+            response: aiohttp.ClientResponse = result.response
             try:
                 if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
+                    raise _error_from_body(response.status, await response.read())
                 yield response
             finally:
                 response.close()
@@ -103,13 +110,13 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Manifest:
-        """Raises KubeError."""
+        """Send one request and return the object in its response."""
         async with self._response(method, path, query or {}, body, content_type, TIMEOUT_SECONDS) as response:
-            answer: Manifest = json.loads(await response.read())
-            return answer
+            content: Manifest = json.loads(await response.read())
+            return content
 
     async def find(self, path: str) -> Manifest | None:
-        """An object, None where there is none. Raises KubeError."""
+        """Return the object, or None when it does not exist."""
         try:
             return await self.request("GET", path)
         except KubeError as error:
@@ -118,15 +125,17 @@ class Kube:
             raise
 
     async def pages(self, path: str, *, selector: str = "") -> AsyncIterator[Manifest]:
-        """The pages of a list. Raises KubeError, `is_gone` when a later page has expired."""
-        more: dict[str, Any] = {"labelSelector": selector} if selector else {}
+        """Yield the pages of a list. The error `is_expired` when reading took so long that a later page is gone."""
+        query: dict[str, Any] = {"limit": PAGE_SIZE}
+        if selector:
+            query["labelSelector"] = selector
         while True:
-            page = await self.request("GET", path, query={"limit": PAGE, **more})
+            page = await self.request("GET", path, query=query)
             yield page
             token = page["metadata"].get("continue")
             if not token:
                 return
-            more["continue"] = token
+            query["continue"] = token
 
     async def watch(
         self,
@@ -136,11 +145,11 @@ class Kube:
         selector: str = "",
         seconds: int = WATCH_SECONDS,
         silent_seconds: float = SILENT_SECONDS,
-        opened: Callable[[], None] = lambda: None,
+        on_open: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Manifest]:
-        """Events after `since` until the server ends the watch or falls silent; bookmarks included. Raises KubeError.
+        """Yield the events after version `since`, bookmarks included, until the server ends the watch or is silent.
 
-        `opened` is called once the server has taken the watch, which can be long before it has something to tell.
+        Calls `on_open` when the server has accepted the watch; the first event can come much later.
         """
         query: dict[str, Any] = {
             "watch": "true",
@@ -150,22 +159,22 @@ class Kube:
         }
         if selector:
             query["labelSelector"] = selector
-        async with self._response("GET", path, query, None, "application/json", LONGEST_WATCH_SECONDS) as response:
-            opened()
+        async with self._response("GET", path, query, None, "application/json", WATCH_TIMEOUT_SECONDS) as response:
+            on_open()
             rest = b""
             while chunk := await _next_chunk(response, silent_seconds):
                 *lines, rest = (rest + chunk).split(b"\n")
-                if len(rest) > LINE_BYTES:
-                    raise KubeError(0, "TooLarge", "The API server sends an object without an end")
+                if len(rest) > LINE_LIMIT_BYTES:
+                    raise KubeError(0, "TooLarge", f"One event has more than {LINE_LIMIT_BYTES} bytes")
                 for line in filter(None, lines):
                     event: Manifest = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise _refusal_of(event["object"])
+                        raise _error_from_status(event["object"])
                     yield event
 
 
 async def _next_chunk(response: aiohttp.ClientResponse, seconds: float) -> bytes:
-    """Nothing at the end, and when nothing comes for so long."""
+    """The next chunk, or b"" at the end of the stream or after `seconds` without data."""
     try:
         async with asyncio.timeout(seconds):
             return await response.content.readany()
@@ -173,11 +182,11 @@ async def _next_chunk(response: aiohttp.ClientResponse, seconds: float) -> bytes
         return b""
 
 
-def _refusal(status: int, body: bytes) -> KubeError:
+def _error_from_body(status: int, body: bytes) -> KubeError:
     with suppress(ValueError, AttributeError):
-        return _refusal_of(json.loads(body), status)
+        return _error_from_status(json.loads(body), status)
     return KubeError(status, "", body[:200].decode(errors="replace"))
 
 
-def _refusal_of(status: Manifest, code: int = 0) -> KubeError:
+def _error_from_status(status: Manifest, code: int = 0) -> KubeError:
     return KubeError(int(status.get("code") or code), str(status.get("reason") or ""), str(status.get("message") or ""))

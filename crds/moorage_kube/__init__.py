@@ -1,0 +1,4 @@
+"""A small asynchronous Kubernetes client and an informer, shared by api and operator.
+
+It works with plain dicts and imports nothing else of ours.
+"""
