@@ -21,12 +21,12 @@ REQUEST_SECONDS = 10.0
 START_SECONDS = 30.0
 
 
-class CommandError(Exception):
+class McpCommandError(Exception):
     """A command does not run. The text is for people and holds nothing of its environment."""
 
 
 @dataclass(frozen=True)
-class Command:
+class McpCommand:
     """`env` may hold secrets: it is in no argument list and in no log."""
 
     argv: Sequence[str]
@@ -40,20 +40,20 @@ class Stdio(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
-Run = Callable[[Command], Any]
-"""An asynchronous context manager that yields Stdio, and ends the command when it is left. Raises CommandError."""
+Run = Callable[[McpCommand], Any]
+"""An asynchronous context manager that yields Stdio, and ends the command when it is left. Raises McpCommandError."""
 
 
 @asynccontextmanager
 async def opened(
-    url: str, command: Command, *, token: str = ""
+    url: str, command: McpCommand, *, token: str = ""
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Run `command` where `url` says (`unix:/path`, `tcp://host:port`). Raises CommandError."""
+    """Run `command` where `url` says (`unix:/path`, `tcp://host:port`). Raises McpCommandError."""
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             reader, writer = await _connected(url)
     except (OSError, TimeoutError) as error:
-        raise CommandError("What runs commands cannot be reached") from error
+        raise McpCommandError("What runs commands cannot be reached") from error
     try:
         request = {"token": token, "argv": list(command.argv), "env": dict(command.env)}
         writer.write(json.dumps(request).encode() + b"\n")
@@ -61,9 +61,9 @@ async def opened(
             async with asyncio.timeout(START_SECONDS):
                 answer = json.loads(await reader.readline() or b'{"error": "It was not started"}')
         except (OSError, TimeoutError, ValueError) as error:
-            raise CommandError("What runs commands does not answer") from error
+            raise McpCommandError("What runs commands does not answer") from error
         if "error" in answer:
-            raise CommandError(str(answer["error"]))
+            raise McpCommandError(str(answer["error"]))
         yield reader, writer
     finally:
         writer.close()
@@ -85,7 +85,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, 
         async with run(command) as stdio:
             await _say(writer, {})
             await _bridge(reader, writer, stdio)
-    except CommandError as error:
+    except McpCommandError as error:
         await _say(writer, {"error": str(error)})
     except ConnectionError:
         return
@@ -93,19 +93,19 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, 
         writer.close()
 
 
-async def _asked(reader: asyncio.StreamReader, *, token: str) -> Command:
+async def _asked(reader: asyncio.StreamReader, *, token: str) -> McpCommand:
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             request = json.loads(await reader.readline())
         given, argv, env = str(request["token"]).encode(), request["argv"], request["env"]
     except (ValueError, TypeError, KeyError, TimeoutError) as error:
-        raise CommandError("This is no request") from error
+        raise McpCommandError("This is no request") from error
     if not hmac.compare_digest(given, token.encode()):
-        raise CommandError("The token is wrong")
+        raise McpCommandError("The token is wrong")
     texts = [*argv, *env, *env.values()] if isinstance(argv, list) and isinstance(env, dict) else [None]
     if not argv or not all(isinstance(text, str) and "\0" not in text for text in texts):
-        raise CommandError("This is no command")
-    return Command(argv, env)
+        raise McpCommandError("This is no command")
+    return McpCommand(argv, env)
 
 
 async def _say(writer: asyncio.StreamWriter, message: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from moorage_sandbox import mcp_commands
-from moorage_sandbox.mcp_commands import Command, CommandError
+from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ LIFE_SIGNS = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEP
 """A caller whose node is gone says no goodbye: within a minute its command ends all the same."""
 
 
-class Piped:
+class PipeStdio:
     """The stdio of a child process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -50,27 +50,27 @@ class Piped:
         self._stdin.close()
 
 
-class Runner:
+class CommandRunner:
     """`run` starts one command. At most MAX_COMMANDS at a time."""
 
     def __init__(self) -> None:
         self._running = 0
 
     @asynccontextmanager
-    async def run(self, command: Command) -> AsyncIterator[Piped]:
+    async def run(self, command: McpCommand) -> AsyncIterator[PipeStdio]:
         if self._running >= MAX_COMMANDS:
-            raise CommandError(f"At most {MAX_COMMANDS} commands run at a time")
+            raise McpCommandError(f"At most {MAX_COMMANDS} commands run at a time")
         self._running += 1
         home = tempfile.mkdtemp(prefix="mcp-")
         try:
             async with self._process(command, home) as process:
-                yield Piped(process)
+                yield PipeStdio(process)
         finally:
             self._running -= 1
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
     @asynccontextmanager
-    async def _process(self, command: Command, home: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def _process(self, command: McpCommand, home: str) -> AsyncIterator[asyncio.subprocess.Process]:
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -84,7 +84,7 @@ class Runner:
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a command"
-            raise CommandError(f"{command.argv[0]} cannot be started: {reason}") from error
+            raise McpCommandError(f"{command.argv[0]} cannot be started: {reason}") from error
         log.info("Started %s, pid %s", command.argv[0], process.pid)
         try:
             yield process
@@ -119,7 +119,7 @@ async def serve(*, host: str, port: int, token: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = Runner()
+    runner = CommandRunner()
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

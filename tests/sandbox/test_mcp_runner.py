@@ -12,7 +12,7 @@ import pytest
 
 from moorage_local.ports import free_ports
 from moorage_sandbox import mcp_commands
-from moorage_sandbox.mcp_commands import Command
+from moorage_sandbox.mcp_commands import McpCommand
 from support.kube.sessions import until
 from support.remote_tools import running
 
@@ -35,7 +35,7 @@ async def test_a_caller_that_vanished_with_its_node_is_noticed(port: int) -> Non
     async def is_asked_for_life_signs() -> bool:
         return timers_of(port) == [KEEPALIVE]
 
-    async with mcp_commands.opened(f"tcp://127.0.0.1:{port}", Command(["cat"]), token=TOKEN):
+    async with mcp_commands.opened(f"tcp://127.0.0.1:{port}", McpCommand(["cat"]), token=TOKEN):
         await until(is_asked_for_life_signs, "the kernel asks the caller now and then", seconds=5)
 
 

@@ -33,7 +33,7 @@ from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import Commands, McpLostError, McpRefusedError, McpUnavailableError, Server
 from moorage_sandbox import mcp_commands
-from moorage_sandbox.mcp_commands import Command, CommandError
+from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class McpConnection:
     def _unwatched(self) -> AbstractAsyncContextManager[Streams]:
         how = self._server.connection
         if self._server.transport == "stdio":
-            command = Command([how["command"], *how["args"]], how["env"])
+            command = McpCommand([how["command"], *how["args"]], how["env"])
             return command_streams(self._commands, command)
         if self._server.transport == "sse":
             return sse_client(how["url"], headers=how["headers"], httpx_client_factory=self._http_client)
@@ -255,7 +255,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _words(error: BaseException) -> str:
     match error:
-        case OutboundRefusedError() | CommandError():
+        case OutboundRefusedError() | McpCommandError():
             return str(error)
         case httpx2.HTTPStatusError():
             return f"The server answered with HTTP status {error.response.status_code}"
@@ -274,7 +274,7 @@ def _words(error: BaseException) -> str:
 
 
 @asynccontextmanager
-async def command_streams(where: Commands, command: Command) -> AsyncIterator[Streams]:
+async def command_streams(where: Commands, command: McpCommand) -> AsyncIterator[Streams]:
     """A stdio server that runs elsewhere: one JSON-RPC message a line, both ways."""
     async with mcp_commands.opened(where.url, command, token=where.token) as (reader, writer):
         to_client, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)

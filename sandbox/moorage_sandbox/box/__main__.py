@@ -8,7 +8,7 @@ import signal
 import threading
 
 from moorage_sandbox.box.box import Box
-from moorage_sandbox.box.server import Server
+from moorage_sandbox.box.server import BoxServer
 from moorage_sandbox.box.shared.processes import adopt_orphans
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
@@ -30,7 +30,7 @@ def main() -> None:
     os.umask(0o022)
     box = Box(home=options.home, display=options.display)
     os.makedirs(box.paths.workspace, exist_ok=True)
-    Server(box, options.socket).start()
+    BoxServer(box, options.socket).start()
     while True:
         received = signal.sigtimedwait(SIGNALS, 5)
         if received is None or received.si_signo == signal.SIGCHLD:

@@ -12,7 +12,7 @@ from moorage_sandbox.box.files.functions import Files
 from moorage_sandbox.box.files.writing import remove_unfinished
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Children
+from moorage_sandbox.box.shared.processes import ChildProcesses
 from moorage_sandbox.box.shell.shells import Shells
 from moorage_sandbox.box.skills import Skills
 
@@ -24,7 +24,7 @@ class Box:
     def __init__(self, *, home: str, display: str) -> None:
         self.boot_id = os.urandom(16).hex()
         self.paths = Paths(home)
-        self.children = Children()
+        self.children = ChildProcesses()
         self._env = command_environment(home=self.paths.home, display=display)
         self.shells = Shells(children=self.children, paths=self.paths, env=self._env)
         self._files = Files(children=self.children, paths=self.paths)

@@ -10,7 +10,7 @@ MAX_KEPT = 2000
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
-class Forgotten(Exception):
+class AnswerForgottenError(Exception):
     """The call ran, and its answer was dropped to make room."""
 
 
@@ -20,7 +20,7 @@ class _Call:
         self.answer = b""
 
 
-class Ledger:
+class AnsweredCalls:
     """Answers by key. Their number and size are bounded; the keys are not, at about a hundred bytes each: a key that
     was ever used must never run again, and a session makes some thousands of calls.
     """
@@ -37,11 +37,11 @@ class Ledger:
     def answer(self, key: str, run: Callable[[], bytes]) -> bytes:
         """What `run` returns, from this call or the first one with `key`. `run` must not raise.
 
-        Raises Forgotten if it ran and the answer is gone.
+        Raises AnswerForgottenError if it ran and the answer is gone.
         """
         with self._lock:
             if key in self._dropped:
-                raise Forgotten
+                raise AnswerForgottenError
             if key in self._kept:
                 return self._kept[key]
             call = self._running.get(key)

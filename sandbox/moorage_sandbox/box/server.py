@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from moorage_sandbox.box.box import Box
-from moorage_sandbox.box.calls import Forgotten, Ledger
-from moorage_sandbox.box.files.transfer import CutOff, open_for_sending, receive, receive_bytes, send
+from moorage_sandbox.box.calls import AnsweredCalls, AnswerForgottenError
+from moorage_sandbox.box.files.transfer import ConnectionLostError, open_for_sending, receive, receive_bytes, send
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES as MAX_SKILL_BYTES
 
@@ -30,10 +30,10 @@ IDLE_SECONDS = 60
 """A connection on which nothing moves for this long is given up."""
 
 
-class Server:
+class BoxServer:
     def __init__(self, box: Box, path: str) -> None:
         self._box = box
-        self._ledger = Ledger()
+        self._ledger = AnsweredCalls()
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._operations: dict[str, Callable[[socket.socket, dict[str, Any], bytes], None]] = {
@@ -90,7 +90,7 @@ class Server:
             except BoxError as error:
                 refuse(connection, error)
                 drain(connection)
-            except (CutOff, OSError):
+            except (ConnectionLostError, OSError):
                 # Whoever asked has gone, or reads no more.
                 return
             except Exception as error:  # noqa: BLE001 - the outermost loop; the next request must be served
@@ -137,7 +137,7 @@ class Server:
             raise BoxError("invalid", "'key' must have 1 to 256 characters.")
         try:
             return self._ledger.answer(key, lambda: self._run(function, args, timeout))
-        except Forgotten as error:
+        except AnswerForgottenError as error:
             raise BoxError("forgotten", "This call was run, and its answer is no longer kept.") from error
 
     def _run(self, function: str, args: dict[str, Any], timeout_seconds: float) -> bytes:
@@ -198,7 +198,7 @@ def read_line(connection: socket.socket) -> tuple[bytes, bytes]:
             raise BoxError("invalid", f"The request's line has more than {MAX_LINE_BYTES} bytes.")
         block = connection.recv(65536)
         if not block:
-            raise CutOff
+            raise ConnectionLostError
         data += block
     return bytes(data[:end]), bytes(data[end + 1 :])
 

@@ -15,12 +15,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from moorage_sandbox.gate.box import CHUNK_BYTES, Box, BoxGoneError, Connection, raise_refusal, receive, send
+from moorage_sandbox.gate.box_client import (
+    CHUNK_BYTES,
+    BoxClient,
+    BoxConnection,
+    BoxGoneError,
+    raise_refusal,
+    receive,
+    send,
+)
 from moorage_sandbox.gate.calls import Calls
 from moorage_sandbox.gate.errors import RefusedError
-from moorage_sandbox.gate.ledger import Ledger
+from moorage_sandbox.gate.ledger import CallLedger
 from moorage_sandbox.gate.tokens import Grant, TrustStore, verify
-from moorage_sandbox.gate.vnc import proxy
+from moorage_sandbox.gate.vnc_proxy import proxy
 from moorage_sandbox.messages import BindResponse, CallRequest, ErrorResponse, FileWritten, ShellView, SkillDigests
 from moorage_sandbox.protocol import (
     DIGEST_PATTERN,
@@ -42,7 +50,7 @@ class GateApp:
     """Holds what the routes share. `asgi` is the application."""
 
     def __init__(
-        self, *, box: Box, calls: Calls, ledger: Ledger, trust: TrustStore, rfb_socket: Path, sandbox_uid: str
+        self, *, box: BoxClient, calls: Calls, ledger: CallLedger, trust: TrustStore, rfb_socket: Path, sandbox_uid: str
     ) -> None:
         self._box = box
         self._calls = calls
@@ -196,7 +204,7 @@ async def bounded_body(request: Request, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-async def file_chunks(connection: Connection, rest: AsyncExitStack, size: int) -> AsyncIterator[bytes]:
+async def file_chunks(connection: BoxConnection, rest: AsyncExitStack, size: int) -> AsyncIterator[bytes]:
     """Exactly `size` bytes, or an error that cuts the response off: a client then sees that it is short."""
     async with rest:
         remaining = size

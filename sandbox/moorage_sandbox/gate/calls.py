@@ -11,9 +11,9 @@ import asyncio
 import time
 from typing import Any
 
-from moorage_sandbox.gate.box import Box, BoxGoneError, receive, send
+from moorage_sandbox.gate.box_client import BoxClient, BoxGoneError, receive, send
 from moorage_sandbox.gate.errors import RefusedError
-from moorage_sandbox.gate.ledger import Ledger, digest_of
+from moorage_sandbox.gate.ledger import CallLedger, digest_of
 from moorage_sandbox.messages import CallError, CallRequest, CallResponse
 
 BOX_WAIT_SECONDS = 20
@@ -27,7 +27,7 @@ UNKNOWN_MESSAGE = "The sandbox was restarted while this ran: it may have run com
 
 
 class Calls:
-    def __init__(self, box: Box, ledger: Ledger) -> None:
+    def __init__(self, box: BoxClient, ledger: CallLedger) -> None:
         self._box = box
         self._ledger = ledger
         self._running: dict[str, tuple[str, asyncio.Task[CallResponse]]] = {}

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS calls (
 
 
 @dataclass(frozen=True)
-class Entry:
+class CallRecord:
     """`started`: sent to the box that had `boot_id`. `finished`: `answer` is kept. `forgotten`: it ran, that is all."""
 
     digest: str
@@ -49,7 +49,7 @@ def digest_of(function: str, args: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([function, args], sort_keys=True).encode()).hexdigest()
 
 
-class Ledger:
+class CallLedger:
     """All its work happens on one thread of its own, so a slow disk never holds up the event loop."""
 
     def __init__(self, directory: Path) -> None:
@@ -69,7 +69,7 @@ class Ledger:
         """Raises RefusedError unless this session is bound. `epoch` 0 is a reader's: it is not compared."""
         await self._run(lambda db: check(db, session_id, epoch))
 
-    async def find(self, key: str) -> Entry | None:
+    async def find(self, key: str) -> CallRecord | None:
         return await self._run(lambda db: find(db, key))
 
     async def start(self, key: str, *, digest: str, boot_id: str) -> None:
@@ -117,9 +117,9 @@ def check(db: sqlite3.Connection, session_id: str, epoch: int) -> None:
         db.execute("UPDATE binding SET epoch = ?", (epoch,))
 
 
-def find(db: sqlite3.Connection, key: str) -> Entry | None:
+def find(db: sqlite3.Connection, key: str) -> CallRecord | None:
     row = db.execute("SELECT digest, boot_id, state, answer FROM calls WHERE key = ?", (key,)).fetchone()
-    return Entry(*row) if row else None
+    return CallRecord(*row) if row else None
 
 
 def start(db: sqlite3.Connection, key: str, digest: str, boot_id: str) -> None:

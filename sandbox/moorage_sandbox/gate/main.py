@@ -14,9 +14,9 @@ from pathlib import Path
 import uvicorn
 
 from moorage_sandbox.gate.app import GateApp
-from moorage_sandbox.gate.box import Box
+from moorage_sandbox.gate.box_client import BoxClient
 from moorage_sandbox.gate.calls import Calls
-from moorage_sandbox.gate.ledger import Ledger
+from moorage_sandbox.gate.ledger import CallLedger
 from moorage_sandbox.gate.tokens import TrustStore
 from moorage_sandbox.protocol import MAX_RESULT_BYTES
 
@@ -25,7 +25,7 @@ STOP_GRACE_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class Options:
+class GateOptions:
     """`listener` is a listening TCP socket; the one of a restarted gate is the same, so callers just wait."""
 
     listener: socket.socket
@@ -36,10 +36,10 @@ class Options:
     sandbox_uid: str
 
 
-async def serve(options: Options) -> None:
+async def serve(options: GateOptions) -> None:
     """Serve until SIGTERM or SIGINT."""
-    ledger = Ledger(options.state_dir)
-    box = Box(options.box_socket)
+    ledger = CallLedger(options.state_dir)
+    box = BoxClient(options.box_socket)
     app = GateApp(
         box=box,
         calls=Calls(box, ledger),
@@ -71,7 +71,7 @@ def forbid_inspection() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def run(options: Options) -> None:
+def run(options: GateOptions) -> None:
     forbid_inspection()
     with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
         runner.run(serve(options))
@@ -84,7 +84,7 @@ def listener_at(address: str) -> socket.socket:
     )
 
 
-def parse(arguments: list[str] | None = None) -> Options:
+def parse(arguments: list[str] | None = None) -> GateOptions:
     parser = argparse.ArgumentParser(prog="moorage_sandbox.gate", description=__doc__)
 
     def add(flag: str, text: str, default: str | None = None) -> None:
@@ -104,7 +104,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     if not given.sandbox_uid:
         parser.error("--sandbox-uid or MOORAGE_SANDBOX_UID must name this sandbox")
     inherited = given.listen_fd is not None
-    return Options(
+    return GateOptions(
         listener=socket.socket(fileno=int(given.listen_fd)) if inherited else listener_at(given.listen),
         box_socket=Path(given.box_socket),
         rfb_socket=Path(given.rfb_socket),

@@ -17,7 +17,7 @@ import moorage_sandbox
 from moorage_sandbox.host.confinement import command_lines, limits
 from moorage_sandbox.host.confinement.identities import identity_of, is_root
 from moorage_sandbox.host.processes.fork_server import TUN
-from moorage_sandbox.host.settings import Settings
+from moorage_sandbox.host.settings import HostSettings
 
 TRIAL_SECONDS = 10
 OLDEST_BWRAP = (0, 7)
@@ -39,7 +39,7 @@ APPARMOR_PROFILE = (
 
 
 @dataclass(frozen=True)
-class Check:
+class SandboxCheck:
     """`required`: without it no sandbox runs; otherwise something is missing in it. `fix` is a command, or empty."""
 
     name: str
@@ -49,7 +49,7 @@ class Check:
     required: bool
 
 
-def checks(*, software_file: Path = SOFTWARE_FILE) -> list[Check]:
+def checks(*, software_file: Path = SOFTWARE_FILE) -> list[SandboxCheck]:
     """All of them, in the order in which to fix them. Starts a few short processes; changes nothing."""
     return [
         bubblewrap(),
@@ -91,53 +91,55 @@ def output_of(*command: str) -> str:
     return done.stdout
 
 
-def program(name: str, *, package: str, purpose: str, required: bool = False) -> Check:
+def program(name: str, *, package: str, purpose: str, required: bool = False) -> SandboxCheck:
     path = find(name)
-    return Check(
+    return SandboxCheck(
         name, ok=path is not None, detail=path or f"missing: {purpose}", fix=install(package), required=required
     )
 
 
-def bubblewrap() -> Check:
+def bubblewrap() -> SandboxCheck:
     version = re.search(r"(\d+)\.(\d+)", output_of(command_lines.BWRAP, "--version"))
     oldest = ".".join(map(str, OLDEST_BWRAP))
     ok = version is not None and (int(version[1]), int(version[2])) >= OLDEST_BWRAP
     detail = f"version {version[0]}, {oldest} or newer is needed" if version else f"{command_lines.BWRAP} is missing"
-    return Check("bubblewrap", ok=ok, detail=detail, fix=install("bubblewrap"), required=True)
+    return SandboxCheck("bubblewrap", ok=ok, detail=detail, fix=install("bubblewrap"), required=True)
 
 
-def python_inside() -> Check:
+def python_inside() -> SandboxCheck:
     python = command_lines.find_python()
     version = re.search(r"(\d+)\.(\d+)", output_of(python.executable, "--version"))
     new_enough = version is not None and (int(version[1]), int(version[2])) >= OLDEST_PYTHON
     oldest = ".".join(map(str, OLDEST_PYTHON))
     shown = version[0] if version else "unusable"
     detail = f"{python.executable} is {shown}, {oldest} or newer is needed"
-    return Check("python in the sandbox", ok=new_enough, detail=detail, fix=install("python3"), required=True)
+    return SandboxCheck("python in the sandbox", ok=new_enough, detail=detail, fix=install("python3"), required=True)
 
 
-def gate_packages() -> Check:
+def gate_packages() -> SandboxCheck:
     missing = [name for name in GATE_MODULES if importlib.util.find_spec(name) is None]
     detail = "missing: " + ", ".join(missing) if missing else "installed"
-    return Check("the gate's packages", ok=not missing, detail=detail, fix="pip install 'moorage[gate]'", required=True)
+    return SandboxCheck(
+        "the gate's packages", ok=not missing, detail=detail, fix="pip install 'moorage[gate]'", required=True
+    )
 
 
-def root_capabilities() -> Check:
+def root_capabilities() -> SandboxCheck:
     name = "own users for sandboxes"
     if not is_root():
         detail = "the host is an ordinary user: sandboxes run as that user, kept apart by namespaces"
-        return Check(name, ok=True, detail=detail, fix="", required=True)
+        return SandboxCheck(name, ok=True, detail=detail, fix="", required=True)
     effective = int(re.findall(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())[0], 16)
     missing = [capability for capability, number in ROOT_CAPABILITIES.items() if not effective >> number & 1]
     detail = "root without " + ", ".join(missing) if missing else "the host is root and gives each sandbox its own"
     fix = "run the sandbox host as an ordinary user, or give the container these capabilities"
-    return Check(name, ok=not missing, detail=detail, fix=fix, required=True)
+    return SandboxCheck(name, ok=not missing, detail=detail, fix=fix, required=True)
 
 
-def user_namespaces() -> Check:
+def user_namespaces() -> SandboxCheck:
     """Start a bubblewrap as the sandboxes' user would; nothing else tells whether the kernel allows it."""
     command = [*command_lines.namespace_arguments(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
-    identity = identity_of(0, uid_base=Settings.uid_base)
+    identity = identity_of(0, uid_base=HostSettings.uid_base)
     groups: list[int] | None = None if identity.group is None else []
     try:
         done = subprocess.run(
@@ -155,8 +157,8 @@ def user_namespaces() -> Check:
     except (OSError, subprocess.TimeoutExpired) as error:
         failure = str(error)
     if not failure:
-        return Check("user namespaces", ok=True, detail="bubblewrap runs", fix="", required=True)
-    return Check(
+        return SandboxCheck("user namespaces", ok=True, detail="bubblewrap runs", fix="", required=True)
+    return SandboxCheck(
         "user namespaces", ok=False, detail=f"bubblewrap fails: {failure}", fix=user_namespaces_fix(), required=True
     )
 
@@ -181,7 +183,7 @@ def read_switch(path: Path) -> str:
         return ""
 
 
-def control_groups() -> Check:
+def control_groups() -> SandboxCheck:
     parents = limits.find_parents()
     bounded = {"memory": parents.bounds_memory, "processes": parents.bounds_processes, "cpu": parents.bounds_cpu}
     by_group = [name for name, is_bounded in bounded.items() if is_bounded]
@@ -193,49 +195,49 @@ def control_groups() -> Check:
     parts = ["by control group: " + ", ".join(by_group)] if by_group else ["no control group can be made"]
     parts += [text for name, text in without.items() if not bounded[name]]
     fix = "" if is_root() else "systemd-run --user --scope --property=Delegate=yes moorage up"
-    return Check("limits", ok=all(bounded.values()), detail="; ".join(parts), fix=fix, required=False)
+    return SandboxCheck("limits", ok=all(bounded.values()), detail="; ".join(parts), fix=fix, required=False)
 
 
-def tun_device() -> Check:
+def tun_device() -> SandboxCheck:
     try:
         os.close(os.open(TUN, os.O_RDWR))
     except OSError as error:
         fix = as_root(f"chmod 0666 {TUN}") if isinstance(error, PermissionError) else as_root("modprobe tun")
         detail = f"{error.strerror}: sandboxes have no network"
-        return Check(TUN, ok=False, detail=detail, fix=fix, required=False)
-    return Check(TUN, ok=True, detail="usable", fix="", required=False)
+        return SandboxCheck(TUN, ok=False, detail=detail, fix=fix, required=False)
+    return SandboxCheck(TUN, ok=True, detail="usable", fix="", required=False)
 
 
-def screen() -> Check:
+def screen() -> SandboxCheck:
     found = find("Xtigervnc") or find("Xvnc")
     fix = install("tigervnc-standalone-server", "xkb-data", "x11-xkb-utils")
     if found is not None and find("xkbcomp") is None:
-        return Check("Xvnc", ok=False, detail="xkbcomp is missing, which Xvnc starts", fix=fix, required=False)
+        return SandboxCheck("Xvnc", ok=False, detail="xkbcomp is missing, which Xvnc starts", fix=fix, required=False)
     detail = found or "missing: without it nothing is seen in VNC and the browser does not start"
-    return Check("Xvnc", ok=found is not None, detail=detail, fix=fix, required=False)
+    return SandboxCheck("Xvnc", ok=found is not None, detail=detail, fix=fix, required=False)
 
 
-def cjk_fonts() -> Check:
+def cjk_fonts() -> SandboxCheck:
     found = output_of("fc-list", ":lang=zh", "family").strip()
     detail = found.splitlines()[0] if found else "missing: Chinese, Japanese and Korean are shown as boxes"
-    return Check(
+    return SandboxCheck(
         "CJK fonts", ok=bool(found), detail=detail, fix=install("fontconfig", "fonts-noto-cjk"), required=False
     )
 
 
-def software(file: Path) -> Check:
+def software(file: Path) -> SandboxCheck:
     """The packages that a sandbox in a cluster has. What is missing here, commands in a sandbox miss."""
     name = "software of the sandbox"
     try:
         wanted = wanted_packages(file.read_text())
     except OSError as error:
-        return Check(name, ok=False, detail=f"{file.name}: {error.strerror}", fix="", required=False)
+        return SandboxCheck(name, ok=False, detail=f"{file.name}: {error.strerror}", fix="", required=False)
     shown = output_of("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted)
     installed = {line.split()[0] for line in shown.splitlines() if line.endswith(" installed")}
     missing = [package for package in wanted if package not in installed]
     if not missing:
-        return Check(name, ok=True, detail=f"{len(wanted)} packages installed", fix="", required=False)
-    return Check(name, ok=False, detail="missing: " + " ".join(missing), fix=install(*missing), required=False)
+        return SandboxCheck(name, ok=True, detail=f"{len(wanted)} packages installed", fix="", required=False)
+    return SandboxCheck(name, ok=False, detail="missing: " + " ".join(missing), fix=install(*missing), required=False)
 
 
 def wanted_packages(text: str) -> list[str]:
@@ -257,7 +259,7 @@ def main(arguments: list[str]) -> int:
     return 0 if all(check.ok or not check.required for check in found) else 1
 
 
-def show(found: list[Check], write: Callable[[str], None]) -> None:
+def show(found: list[SandboxCheck], write: Callable[[str], None]) -> None:
     for check in found:
         state = "ok" if check.ok else "MISSING" if check.required else "warning"
         write(f"{state:8}{check.name}: {check.detail}")

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
-from moorage_sandbox.host.sandboxes.sandbox import Sandbox, SandboxFailedError
+from moorage_sandbox.host.sandboxes.sandbox import HostSandbox, SandboxNotReadyError
 from moorage_sandbox.host.trust_mirror import TrustMirror
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class HostApp:
             return refusal(503, "failed", f"The sandbox could not be made: {error}")
         try:
             await sandbox.wait_ready()
-        except SandboxFailedError as error:
+        except SandboxNotReadyError as error:
             return refusal(503, "failed", str(error))
         return JSONResponse(shown(sandbox))
 
@@ -92,7 +92,7 @@ def session_of(request: Request) -> UUID:
     return session_id
 
 
-def shown(sandbox: Sandbox) -> dict[str, Any]:
+def shown(sandbox: HostSandbox) -> dict[str, Any]:
     return {
         "session_id": str(sandbox.record.session_id),
         "uid": sandbox.record.uid,
@@ -115,7 +115,7 @@ async def render_limit(_: Request, error: Exception) -> Response:
     return refusal(503, "limit", str(error))
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Leaves signals to `serve`, which has more to end than a server."""
 
     @contextmanager
@@ -151,7 +151,7 @@ async def serve(app: HostApp, listener: socket.socket, *, stop: asyncio.Event) -
         server_header=False,
         timeout_graceful_shutdown=STOP_GRACE_SECONDS,
     )
-    server = Server(config)
+    server = HttpServer(config)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve(sockets=[listener]))
         stopping = group.create_task(stop.wait())

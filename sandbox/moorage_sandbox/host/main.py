@@ -13,20 +13,20 @@ from pathlib import Path
 from moorage_sandbox.host import doctor, http_api
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.command_lines import find_python
-from moorage_sandbox.host.confinement.limits import Limits
-from moorage_sandbox.host.mcp_servers import Commands
+from moorage_sandbox.host.confinement.limits import ResourceLimits
+from moorage_sandbox.host.mcp_servers import McpServers
 from moorage_sandbox.host.processes.launcher import Launcher, LaunchError
 from moorage_sandbox.host.sandboxes import layout
 from moorage_sandbox.host.sandboxes.layout import Layout, LayoutError
-from moorage_sandbox.host.sandboxes.parts import Surroundings
+from moorage_sandbox.host.sandboxes.parts import SharedResources
 from moorage_sandbox.host.sandboxes.registry import Registry
-from moorage_sandbox.host.settings import MIB, Settings
+from moorage_sandbox.host.settings import MIB, HostSettings
 from moorage_sandbox.host.trust_mirror import TrustMirror
 
 log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: HostSettings) -> None:
     """Until SIGTERM or SIGINT. Raises LayoutError or LaunchError when it cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -43,12 +43,12 @@ async def run(settings: Settings) -> None:
         launcher = Launcher()
         closing.push_async_callback(launcher.close)
         await launcher.start()
-        surroundings = Surroundings(
+        surroundings = SharedResources(
             layout=places,
             launcher=launcher,
             python=python,
             parents=parents,
-            limits=Limits.of(settings),
+            limits=ResourceLimits.of(settings),
             has_network=settings.network,
             unresponsive_seconds=settings.unresponsive_seconds,
         )
@@ -58,7 +58,7 @@ async def run(settings: Settings) -> None:
         registry = Registry(settings, surroundings)
         closing.push_async_callback(registry.close)
         registry.empty_trash()
-        commands = Commands(settings, surroundings, registry)
+        commands = McpServers(settings, surroundings, registry)
         closing.push_async_callback(commands.close)
         await commands.start(commands_listener)
         closing.callback(asyncio.create_task(trust.follow()).cancel)
@@ -66,7 +66,7 @@ async def run(settings: Settings) -> None:
         await http_api.serve(http_api.HostApp(registry, trust), listener, stop=stop)
 
 
-def refuse_paths(settings: Settings) -> None:
+def refuse_paths(settings: HostSettings) -> None:
     """What commands are shown must hold nothing of the platform's. Raises LayoutError."""
     ours = [settings.data_dir.resolve(), settings.socket.parent.resolve()]
     for path in settings.command_paths:
@@ -77,24 +77,28 @@ def refuse_paths(settings: Settings) -> None:
             raise LayoutError(f"{path} holds the platform's own data, which MCP servers must not see")
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> HostSettings:
     parser = argparse.ArgumentParser(prog="moorage_sandbox.host", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen on, for this user alone")
     parser.add_argument("--data-dir", type=Path, required=True, help="where homes and gates' ledgers are kept")
     parser.add_argument("--trust-file", type=Path, required=True, help="public keys whose tokens the gates believe")
-    parser.add_argument("--max-sandboxes", type=int, default=Settings.max_sandboxes, help="running at a time")
-    parser.add_argument("--memory-mib", type=int, default=Settings.memory_bytes // MIB, help="of one sandbox")
-    parser.add_argument("--processes", type=int, default=Settings.processes, help="and threads, of one sandbox")
-    parser.add_argument("--cpus", type=float, default=Settings.cpus, help="of one sandbox, where control groups work")
+    parser.add_argument("--max-sandboxes", type=int, default=HostSettings.max_sandboxes, help="running at a time")
+    parser.add_argument("--memory-mib", type=int, default=HostSettings.memory_bytes // MIB, help="of one sandbox")
+    parser.add_argument("--processes", type=int, default=HostSettings.processes, help="and threads, of one sandbox")
+    parser.add_argument(
+        "--cpus", type=float, default=HostSettings.cpus, help="of one sandbox, where control groups work"
+    )
     parser.add_argument("--no-network", action="store_true", help="sandboxes reach nothing at all")
     parser.add_argument(
         "--unresponsive-seconds",
         type=float,
-        default=Settings.unresponsive_seconds,
+        default=HostSettings.unresponsive_seconds,
         help="after which a sandbox that does not answer is restarted",
     )
-    parser.add_argument("--uid-base", type=int, default=Settings.uid_base, help="first of the sandboxes' users (root)")
-    parser.add_argument("--uid-count", type=int, default=Settings.uid_count, help="how many (root)")
+    parser.add_argument(
+        "--uid-base", type=int, default=HostSettings.uid_base, help="first of the sandboxes' users (root)"
+    )
+    parser.add_argument("--uid-count", type=int, default=HostSettings.uid_count, help="how many (root)")
     parser.add_argument(
         "--command-path",
         type=Path,
@@ -103,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         help="directory that stdio MCP servers are shown, read-only; may be given several times",
     )
     given = parser.parse_args(arguments)
-    return Settings(
+    return HostSettings(
         socket=given.socket.absolute(),
         data_dir=given.data_dir.absolute(),
         trust_file=given.trust_file.absolute(),

@@ -13,24 +13,24 @@ from uuid import UUID, uuid4
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.identities import identity_of
-from moorage_sandbox.host.confinement.limits import Limits
+from moorage_sandbox.host.confinement.limits import ResourceLimits
 from moorage_sandbox.host.processes.launcher import LaunchError
 from moorage_sandbox.host.sandboxes import layout
-from moorage_sandbox.host.sandboxes.layout import Kept
-from moorage_sandbox.host.sandboxes.parts import Parts, Surroundings
+from moorage_sandbox.host.sandboxes.layout import StoredFiles
+from moorage_sandbox.host.sandboxes.parts import SandboxParts, SharedResources
 from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
-from moorage_sandbox.host.settings import MIB, Settings
-from moorage_sandbox.mcp_commands import Command, CommandError
+from moorage_sandbox.host.settings import MIB, HostSettings
+from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
 log = logging.getLogger(__name__)
 
 MAX_COMMANDS = 32
-LIMITS = Limits(memory_bytes=1024 * MIB, processes=128, cpus=1)
+LIMITS = ResourceLimits(memory_bytes=1024 * MIB, processes=128, cpus=1)
 STARTED = b"+"
 """What comes from inside right before the command begins."""
 
 
-class Socket:
+class SocketStdio:
     """The stdio of a confined command, which is one socket."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -44,10 +44,10 @@ class Socket:
         await self._loop.sock_sendall(self._connection, data)
 
 
-class Commands:
+class McpServers:
     """Answers on a listener of its own, beside the host's."""
 
-    def __init__(self, settings: Settings, surroundings: Surroundings, registry: Registry) -> None:
+    def __init__(self, settings: HostSettings, surroundings: SharedResources, registry: Registry) -> None:
         self._settings = settings
         self._shared = surroundings
         self._registry = registry
@@ -76,33 +76,33 @@ class Commands:
             log.error("A command failed unexpectedly", exc_info=error)
 
     @asynccontextmanager
-    async def run(self, command: Command) -> AsyncIterator[Socket]:
+    async def run(self, command: McpCommand) -> AsyncIterator[SocketStdio]:
         if len(self._tasks) > MAX_COMMANDS:
-            raise CommandError(f"At most {MAX_COMMANDS} commands run at a time")
+            raise McpCommandError(f"At most {MAX_COMMANDS} commands run at a time")
         key = uuid4()
         try:
             slot = self._registry.take_slot(key)
         except LimitReachedError as error:
-            raise CommandError(str(error)) from error
+            raise McpCommandError(str(error)) from error
         try:
             async with self._confined(command, key, slot) as stdio:
                 yield stdio
         except (LaunchError, OSError) as error:
-            raise CommandError(f"{command.argv[0]} was not started: {error}") from error
+            raise McpCommandError(f"{command.argv[0]} was not started: {error}") from error
         finally:
             self._registry.release_slot(key)
 
     @asynccontextmanager
-    async def _confined(self, command: Command, key: UUID, slot: int) -> AsyncIterator[Socket]:
+    async def _confined(self, command: McpCommand, key: UUID, slot: int) -> AsyncIterator[SocketStdio]:
         """Its home is in the trash from the beginning: a host that is killed leaves nothing that is not deleted."""
         identity = identity_of(slot, uid_base=self._settings.uid_base)
-        kept = Kept(self._shared.layout.trash / key.hex)
+        kept = StoredFiles(self._shared.layout.trash / key.hex)
         running = self._shared.layout.running(slot)
         kept.root.mkdir(mode=0o700)
         layout.make_kept(kept, identity)
         layout.make_running(running, identity)
         group = limits.make_group(self._shared.parents, f"moorage-{self._shared.layout.name}-{slot}", LIMITS)
-        parts = Parts(
+        parts = SandboxParts(
             sandbox_uid="",
             identity=identity,
             kept=kept,
@@ -116,12 +116,12 @@ class Commands:
         try:
             async with parts.running_command(theirs, self._settings.command_paths, LIMITS) as child:
                 theirs.close()
-                stdio = Socket(ours)
+                stdio = SocketStdio(ours)
                 request = json.dumps({"argv": list(command.argv), "env": dict(command.env)}).encode()
                 await stdio.write(len(request).to_bytes(4, "big") + request)
                 if await asyncio.get_running_loop().sock_recv(ours, 1) != STARTED:
                     await child.wait()
-                    raise CommandError(child.lines[-1] if child.lines else f"{command.argv[0]} was not started")
+                    raise McpCommandError(child.lines[-1] if child.lines else f"{command.argv[0]} was not started")
                 yield stdio
         finally:
             for one in (ours, theirs):

@@ -9,7 +9,7 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Settings:
+class HostSettings:
     """`uid_base` and `uid_count`: the kernel's users for sandboxes, when the host is root. Nobody else may have them.
 
     Two hosts on one machine that both run as root need ranges of their own.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moorage_sandbox.box.calls import Forgotten, Ledger
+from moorage_sandbox.box.calls import AnsweredCalls, AnswerForgottenError
 from sandbox.box.running import RunningBox, eventually
 
 APPEND: dict[str, Any] = {"session_id": "main", "exec_dir": "", "command": "sleep 0.3; echo ran >> runs; wc -l < runs"}
@@ -63,7 +63,7 @@ def test_calls_do_not_wait_for_each_other(box: RunningBox) -> None:
 
 
 def test_a_dropped_answer_is_forgotten_and_never_run_again() -> None:
-    ledger = Ledger(max_kept=2, max_kept_bytes=100)
+    ledger = AnsweredCalls(max_kept=2, max_kept_bytes=100)
     runs: list[str] = []
 
     def run(key: str, answer: bytes = b"answer") -> bytes:
@@ -72,10 +72,10 @@ def test_a_dropped_answer_is_forgotten_and_never_run_again() -> None:
 
     for key in ("1", "2", "3"):
         assert ledger.answer(key, lambda key=key: run(key)) == b"answer"  # type: ignore[misc]
-    with pytest.raises(Forgotten):
+    with pytest.raises(AnswerForgottenError):
         ledger.answer("1", lambda: run("1"))
     assert ledger.answer("3", lambda: run("3")) == b"answer"
     assert ledger.answer("4", lambda: run("4", b"x" * 101)) == b"x" * 101
-    with pytest.raises(Forgotten):
+    with pytest.raises(AnswerForgottenError):
         ledger.answer("3", lambda: run("3"))
     assert runs == ["1", "2", "3", "4"]

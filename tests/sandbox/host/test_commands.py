@@ -11,8 +11,8 @@ import pytest
 
 from moorage_sandbox.host.main import refuse_paths
 from moorage_sandbox.host.sandboxes.layout import LayoutError
-from moorage_sandbox.host.settings import Settings
-from moorage_sandbox.mcp_commands import Command, CommandError, opened
+from moorage_sandbox.host.settings import HostSettings
+from moorage_sandbox.mcp_commands import McpCommand, McpCommandError, opened
 from support.sandbox_host import SandboxHost, until
 
 LOOK = """
@@ -42,7 +42,7 @@ print(json.dumps(seen), flush=True)
 
 async def look(host: SandboxHost, *, ports: list[int], paths: list[str]) -> dict[str, object]:
     url = f"unix:{host.socket.with_name('commands.sock')}"
-    command = Command(["python3", "-c", LOOK % {"ports": ports, "paths": paths}], {"SECRET": "s3cret"})
+    command = McpCommand(["python3", "-c", LOOK % {"ports": ports, "paths": paths}], {"SECRET": "s3cret"})
     async with opened(url, command) as (reader, writer):
         writer.write(b"hello\n")
         answer: dict[str, object] = json.loads(await reader.readline())
@@ -65,7 +65,7 @@ async def test_a_command_speaks_and_sees_nothing_of_the_platform(shared_host: Sa
 
 async def test_a_secret_is_in_no_argument_list_of_the_machine(shared_host: SandboxHost) -> None:
     async with opened(
-        f"unix:{shared_host.socket.with_name('commands.sock')}", Command(["cat"], {"TOKEN": "very-s3cret-token"})
+        f"unix:{shared_host.socket.with_name('commands.sock')}", McpCommand(["cat"], {"TOKEN": "very-s3cret-token"})
     ) as (reader, writer):
         writer.write(b"x\n")
         assert await reader.readline() == b"x\n"
@@ -76,7 +76,7 @@ async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> N
     mark = f"sleep {os.getpid()}9999"
     script = f"trap '' TERM; exec 0</dev/null; {mark} & until pgrep sleep >/dev/null; do :; done; echo ready; wait"
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
-    async with opened(url, Command(["bash", "-c", script])) as (reader, _):
+    async with opened(url, McpCommand(["bash", "-c", script])) as (reader, _):
         assert await reader.readline() == b"ready\n"
         assert [one for one in psutil.process_iter(["cmdline"]) if mark == " ".join(one.info["cmdline"] or [])]
     until(
@@ -88,13 +88,13 @@ async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> N
 
 async def test_the_connection_ends_with_the_command(shared_host: SandboxHost) -> None:
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
-    async with opened(url, Command(["bash", "-c", "echo bye"])) as (reader, _):
+    async with opened(url, McpCommand(["bash", "-c", "echo bye"])) as (reader, _):
         assert await reader.read() == b"bye\n"
 
 
 @pytest.mark.parametrize("below", ["", "host", "host/sandboxes"], ids=["above", "itself", "below"])
 def test_a_directory_with_the_platforms_data_is_never_shown(tmp_path: Path, below: str) -> None:
-    settings = Settings(
+    settings = HostSettings(
         socket=tmp_path / "run" / "host.sock",
         data_dir=tmp_path / "host",
         trust_file=tmp_path / "trust.json",
@@ -106,7 +106,9 @@ def test_a_directory_with_the_platforms_data_is_never_shown(tmp_path: Path, belo
 
 
 def test_a_directory_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None:
-    settings = Settings(tmp_path / "host.sock", tmp_path / "host", tmp_path / "t", command_paths=(tmp_path / "none",))
+    settings = HostSettings(
+        tmp_path / "host.sock", tmp_path / "host", tmp_path / "t", command_paths=(tmp_path / "none",)
+    )
     with pytest.raises(LayoutError, match="no directory"):
         refuse_paths(settings)
 
@@ -114,6 +116,6 @@ def test_a_directory_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> N
 @pytest.mark.parametrize("argv", [["no-such-program"], ["/root/secret/program"], [""]], ids=["none", "hidden", "empty"])
 async def test_what_is_not_there_is_an_error_that_names_it(shared_host: SandboxHost, argv: list[str]) -> None:
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
-    with pytest.raises(CommandError, match="is not there"):
-        async with opened(url, Command(argv, {"TOKEN": "s3cret"})):
+    with pytest.raises(McpCommandError, match="is not there"):
+        async with opened(url, McpCommand(argv, {"TOKEN": "s3cret"})):
             raise AssertionError("it was started")

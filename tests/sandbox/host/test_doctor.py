@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from moorage_sandbox.host import doctor
-from moorage_sandbox.host.doctor import Check
+from moorage_sandbox.host.doctor import SandboxCheck
 
 
 def run_doctor(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,7 @@ def run_doctor(*arguments: str, path: str | None = None) -> subprocess.Completed
 def test_a_machine_on_which_these_tests_run_has_all_that_is_required() -> None:
     done = run_doctor("--json")
     assert done.returncode == 0, done.stdout
-    found = [Check(**one) for one in json.loads(done.stdout)]
+    found = [SandboxCheck(**one) for one in json.loads(done.stdout)]
     assert [one.name for one in found if one.required and not one.ok] == []
     assert {"bubblewrap", "user namespaces", "limits", "slirp4netns", "Xvnc", "chromium", "CJK fonts"} <= {
         one.name for one in found
@@ -59,6 +59,6 @@ def test_the_list_of_software_is_read_without_comments() -> None:
 )
 def test_a_check_is_shown_with_its_fix_when_it_fails(required: bool, ok: bool, status: str) -> None:
     lines: list[str] = []
-    doctor.show([Check("thing", ok=ok, detail="how it is", fix="get thing", required=required)], lines.append)
+    doctor.show([SandboxCheck("thing", ok=ok, detail="how it is", fix="get thing", required=required)], lines.append)
     assert lines[0] == f"{status:8}thing: how it is"
     assert lines[1:] == ([] if ok else ["        fix: get thing"])

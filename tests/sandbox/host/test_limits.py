@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_sandbox.host.confinement.limits import Limits, Parents, find_parents, make_group
+from moorage_sandbox.host.confinement.limits import CgroupParents, ResourceLimits, find_parents, make_group
 from support.sandbox_host import ACCOUNTS, Inside, sandbox_host, still_running
 
 PROCESSES = 60
@@ -80,7 +80,7 @@ def test_a_fork_bomb_stays_in_its_sandbox_and_ends_with_it(small: Inside) -> Non
     assert still_running(processes) == {}
 
 
-LIMITS = Limits(memory_bytes=2**30, processes=100, cpus=1.5)
+LIMITS = ResourceLimits(memory_bytes=2**30, processes=100, cpus=1.5)
 
 
 def test_version_2_groups_hold_all_limits(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_version_2_groups_hold_all_limits(tmp_path: Path) -> None:
     directory.mkdir()
     for name in ("memory.swap.max", "cpu.max"):
         (directory / name).touch()
-    group = make_group(Parents(v2=tmp_path), "one", LIMITS)
+    group = make_group(CgroupParents(v2=tmp_path), "one", LIMITS)
     assert group.join_files == [str(directory / "cgroup.procs")]
     written = {path.name: path.read_text() for path in directory.iterdir()}
     assert written == {
@@ -103,7 +103,7 @@ def test_version_1_groups_hold_all_limits(tmp_path: Path) -> None:
     parents = {name: tmp_path / name for name in ("memory", "pids", "cpu")}
     for parent in parents.values():
         parent.mkdir()
-    group = make_group(Parents(v1=parents), "one", LIMITS)
+    group = make_group(CgroupParents(v1=parents), "one", LIMITS)
     assert group.join_files == [str(parent / "one" / "cgroup.procs") for parent in parents.values()]
     written = {path.name: path.read_text() for path in tmp_path.glob("*/one/*")}
     assert written == {
@@ -116,7 +116,7 @@ def test_version_1_groups_hold_all_limits(tmp_path: Path) -> None:
 
 def test_a_machine_without_writable_groups_has_no_parents(tmp_path: Path) -> None:
     mounts = f"30 20 0:27 / {tmp_path} rw - cgroup2 cgroup2 rw\n31 20 0:28 / /proc rw - proc proc rw\n"
-    assert find_parents(membership="0::/\n", mounts=mounts) == Parents()
+    assert find_parents(membership="0::/\n", mounts=mounts) == CgroupParents()
 
 
 def test_version_1_parents_are_the_groups_that_the_host_is_in(tmp_path: Path) -> None:
@@ -128,4 +128,4 @@ def test_version_1_parents_are_the_groups_that_the_host_is_in(tmp_path: Path) ->
         f"31 20 0:28 /docker/x {tmp_path}/pids rw - cgroup cgroup rw,pids\n"
     )
     parents = find_parents(membership="4:memory:/user\n8:pids:/docker/x\n0::/\n", mounts=mounts)
-    assert parents == Parents(v1={"memory": own, "pids": tmp_path / "pids"})
+    assert parents == CgroupParents(v1={"memory": own, "pids": tmp_path / "pids"})

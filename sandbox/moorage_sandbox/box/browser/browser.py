@@ -18,7 +18,7 @@ from moorage_sandbox.box.browser.window import Window
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Children
+from moorage_sandbox.box.shared.processes import ChildProcesses
 
 OBSERVING_SECONDS = 8
 """Kept back from an action's time to look at what came of it."""
@@ -40,7 +40,7 @@ RELOAD_KEYS = ("F5", "Control+r", "Control+R")
 
 
 class Browser:
-    def __init__(self, *, children: Children, paths: Paths, env: dict[str, str]) -> None:
+    def __init__(self, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
         self._paths = paths
         self._display = env["DISPLAY"]
         self._window = Window(children=children, paths=paths, env=env)

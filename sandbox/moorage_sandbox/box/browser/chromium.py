@@ -12,7 +12,7 @@ from moorage_sandbox.box.browser.display import Screen, wait_for_screen
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Child, Children
+from moorage_sandbox.box.shared.processes import ChildProcess, ChildProcesses
 
 PROGRAMS = ("/usr/lib/chromium/chromium", "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 """Debian's own script comes second: it adds flags of its own and takes a tenth of a second."""
@@ -62,7 +62,7 @@ FLAGS = (
 class Chromium:
     """A running browser, as long as it answers."""
 
-    def __init__(self, child: Child, cdp: Cdp) -> None:
+    def __init__(self, child: ChildProcess, cdp: Cdp) -> None:
         self._child = child
         self.cdp = cdp
 
@@ -84,7 +84,7 @@ class Chromium:
 
 def start(
     *,
-    children: Children,
+    children: ChildProcesses,
     paths: Paths,
     env: dict[str, str],
     on_event: Callable[[str, dict[str, Any], str], None],
@@ -110,7 +110,7 @@ def start(
     raise BoxError("browser_failed", f"Chromium could not be started: {problem}")
 
 
-def has_user_namespaces(children: Children) -> bool:
+def has_user_namespaces(children: ChildProcesses) -> bool:
     """Try what Chromium's own sandbox needs. Root may not use it, and restricted pods may not make namespaces."""
     if os.geteuid() == 0 or not os.access("/usr/bin/unshare", os.X_OK):
         return False
@@ -127,7 +127,7 @@ def has_user_namespaces(children: Children) -> bool:
 def _try(
     argv: list[str],
     *,
-    children: Children,
+    children: ChildProcesses,
     env: dict[str, str],
     on_event: Callable[[str, dict[str, Any], str], None],
     deadline: Deadline,

@@ -14,7 +14,7 @@ from moorage_sandbox.box.browser.tabs import Tabs
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError, explained
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Children
+from moorage_sandbox.box.shared.processes import ChildProcesses
 
 TAB_SECONDS = 10
 
@@ -22,7 +22,7 @@ TAB_SECONDS = 10
 class Window:
     """`opened` lets one call in at a time; everything else is for the call that is in."""
 
-    def __init__(self, *, children: Children, paths: Paths, env: dict[str, str]) -> None:
+    def __init__(self, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
         self.tabs = Tabs()
         self._children = children
         self._paths = paths

@@ -15,7 +15,7 @@ from moorage_sandbox.box.files.writing import replaced, write_all
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError, explained
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Children
+from moorage_sandbox.box.shared.processes import ChildProcesses
 
 SEARCH_PROGRAM = os.path.join(os.path.dirname(__file__), "search.py")
 MAX_SEARCH_SECONDS = 10
@@ -28,7 +28,7 @@ MAX_FOUND = 1000
 
 
 class Files:
-    def __init__(self, *, children: Children, paths: Paths) -> None:
+    def __init__(self, *, children: ChildProcesses, paths: Paths) -> None:
         self._children = children
         self._paths = paths
 

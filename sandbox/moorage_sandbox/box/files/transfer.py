@@ -16,7 +16,7 @@ MAX_SIZELESS_BYTES = 1024 * 1024
 """Files of /proc and /sys say that they have no bytes; this much of one is read to find out."""
 
 
-class CutOff(Exception):
+class ConnectionLostError(Exception):
     """The other side went away in the middle."""
 
 
@@ -36,7 +36,7 @@ def open_for_sending(path: str, shown: str) -> tuple[BinaryIO, int, bytes]:
 
 
 def send(connection: socket.socket, file: BinaryIO, size: int, content: bytes) -> None:
-    """Send exactly `size` bytes; raises CutOff if the file has become shorter meanwhile or nobody reads."""
+    """Send exactly `size` bytes. Raises ConnectionLostError if the file became shorter or the client has gone."""
     if content:
         connection.sendall(content)
         return
@@ -44,7 +44,7 @@ def send(connection: socket.socket, file: BinaryIO, size: int, content: bytes) -
     while sent < size:
         count = os.sendfile(connection.fileno(), file.fileno(), sent, min(size - sent, 1 << 30))
         if count == 0:
-            raise CutOff
+            raise ConnectionLostError
         sent += count
 
 
@@ -60,7 +60,7 @@ def receive(connection: socket.socket, early: bytes, path: str, shown: str, size
         while left:
             count = connection.recv_into(view[: min(left, len(view))])
             if count == 0:
-                raise CutOff
+                raise ConnectionLostError
             write_all(file, view[:count], shown)
             left -= count
 
@@ -71,6 +71,6 @@ def receive_bytes(connection: socket.socket, early: bytes, size: int) -> bytes:
     while len(data) < size:
         block = connection.recv(min(PIECE_BYTES, size - len(data)))
         if not block:
-            raise CutOff
+            raise ConnectionLostError
         data += block
     return bytes(data)

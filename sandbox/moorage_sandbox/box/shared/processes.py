@@ -19,7 +19,7 @@ RESET_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, 
 """Python ignores SIGPIPE; a child that inherited that would not end when its reader does."""
 
 
-class Child:
+class ChildProcess:
     """A process that the box started itself. It leads a session of its own, so its group has its id."""
 
     def __init__(self, pid: int, on_exit: Callable[[], None] | None) -> None:
@@ -58,12 +58,12 @@ class Child:
             self._on_exit()
 
 
-class Children:
+class ChildProcesses:
     """`reap` must be called on SIGCHLD by one thread; nothing else in the box waits for a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[int, Child] = {}
+        self._running: dict[int, ChildProcess] = {}
         self._closed = False
 
     def spawn(
@@ -74,7 +74,7 @@ class Children:
         fds: Mapping[int, int],
         terminal: str | None = None,
         on_exit: Callable[[], None] | None = None,
-    ) -> Child:
+    ) -> ChildProcess:
         """Start `argv` in a session of its own. `fds` maps the child's descriptors to ours.
 
         With `terminal`, that one becomes its controlling terminal and its standard input, output and error. Raises
@@ -98,7 +98,7 @@ class Children:
                 pid = os.posix_spawn(
                     argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET_SIGNALS
                 )
-                child = self._running[pid] = Child(pid, on_exit)
+                child = self._running[pid] = ChildProcess(pid, on_exit)
         finally:
             for source in sources:
                 os.close(source)

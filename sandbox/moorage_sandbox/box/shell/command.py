@@ -8,7 +8,7 @@ from typing import Any
 from moorage_sandbox.box.shell.output import Output
 
 
-class Command:
+class ShellCommand:
     """`exit_code` is None while it runs. `token` tells its report and its marker from all others."""
 
     def __init__(self, text: str, *, ps1: str) -> None:

@@ -7,13 +7,13 @@ import select
 import time
 from typing import Protocol
 
-from moorage_sandbox.box.shared.processes import Child
+from moorage_sandbox.box.shared.processes import ChildProcess
 
 MARKER_SECONDS = 1.0
 """How long the marker in the output may come after the report; longer only when a command broke the terminal."""
 
 
-class Listener(Protocol):
+class ShellListener(Protocol):
     """The shell, as far as its reader knows it."""
 
     def running_token(self) -> str | None: ...
@@ -23,10 +23,10 @@ class Listener(Protocol):
     def finished(self, token: str, status: int, directory: str) -> None: ...
 
 
-class Reader:
+class ShellReader:
     """Puts together what arrives in pieces: the reports, and the markers among the output."""
 
-    def __init__(self, *, terminal: int, reports: int, listener: Listener) -> None:
+    def __init__(self, *, terminal: int, reports: int, listener: ShellListener) -> None:
         self._terminal = terminal
         self._reports = reports
         self._listener = listener
@@ -36,7 +36,7 @@ class Reader:
         self._reported_at = 0.0
         self._marker_seen = False
 
-    def follow(self, wake: int, child: Child) -> None:
+    def follow(self, wake: int, child: ChildProcess) -> None:
         """Read until `child` has ended, which closes the other end of `wake`."""
         poller = select.poll()
         for fd in (self._terminal, self._reports, wake):

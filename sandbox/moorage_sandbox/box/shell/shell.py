@@ -16,10 +16,10 @@ from typing import Any
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError, explained
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Child, Children, send_group_signal
-from moorage_sandbox.box.shell.command import Command
+from moorage_sandbox.box.shared.processes import ChildProcess, ChildProcesses, send_group_signal
+from moorage_sandbox.box.shell.command import ShellCommand
 from moorage_sandbox.box.shell.output import shortened
-from moorage_sandbox.box.shell.reader import Reader
+from moorage_sandbox.box.shell.reader import ShellReader
 from moorage_sandbox.box.shell.terminal import COLUMNS, ROWS
 
 STARTUP = os.path.join(os.path.dirname(__file__), "startup.bash")
@@ -38,20 +38,20 @@ KILL_STEPS = ((signal.SIGINT, 1.5), (signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)
 class Shell:
     """One thread reads the terminal and the reports; everything else waits for it on `_changed`."""
 
-    def __init__(self, name: str, *, children: Children, paths: Paths, env: dict[str, str]) -> None:
+    def __init__(self, name: str, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
         self.name = name
         self.ended = False
         self._paths = paths
         self._changed = threading.Condition()
-        self._records: deque[Command] = deque()
-        self._running: Command | None = None
+        self._records: deque[ShellCommand] = deque()
+        self._running: ShellCommand | None = None
         self._directory = paths.workspace
         self._last_output_at = 0.0
         self._io = threading.Lock()
         """Held for each use of a descriptor from outside the reading thread, which closes them at the end."""
         self._start(children, env)
 
-    def _start(self, children: Children, env: dict[str, str]) -> None:
+    def _start(self, children: ChildProcesses, env: dict[str, str]) -> None:
         master, slave = os.openpty()
         commands_read, self._commands = os.pipe()
         self._reports, reports_write = os.pipe()
@@ -67,7 +67,7 @@ class Shell:
             termios.tcsetattr(slave, termios.TCSANOW, attributes)
             self._attributes = attributes
             with explained("bash"):
-                self._child: Child = children.spawn(
+                self._child: ChildProcess = children.spawn(
                     ["/bin/bash", "--noprofile", "--noediting", "--rcfile", STARTUP, "-i"],
                     env=env,
                     fds={COMMANDS_FD: commands_read, REPORTS_FD: reports_write},
@@ -108,7 +108,7 @@ class Shell:
             if directory:
                 self._directory = directory
             self._reset_terminal()
-            command = Command(text, ps1=f"ubuntu@sandbox:{self._paths.shown(self._directory)}$")
+            command = ShellCommand(text, ps1=f"ubuntu@sandbox:{self._paths.shown(self._directory)}$")
             self._add(command)
             self._running = command
         message = b"%s\0%s\0%s\0" % (command.token.encode(), os.fsencode(directory), encoded)
@@ -116,7 +116,7 @@ class Shell:
             self._child.signal_group(signal.SIGKILL)
         return self.wait(deadline, command)
 
-    def wait(self, deadline: Deadline, command: Command | None = None) -> dict[str, Any]:
+    def wait(self, deadline: Deadline, command: ShellCommand | None = None) -> dict[str, Any]:
         """The last command's result, once it has ended or `deadline` has come."""
         with self._changed:
             command = command or self._last()
@@ -178,12 +178,12 @@ class Shell:
 
     # How it works.
 
-    def _last(self) -> Command:
+    def _last(self) -> ShellCommand:
         if not self._records:
             raise BoxError("not_found", f"No command has run in shell {self.name!r} yet.")
         return self._records[-1]
 
-    def _add(self, command: Command) -> None:
+    def _add(self, command: ShellCommand) -> None:
         if self._records:
             self._records[-1].output.close()
         self._records.append(command)
@@ -230,7 +230,7 @@ class Shell:
                 time.sleep(0.005)
         return True
 
-    def _await_quiet(self, command: Command, deadline: Deadline) -> None:
+    def _await_quiet(self, command: ShellCommand, deadline: Deadline) -> None:
         """Until the program ended, or printed something and then nothing for a moment."""
         quiet_seconds, silent_seconds = 0.15, 0.5
         typed_at = self._last_output_at
@@ -244,7 +244,7 @@ class Shell:
                 self._changed.wait(deadline.remaining(at_most=min(left, 0.03)))
 
     def _follow(self) -> None:
-        Reader(terminal=self._master, reports=self._reports, listener=self).follow(self._wake, self._child)
+        ShellReader(terminal=self._master, reports=self._reports, listener=self).follow(self._wake, self._child)
         self._finish_shell()
 
     # What its reader tells.

@@ -9,14 +9,14 @@ from typing import Any
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError, explained
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import Children
+from moorage_sandbox.box.shared.processes import ChildProcesses
 from moorage_sandbox.box.shell.shell import Shell
 
 MAX_SHELLS = 20
 
 
 class Shells:
-    def __init__(self, *, children: Children, paths: Paths, env: dict[str, str]) -> None:
+    def __init__(self, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
         self._children = children
         self._paths = paths
         self._env = env

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from moorage_sandbox.host.confinement import command_lines, seccomp
 from moorage_sandbox.host.processes.descriptors import readable
-from moorage_sandbox.host.processes.launcher import Child, Launcher, LaunchError, Program
+from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, LaunchError, Program
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,10 @@ EMPTY_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class Confined:
+class ConfinedProcess:
     """A running bubblewrap. `pid` is the first process of its namespaces, seen from here."""
 
-    child: Child
+    child: LaunchedProcess
     pid: int
     start: socket.socket
 
@@ -51,7 +51,7 @@ class Confined:
 @asynccontextmanager
 async def confined(
     launcher: Launcher, arguments: list[str], *, program: Program, last_fd: socket.socket | None = None
-) -> AsyncIterator[Confined]:
+) -> AsyncIterator[ConfinedProcess]:
     """A bubblewrap whose namespaces are made and whose program waits. When this is left nothing runs in them.
 
     `program` says as whom and where; what is run is `arguments`. `last_fd` comes behind the descriptors of our own.
@@ -79,7 +79,7 @@ async def confined(
             await child.stop(grace_seconds=0)
             raise
         try:
-            yield Confined(child, pid, ours)
+            yield ConfinedProcess(child, pid, ours)
         finally:
             await child.stop(grace_seconds=0)
             await wait_empty(first_process, program.name)
@@ -105,7 +105,7 @@ def pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
     return reader, writer
 
 
-async def read_info(fd: int, child: Child) -> int:
+async def read_info(fd: int, child: LaunchedProcess) -> int:
     """The process id of bubblewrap's first process. Raises LaunchError when there will be none."""
     data = b""
     try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage_sandbox.host.confinement.identities import is_root
-from moorage_sandbox.host.settings import Settings
+from moorage_sandbox.host.settings import HostSettings
 
 PERIOD_US = 100_000
 V1_CONTROLLERS = ("memory", "pids", "cpu")
@@ -23,18 +23,18 @@ REMOVE_PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
-class Limits:
+class ResourceLimits:
     memory_bytes: int
     processes: int
     cpus: float
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: HostSettings) -> ResourceLimits:
         return cls(memory_bytes=settings.memory_bytes, processes=settings.processes, cpus=settings.cpus)
 
 
 @dataclass(frozen=True)
-class Parents:
+class CgroupParents:
     """Directories in which we may make groups. `v2` has every controller; else `v1` has some, by controller."""
 
     v2: Path | None = None
@@ -53,7 +53,7 @@ class Parents:
         return self.v2 is not None or "cpu" in self.v1
 
 
-class Group:
+class ControlGroup:
     """The control group, or groups, of one sandbox."""
 
     def __init__(self, directories: list[Path]) -> None:
@@ -93,7 +93,7 @@ def kill_members(directory: Path) -> None:
             os.kill(int(pid), signal.SIGKILL)
 
 
-def make_group(parents: Parents, name: str, limits: Limits) -> Group:
+def make_group(parents: CgroupParents, name: str, limits: ResourceLimits) -> ControlGroup:
     """Raises OSError when the kernel refuses a limit."""
     if parents.v2 is not None:
         directory = parents.v2 / name
@@ -104,7 +104,7 @@ def make_group(parents: Parents, name: str, limits: Limits) -> Group:
         write(directory / "pids.max", limits.processes)
         if (directory / "cpu.max").exists():
             write(directory / "cpu.max", f"{int(limits.cpus * PERIOD_US)} {PERIOD_US}")
-        return Group([directory])
+        return ControlGroup([directory])
     directories = []
     for controller, parent in parents.v1.items():
         directory = parent / name
@@ -119,14 +119,14 @@ def make_group(parents: Parents, name: str, limits: Limits) -> Group:
         elif controller == "cpu":
             write(directory / "cpu.cfs_period_us", PERIOD_US)
             write(directory / "cpu.cfs_quota_us", int(limits.cpus * PERIOD_US))
-    return Group(directories)
+    return ControlGroup(directories)
 
 
 def write(path: Path, value: int | str) -> None:
     path.write_text(str(value))
 
 
-def find_parents(*, membership: str | None = None, mounts: str | None = None) -> Parents:
+def find_parents(*, membership: str | None = None, mounts: str | None = None) -> CgroupParents:
     """Where groups may be made now, from /proc/self/cgroup and /proc/self/mountinfo."""
     membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
     mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
@@ -146,7 +146,7 @@ def find_parents(*, membership: str | None = None, mounts: str | None = None) ->
                     directory = directory_of(Path(point), root, path)
                     if os.access(directory, os.W_OK):
                         v1[controller] = directory
-    return Parents(v2=v2) if v2 is not None else Parents(v1=v1)
+    return CgroupParents(v2=v2) if v2 is not None else CgroupParents(v1=v1)
 
 
 def directory_of(point: Path, root: str, path: str) -> Path:
@@ -185,9 +185,9 @@ def has_controllers(path: Path) -> bool:
         return False
 
 
-async def remove_leftovers(parents: Parents, prefix: str) -> None:
+async def remove_leftovers(parents: CgroupParents, prefix: str) -> None:
     """Groups of a host that was killed. Their processes died with it."""
     directories = [parents.v2] if parents.v2 is not None else list(parents.v1.values())
     for parent in directories:
         for directory in parent.glob(f"{prefix}*"):
-            await Group([directory]).remove()
+            await ControlGroup([directory]).remove()

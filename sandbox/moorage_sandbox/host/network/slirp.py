@@ -15,7 +15,7 @@ from pathlib import Path
 
 from moorage_sandbox.host.processes.descriptors import readable
 from moorage_sandbox.host.processes.fork_server import TUN
-from moorage_sandbox.host.processes.launcher import Child, Launcher, Program
+from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, Program
 
 FIB_TRIE = Path("/proc/net/fib_trie")
 LOCAL_ENTRY = re.compile(r"\|-- ([\d.]+)\n\s+(/\d+) host LOCAL")
@@ -143,7 +143,7 @@ def is_everybodys(device: str) -> bool:
 class Slirp:
     """A running slirp4netns. It ends by itself when the host's end of its exit pipe closes."""
 
-    def __init__(self, child: Child, exit_pipe: int) -> None:
+    def __init__(self, child: LaunchedProcess, exit_pipe: int) -> None:
         self.child = child
         self._exit_pipe = exit_pipe
 

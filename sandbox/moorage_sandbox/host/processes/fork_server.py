@@ -151,7 +151,7 @@ def run_child(request: dict[str, Any], fds: list[int], *, parent: int, gate: Mod
     os._exit(code)
 
 
-class Server:
+class ForkServer:
     """The request loop. `parent` is the host's process id."""
 
     def __init__(self, connection: socket.socket, *, gate: ModuleType) -> None:
@@ -279,7 +279,7 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
     check(libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl")  # from now on there may be something to end first
-    Server(connection, gate=gate).serve()
+    ForkServer(connection, gate=gate).serve()
 
 
 if __name__ == "__main__":

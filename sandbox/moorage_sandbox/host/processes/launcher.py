@@ -59,7 +59,7 @@ class Program:
     own_tun: bool = False
 
 
-class Child:
+class LaunchedProcess:
     """A running process. `lines` are the last it wrote."""
 
     def __init__(self, name: str, pid: int, handle: int, output: int, *, is_chatty: bool) -> None:
@@ -153,9 +153,9 @@ class Launcher:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Child]] = {}
+        self._waiting: dict[int, asyncio.Future[LaunchedProcess]] = {}
         self._requests: dict[int, tuple[Program, int]] = {}
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, LaunchedProcess] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._connection: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -191,13 +191,13 @@ class Launcher:
         self._connection = ours
         loop.add_reader(ours, self._read)
 
-    async def launch(self, program: Program) -> Child:
+    async def launch(self, program: Program) -> LaunchedProcess:
         """Raises LaunchError. `program.fds` stay the caller's."""
         await self.start()
         assert self._connection is not None
         number = next(self._numbers)
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[LaunchedProcess] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         self._requests[number] = (program, read_end)
         try:
@@ -249,7 +249,7 @@ class Launcher:
                 answer.set_exception(LaunchError(message["error"]))
         else:
             program, output = self._requests.pop(message["id"])
-            child = Child(program.name, message["pid"], fds[0], output, is_chatty=program.is_chatty)
+            child = LaunchedProcess(program.name, message["pid"], fds[0], output, is_chatty=program.is_chatty)
             self._children[child.pid] = child
             answer = self._waiting.pop(message["id"])
             if answer.done():  # nobody waits for it any more

@@ -28,7 +28,7 @@ class LayoutError(Exception):
 
 
 @dataclass(frozen=True)
-class Record:
+class SandboxRecord:
     """What is kept of a sandbox beside its files: `slot` decides its users, `uid` is the audience of its tokens."""
 
     session_id: UUID
@@ -38,7 +38,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFiles:
     """One sandbox below the data directory."""
 
     root: Path
@@ -57,7 +57,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Running:
+class RuntimeFiles:
     """One sandbox below the runtime directory. At `home` and `state` its processes see their own, see the launcher."""
 
     root: Path
@@ -111,11 +111,11 @@ class Layout:
     def trust_file(self) -> Path:
         return self.runtime / "trust.json"
 
-    def kept(self, session_id: UUID) -> Kept:
-        return Kept(self.sandboxes / str(session_id))
+    def kept(self, session_id: UUID) -> StoredFiles:
+        return StoredFiles(self.sandboxes / str(session_id))
 
-    def running(self, slot: int) -> Running:
-        return Running(self.runtime / f"s{slot}")
+    def running(self, slot: int) -> RuntimeFiles:
+        return RuntimeFiles(self.runtime / f"s{slot}")
 
     def close(self) -> None:
         shutil.rmtree(self.runtime, ignore_errors=True)
@@ -159,10 +159,10 @@ def fresh_directory(candidates: list[Path]) -> Path:
     raise LayoutError("No directory for the sandboxes' sockets: " + "; ".join(reasons))
 
 
-def read_record(kept: Kept) -> Record | None:
+def read_record(kept: StoredFiles) -> SandboxRecord | None:
     try:
         stored: dict[str, Any] = json.loads(kept.record.read_text())
-        return Record(
+        return SandboxRecord(
             session_id=UUID(stored["session_id"]),
             uid=str(stored["uid"]),
             slot=int(stored["slot"]),
@@ -174,7 +174,7 @@ def read_record(kept: Kept) -> Record | None:
         raise LayoutError(f"{kept.record} is not readable: {error!r}") from error
 
 
-def write_record(kept: Kept, record: Record) -> None:
+def write_record(kept: StoredFiles, record: SandboxRecord) -> None:
     kept.root.mkdir(mode=0o700, exist_ok=True)
     text = json.dumps(
         {"session_id": str(record.session_id), "uid": record.uid, "slot": record.slot, "created": record.created}
@@ -187,7 +187,7 @@ def write_record(kept: Kept, record: Record) -> None:
     partial.rename(kept.record)
 
 
-def make_kept(kept: Kept, identity: Identity) -> None:
+def make_kept(kept: StoredFiles, identity: Identity) -> None:
     for path, uid in ((kept.home, identity.box), (kept.gate, identity.gate)):
         path.mkdir(mode=0o700, exist_ok=True)
         if uid is not None and path.stat().st_uid != uid:
@@ -195,7 +195,7 @@ def make_kept(kept: Kept, identity: Identity) -> None:
         path.chmod(0o700)
 
 
-def make_running(running: Running, identity: Identity) -> None:
+def make_running(running: RuntimeFiles, identity: Identity) -> None:
     """The directory itself is the group's only, so that nobody else on the machine reaches the sockets in it."""
     shutil.rmtree(running.root, ignore_errors=True)
     running.root.mkdir(mode=0o700)
@@ -213,11 +213,11 @@ def make_running(running: Running, identity: Identity) -> None:
         running.root.chmod(0o710)
 
 
-def remove_running(running: Running) -> None:
+def remove_running(running: RuntimeFiles) -> None:
     shutil.rmtree(running.root, ignore_errors=True)
 
 
-def discard(kept: Kept, *, trash: Path) -> Path | None:
+def discard(kept: StoredFiles, *, trash: Path) -> Path | None:
     """Take a sandbox's files out of the way in one step. They are deleted later, from what is returned."""
     target = trash / uuid4().hex
     try:

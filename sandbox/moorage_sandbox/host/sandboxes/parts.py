@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage_sandbox.host.confinement import command_lines
-from moorage_sandbox.host.confinement.bubblewrap import Confined, confined
+from moorage_sandbox.host.confinement.bubblewrap import ConfinedProcess, confined
 from moorage_sandbox.host.confinement.command_lines import Python
 from moorage_sandbox.host.confinement.identities import Identity
-from moorage_sandbox.host.confinement.limits import Group, Limits, Parents
+from moorage_sandbox.host.confinement.limits import CgroupParents, ControlGroup, ResourceLimits
 from moorage_sandbox.host.network import slirp as network
 from moorage_sandbox.host.network.slirp import Namespaces, NetworkError, Slirp
-from moorage_sandbox.host.processes.launcher import Child, Launcher, LaunchError, Program
-from moorage_sandbox.host.sandboxes.layout import Kept, Layout, Running
+from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, LaunchError, Program
+from moorage_sandbox.host.sandboxes.layout import Layout, RuntimeFiles, StoredFiles
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +30,20 @@ BOX_OOM_SCORE_ADJ = 500
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SharedResources:
     """What all sandboxes of a host share."""
 
     layout: Layout
     launcher: Launcher
     python: Python
-    parents: Parents
-    limits: Limits
+    parents: CgroupParents
+    limits: ResourceLimits
     has_network: bool
     unresponsive_seconds: float
 
 
 @dataclass(frozen=True)
-class Parts:
+class SandboxParts:
     """`note` takes what works badly, and an empty text when it is well again: people see it.
 
     Each `run_…` returns why the process ended, and leaves nothing of it behind however it is left. They raise
@@ -52,14 +52,14 @@ class Parts:
 
     sandbox_uid: str
     identity: Identity
-    kept: Kept
-    running: Running
-    shared: Surroundings
-    group: Group
+    kept: StoredFiles
+    running: RuntimeFiles
+    shared: SharedResources
+    group: ControlGroup
     note: Callable[[str, str], None]
     listener: socket.socket | None = None
     """The gate's; a command has none."""
-    _children: dict[str, Child] = field(default_factory=dict)
+    _children: dict[str, LaunchedProcess] = field(default_factory=dict)
 
     def kill(self, name: str) -> None:
         """Gate or box. It is then run again by whoever keeps it."""
@@ -129,8 +129,8 @@ class Parts:
 
     @asynccontextmanager
     async def running_command(
-        self, stdio: socket.socket, paths: Sequence[Path], wanted: Limits
-    ) -> AsyncIterator[Child]:
+        self, stdio: socket.socket, paths: Sequence[Path], wanted: ResourceLimits
+    ) -> AsyncIterator[LaunchedProcess]:
         """A program of others, told on `stdio` what it is. It ends when this is left."""
         home = self.kept.home if self.identity.group is None else self.running.home
         mounts = self._mounts(self.kept.home, home)
@@ -165,7 +165,7 @@ class Parts:
         uid: int | None,
         mounts: list[tuple[str, str]] | None = None,
         last_fd: socket.socket | None = None,
-    ) -> AbstractAsyncContextManager[Confined]:
+    ) -> AbstractAsyncContextManager[ConfinedProcess]:
         return confined(
             self.shared.launcher,
             arguments,
@@ -247,7 +247,7 @@ class Parts:
     def _mounts(self, source: os.PathLike[str], target: os.PathLike[str]) -> list[tuple[str, str]]:
         return [] if self.identity.group is None else [(str(source), str(target))]
 
-    def _limit_arguments(self, wanted: Limits | None = None) -> list[str]:
+    def _limit_arguments(self, wanted: ResourceLimits | None = None) -> list[str]:
         parents, wanted = self.shared.parents, wanted or self.shared.limits
         return command_lines.limit_arguments(
             processes=None if parents.bounds_processes else wanted.processes,
@@ -255,7 +255,7 @@ class Parts:
         )
 
 
-def how_it_ended(child: Child, code: int) -> str:
+def how_it_ended(child: LaunchedProcess, code: int) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     said = f": {child.lines[-1]}" if child.lines else ""
     return f"the {child.name} {how}{said}"

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 from moorage_sandbox.host.confinement.identities import UIDS_PER_SANDBOX, identity_of, is_root
 from moorage_sandbox.host.sandboxes import layout
-from moorage_sandbox.host.sandboxes.layout import Record
-from moorage_sandbox.host.sandboxes.parts import Surroundings
-from moorage_sandbox.host.sandboxes.sandbox import Phase, Sandbox
-from moorage_sandbox.host.settings import Settings
+from moorage_sandbox.host.sandboxes.layout import SandboxRecord
+from moorage_sandbox.host.sandboxes.parts import SharedResources
+from moorage_sandbox.host.sandboxes.sandbox import HostSandbox, Phase
+from moorage_sandbox.host.settings import HostSettings
 
 log = logging.getLogger(__name__)
 
@@ -23,21 +23,21 @@ class LimitReachedError(Exception):
 
 
 class Registry:
-    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+    def __init__(self, settings: HostSettings, surroundings: SharedResources) -> None:
         self._settings = settings
         self._shared = surroundings
-        self._sandboxes: dict[UUID, Sandbox] = {}
+        self._sandboxes: dict[UUID, HostSandbox] = {}
         self._endings: dict[UUID, asyncio.Task[None]] = {}
         self._deletions: set[asyncio.Task[None]] = set()
         self._slots = kept_slots(surroundings.layout.sandboxes)
 
-    def get(self, session_id: UUID) -> Sandbox | None:
+    def get(self, session_id: UUID) -> HostSandbox | None:
         return self._sandboxes.get(session_id)
 
-    def all(self) -> list[Sandbox]:
+    def all(self) -> list[HostSandbox]:
         return list(self._sandboxes.values())
 
-    async def ensure(self, session_id: UUID) -> Sandbox:
+    async def ensure(self, session_id: UUID) -> HostSandbox:
         """The sandbox of this session, made if there is none or if it failed. It may still be starting.
 
         Raises LimitReachedError, or OSError when its directories cannot be made.
@@ -73,12 +73,12 @@ class Registry:
         for path in self._shared.layout.trash.iterdir():
             self.delete_later(path)
 
-    def _make(self, session_id: UUID) -> Sandbox:
+    def _make(self, session_id: UUID) -> HostSandbox:
         if sum(one.phase is not Phase.FAILED for one in self.all()) >= self._settings.max_sandboxes:
             raise LimitReachedError(f"This machine runs at most {self._settings.max_sandboxes} sandboxes at a time")
         kept = self._shared.layout.kept(session_id)
         record = layout.read_record(kept) or self._new_record(session_id)
-        sandbox = Sandbox(record, identity_of(record.slot, uid_base=self._settings.uid_base), self._shared)
+        sandbox = HostSandbox(record, identity_of(record.slot, uid_base=self._settings.uid_base), self._shared)
         layout.write_record(kept, record)
         self._slots[session_id] = record.slot
         sandbox.start()
@@ -101,18 +101,18 @@ class Registry:
             raise LimitReachedError("No user is left for another sandbox: delete old sessions or widen --uid-count")
         return slot
 
-    def _new_record(self, session_id: UUID) -> Record:
+    def _new_record(self, session_id: UUID) -> SandboxRecord:
         slot = self._free_slot()
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        return Record(session_id=session_id, uid=str(uuid4()), slot=slot, created=created)
+        return SandboxRecord(session_id=session_id, uid=str(uuid4()), slot=slot, created=created)
 
-    def _end(self, session_id: UUID, sandbox: Sandbox | None, *, delete: bool) -> asyncio.Task[None]:
+    def _end(self, session_id: UUID, sandbox: HostSandbox | None, *, delete: bool) -> asyncio.Task[None]:
         """Runs to its end even if whoever asked has gone."""
         task = asyncio.create_task(self._run_end(session_id, sandbox, delete=delete))
         self._endings[session_id] = task
         return task
 
-    async def _run_end(self, session_id: UUID, sandbox: Sandbox | None, *, delete: bool) -> None:
+    async def _run_end(self, session_id: UUID, sandbox: HostSandbox | None, *, delete: bool) -> None:
         try:
             if sandbox is not None:
                 await sandbox.stop()
@@ -140,7 +140,7 @@ def kept_slots(sandboxes: Path) -> dict[UUID, int]:
     """Slots in use by sandboxes that were made before and whose files are kept."""
     slots = {}
     for path in sandboxes.iterdir():
-        record = layout.read_record(layout.Kept(path))
+        record = layout.read_record(layout.StoredFiles(path))
         if record is not None:
             slots[record.session_id] = record.slot
     return slots

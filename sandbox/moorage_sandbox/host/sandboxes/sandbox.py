@@ -13,11 +13,11 @@ from typing import Any
 
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.identities import Identity
-from moorage_sandbox.host.confinement.limits import Group
+from moorage_sandbox.host.confinement.limits import ControlGroup
 from moorage_sandbox.host.processes.launcher import LaunchError
 from moorage_sandbox.host.sandboxes import layout
-from moorage_sandbox.host.sandboxes.layout import Record
-from moorage_sandbox.host.sandboxes.parts import Parts, Surroundings
+from moorage_sandbox.host.sandboxes.layout import SandboxRecord
+from moorage_sandbox.host.sandboxes.parts import SandboxParts, SharedResources
 
 log = logging.getLogger(__name__)
 
@@ -41,21 +41,21 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-class SandboxFailedError(Exception):
+class SandboxNotReadyError(Exception):
     """A sandbox cannot run. The text is for people."""
 
 
-class Sandbox:
+class HostSandbox:
     """`record` says whose it is. Without gate or box it fails; without a screen it goes on."""
 
-    def __init__(self, record: Record, identity: Identity, surroundings: Surroundings) -> None:
+    def __init__(self, record: SandboxRecord, identity: Identity, surroundings: SharedResources) -> None:
         self.record = record
         self._identity = identity
         self._shared = surroundings
         self._running = surroundings.layout.running(record.slot)
         self._listener: socket.socket | None = None
         self.url = ""
-        self._group: Group | None = None
+        self._group: ControlGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
@@ -82,7 +82,7 @@ class Sandbox:
         self._group = limits.make_group(self._shared.parents, name, self._shared.limits)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        parts = Parts(
+        parts = SandboxParts(
             sandbox_uid=self.record.uid,
             identity=self._identity,
             kept=kept,
@@ -102,7 +102,7 @@ class Sandbox:
             task.add_done_callback(self._task_ended)
 
     async def wait_ready(self) -> None:
-        """Gate and box answer. Raises SandboxFailedError, also when it takes too long."""
+        """Gate and box answer. Raises SandboxNotReadyError, also when it takes too long."""
         waiter = asyncio.ensure_future(self._ready.wait())
         futures: set[asyncio.Future[Any]] = {waiter, self._failed}
         try:
@@ -110,9 +110,9 @@ class Sandbox:
         finally:
             waiter.cancel()
         if self._failed.done():
-            raise SandboxFailedError(self._failed.result())
+            raise SandboxNotReadyError(self._failed.result())
         if not self._ready.is_set():
-            raise SandboxFailedError(f"The sandbox did not answer within {READY_SECONDS} s")
+            raise SandboxNotReadyError(f"The sandbox did not answer within {READY_SECONDS} s")
 
     async def stop(self) -> None:
         """End every process, then what they ran in. Safe to call twice."""
@@ -157,7 +157,7 @@ class Sandbox:
             failures += 1
             await asyncio.sleep(pause)
 
-    async def _keep_screen(self, parts: Parts) -> None:
+    async def _keep_screen(self, parts: SandboxParts) -> None:
         """Xvnc keeps a core busy when it starts. Commands come first."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SCREEN_DELAY_SECONDS):
@@ -186,7 +186,7 @@ class Sandbox:
         else:
             self._notes.pop(subject, None)
 
-    async def _watch_readiness(self, parts: Parts) -> None:
+    async def _watch_readiness(self, parts: SandboxParts) -> None:
         """Set readiness when gate and box answer; `_keep` takes it away when one of them ends."""
         while True:
             self._lost.clear()
@@ -199,7 +199,7 @@ class Sandbox:
                 self._ready.set()
                 await self._watch_answers(parts)
 
-    async def _watch_answers(self, parts: Parts) -> None:
+    async def _watch_answers(self, parts: SandboxParts) -> None:
         """Until one of them ends. One that mostly does not answer is killed, which ends it.
 
         Mostly: in a sandbox that a fork bomb fills, an answer still gets through now and then.

@@ -26,24 +26,24 @@ class BoxGoneError(Exception):
 
 
 @dataclass(frozen=True)
-class Connection:
+class BoxConnection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
 
-class Box:
+class BoxClient:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Connection]:
+    async def connect(self) -> AsyncIterator[BoxConnection]:
         """Raises RefusedError `box_unavailable` when nobody listens: then nothing was asked either."""
         try:
             reader, writer = await connect_itself(self._socket, limit=MAX_RESULT_BYTES)
         except OSError as error:
             raise RefusedError("box_unavailable", "The sandbox is starting or was restarted, try again") from error
         try:
-            yield Connection(reader, writer)
+            yield BoxConnection(reader, writer)
         finally:
             writer.close()
 
@@ -65,7 +65,7 @@ class Box:
         return str(answer.get("boot_id"))
 
 
-async def send(connection: Connection, request: dict[str, Any]) -> None:
+async def send(connection: BoxConnection, request: dict[str, Any]) -> None:
     try:
         connection.writer.write(json.dumps(request, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         await connection.writer.drain()
@@ -73,7 +73,7 @@ async def send(connection: Connection, request: dict[str, Any]) -> None:
         raise BoxGoneError from error
 
 
-async def receive(connection: Connection) -> dict[str, Any]:
+async def receive(connection: BoxConnection) -> dict[str, Any]:
     try:
         line = await connection.reader.readline()
     except (OSError, ValueError) as error:  # ValueError: a line beyond the limit
