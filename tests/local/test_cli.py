@@ -89,7 +89,7 @@ async def test_an_admin_is_made_once_and_given_a_new_password(tmp_path: Path, da
         (["create", "--username", "x"], PASSWORD, "username"),
         (["create", "--username", "somebody"], {"MOORAGE_ADMIN_PASSWORD": "short"}, "password"),
         (["create", "--username", "somebody"], {}, "no terminal"),
-        (["reset-password", "--username", "nobody"], PASSWORD, "no user nobody"),
+        (["reset-password", "--username", "nobody"], PASSWORD, "no user named 'nobody'"),
     ],
     ids=["name", "password", "no password", "unknown user"],
 )

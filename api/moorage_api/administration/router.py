@@ -1,4 +1,4 @@
-"""HTTP of the admin module."""
+"""HTTP endpoints of the admin module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moorage_api.users import schemas
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
-UserId = Annotated[UUID, Path(description="As GET /api/admin/users lists it")]
+UserId = Annotated[UUID, Path(description="Id from GET /api/admin/users")]
 
 
 async def user_management(resources: ResourcesDep, sessions: Sessions, files: Files) -> UserManagement:
@@ -30,17 +30,17 @@ Management = Annotated[UserManagement, Depends(user_management)]
 async def list_users(
     admin: AdminUser,
     management: Management,
-    skip: Annotated[int, Query(ge=0, le=2**31, description="How many to pass over")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most")] = 100,
+    skip: Annotated[int, Query(ge=0, le=2**31, description="Number of accounts to skip")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most accounts to return")] = 100,
 ) -> Envelope[schemas.UserListResponse]:
-    """All accounts, oldest first."""
+    """List all accounts, oldest first."""
     users, total = await management.page(skip=skip, limit=limit)
     return ok(schemas.UserListResponse(users=[schemas.UserResponse.of(user) for user in users], total=total))
 
 
 @router.get("/users/{user_id}")
 async def get_user(user_id: UserId, admin: AdminUser, management: Management) -> Envelope[schemas.UserResponse]:
-    """One account."""
+    """Get one account."""
     return ok(schemas.UserResponse.of(await management.get(user_id)))
 
 
@@ -48,9 +48,9 @@ async def get_user(user_id: UserId, admin: AdminUser, management: Management) ->
 async def update_user_status(
     user_id: UserId, body: schemas.UserStatusUpdateRequest, admin: AdminUser, management: Management
 ) -> Envelope[None]:
-    """Bar a user (`banned`, `inactive`), which ends their streams and screens, or let them in again.
+    """Lock a user out (`banned`, `inactive`), which also ends their streams and VNC connections, or reactivate them.
 
-    Not oneself, and no other admin.
+    Not allowed for your own account and for other admins.
     """
     await management.set_status(user_id, body.status, by=admin)
     return ok()
@@ -58,9 +58,10 @@ async def update_user_status(
 
 @router.delete("/users/{user_id}")
 async def delete_user(user_id: UserId, admin: AdminUser, management: Management) -> Envelope[None]:
-    """Remove a user with their sessions, sandboxes, files and logins. Not oneself, and no other admin.
+    """Delete a user with their sessions, sandboxes, files and logins.
 
-    503 when a part that is needed for it is away: the user is barred by then, and deleting again goes on.
+    Not allowed for your own account and for other admins. 503 if a server that is needed for it does not answer: the
+    user is banned by then; delete again later to remove the rest.
     """
     await management.delete(user_id, by=admin)
     return ok()

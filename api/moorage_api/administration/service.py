@@ -1,4 +1,4 @@
-"""What admins do with accounts: look, bar, remove."""
+"""What admins do with accounts: list, ban, reactivate, delete."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class UserManagement:
             return await UserRepository(tx).get(user_id)
 
     async def set_status(self, user_id: UUID, status: Status, *, by: Account) -> None:
-        """Takes effect at once, open streams and screens included. Raises NotFoundError, ForbiddenError.
+        """Change the status. A ban takes effect at once and ends open streams and VNC connections.
 
-        Whoever is let in again logs in again: tokens from before are not good any more.
+        A reactivated user has to log in again: their old tokens stay invalid. Raises NotFoundError, ForbiddenError.
         """
         async with self._db.begin() as tx:
             users = UserRepository(tx)
@@ -45,10 +45,10 @@ class UserManagement:
             await self._hub.publish_barred(user_id)
 
     async def delete(self, user_id: UUID, *, by: Account) -> None:
-        """Remove the account and all that is theirs: sessions with their sandboxes, files, logins.
+        """Delete the account with its sessions, sandboxes, files and logins.
 
-        They are barred first, so nothing new comes while it goes. Raises NotFoundError, ForbiddenError;
-        UnavailableError when something could not be removed now: they stay barred, and asking again goes on.
+        The user is banned first, so that they cannot create anything meanwhile. Raises NotFoundError, ForbiddenError,
+        and UnavailableError if something could not be removed now: the user stays banned, and the next call continues.
         """
         async with self._db.begin() as tx:
             await self._another_user(tx, user_id, by=by)
@@ -56,14 +56,14 @@ class UserManagement:
         await self._hub.publish_barred(user_id)
         if left := await self._sessions.delete_all_of(user_id):
             raise UnavailableError(
-                f"The user is barred, but {left} of their sessions cannot be removed now: delete them again later"
+                f"The user is banned, but {left} of their sessions could not be removed: delete the user again later"
             )
         await self._files.delete_all_of(user_id)
         async with self._db.begin() as tx:
             await UserRepository(tx).delete(user_id)
 
     async def _another_user(self, tx: AsyncSession, user_id: UUID, *, by: Account) -> Account:
-        """The account, locked. Admins rule neither themselves nor each other."""
+        """Read and lock the account. Raises ForbiddenError for the admin's own account and for other admins."""
         account = await UserRepository(tx).get(user_id)
         if account.id == by.id:
             raise ForbiddenError("You cannot do this to your own account")

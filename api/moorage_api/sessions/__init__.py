@@ -1,1 +1,1 @@
-"""Sessions: the twelve endpoints, and the rules of who sees what."""
+"""Sessions: their HTTP endpoints and streams, and the rules of who may see which session."""

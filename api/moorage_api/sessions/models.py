@@ -1,4 +1,4 @@
-"""Table of sessions: what a list shows. What happened in one is in the event log."""
+"""Table of sessions: what a list shows about each one. The history of a session is in the event log."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ class SessionRow(Base):
     unread_message_count: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
-    """Set at once when a session is deleted; the row goes when its sandbox and objects are gone."""
+    """Set when the user deletes the session. The row itself is removed later, after its sandbox and its objects."""

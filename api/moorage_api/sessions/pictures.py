@@ -1,4 +1,4 @@
-"""Serves screenshots by signed link: an <img> sends no Authorization header."""
+"""Serve screenshots through signed links, because an <img> sends no Authorization header."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ router = APIRouter(prefix="/pictures", tags=["sessions"])
 
 @router.get("/{name}", response_class=StreamingResponse)
 async def get_picture(
-    name: Annotated[str, Path(max_length=2000, pattern=r"^[A-Za-z0-9_-]+$", description="As the link has it")],
-    expires: Annotated[int, Query(ge=0, le=2**40, description="When the link ends, in seconds since 1970")],
-    signature: Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]+$", description="Over both")],
+    name: Annotated[str, Path(max_length=2000, pattern=r"^[A-Za-z0-9_-]+$", description="As in the link")],
+    expires: Annotated[int, Query(ge=0, le=2**40, description="Time at which the link expires, in seconds since 1970")],
+    signature: Annotated[
+        str, Query(max_length=64, pattern=r"^[0-9a-f]+$", description="Signature of `name` and `expires`")
+    ],
     resources: ResourcesDep,
 ) -> StreamingResponse:
-    """A picture that an event links to. The link's signature is the permission; it ends after an hour."""
+    """Get a picture that an event links to. The link's signature grants access and expires after an hour."""
     presenter = Presenter(resources.settings.jwt_secret.get_secret_value())
     key = presenter.open_link(name, expires=expires, signature=signature)
     picture = await resources.blobs.get(key)

@@ -1,4 +1,4 @@
-"""What clients get to see of a stored event: object keys become links that load without headers."""
+"""Prepare stored events for clients: object keys become links that a browser can load without headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINK_SECONDS = 3600
 
 
 class Presenter:
-    """Signs links to pictures. Links are made when an event is delivered, so a replay has fresh ones."""
+    """Replaces screenshot keys by signed links. Links are made at delivery, so a replay of old events has new links."""
 
     def __init__(self, secret: str) -> None:
         self._key = hashlib.sha256(b"moorage picture links\0" + secret.encode()).digest()
@@ -29,17 +29,17 @@ class Presenter:
         return replace(event, data={**event.data, "content": shown})
 
     def link(self, key: str, *, now: float | None = None) -> str:
-        """A path of this API that serves the object until it expires."""
+        """Build a path of this API that serves the object for LINK_SECONDS."""
         expires = int((time.time() if now is None else now) + LINK_SECONDS)
         name = base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
         return f"/api/pictures/{name}?expires={expires}&signature={self._sign(name, expires)}"
 
     def open_link(self, name: str, *, expires: int, signature: str, now: float | None = None) -> str:
-        """The object's key that a link stands for. Raises ForbiddenError for a forged or an expired one."""
+        """Return the object's key from a link. Raises ForbiddenError if the signature is wrong or the link expired."""
         if not hmac.compare_digest(self._sign(name, expires).encode(), signature.encode()):
-            raise ForbiddenError("This link is not valid")
+            raise ForbiddenError("This link is not valid; reload the session to get a new one")
         if expires < (time.time() if now is None else now):
-            raise ForbiddenError("This link has expired; reload the session for a new one")
+            raise ForbiddenError("This link has expired; reload the session to get a new one")
         return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
 
     def _sign(self, name: str, expires: int) -> str:

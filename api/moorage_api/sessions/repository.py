@@ -1,4 +1,4 @@
-"""SQL of sessions. Every read takes who reads, so no caller can forget to ask."""
+"""SQL of sessions. Every read takes the reader, so no caller can forget the access check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CREATE = """
 
 
 class Reader(Protocol):
-    """Who asks."""
+    """The user who makes the request, as far as access checks need to know them."""
 
     @property
     def id(self) -> UUID: ...
@@ -39,7 +39,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class SessionAccess:
-    """A session that the reader may use: its id and whose it is."""
+    """A session that the reader may use."""
 
     id: UUID
     owner_id: UUID
@@ -50,28 +50,28 @@ class SessionRepository:
         self._tx = tx
 
     async def get(self, session_id: UUID, *, reader: Reader) -> SessionRow:
-        """Raises NotFoundError for a missing session, ForbiddenError for one that `reader` may not see."""
+        """Raises NotFoundError if the session does not exist, ForbiddenError if `reader` may not see it."""
         row = await self._tx.get(SessionRow, session_id)
         if row is None or row.deleted_at is not None:
             raise NotFoundError("This session does not exist")
         if row.owner_id != reader.id and not reader.is_admin:
-            raise ForbiddenError("This session belongs to somebody else")
+            raise ForbiddenError("This session belongs to another user")
         return row
 
     async def get_own(self, session_id: UUID, *, reader: Reader) -> SessionRow:
-        """Like `get`, for what only the owner may do, admins included."""
+        """Like `get`, for actions that only the owner may do. Raises ForbiddenError for everyone else, even admins."""
         row = await self.get(session_id, reader=reader)
         if row.owner_id != reader.id:
-            raise ForbiddenError("This session belongs to somebody else")
+            raise ForbiddenError("This session belongs to another user")
         return row
 
 
 async def list_sessions(db: Database, owner_id: UUID | None, *, limit: int) -> list[ListSessionItem]:
-    """Newest activity first; of everyone where `owner_id` is None."""
+    """Sessions of one user, or of all users if `owner_id` is None. The newest activity comes first."""
     rows = await db.fetch(LIST, owner_id, limit)
     return [ListSessionItem.model_construct(**row) for row in rows]
 
 
 async def create_session(db: Database, session_id: UUID, *, owner_id: UUID) -> None:
-    """Insert the session with its head and raise the version of its owner's list, in one statement."""
+    """Insert the session with its head row and raise the version of its owner's list, in one statement."""
     await db.fetch(CREATE, session_id, owner_id)

@@ -1,4 +1,4 @@
-"""HTTP of the session module; the VNC socket is in `vnc`."""
+"""HTTP endpoints of the session module. The VNC WebSocket is in `vnc`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moorage_api.sessions.streams import chat_frames, list_frames
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
-SessionId = Annotated[UUID, Path(description="As POST /api/sessions answered it")]
+SessionId = Annotated[UUID, Path(description="Id from POST /api/sessions")]
 
 
 async def session_service(resources: ResourcesDep) -> SessionService:
@@ -35,10 +35,10 @@ async def presenter(resources: ResourcesDep) -> Presenter:
     return Presenter(resources.settings.jwt_secret.get_secret_value())
 
 
-Scope = Annotated[Literal["own", "all"], Query(description="`all` shows an admin everyone's")]
-SinceSeq = Annotated[int, Query(ge=0, le=2**62, description="Events after this one; 0 for all")]
-Limit = Annotated[int | None, Query(ge=1, le=10_000, description="How many events at most; all if left out")]
-LastEventId = Annotated[str | None, Header(description="As browsers send it when they resume: as `event_id`")]
+Scope = Annotated[Literal["own", "all"], Query(description="`all`: an admin gets the sessions of all users")]
+SinceSeq = Annotated[int, Query(ge=0, le=2**62, description="Only events with a higher seq; 0 for all")]
+Limit = Annotated[int | None, Query(ge=1, le=10_000, description="Most events to return; all of them if omitted")]
+LastEventId = Annotated[str | None, Header(description="Same as `event_id`; browsers send it when they reconnect")]
 
 Sessions = Annotated[SessionService, Depends(session_service)]
 Reading = Annotated[SandboxReader, Depends(sandbox_reader)]
@@ -47,21 +47,21 @@ Presenting = Annotated[Presenter, Depends(presenter)]
 
 @router.post("")
 async def create_session(user: CurrentUser, sessions: Sessions) -> Envelope[schemas.CreateSessionResponse]:
-    """Create a session. Its sandbox is made at the first need, usually the first message."""
+    """Create a session. Its sandbox is created when it is first needed, usually at the first message."""
     return ok(schemas.CreateSessionResponse(session_id=str(await sessions.create(owner_id=user.id))))
 
 
 @router.get("", response_model=Envelope[schemas.ListSessionResponse])
 async def list_sessions(user: CurrentUser, sessions: Sessions, scope: Scope = "own") -> Response:
-    """The caller's sessions, newest activity first; an admin sees everyone's with `scope=all`."""
+    """List the caller's sessions, newest activity first. With `scope=all` an admin gets the sessions of all users."""
     items = await sessions.list_of(user, everyone=scope == "all" and user.is_admin)
-    answer = ok(schemas.ListSessionResponse.model_construct(sessions=items))  # our own rows: nothing to validate
+    answer = ok(schemas.ListSessionResponse.model_construct(sessions=items))  # rows of our database need no validation
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @router.post("/stream", response_class=StreamingResponse, dependencies=[StreamLease])
 async def stream_sessions(user: CurrentUser, sessions: Sessions, resources: ResourcesDep) -> StreamingResponse:
-    """Server-Sent Events: `sessions` with the whole list, at once and on each change."""
+    """Stream the session list as Server-Sent Events: `sessions` with the whole list, at once and after each change."""
     frames = list_frames(
         resources.hub,
         user_id=user.id,
@@ -81,7 +81,7 @@ async def get_session(
     since_seq: SinceSeq = 0,
     limit: Limit = None,
 ) -> Envelope[schemas.SessionDetail]:
-    """A session and its events; `since_seq` and `limit` page through a long log."""
+    """Get a session and its events. Use `since_seq` and `limit` to read a long log page by page."""
     session = await sessions.get(session_id, reader=user)
     events = [
         schemas.SessionEvent(event=event.type, data=sse.event_data(presenting.present(event)))
@@ -103,9 +103,9 @@ async def chat(
     body: schemas.ChatRequest | None = None,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
-    """Say something, or follow what is going on; Server-Sent Events until `done`, `wait` or `error`.
+    """Send a message, or follow the current run. Server-Sent Events until `done`, `wait` or `error`.
 
-    Everything that can be refused is refused before the stream begins, as a plain envelope.
+    Every request that is refused is refused before the stream begins, with a JSON envelope.
     """
     body = body or schemas.ChatRequest()
     cursor = sse.parse_cursor(body.event_id) or sse.parse_cursor(last_event_id)
@@ -141,21 +141,21 @@ async def chat(
 
 @router.post("/{session_id}/stop")
 async def stop_session(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
-    """Stop what is running; nothing running is fine."""
+    """Stop the session's run. If nothing runs, the request succeeds and changes nothing."""
     await sessions.stop(session_id, reader=user)
     return ok()
 
 
 @router.post("/{session_id}/clear-unread-message-count")
 async def clear_unread(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
-    """The owner has seen it all. Nobody else can have, admins included."""
+    """Set the unread count to 0. Only the owner may do this; admins may not."""
     await sessions.clear_unread(session_id, reader=user)
     return ok()
 
 
 @router.post("/{session_id}/delete")
 async def delete_session(session_id: SessionId, user: CurrentUser, sessions: Sessions) -> Envelope[None]:
-    """Delete the session, its events, its sandbox and what is in it; uploaded and saved files stay with their owner."""
+    """Delete the session, its events and its sandbox with all its content. The user keeps uploaded and saved files."""
     await sessions.delete(session_id, reader=user)
     return ok()
 
@@ -164,7 +164,7 @@ async def delete_session(session_id: SessionId, user: CurrentUser, sessions: Ses
 async def list_session_files(
     session_id: SessionId, user: CurrentUser, sessions: Sessions, files: Files
 ) -> Envelope[schemas.SessionFilesResponse]:
-    """Files that came with messages or that the agent saved."""
+    """List the files that were attached to messages or saved by the agent."""
     await sessions.get(session_id, reader=user)
     attached = await sessions.attached_files(session_id)
     return ok(schemas.SessionFilesResponse(files=await files.list_for_session(session_id, attached=attached)))
@@ -174,7 +174,7 @@ async def list_session_files(
 async def read_file(
     session_id: SessionId, body: schemas.ReadFileRequest, user: CurrentUser, sessions: Sessions, reading: Reading
 ) -> Envelope[schemas.ReadFileResponse]:
-    """A text file of the sandbox, as the agent's own user reads it."""
+    """Read a text file in the sandbox with the rights of the agent's user."""
     await sessions.get(session_id, reader=user)
     content = await reading.file_text(session_id, body.filepath)
     return ok(schemas.ReadFileResponse(filepath=body.filepath, content=content))
@@ -184,6 +184,6 @@ async def read_file(
 async def read_shell(
     session_id: SessionId, body: schemas.ReadShellRequest, user: CurrentUser, sessions: Sessions, reading: Reading
 ) -> Envelope[schemas.ReadShellResponse]:
-    """What one of the agent's shells shows now."""
+    """Read the current output of one of the agent's shells."""
     await sessions.get(session_id, reader=user)
     return ok(await reading.shell(session_id, body.session_id))

@@ -1,4 +1,4 @@
-"""Bodies of the session module."""
+"""Request and response bodies of the session module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ListSessionItem(BaseModel):
 
     @field_serializer("latest_message_at")
     def _iso(self, value: datetime | None) -> str | None:
-        """ISO 8601 in UTC, whatever the database session's time zone."""
+        """Format as ISO 8601 in UTC."""
         return value.isoformat().replace("+00:00", "Z") if value else None
 
 
@@ -49,18 +49,18 @@ class SessionDetail(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """With `message`: say it and follow the run. Without: follow the newest run after `event_id`."""
+    """With `message`: send it and follow its run. Without: follow the newest run after `event_id`."""
 
     message: StorableText | None = Field(default=None, max_length=100_000)
     attachments: list[UUID] | None = Field(default=None, max_length=50)
     event_id: str | None = Field(default=None, coerce_numbers_to_str=True)
-    """One that is not ours is no error, whatever it looks like: clients keep them from other servers, too."""
+    """An id that we did not issue is ignored: clients may keep ids from other servers."""
     timestamp: int | float | str | None = None
-    """Sent by some clients; the log's own times count."""
+    """Ignored: some clients send it, but events carry the time at which they are stored."""
 
     @property
     def says_something(self) -> bool:
-        """An empty message says nothing: some clients send one to follow a run."""
+        """False for an empty message without attachments: some clients send one in order to follow a run."""
         return bool((self.message or "").strip() or self.attachments)
 
 
@@ -79,7 +79,7 @@ class ReadFileResponse(BaseModel):
 
 class ReadShellRequest(BaseModel):
     session_id: StorableText = Field(min_length=1, max_length=200)
-    """The shell's name, as the agent gave it."""
+    """The name that the agent gave to the shell."""
 
 
 class ConsoleRecord(BaseModel):

@@ -1,4 +1,4 @@
-"""Rules and transactions of sessions. What is published is published after the commit."""
+"""Rules and transactions of sessions. Changes are published after the commit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIST_LIMIT = 1000
 
 @dataclass(frozen=True)
 class Posted:
-    """Where a message landed. `last_seq` of the log before it is `seq - 1`."""
+    """A stored message: its seq in the log."""
 
     seq: int
 
@@ -51,7 +51,7 @@ class SessionService:
         try:
             await self._sandboxes.register(session_id, owner_id=owner_id)
         except UnavailableError as error:
-            logger.warning("A new session is not known to the cluster yet, it will be: %s", error)
+            logger.warning("Could not register a new session with the cluster; the runner will retry: %s", error)
         await self._hub.publish_list_change(owner_id)
         return session_id
 
@@ -63,7 +63,7 @@ class SessionService:
             return await SessionRepository(tx).get(session_id, reader=reader)
 
     async def events(self, session_id: UUID, *, since_seq: int, limit: int | None) -> AsyncIterator[log.StoredEvent]:
-        """Page through the log without holding a connection; the caller has checked access."""
+        """Read the log page by page, without holding a connection between pages. The caller has checked access."""
         remaining = limit
         while remaining is None or remaining > 0:
             size = 500 if remaining is None else min(500, remaining)
@@ -79,7 +79,7 @@ class SessionService:
     async def post_message(
         self, session_id: UUID, *, reader: Reader, message: str, attachments: Sequence[FileInfo]
     ) -> Posted:
-        """Store the message and its run in one transaction, then wake a runner."""
+        """Store the message and its run in one transaction, publish the message, then wake a runner."""
         event = MessageEvent(role="user", message=message, attachments=list(attachments))
         async with self._db.begin() as tx:
             session = await SessionRepository(tx).get(session_id, reader=reader)
@@ -97,7 +97,7 @@ class SessionService:
             return await queue.newest_run(tx, session_id)
 
     async def attached_files(self, session_id: UUID) -> set[UUID]:
-        """Ids of what came with its messages; the caller has checked access."""
+        """Ids of the files that were attached to messages. The caller has checked access."""
         async with self._db() as tx:
             return await log.attached_files(tx, session_id)
 
@@ -106,7 +106,7 @@ class SessionService:
             return await log.last_seq(tx, session_id)
 
     async def stop(self, session_id: UUID, *, reader: Reader) -> None:
-        """Ask the run to stop, or end the turn that waits for an answer; an idle session is fine as it is."""
+        """Ask the active run to stop, or end a turn that waits for the user. Does nothing in an idle session."""
         async with self._db.begin() as tx:
             await SessionRepository(tx).get(session_id, reader=reader)
             active = await queue.request_stop(tx, session_id)
@@ -127,7 +127,10 @@ class SessionService:
             await self._hub.publish_list_change(reader.id)
 
     async def delete(self, session_id: UUID, *, reader: Reader) -> None:
-        """Gone for everyone at once; its run is fenced, its streams end. The sandbox and the row follow."""
+        """Delete the session for all users at once: its run can write no more and its streams end.
+
+        Its sandbox, its objects and its row are removed afterwards, now or in a later sweep.
+        """
         async with self._db.begin() as tx:
             await SessionRepository(tx).get_own(session_id, reader=reader)
             await self._mark_deleted_in(tx, [session_id])
@@ -137,7 +140,7 @@ class SessionService:
         await self.sweep_deleted()
 
     async def delete_all_of(self, user_id: UUID) -> int:
-        """Every session of a user that is being deleted. How many are left because a part we need is away."""
+        """Delete every session of a user. Returns how many could not be removed now, for example without a cluster."""
         async with self._db.begin() as tx:
             ids = list(
                 await tx.scalars(
@@ -152,7 +155,7 @@ class SessionService:
         return int(left or 0)
 
     async def sweep_deleted(self) -> None:
-        """Remove what deleted sessions left: the sandbox first, then the row. What can't be now is left for later."""
+        """Remove sandboxes, objects and rows of deleted sessions, in this order. Failures are retried next time."""
         async with self._db() as tx:
             ids = list(await tx.scalars(text("SELECT id FROM sessions WHERE deleted_at IS NOT NULL LIMIT 100")))
         for session_id in ids:
@@ -160,7 +163,7 @@ class SessionService:
                 await self._sandboxes.delete(session_id)
                 await self._blobs.delete_prefix(object_prefix(session_id))
             except DomainError as error:
-                logger.warning("What a deleted session left remains for now: %s", error)
+                logger.warning("Could not remove the sandbox or objects of a deleted session; will retry: %s", error)
                 continue
             async with self._db.begin() as tx:
                 await tx.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": session_id})
@@ -188,9 +191,9 @@ class SessionService:
         try:
             await self._redis.publish(channel, "")
         except (RedisError, OSError) as error:
-            logger.warning("Could not wake a runner, it looks every second: %s", type(error).__name__)
+            logger.warning("Could not wake a runner through Redis; it polls every second: %s", type(error).__name__)
 
 
 def object_prefix(session_id: UUID) -> str:
-    """Where the session's own objects (pictures, long outputs) are; files are their owner's."""
+    """Prefix of the session's own objects (pictures, long outputs). Files are stored under their owner's prefix."""
     return f"sessions/{session_id}/"

@@ -18,7 +18,7 @@ from moorage_api.events.schemas import ENDS_A_STREAM
 from moorage_api.sessions.schemas import ListSessionItem
 
 LIST_COALESCE_SECONDS = 0.25
-"""A run changes its session's row often; a list is sent at most this often."""
+"""Shortest time between two list frames: a run changes its session's row often."""
 
 
 async def chat_frames(
@@ -34,10 +34,10 @@ async def chat_frames(
     max_seconds: float,
     present: Callable[[StoredEvent], StoredEvent],
 ) -> AsyncIterator[str]:
-    """Frames of a session's events after `after`.
+    """Yield frames of a session's events after `after`.
 
-    Ends behind the first event at or after `run_from` that ends a turn; at `until`, the log's end, where nothing more
-    is to come; or after `max_seconds`, when the client resumes from its cursor.
+    Ends after the first event from `run_from` on that ends a turn; after the event `until`, which is the newest one if
+    no run is active; or after `max_seconds`, and the client then resumes from its cursor.
     """
     if until is not None and after >= until:
         return
@@ -67,7 +67,7 @@ async def list_frames(
     heartbeat_seconds: float,
     max_seconds: float,
 ) -> AsyncIterator[str]:
-    """The whole list at once and whenever it changed."""
+    """Yield a frame with the whole list at once and after each change. Ends after `max_seconds`."""
     ends_at = time.monotonic() + max_seconds
     async with hub.follow_user(user_id) as subscription:
         last: list[dict[str, Any]] | None = None

@@ -1,4 +1,4 @@
-"""What events change in the row that a session list shows."""
+"""Update a session's row, which session lists show, from the session's events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATUS_AFTER = {"done": "completed", "error": "completed", "wait": "waiting"}
 
 
 def changes_of(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]:
-    """Column values that `events` lead to, {} for none; `unread` is how many more messages nobody saw."""
+    """New column values after `events`, {} if nothing changes. `unread` is a number to add to the unread count."""
     changes: dict[str, Any] = {}
     unread = 0
     for event in events:
@@ -40,7 +40,7 @@ def changes_of(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]:
 async def apply_events(
     tx: AsyncSession, session_id: UUID, events: Sequence[ChatEvent], *, owner_id: UUID, watched: bool = True
 ) -> bool:
-    """Bring the session's row and its owner's list version up to date; True when the list changed."""
+    """Update the session's row and the version of its owner's list. True if the list changed."""
     changes = changes_of(events, watched=watched)
     if not changes:
         return False
@@ -70,7 +70,7 @@ async def apply_events(
 
 
 async def touch_list(tx: AsyncSession, owner_id: UUID) -> None:
-    """Raise the version of a user's session list; publish the change after the commit."""
+    """Raise the version of a user's session list. The caller publishes the change after the commit."""
     await tx.execute(
         text(
             """

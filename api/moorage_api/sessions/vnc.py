@@ -1,4 +1,4 @@
-"""The VNC socket: a browser's WebSocket joined to the gate's, bytes passed on as they are."""
+"""The VNC WebSocket: connects a browser's WebSocket to the gate's and forwards the bytes unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def watch_session(
     reading: Annotated[SandboxReader, Depends(reader)],
     token: Annotated[str, Query()] = "",
 ) -> None:
-    """Accepts first, so that a browser sees the close code of a refusal."""
+    """Relay the sandbox's screen. The socket is accepted first, because a browser sees no close code otherwise."""
     offered = socket.scope.get("subprotocols", [])
     await socket.accept(subprotocol="binary" if "binary" in offered else None)
     try:
@@ -71,12 +71,12 @@ async def watch_session(
     except DomainError as error:
         await close(socket, CLOSE_CODE_BY_ERROR.get(type(error), SANDBOX_FAILED), str(error))
     except (OSError, TimeoutError, WebSocketException) as error:
-        logger.warning("The screen of %s failed: %s", session_id, type(error).__name__)
-        await close(socket, SANDBOX_FAILED, "The sandbox's screen cannot be reached")
+        logger.warning("The VNC connection of session %s failed: %s", session_id, type(error).__name__)
+        await close(socket, SANDBOX_FAILED, "Could not connect to the sandbox's screen; try again")
 
 
 async def authenticated(socket: WebSocket, token: str, users: UserService, resources: Resources) -> Account:
-    """Who the token is of, after a request was spent from their window, or from the address's for a bad token."""
+    """Return the token's user. Counts the request against the user's window, or the address's for a bad token."""
     try:
         subject = user_subject(resources.tokens.read_access(token).user_id)
     except UnauthenticatedError:
@@ -86,11 +86,11 @@ async def authenticated(socket: WebSocket, token: str, users: UserService, resou
 
 
 def check_origin(socket: WebSocket, allowed: list[str]) -> None:
-    """Browsers send Origin and apply no CORS to WebSockets, so the same rule is applied here."""
+    """Apply the CORS rule to a WebSocket: browsers send Origin, but do not check CORS. Raises ForbiddenError."""
     origin = socket.headers.get("origin")
     same_host = origin is not None and urlsplit(origin).netloc == socket.headers.get("host")
     if origin is not None and not same_host and origin not in allowed and "*" not in allowed:
-        raise ForbiddenError("This origin may not open the screen")
+        raise ForbiddenError("This origin is not allowed; add it to MOORAGE_CORS_ORIGINS")
 
 
 async def check_access(session_id: str, user: Account, resources: Resources) -> UUID:
@@ -105,9 +105,9 @@ async def check_access(session_id: str, user: Account, resources: Resources) -> 
 
 @asynccontextmanager
 async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientConnection]:
-    """Raises NotFoundError for a sandbox that is no session's yet.
+    """Connect to the gate's VNC WebSocket. Raises NotFoundError if no run has used the sandbox yet.
 
-    Pictures are compressed by RFB already; a second time costs 40 times the throughput.
+    The connection is not compressed: RFB already compresses pictures, and doing it twice divides the throughput by 40.
     """
     opening = connect(
         url,
@@ -128,7 +128,7 @@ async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientCo
 
 
 async def join(socket: WebSocket, screen: ClientConnection, hub: Hub, user_id: UUID) -> None:
-    """Pass bytes both ways until one side ends, or the user may no longer look."""
+    """Forward bytes in both directions until one side ends or the user loses access."""
     pumps = {
         asyncio.create_task(to_screen(socket, screen), name="to screen"),
         asyncio.create_task(from_screen(screen, socket), name="from screen"),
@@ -141,9 +141,9 @@ async def join(socket: WebSocket, screen: ClientConnection, hub: Hub, user_id: U
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
     if barred.done() and not barred.cancelled():
-        await close(socket, CLOSE_CODE_BY_ERROR[ForbiddenError], "You may no longer watch this session")
+        await close(socket, CLOSE_CODE_BY_ERROR[ForbiddenError], "You have lost access to this session")
     else:
-        await close(socket, SANDBOX_FAILED, "The sandbox's screen went away")
+        await close(socket, SANDBOX_FAILED, "The sandbox closed the connection; connect again")
 
 
 async def to_screen(socket: WebSocket, screen: ClientConnection) -> None:
@@ -156,14 +156,14 @@ async def to_screen(socket: WebSocket, screen: ClientConnection) -> None:
 
 
 async def from_screen(screen: ClientConnection, socket: WebSocket) -> None:
-    """Waiting for a slow browser, we read no more from the gate, and the gate no more from the screen."""
+    """Forward bytes to the browser. While it is slow we stop reading from the gate, which stops reading the screen."""
     with suppress(WebSocketDisconnect, ConnectionClosed, OSError):
         async for data in screen:
             await socket.send_bytes(data if isinstance(data, bytes) else data.encode())
 
 
 async def until_barred(hub: Hub, user_id: UUID) -> None:
-    """Return once the user may not be here any more. A deleted session ends by its sandbox."""
+    """Return when the user loses access. A deleted session needs no check: its sandbox closes the connection."""
     async with hub.follow_user(user_id) as subscription:
         while subscription.allowed:
             await subscription.wait(60)

@@ -1,1 +1,1 @@
-"""Accounts: who may come in, and as what."""
+"""Accounts: registration, login, tokens and the administration of users."""

@@ -1,4 +1,4 @@
-"""Who a request comes from, as everything behind the token check sees it."""
+"""The account of a user, as the rest of the api sees it after the token check."""
 
 from __future__ import annotations
 

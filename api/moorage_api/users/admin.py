@@ -1,4 +1,4 @@
-"""The first admin, and a way back in for one who forgot the password. From settings or a command, never by HTTP."""
+"""Create admins and reset passwords, from settings or from the command line. HTTP offers neither."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from moorage_api.users.schemas import composed
 
 
 async def ensure_admin(db: Database, *, username: str, password: str) -> bool:
-    """Make the account unless any `super_admin` exists; True when it was made.
+    """Create the account unless a `super_admin` exists. True if it was created.
 
-    Raises ConflictError when the name belongs to somebody who is no admin.
+    Raises ConflictError if the name belongs to a user who is not an admin.
     """
     async with db.begin() as tx:
         await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('moorage first admin'))"))
@@ -25,18 +25,18 @@ async def ensure_admin(db: Database, *, username: str, password: str) -> bool:
 
 
 async def create_admin(db: Database, *, username: str, password: str) -> None:
-    """One more `super_admin`. Raises ConflictError for a name that is taken."""
+    """Create another `super_admin`. Raises ConflictError if the name is taken."""
     async with db.begin() as tx:
         await add_admin(UserRepository(tx), username=username, password=password)
 
 
 async def reset_password(db: Database, *, username: str, password: str) -> None:
-    """Give any account a new password and end its logins. Raises NotFoundError."""
+    """Give an account a new password and end its logins. Raises NotFoundError."""
     async with db.begin() as tx:
         users = UserRepository(tx)
         found = await users.by_name_or_email(composed(username), None)
         if found is None:
-            raise NotFoundError(f"There is no user {username}")
+            raise NotFoundError(f"There is no user named {username!r}; check the spelling")
         await users.set_password(found[0].id, CONTEXT.hash(password))
         await users.end_logins(found[0].id)
 

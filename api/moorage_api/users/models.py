@@ -12,7 +12,10 @@ from moorage_api.database import Base
 
 
 class UserRow(Base):
-    """`password_hash` is null for accounts that log in elsewhere. Names and e-mails are unique ignoring case."""
+    """An account. `password_hash` is null if the user logs in through another provider only.
+
+    Names and e-mail addresses are unique without regard to case.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
@@ -32,31 +35,34 @@ class UserRow(Base):
 
 
 class UserIdentityRow(Base):
-    """An account elsewhere that logs in to one of ours. WeChat's has up to two: its openid and its unionid."""
+    """An identity at another provider that logs in to one of our accounts.
+
+    A WeChat user has up to two: the openid and the unionid.
+    """
 
     __tablename__ = "user_identities"
 
     provider: Mapped[str] = mapped_column(String(50), primary_key=True)
     subject: Mapped[str] = mapped_column(String(200), primary_key=True)
-    """Who they are there."""
+    """The user's id at the provider."""
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class TokenFamilyRow(Base):
-    """One login. Its refresh tokens all carry the family's id; deleting the row ends them (ban, new password)."""
+    """One login. All its tokens carry the family's id. Deleting the row ends them (reactivation, new password)."""
 
     __tablename__ = "token_families"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     newest_jti: Mapped[UUID]
-    """Only the newest is accepted where single use is asked for."""
+    """Id of the newest refresh token. With single use, only this one is accepted."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class UserHeadRow(Base):
-    """Counts the changes of a user's session list, so idle list streams cost one narrow read for all of them."""
+    """Counts the changes of a user's session list, so that all idle list streams together need one small query."""
 
     __tablename__ = "user_heads"
     __table_args__ = {"postgresql_with": {"fillfactor": 50}}  # noqa: RUF012 - SQLAlchemy's own form

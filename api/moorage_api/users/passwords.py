@@ -1,4 +1,4 @@
-"""Password hashes: argon2id, made off the event loop and few at a time."""
+"""Password hashes: argon2id, computed in threads, only a few at the same time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from moorage_api.text import is_storable
 T = TypeVar("T")
 
 MAX_WAITING = 100
-"""Each takes about 0.15 s of a core: whoever would wait longer than this queue is told to come back."""
+"""Most requests that may wait for a hash, each about 0.15 s of a core. Further ones get 429 and may retry later."""
 
 CONTEXT = CryptContext(schemes=["argon2", "bcrypt_sha256", "bcrypt"], deprecated="auto")
-"""New hashes are argon2id; the others are read, for accounts that come from elsewhere, and then replaced."""
+"""New hashes are argon2id. The other kinds, from imported accounts, are accepted and replaced at the next login."""
 
 
 class Passwords:
-    """A hash takes 64 MiB and a core: `concurrency` of them run at once. Close when done."""
+    """Computes hashes in threads. Each takes 64 MiB and a core, so at most `concurrency` run at once. Close after use."""
 
     def __init__(self, *, concurrency: int) -> None:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="passwords")
@@ -33,17 +33,17 @@ class Passwords:
         return await self._run(lambda: str(CONTEXT.hash(password)))
 
     async def verify(self, password: str, hashed: str | None) -> tuple[bool, str | None]:
-        """Whether it is right, and a new hash where the stored one is of an old kind.
+        """Return whether the password is correct, and a new hash if the stored one is of an old kind.
 
-        Without a stored hash it takes the same time and is wrong: timing tells nobody which accounts exist.
+        Without a stored hash the result is False after the same time, so timing does not reveal which accounts exist.
         """
         return await self._run(lambda: self._verify(password, hashed))
 
     def _verify(self, password: str, hashed: str | None) -> tuple[bool, str | None]:
         if not is_storable(password):
-            password, hashed = "", None  # never registered, and not every kind of hash can be asked
+            password, hashed = "", None  # such a password cannot be registered, and some hash functions raise for it
         if hashed is None:
-            self._dummy = self._dummy or CONTEXT.hash("nobody's password")
+            self._dummy = self._dummy or CONTEXT.hash("password of no account")
             CONTEXT.verify(password, self._dummy)
             return False, None
         right, replacement = CONTEXT.verify_and_update(password, hashed)

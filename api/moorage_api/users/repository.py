@@ -40,7 +40,7 @@ UPDATE = text(
 
 
 async def find_by_login(db: Database, user_id: UUID, family_id: UUID) -> Account | None:
-    """The account of a token, None once its login has ended. Asked by every request."""
+    """Find the account of a token; None if its login has ended. Runs in every request."""
     row = await db.fetchrow(BY_LOGIN, user_id, family_id)
     return Account(*row.values()) if row else None
 
@@ -64,7 +64,7 @@ class UserRepository:
         avatar: str = "",
         role: Role = "user",
     ) -> Account:
-        """Raises ConflictError for a name or an e-mail that is taken, whatever its case."""
+        """Raises ConflictError if the name or e-mail address is taken, ignoring case."""
         try:
             row = (
                 await self._tx.execute(
@@ -82,11 +82,11 @@ class UserRepository:
             ).one()
         except IntegrityError as error:
             taken = "e-mail address" if "email" in str(error.orig) else "username"
-            raise ConflictError(f"This {taken} is taken") from error
+            raise ConflictError(f"This {taken} is already taken; choose another one") from error
         return account_of(row)
 
     async def by_name_or_email(self, username: str | None, email: str | None) -> tuple[Account, str | None] | None:
-        """The account and its password hash. With both given, both must be its own."""
+        """Find an account and its password hash. If both are given, both must belong to the same account."""
         found = None
         if username is not None:
             found = (await self._tx.execute(BY_NAME, {"name": username})).first()
@@ -105,7 +105,7 @@ class UserRepository:
         return account_of(row)
 
     async def page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
-        """Oldest first, and how many there are in all."""
+        """Return a page of accounts, oldest first, and the number of all accounts."""
         rows = await self._tx.execute(PAGE, {"skip": skip, "limit": limit})
         total = await self._tx.scalar(text("SELECT count(*) FROM users"))
         return [account_of(row) for row in rows], int(total or 0)
@@ -128,11 +128,11 @@ class UserRepository:
         )
 
     async def end_logins(self, user_id: UUID) -> None:
-        """Every token of the user stops being good."""
+        """Make all tokens of the user invalid."""
         await self._tx.execute(text("DELETE FROM token_families WHERE user_id = :id"), {"id": user_id})
 
     async def add_family(self, family_id: UUID, user_id: UUID, *, jti: UUID, expires_at: datetime) -> None:
-        """Begin a login; logins of the same user that ran out are swept with it."""
+        """Begin a login, and remove expired logins of the same user."""
         await self._tx.execute(
             text("DELETE FROM token_families WHERE user_id = :user_id AND expires_at < now()"), {"user_id": user_id}
         )
@@ -142,7 +142,7 @@ class UserRepository:
         )
 
     async def rotate(self, family_id: UUID, *, jti: UUID, expected_jti: UUID | None, expires_at: datetime) -> bool:
-        """Make `jti` the newest; False when `expected_jti` is given and is not the newest any more."""
+        """Make `jti` the newest token id. False if `expected_jti` is given and is no longer the newest."""
         result = await self._tx.execute(
             text(
                 """

@@ -1,4 +1,4 @@
-"""HTTP of the auth module."""
+"""HTTP endpoints of the auth module."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def tokens_of(pair: IssuedPair) -> schemas.TokenResponse:
 
 @router.post("/register")
 async def register(body: schemas.RegisterRequest, users: Users) -> Envelope[schemas.LoginResponse]:
-    """Make an account and log in. A name or an e-mail address is taken whatever its case."""
+    """Create an account and log in. Names and e-mail addresses are unique without regard to case."""
     account, pair = await users.register(body)
     return ok(schemas.LoginResponse(user=schemas.UserResponse.of(account), tokens=tokens_of(pair)))
 
 
 @router.post("/login")
 async def login(body: schemas.LoginRequest, users: Users, resources: ResourcesDep) -> Envelope[schemas.LoginResponse]:
-    """Log in by username or e-mail address. A wrong name and a wrong password read the same."""
+    """Log in by username or e-mail address. A wrong name and a wrong password give the same response."""
     await spend_for_accounts(resources, body.username, body.email)
     account, pair = await users.login(body)
     return ok(schemas.LoginResponse(user=schemas.UserResponse.of(account), tokens=tokens_of(pair)))
@@ -35,7 +35,7 @@ async def login(body: schemas.LoginRequest, users: Users, resources: ResourcesDe
 async def refresh(
     body: schemas.RefreshTokenRequest, users: Users, resources: ResourcesDep
 ) -> Envelope[schemas.TokenResponse]:
-    """A new access and a new refresh token."""
+    """Get a new access token and a new refresh token."""
     token = body.refresh_token.get_secret_value()
     await spend_for_accounts(resources, str(resources.tokens.read(token, kind="refresh").user_id))
     return ok(tokens_of(await users.refresh(token)))
@@ -43,11 +43,11 @@ async def refresh(
 
 @router.get("/me")
 async def get_me(user: CurrentUser) -> Envelope[schemas.UserResponse]:
-    """The caller's own account."""
+    """Get the caller's own account."""
     return ok(schemas.UserResponse.of(user))
 
 
 @router.put("/me")
 async def update_me(body: schemas.UpdateUserRequest, user: CurrentUser, users: Users) -> Envelope[schemas.UserResponse]:
-    """Change nickname and avatar, nothing else: what is left out stays, and unknown fields are ignored."""
+    """Change nickname and avatar. Omitted fields keep their value, and unknown fields are ignored."""
     return ok(schemas.UserResponse.of(await users.update(user.id, body)))

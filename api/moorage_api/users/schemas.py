@@ -1,4 +1,4 @@
-"""Bodies of the auth module."""
+"""Request and response bodies of the auth and admin modules, and the normal form of names and e-mail addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moorage_api.users.account import Account, Role, Status
 
 
 def check_email(text: str) -> str:
-    """Syntax only: whether somebody reads it is not asked of DNS. Domains of documentation and tests are fine."""
+    """Check the syntax and return the normal form. DNS is not queried, and domains for tests are accepted."""
     try:
         return validate_email(text, check_deliverability=False, test_environment=True).normalized
     except EmailNotValidError as error:
@@ -26,7 +26,7 @@ def empty_to_none(value: object) -> object:
 
 
 def known_email(text: str) -> str:
-    """As an account would have it (domains in letters, composed accents); what could be none stays as it is."""
+    """Return the normal form of an e-mail address (Unicode domain, composed accents). Invalid text stays unchanged."""
     try:
         return check_email(text)
     except ValueError:
@@ -34,14 +34,14 @@ def known_email(text: str) -> str:
 
 
 def composed(text: str) -> str:
-    """One form for letters with accents, however a keyboard sends them: NFC."""
+    """Normalize letters with accents to NFC, because keyboards send them in different forms."""
     return unicodedata.normalize("NFC", text)
 
 
 def check_visible(text: str) -> str:
-    """A name with what nobody sees in it could pass for another's."""
+    """Refuse invisible characters: with them, a name could look like the name of another user."""
     if not text.isprintable():
-        raise ValueError("must hold no control characters and none that is invisible")
+        raise ValueError("must not contain control characters or invisible characters")
     return text
 
 
@@ -67,7 +67,7 @@ LoginEmail = Annotated[
 
 
 class RegisterRequest(BaseModel):
-    """At least one of `username` and `email`."""
+    """At least one of `username` and `email` is required."""
 
     username: Username = None
     email: Email = None
@@ -82,7 +82,10 @@ class RegisterRequest(BaseModel):
 
 
 class LoginRequest(BaseModel):
-    """At least one of `username` and `email`. What could never have been registered is simply wrong, not invalid."""
+    """At least one of `username` and `email` is required.
+
+    A name or password that cannot be registered gives the response of a wrong login (401), not of invalid input (422).
+    """
 
     username: LoginName = None
     email: LoginEmail = None
@@ -100,7 +103,7 @@ class RefreshTokenRequest(BaseModel):
 
 
 class UpdateUserRequest(BaseModel):
-    """What is left out stays as it is."""
+    """Omitted fields keep their value."""
 
     nickname: StorableText | None = Field(default=None, max_length=100)
     avatar: StorableText | None = Field(default=None, max_length=2048)
@@ -113,7 +116,7 @@ class TokenResponse(BaseModel):
 
 
 class UserResponse(BaseModel):
-    """`username` or `email` is "" where the account has none."""
+    """An account. `username` or `email` is "" if the account has none."""
 
     id: str
     username: str
@@ -143,7 +146,7 @@ class UserStatusUpdateRequest(BaseModel):
 
 
 class UserListResponse(BaseModel):
-    """`total` counts all of them, not the page."""
+    """A page of accounts. `total` is the number of all accounts."""
 
     users: list[UserResponse]
     total: int

@@ -1,4 +1,4 @@
-"""Rules of accounts: register, log in, stay logged in."""
+"""Rules of accounts: register, log in, refresh tokens, authenticate requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UserService:
         self._refresh_single_use = refresh_single_use
 
     async def register(self, request: RegisterRequest) -> tuple[Account, IssuedPair]:
-        """Raises ConflictError for a name that is taken. Nobody becomes an admin this way."""
+        """Create an account with the role `user` and log in. Raises ConflictError if the name is taken."""
         password_hash = await self._passwords.hash(request.password.get_secret_value())
         user_id = uuid7()
         pair, family_id = self._issue(user_id)
@@ -44,7 +44,7 @@ class UserService:
         return account, pair
 
     async def login(self, request: LoginRequest) -> tuple[Account, IssuedPair]:
-        """Raises UnauthenticatedError for a wrong name or password alike, ForbiddenError for a banned account."""
+        """Raises the same UnauthenticatedError for a wrong name and a wrong password, ForbiddenError if banned."""
         async with self._db() as tx:
             found = await UserRepository(tx).by_name_or_email(request.username, request.email)
         account, password_hash = found or (None, None)
@@ -62,10 +62,10 @@ class UserService:
         return account, pair
 
     async def refresh(self, refresh_token: str) -> IssuedPair:
-        """A new pair for the same login.
+        """Issue a new pair of tokens for the same login.
 
-        The older refresh token stays good until it expires, since two tabs may refresh at once; with single use it is
-        refused, and the login it was stolen from or used twice in is ended.
+        The older refresh token stays valid until it expires, because two tabs may refresh at the same time. With single
+        use it is refused, and the login ends, because the token was used twice or stolen.
         """
         claims = self._tokens.read(refresh_token, kind="refresh")
         pair = self._tokens.issue(claims.user_id, claims.family_id, now=self._now())
@@ -81,11 +81,11 @@ class UserService:
             if not rotated:
                 await users.end_family(claims.family_id)
         if not rotated:
-            raise UnauthenticatedError("This refresh token was used before; log in again")
+            raise UnauthenticatedError("This refresh token has already been used; log in again")
         return pair
 
     async def authenticate(self, access_token: str) -> Account:
-        """Raises UnauthenticatedError for a token that is not good any more, ForbiddenError for a banned account."""
+        """Raises UnauthenticatedError if the token is invalid or its login has ended, ForbiddenError if banned."""
         claims = self._tokens.read_access(access_token)
         return await self._account_of(claims)
 
@@ -96,7 +96,7 @@ class UserService:
     async def _account_of(self, claims: Claims) -> Account:
         account = await find_by_login(self._db, claims.user_id, claims.family_id)
         if account is None:
-            raise UnauthenticatedError("This login has ended")
+            raise UnauthenticatedError("This login has ended; log in again")
         check_active(account)
         return account
 
@@ -107,4 +107,4 @@ class UserService:
 
 def check_active(account: Account) -> None:
     if account.status != "active":
-        raise ForbiddenError(f"This account is {account.status}")
+        raise ForbiddenError(f"This account is {account.status}; ask an administrator to reactivate it")

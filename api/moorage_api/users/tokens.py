@@ -1,4 +1,4 @@
-"""Access and refresh tokens: JWTs (RFC 7519) that name a user and the login they come from."""
+"""Access and refresh tokens: JWTs (RFC 7519) that name a user and a login (the token family)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kind = Literal["access", "refresh"]
 
 @dataclass(frozen=True)
 class Claims:
-    """`family_id` is the login: tokens end with its row."""
+    """Content of a token. `family_id` names the login; the token is valid only while the login's row exists."""
 
     user_id: UUID
     family_id: UUID
@@ -37,7 +37,7 @@ class IssuedPair:
 
 
 REMEMBERED = 10_000
-"""Access tokens whose signature was checked and that are sent again with every request."""
+"""Most access tokens to cache after their signature was checked: clients send the same token with every request."""
 
 
 class Tokens:
@@ -58,7 +58,7 @@ class Tokens:
         )
 
     def read_access(self, token: str) -> Claims:
-        """Like `read`. The same text has the same signature: until it expires it is checked once."""
+        """Like `read` for an access token, but checks the signature of the same token only once."""
         claims = self._seen.get(token)
         if claims is None or claims.expires_at <= time.time():
             self._seen.pop(token, None)
@@ -69,18 +69,18 @@ class Tokens:
         return claims
 
     def read(self, token: str, *, kind: Kind) -> Claims:
-        """Raises UnauthenticatedError for anything but a valid token of this kind."""
+        """Raises UnauthenticatedError unless `token` is a valid token of this kind."""
         try:
             claims = jwt.decode(
                 token, self._secret, algorithms=[ALGORITHM], options={"require": ["exp", "sub", "jti", "family"]}
             )
             if claims["kind"] != kind:
-                raise ValueError("a token of the other kind")
+                raise ValueError("this is a token of the other kind")
             return Claims(UUID(claims["sub"]), UUID(claims["family"]), UUID(claims["jti"]), float(claims["exp"]))
         except jwt.ExpiredSignatureError as error:
-            raise UnauthenticatedError("This token has expired") from error
+            raise UnauthenticatedError("This token has expired; refresh it or log in again") from error
         except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnauthenticatedError("This token is not valid") from error
+            raise UnauthenticatedError("This token is not valid; log in again") from error
 
     def _encode(
         self, kind: Kind, user_id: UUID, family_id: UUID, jti: UUID, issued_at: datetime, expires_at: datetime

@@ -1,4 +1,4 @@
-"""Who may do what: every route, asked by everyone there is. The expectation is the table of routes."""
+"""Call every route as every kind of user. The expected statuses follow from the table of routes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPECTED: dict[Access, dict[str, int]] = {
     Access.CONFIG: {**USER, "owner": 403, "other": 403},
     Access.LINK: dict.fromkeys(EVERYONE, 200),
 }
-"""What each answers where everything else about the request is right."""
+"""Status that each kind of user gets if the request is otherwise valid."""
 
 LLM = {"base_url": "https://llm.example/v1", "model_name": "m"}
 AGENT = {"max_iterations": 100, "max_retries": 3, "max_search_results": 10}
@@ -43,12 +43,12 @@ ENABLED = {"json": {"enabled": True}}
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent to a route, and the status for those who may call it where that isn't 200."""
+    """The request for a route, and the status that an allowed user gets."""
 
     sent: dict[str, Any] = field(default_factory=dict)
     allowed: int = 200
     once: str = ""
-    """The only one of those who may that is asked: it removes what it is asked about."""
+    """If set, only this kind of allowed user sends the request, because it deletes its target."""
 
 
 REQUESTS: dict[str, Request] = {
@@ -113,22 +113,22 @@ REQUESTS: dict[str, Request] = {
     "GET /redoc": Request(),
     "GET /docs/assets/{name}": Request(allowed=404),
 }
-"""By the keys of `moorage_api.http.routes`: a new route needs its line here."""
+"""By the keys of `moorage_api.http.routes`. A new route needs a line here."""
 
 ASKED = [key for key, _ in keys_of(routed().routes) if not key.startswith("WS ") and "/app-config/skills" not in key]
-"""The screen's refusals are close codes, and what is gone is gone for all: both have tests of their own."""
+"""All routes except the VNC WebSocket, which refuses with close codes, and removed ones: both have other tests."""
 
 
 @dataclass
 class World:
-    """What the owner has, and everybody's token."""
+    """A session, a file and a user to act on, and the tokens of all kinds of users."""
 
     url: str
     owner: Person
     session: str
     file: str
     user: str
-    """Somebody whom an admin may remove."""
+    """Id of a user that an admin may delete."""
     tokens: dict[str, str | None]
 
 
@@ -152,7 +152,7 @@ async def world(api: Any, alice: Person, bob: Person, root: Person) -> AsyncIter
     await banned.client.aclose()
 
 
-def filled(value: Any, world: World) -> Any:
+def fill_placeholders(value: Any, world: World) -> Any:
     if isinstance(value, str):
         names = {
             "session_id": world.session,
@@ -170,12 +170,12 @@ def filled(value: Any, world: World) -> Any:
             value = value.replace(f"{{{name}}}", text)
         return value
     if isinstance(value, dict):
-        return {key: filled(item, world) for key, item in value.items()}
-    return [filled(item, world) for item in value] if isinstance(value, list) else value
+        return {key: fill_placeholders(item, world) for key, item in value.items()}
+    return [fill_placeholders(item, world) for item in value] if isinstance(value, list) else value
 
 
 async def status_of(client: httpx.AsyncClient, method: str, path: str, **sent: Any) -> int:
-    """The status alone: a stream is not read to its end. An error wears the envelope."""
+    """Send a request and return the status without reading a stream to its end. Errors must have the envelope."""
     async with client.stream(method, path, **sent) as response:
         if response.status_code != 200:
             await response.aread()
@@ -185,12 +185,12 @@ async def status_of(client: httpx.AsyncClient, method: str, path: str, **sent: A
         return response.status_code
 
 
-def test_every_route_is_asked_by_everyone() -> None:
+def test_every_route_has_a_request_in_this_test() -> None:
     assert [key for key in ASKED if key not in REQUESTS] == []
 
 
 @pytest.mark.parametrize("key", ASKED)
-async def test_an_endpoint_answers_each_as_they_may(world: World, key: str) -> None:
+async def test_an_endpoint_gives_each_kind_of_user_the_expected_status(world: World, key: str) -> None:
     rule, request = BY_KEY[key], REQUESTS[key]
     expected = EXPECTED[rule.access]
     refused = [who for who in EVERYONE if expected[who] != 200]
@@ -198,12 +198,14 @@ async def test_an_endpoint_answers_each_as_they_may(world: World, key: str) -> N
     answers = {}
     for who in (*refused, *allowed):
         async with client_for(world.url, world.tokens[who]) as client:
-            answers[who] = await status_of(client, rule.method, filled(rule.path, world), **filled(request.sent, world))
+            answers[who] = await status_of(
+                client, rule.method, fill_placeholders(rule.path, world), **fill_placeholders(request.sent, world)
+            )
     assert answers == {**{who: expected[who] for who in refused}, **dict.fromkeys(allowed, request.allowed)}
 
 
 @pytest.mark.parametrize("query", ["smoke=true", "bucket=another"])
-async def test_looking_into_the_object_store_further_is_an_admins(world: World, query: str) -> None:
+async def test_only_an_admin_may_run_the_object_store_self_test_or_name_a_bucket(world: World, query: str) -> None:
     answers = {}
     for who in EVERYONE:
         async with client_for(world.url, world.tokens[who]) as client:
@@ -211,7 +213,7 @@ async def test_looking_into_the_object_store_further_is_an_admins(world: World, 
     assert answers == EXPECTED[Access.CONFIG]
 
 
-async def test_an_admin_deletes_anybodys_file(world: World) -> None:
+async def test_an_admin_can_delete_the_file_of_any_user(world: World) -> None:
     async with client_for(world.url, world.tokens["admin"]) as client:
         assert await status_of(client, "DELETE", f"/api/files/{world.file}") == 200
 
@@ -220,18 +222,18 @@ async def test_an_admin_deletes_anybodys_file(world: World) -> None:
     ("who", "code"),
     [("owner", 4404), ("other", 4403), ("admin", 4404), ("banned", 4403), ("nobody", 4401), ("expired", 4401)],
 )
-async def test_the_screen_is_refused_with_a_code_that_says_why(world: World, who: str, code: int) -> None:
-    """Without a sandbox nobody sees one; who may not look learns nothing else."""
+async def test_a_refused_vnc_connection_closes_with_the_code_of_the_reason(world: World, who: str, code: int) -> None:
+    """There is no sandbox: allowed users get 4404, and other users must not learn whether there is one."""
     assert await close_code(f"{world.url}/api/sessions/{world.session}/vnc?token={world.tokens[who] or ''}") == code
 
 
-async def test_the_screen_of_no_session_does_not_exist(world: World) -> None:
+async def test_vnc_for_an_unknown_session_closes_with_not_found(world: World) -> None:
     for session in (NOWHERE, "nonsense"):
         assert await close_code(f"{world.url}/api/sessions/{session}/vnc?token={world.tokens['owner']}") == 4404
 
 
-async def test_a_sandbox_that_no_run_has_taken_yet_is_none(api: Any, world: World, alice: Person) -> None:
-    """A run that ended before its sandbox was there leaves one like that, until the next message."""
+async def test_a_sandbox_that_no_run_has_used_yet_is_not_found(api: Any, world: World, alice: Person) -> None:
+    """A run that ends before its sandbox is ready leaves such a sandbox until the next message."""
     session = await alice.create_session()
     host = LocalSandboxes(api.settings.sandbox_host_socket)
     await host.ensure(UUID(session), owner_id=UUID(alice.id))
@@ -254,7 +256,7 @@ async def close_code(url: str, **options: Any) -> int:
     return closed.value.rcvd.code
 
 
-async def test_another_origin_may_not_open_the_screen(world: World) -> None:
+async def test_vnc_from_another_origin_is_refused(world: World) -> None:
     url = f"{world.url}/api/sessions/{world.session}/vnc?token={world.tokens['owner']}"
     assert await close_code(url, origin="https://evil.example") == 4403
     assert await close_code(url, origin=world.url) == 4404
@@ -275,11 +277,13 @@ async def test_another_origin_may_not_open_the_screen(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize("id_", [NOWHERE, "not-an-id", "%00", "%ff"])
-async def test_what_does_not_exist_is_not_found(alice: Person, method: str, path: str, id_: str) -> None:
+async def test_an_unknown_id_is_not_found(alice: Person, method: str, path: str, id_: str) -> None:
     assert await status_of(alice.client, method, path.format(id=id_)) == 404
 
 
-async def test_lists_hold_ones_own_and_everyones_for_an_admin(alice: Person, bob: Person, root: Person) -> None:
+async def test_users_list_their_own_sessions_and_an_admin_can_list_all(
+    alice: Person, bob: Person, root: Person
+) -> None:
     session = await alice.create_session()
 
     async def seen(person: Person, scope: str) -> bool:
@@ -290,7 +294,7 @@ async def test_lists_hold_ones_own_and_everyones_for_an_admin(alice: Person, bob
     assert [await seen(person, "all") for person in (alice, bob, root)] == [True, False, True]
 
 
-async def test_somebody_elses_file_cannot_be_attached(world: World, bob: Person) -> None:
+async def test_a_file_of_another_user_cannot_be_attached(world: World, bob: Person) -> None:
     session = await bob.create_session()
     sent = {"json": {"message": "look", "attachments": [world.file]}}
     assert await status_of(bob.client, "POST", f"/api/sessions/{session}/chat", **sent) == 403

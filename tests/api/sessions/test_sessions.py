@@ -1,4 +1,4 @@
-"""Sessions over HTTP: lists, details, and streams that end, resume and attach as promised.
+"""Sessions over HTTP: lists, details, and how streams end, resume and attach to a run.
 
 A test plays the runner: it claims the run and records events with the real journal.
 """
@@ -29,8 +29,8 @@ async def resources(api: Any) -> AsyncIterator[Resources]:
         yield resources
 
 
-async def claimed(resources: Resources, session_id: str) -> RunJournal:
-    """Take this session's run as a runner with a long lease would; others on the same database are let go."""
+async def claim_run(resources: Resources, session_id: str) -> RunJournal:
+    """Claim this session's run with a long lease. Runs of other tests on the same database are stopped."""
     while True:
         async with resources.db.begin() as tx:
             run = await queue.claim(tx, runner_lock=1, lease_seconds=600)
@@ -41,15 +41,15 @@ async def claimed(resources: Resources, session_id: str) -> RunJournal:
             await tx.execute(text("UPDATE runs SET status = 'stopped' WHERE id = :id"), {"id": run.id})
 
 
-async def played(resources: Resources, session_id: str, *events: ChatEvent) -> None:
-    """Run the session's queued message: everything is read, then `events` are recorded."""
-    journal = await claimed(resources, session_id)
+async def play_events(resources: Resources, session_id: str, *events: ChatEvent) -> None:
+    """Claim the session's queued run, mark all messages as read, and record `events`."""
+    journal = await claim_run(resources, session_id)
     unread = await journal.unread_messages()
     await journal.record(*events, consumed_seq=unread[-1].seq)
 
 
 @asynccontextmanager
-async def chatting(
+async def open_chat(
     person: Person, session_id: str, body: Any = None, **headers: str
 ) -> AsyncIterator[AsyncIterator[Frame]]:
     sent: dict[str, Any] = {"headers": headers} if body is None else {"headers": headers, "json": body}
@@ -63,15 +63,15 @@ async def chatting(
         yield frames(response)
 
 
-async def heard(person: Person, session_id: str, body: Any = None, **headers: str) -> list[tuple[str, str]]:
-    """Every frame of a stream that ends, as (id, event)."""
-    async with chatting(person, session_id, body, **headers) as coming:
+async def read_frames(person: Person, session_id: str, body: Any = None, **headers: str) -> list[tuple[str, str]]:
+    """Read a chat stream to its end; return (id, event) of every frame."""
+    async with open_chat(person, session_id, body, **headers) as coming:
         return [(frame.id, frame.event) async for frame in coming]
 
 
 async def say(person: Person, session_id: str, message: str = "hello") -> None:
-    """Say it and leave once it is in the log."""
-    async with chatting(person, session_id, {"message": message}) as coming:
+    """Send a message and close the stream as soon as the message is in the log."""
+    async with open_chat(person, session_id, {"message": message}) as coming:
         await anext(coming)
 
 
@@ -97,7 +97,7 @@ async def test_a_new_session_is_empty_and_pending(alice: Person) -> None:
 
 async def test_the_first_frame_needs_no_runner(alice: Person) -> None:
     session = await alice.create_session()
-    async with chatting(alice, session, {"message": "hello", "timestamp": 1}) as coming:
+    async with open_chat(alice, session, {"message": "hello", "timestamp": 1}) as coming:
         frame = await anext(coming)
     assert (frame.id, frame.event) == ("1", "message")
     assert {key: frame.data[key] for key in ("role", "message", "seq", "event_id", "partial")} == {
@@ -110,14 +110,14 @@ async def test_the_first_frame_needs_no_runner(alice: Person) -> None:
     assert isinstance(frame.data["created_at"], int)
 
 
-async def test_streams_end_behind_the_event_that_ends_the_turn(alice: Person, resources: Resources) -> None:
+async def test_a_chat_stream_ends_after_the_event_that_ends_the_turn(alice: Person, resources: Resources) -> None:
     endings: list[ChatEvent] = [DoneEvent(), WaitEvent(), ErrorEvent(error="no", code="x")]
     for number, ending in enumerate(endings):
         session = await alice.create_session()
-        following = asyncio.create_task(heard(alice, session, {"message": "go"}))
+        following = asyncio.create_task(read_frames(alice, session, {"message": "go"}))
         while not data(await alice.client.get(f"/api/sessions/{session}"))["events"]:
             await asyncio.sleep(0.02)
-        await played(resources, session, TitleEvent(title=f"t{number}"), ending)
+        await play_events(resources, session, TitleEvent(title=f"t{number}"), ending)
         assert await following == [("1", "message"), ("2", "title"), ("3", ending.type)]
         listed = data(await alice.client.get("/api/sessions"))["sessions"]
         (item,) = (item for item in listed if item["session_id"] == session)
@@ -126,42 +126,44 @@ async def test_streams_end_behind_the_event_that_ends_the_turn(alice: Person, re
         assert item["latest_message_at"].endswith("Z")
 
 
-async def test_attaching_shows_the_last_run_from_any_cursor(alice: Person, resources: Resources) -> None:
+async def test_a_chat_without_a_message_streams_the_last_run_from_any_cursor(
+    alice: Person, resources: Resources
+) -> None:
     session = await alice.create_session()
     for _ in range(2):
         await say(alice, session)
-        await played(
+        await play_events(
             resources, session, TitleEvent(title="t"), MessageEvent(role="assistant", message="hi"), DoneEvent()
         )
     whole = [("5", "message"), ("6", "title"), ("7", "message"), ("8", "done")]
-    assert await heard(alice, session) == whole
-    assert await heard(alice, session, {}) == whole
-    assert await heard(alice, session, {"message": ""}) == whole
-    assert await heard(alice, session, {"event_id": "6"}) == whole[2:]
-    assert await heard(alice, session, **{"Last-Event-ID": "7"}) == whole[3:]
-    assert await heard(alice, session, {"event_id": "8"}) == []
-    assert len(await heard(alice, session, {"event_id": "2"})) == 6
+    assert await read_frames(alice, session) == whole
+    assert await read_frames(alice, session, {}) == whole
+    assert await read_frames(alice, session, {"message": ""}) == whole
+    assert await read_frames(alice, session, {"event_id": "6"}) == whole[2:]
+    assert await read_frames(alice, session, **{"Last-Event-ID": "7"}) == whole[3:]
+    assert await read_frames(alice, session, {"event_id": "8"}) == []
+    assert len(await read_frames(alice, session, {"event_id": "2"})) == 6
     for unknown in ("999", "nonsense", "-1", "9" * 50, "1.5"):
-        assert await heard(alice, session, {"event_id": unknown}) == whole
+        assert await read_frames(alice, session, {"event_id": unknown}) == whole
 
 
-async def test_a_cursor_with_a_message_brings_what_came_between(alice: Person, resources: Resources) -> None:
+async def test_a_message_with_a_cursor_streams_the_missed_events_first(alice: Person, resources: Resources) -> None:
     session = await alice.create_session()
     await say(alice, session)
-    await played(resources, session, TitleEvent(title="t"), DoneEvent())
-    async with chatting(alice, session, {"message": "more", "event_id": "1"}) as coming:
+    await play_events(resources, session, TitleEvent(title="t"), DoneEvent())
+    async with open_chat(alice, session, {"message": "more", "event_id": "1"}) as coming:
         seen = [(frame := await anext(coming)).event for _ in range(3)]
     assert (seen, frame.data["message"]) == (["title", "done", "message"], "more")
 
 
 async def test_a_session_without_a_run_has_an_empty_stream(alice: Person) -> None:
-    assert await heard(alice, await alice.create_session()) == []
+    assert await read_frames(alice, await alice.create_session()) == []
 
 
 async def test_details_are_paged(alice: Person, resources: Resources) -> None:
     session = await alice.create_session()
     await say(alice, session)
-    await played(resources, session, *[TitleEvent(title=str(number)) for number in range(8)], DoneEvent())
+    await play_events(resources, session, *[TitleEvent(title=str(number)) for number in range(8)], DoneEvent())
 
     async def seqs(**query: int) -> list[int]:
         answer = await alice.client.get(f"/api/sessions/{session}", params=query)
@@ -174,7 +176,9 @@ async def test_details_are_paged(alice: Person, resources: Resources) -> None:
         assert (await alice.client.get(f"/api/sessions/{session}", params=bad)).status_code == 422
 
 
-async def test_what_nobody_watched_is_unread_until_it_is_cleared(alice: Person, resources: Resources) -> None:
+async def test_messages_count_as_unread_while_no_client_streams_the_session(
+    alice: Person, resources: Resources
+) -> None:
     session = await alice.create_session()
 
     async def unread() -> int:
@@ -182,17 +186,17 @@ async def test_what_nobody_watched_is_unread_until_it_is_cleared(alice: Person, 
         return int(item["unread_message_count"])
 
     await say(alice, session)
-    for _ in range(100):  # the stream that was left is gone from the hub a moment later
+    for _ in range(100):  # the hub notices a moment later that the stream was closed
         if not await resources.hub.is_watched(UUID(session)):
             break
         await asyncio.sleep(0.02)
-    await played(resources, session, MessageEvent(role="assistant", message="one"), WaitEvent())
+    await play_events(resources, session, MessageEvent(role="assistant", message="one"), WaitEvent())
     assert await unread() == 2
     data(await alice.client.post(f"/api/sessions/{session}/clear-unread-message-count"))
     assert await unread() == 0
-    async with chatting(alice, session, {"message": "again"}) as coming:
+    async with open_chat(alice, session, {"message": "again"}) as coming:
         await anext(coming)
-        await played(resources, session, MessageEvent(role="assistant", message="two"), DoneEvent())
+        await play_events(resources, session, MessageEvent(role="assistant", message="two"), DoneEvent())
         assert [frame.event async for frame in coming] == ["message", "done"]
     assert await unread() == 0
 
@@ -217,7 +221,7 @@ async def test_the_list_stream_sends_the_list_at_once_and_on_each_change(alice: 
 
 async def test_a_stream_of_a_deleted_session_ends(alice: Person) -> None:
     session = await alice.create_session()
-    async with chatting(alice, session, {"message": "hello"}) as coming:
+    async with open_chat(alice, session, {"message": "hello"}) as coming:
         await anext(coming)
         data(await alice.client.post(f"/api/sessions/{session}/delete"))
         assert [frame.event async for frame in coming] == []
@@ -227,7 +231,7 @@ async def test_a_stream_of_a_deleted_session_ends(alice: Person) -> None:
 async def test_a_banned_users_open_streams_end(api: Any, alice: Person) -> None:
     session = await alice.create_session()
     async with (
-        chatting(alice, session, {"message": "hello"}) as coming,
+        open_chat(alice, session, {"message": "hello"}) as coming,
         alice.client.stream("POST", "/api/sessions/stream") as listing,
     ):
         await anext(coming)
@@ -242,7 +246,7 @@ async def test_a_banned_users_open_streams_end(api: Any, alice: Person) -> None:
 
 
 @pytest.mark.parametrize("event_id", ["no cursor", "x" * 5000, "\u00b2", "-1", 5, 1.5, 10**15, None])
-async def test_a_cursor_that_is_not_ours_is_no_error(alice: Person, event_id: Any) -> None:
+async def test_an_unknown_cursor_is_ignored(alice: Person, event_id: Any) -> None:
     session = await alice.create_session()
     body = {"message": None, "attachments": None, "event_id": event_id, "timestamp": None}
     assert (await alice.client.post(f"/api/sessions/{session}/chat", json=body)).status_code == 200
@@ -264,9 +268,7 @@ async def test_a_cursor_that_is_not_ours_is_no_error(alice: Person, event_id: An
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_a_body_that_cannot_be_used_is_refused_and_nothing_is_stored(
-    alice: Person, body: bytes, status: int
-) -> None:
+async def test_an_invalid_chat_body_is_refused_and_nothing_is_stored(alice: Person, body: bytes, status: int) -> None:
     session = await alice.create_session()
     headers = {"Content-Type": "application/json"}
     answer: httpx.Response = await alice.client.post(f"/api/sessions/{session}/chat", content=body, headers=headers)
@@ -274,6 +276,6 @@ async def test_a_body_that_cannot_be_used_is_refused_and_nothing_is_stored(
     assert data(await alice.client.get(f"/api/sessions/{session}"))["events"] == []
 
 
-async def test_stopping_what_does_not_run_is_fine(alice: Person) -> None:
+async def test_stopping_an_idle_session_succeeds(alice: Person) -> None:
     session = await alice.create_session()
     assert data(await alice.client.post(f"/api/sessions/{session}/stop")) is None

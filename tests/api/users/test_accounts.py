@@ -1,4 +1,4 @@
-"""Register, log in, stay logged in, and lose access at once."""
+"""Registration, login, refresh, profile, and losing access at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moorage_api.users.admin import ensure_admin, reset_password
 from support.accounts import PASSWORD, Person, client_for, data, login, register
 
 
-async def test_a_new_user_is_logged_in_and_is_no_admin(api: Any) -> None:
+async def test_a_new_user_is_logged_in_and_is_not_an_admin(api: Any) -> None:
     async with client_for(api.url) as client:
         body = {"username": "Grace Hopper", "email": "Grace@Navy.example", "password": PASSWORD, "nickname": "G"}
         answer = data(await client.post("/api/auth/register", json={**body, "role": "super_admin"}))
@@ -41,20 +41,20 @@ INVALID: dict[str, dict[str, Any]] = {
     "short name": {"username": "ab", "password": PASSWORD},
     "long name": {"username": "a" * 51, "password": PASSWORD},
     "name of spaces": {"username": "    ", "password": PASSWORD},
-    "a name with a blank of no width": {"username": "ad\u200bmin", "password": PASSWORD},
-    "a name that turns the text round": {"username": "\u202enimda", "password": PASSWORD},
+    "zero-width space in the name": {"username": "ad\u200bmin", "password": PASSWORD},
+    "right-to-left override in the name": {"username": "\u202enimda", "password": PASSWORD},
     "NUL in the name": {"username": "a\x00bc", "password": PASSWORD},
     "short password": {"username": "somebody", "password": "12345"},
     "long password": {"username": "somebody", "password": "1" * 129},
     "NUL in the password": {"username": "somebody", "password": "12\x003456"},
-    "no e-mail address": {"email": "nobody", "password": PASSWORD},
+    "invalid e-mail address": {"email": "nobody", "password": PASSWORD},
     "two e-mail addresses": {"email": "a@b.example,c@d.example", "password": PASSWORD},
     "lone surrogate": {"username": "ab\ud800c", "password": PASSWORD},
 }
 
 
 @pytest.mark.parametrize("body", INVALID.values(), ids=INVALID.keys())
-async def test_an_account_that_cannot_be_is_refused_and_named(api: Any, body: dict[str, Any]) -> None:
+async def test_an_invalid_registration_is_refused(api: Any, body: dict[str, Any]) -> None:
     async with client_for(api.url) as client:
         response = await client.post(
             "/api/auth/register", content=json.dumps(body), headers={"Content-Type": "application/json"}
@@ -64,7 +64,7 @@ async def test_an_account_that_cannot_be_is_refused_and_named(api: Any, body: di
     assert PASSWORD not in response.text
 
 
-async def test_names_and_addresses_are_taken_whatever_their_case(api: Any) -> None:
+async def test_names_and_e_mail_addresses_are_unique_ignoring_case(api: Any) -> None:
     async with client_for(api.url) as client:
         body = {"username": "TakenName", "email": "taken@mail.example", "password": PASSWORD}
         data(await client.post("/api/auth/register", json=body))
@@ -79,9 +79,9 @@ async def test_names_and_addresses_are_taken_whatever_their_case(api: Any) -> No
         ({"email": "ada@xn--bcher-kva.example"}, {"email": "ADA@bücher.example"}),
         ({"username": "Zoe\u0308 1"}, {"username": "ZOË 1"}),
     ],
-    ids=["a domain in letters", "an accent of its own"],
+    ids=["an internationalized domain", "a decomposed accent"],
 )
-async def test_what_somebody_registered_with_lets_them_in_in_any_spelling(
+async def test_a_user_can_log_in_with_any_equivalent_spelling_of_the_name(
     api: Any, first: dict[str, str], again: dict[str, str]
 ) -> None:
     async with client_for(api.url) as client:
@@ -93,13 +93,13 @@ async def test_what_somebody_registered_with_lets_them_in_in_any_spelling(
             assert taken.status_code == 409
 
 
-async def test_null_for_what_may_be_left_out_is_as_if_it_was(api: Any) -> None:
+async def test_null_is_the_same_as_an_omitted_optional_field(api: Any) -> None:
     async with client_for(api.url) as client:
         body = {"username": "somebody null", "email": None, "password": PASSWORD, "nickname": None}
         assert data(await client.post("/api/auth/register", json=body))["user"]["nickname"] == ""
 
 
-async def test_one_of_two_who_want_a_name_at_once_gets_it(api: Any) -> None:
+async def test_only_one_of_many_simultaneous_registrations_gets_a_name(api: Any) -> None:
     async with client_for(api.url) as client:
         body = {"username": "wanted-by-many", "password": PASSWORD}
         answers = await asyncio.gather(*(client.post("/api/auth/register", json=body) for _ in range(4)))
@@ -107,7 +107,9 @@ async def test_one_of_two_who_want_a_name_at_once_gets_it(api: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [{"username": "NOBODY-here"}, {"email": "no@one.example"}, {"username": "a"}])
-async def test_wrong_names_and_wrong_passwords_read_the_same(api: Any, alice: Person, body: dict[str, Any]) -> None:
+async def test_a_wrong_name_and_a_wrong_password_get_the_same_response(
+    api: Any, alice: Person, body: dict[str, Any]
+) -> None:
     async with client_for(api.url) as client:
         unknown = await client.post("/api/auth/login", json={**body, "password": PASSWORD})
         wrong = await client.post("/api/auth/login", json={"username": alice.name, "password": "wrong password"})
@@ -115,7 +117,7 @@ async def test_wrong_names_and_wrong_passwords_read_the_same(api: Any, alice: Pe
     assert unknown.json() == wrong.json()
 
 
-async def test_an_expired_or_foreign_token_is_a_real_401(api: Any, alice: Person) -> None:
+async def test_an_expired_or_forged_token_gets_http_401(api: Any, alice: Person) -> None:
     claims = jwt.decode(alice.token, options={"verify_signature": False})
     secret = api.settings.jwt_secret.get_secret_value()
     tokens = {
@@ -133,7 +135,7 @@ async def test_an_expired_or_foreign_token_is_a_real_401(api: Any, alice: Person
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_refreshing_in_two_tabs_logs_neither_out(api: Any, alice: Person) -> None:
+async def test_refreshing_in_two_tabs_keeps_both_logged_in(api: Any, alice: Person) -> None:
     async with client_for(api.url) as client:
         body = {"refresh_token": alice.refresh_token}
         first = data(await client.post("/api/auth/refresh", json=body))
@@ -144,7 +146,7 @@ async def test_refreshing_in_two_tabs_logs_neither_out(api: Any, alice: Person) 
             assert data(await client.get("/api/auth/me"))["id"] == alice.id
 
 
-async def test_an_access_token_does_not_refresh(api: Any, alice: Person) -> None:
+async def test_an_access_token_cannot_be_used_to_refresh(api: Any, alice: Person) -> None:
     async with client_for(api.url) as client:
         response = await client.post("/api/auth/refresh", json={"refresh_token": alice.token})
     assert response.status_code == 401
@@ -174,14 +176,14 @@ async def test_a_new_password_ends_every_login(api: Any, alice: Person) -> None:
     assert (await login(api.url, alice.name, "another password")).id == alice.id
 
 
-async def test_the_profile_keeps_what_is_left_out(alice: Person) -> None:
+async def test_omitted_profile_fields_keep_their_value(alice: Person) -> None:
     data(await alice.client.put("/api/auth/me", json={"nickname": "Al", "avatar": "https://a.example/i.png"}))
     changed = data(await alice.client.put("/api/auth/me", json={"nickname": ""}))
     assert (changed["nickname"], changed["avatar"]) == ("", "https://a.example/i.png")
     assert changed == data(await alice.client.get("/api/auth/me"))
 
 
-async def test_an_old_hash_still_works_and_becomes_argon2(api: Any, alice: Person) -> None:
+async def test_an_old_password_hash_works_and_is_replaced_by_argon2(api: Any, alice: Person) -> None:
     bcrypt = CryptContext(schemes=["bcrypt"]).hash(PASSWORD)
     await api.sql("UPDATE users SET password_hash = :hash WHERE id = CAST(:id AS uuid)", hash=bcrypt, id=alice.id)
     await login(api.url, alice.name)
@@ -193,7 +195,7 @@ async def test_an_old_hash_still_works_and_becomes_argon2(api: Any, alice: Perso
     assert stored.startswith("$argon2id$")
 
 
-async def test_the_first_admin_is_made_once(database_url: str) -> None:
+async def test_the_first_admin_is_created_once(database_url: str) -> None:
     engine = create_engine(database_url)
     db = create_database(engine)
     made = await asyncio.gather(*(ensure_admin(db, username=f"admin{n}", password=PASSWORD) for n in range(3)))
@@ -202,8 +204,8 @@ async def test_the_first_admin_is_made_once(database_url: str) -> None:
     assert (sorted(made), again) == ([False, False, True], False)
 
 
-async def test_hashing_many_passwords_leaves_other_requests_quick(api: Any, alice: Person) -> None:
-    """Hashes take 0.15 s each, two at a time; a read in between must not wait for them all."""
+async def test_other_requests_do_not_wait_while_many_passwords_are_hashed(api: Any, alice: Person) -> None:
+    """A hash takes 0.15 s and two run at a time. A read during this must not wait for all of them."""
     async with client_for(api.url) as client:
         logins = [
             asyncio.create_task(client.post("/api/auth/login", json={"username": alice.name, "password": PASSWORD}))

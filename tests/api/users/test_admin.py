@@ -1,4 +1,4 @@
-"""What admins do with accounts, and what nobody can do to their own."""
+"""What admins can do with accounts, and what users cannot do with their own."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ async def test_users_are_listed_in_pages_and_counted(alice: Person, bob: Person,
 
 
 @pytest.mark.parametrize("query", ["skip=-1", "limit=0", "limit=1001", "skip=x", "limit=99999999999999999999"])
-async def test_a_page_that_cannot_be_is_refused(root: Person, query: str) -> None:
+async def test_an_invalid_page_is_refused(root: Person, query: str) -> None:
     assert (await root.client.get(f"/api/admin/users?{query}")).status_code == 422
 
 
-async def test_a_user_is_shown_as_they_see_themselves(alice: Person, root: Person) -> None:
+async def test_an_admin_gets_the_same_account_data_as_the_user(alice: Person, root: Person) -> None:
     assert data(await root.client.get(f"/api/admin/users/{alice.id}")) == data(await alice.client.get("/api/auth/me"))
 
 
 @pytest.mark.parametrize(("method", "below"), [("GET", ""), ("PUT", "/status"), ("DELETE", "")])
 @pytest.mark.parametrize("user", [NOBODY, "nonsense"])
-async def test_nobody_is_not_found(root: Person, method: str, below: str, user: str) -> None:
+async def test_an_unknown_user_is_not_found(root: Person, method: str, below: str, user: str) -> None:
     sent: dict[str, Any] = {"json": {"status": "active"}} if method == "PUT" else {}
     assert (await root.client.request(method, f"/api/admin/users/{user}{below}", **sent)).status_code == 404
 
 
 @pytest.mark.parametrize("status", ["banned", "inactive"])
-async def test_barring_takes_effect_at_once_and_ends_what_is_open(alice: Person, root: Person, status: str) -> None:
-    """Let in again, they log in again: what was signed before is not good any more."""
+async def test_a_ban_takes_effect_at_once_and_ends_open_streams(alice: Person, root: Person, status: str) -> None:
+    """After a reactivation the user has to log in again: tokens from before are not valid any more."""
     session = await alice.create_session()
     async with alice.client.stream("POST", "/api/sessions/stream") as listing:
         assert listing.status_code == 200
@@ -64,7 +64,7 @@ async def test_barring_takes_effect_at_once_and_ends_what_is_open(alice: Person,
         assert data(await again.client.get(f"/api/sessions/{session}"))["session_id"] == session
 
 
-async def test_admins_rule_neither_themselves_nor_each_other(api: Any, root: Person) -> None:
+async def test_admins_can_change_neither_themselves_nor_other_admins(api: Any, root: Person) -> None:
     async with await admin(api.url, api.database_url) as other:
         for person in (root, other):
             for answer in (
@@ -75,7 +75,7 @@ async def test_admins_rule_neither_themselves_nor_each_other(api: Any, root: Per
             assert (await person.client.get("/api/auth/me")).status_code == 200
 
 
-async def test_a_deleted_user_leaves_nothing(api: Any, alice: Person, root: Person) -> None:
+async def test_a_deleted_user_loses_the_login_sessions_and_files(api: Any, alice: Person, root: Person) -> None:
     session = await alice.create_session()
     file = await alice.upload()
     data(await root.client.delete(f"/api/admin/users/{alice.id}"))
@@ -88,7 +88,7 @@ async def test_a_deleted_user_leaves_nothing(api: Any, alice: Person, root: Pers
         data(await client.post("/api/auth/register", json=body))  # the name is free again
 
 
-async def test_the_bytes_of_a_deleted_user_are_gone(services: Any, alice: Person, root: Person) -> None:
+async def test_the_objects_of_a_deleted_user_are_removed(services: Any, alice: Person, root: Person) -> None:
     file = await alice.upload()
     with services.s3.client() as client:
         bucket = "moorage-tests"
@@ -101,21 +101,21 @@ async def test_the_bytes_of_a_deleted_user_are_gone(services: Any, alice: Person
     "more",
     [{"role": "super_admin"}, {"status": "active"}, {"id": NOBODY}, {"email": "x@y.example"}, {"password_hash": "x"}],
 )
-async def test_nobody_changes_of_themselves_what_is_not_theirs(alice: Person, more: dict[str, str]) -> None:
+async def test_users_cannot_change_their_own_role_status_or_identity(alice: Person, more: dict[str, str]) -> None:
     before = data(await alice.client.get("/api/auth/me"))
     assert data(await alice.client.put("/api/auth/me", json={"nickname": before["nickname"], **more})) == before
     assert (await alice.client.get("/api/admin/users")).status_code == 403
 
 
-async def test_an_admin_makes_no_admin_by_the_way(alice: Person, root: Person) -> None:
+async def test_changing_a_status_cannot_change_the_role_or_the_name(alice: Person, root: Person) -> None:
     body = {"status": "active", "role": "super_admin", "username": "taken-over"}
     data(await root.client.put(f"/api/admin/users/{alice.id}/status", json=body))
     seen = data(await root.client.get(f"/api/admin/users/{alice.id}"))
     assert (seen["role"], seen["username"]) == ("user", alice.name)
 
 
-async def test_tokens_of_others_and_for_others_are_no_way_in(api: Any, alice: Person, root: Person) -> None:
-    """Beyond those in `test_accounts`: another audience, somebody else's name, another algorithm, a role."""
+async def test_forged_tokens_are_refused(api: Any, alice: Person, root: Person) -> None:
+    """In addition to `test_accounts`: another audience, another user, another algorithm, an added role."""
     secret = api.settings.jwt_secret.get_secret_value()
     claims = jwt.decode(alice.token, options={"verify_signature": False})
     sandbox_key = api.settings.signing_key_file.read_text()
@@ -139,7 +139,7 @@ async def test_tokens_of_others_and_for_others_are_no_way_in(api: Any, alice: Pe
         assert (await client.get("/api/admin/users")).status_code == 403
 
 
-async def test_who_is_no_admin_learns_nothing_about_users(alice: Person, bob: Person) -> None:
+async def test_a_normal_user_cannot_find_out_which_users_exist(alice: Person, bob: Person) -> None:
     answers = [await alice.client.get(f"/api/admin/users/{user}") for user in (bob.id, NOBODY)]
     assert answers[0].status_code == answers[1].status_code == 403
     assert answers[0].json() == answers[1].json()
