@@ -12,7 +12,7 @@ from moorage_api.database import Base
 
 
 class FileRow(Base):
-    """A file in the object store. `session_id` and `filepath` are set for files of a session's sandbox."""
+    """A file in the object store. `session_id` and `filepath` are set if the file is in a session's sandbox."""
 
     __tablename__ = "files"
 

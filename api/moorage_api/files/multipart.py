@@ -1,4 +1,4 @@
-"""One file out of a multipart form (RFC 7578), as a stream: nothing is spooled, nothing is held whole."""
+"""Read one file from a multipart form (RFC 7578) as a stream: it is kept neither on disk nor in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FormFile:
 
 @dataclass
 class _Events:
-    """What the parser said since it was last asked."""
+    """What the parser has reported since the last `feed`."""
 
     headers: Message = field(default_factory=Message)
     header_bytes: int = 0
@@ -36,7 +36,7 @@ class _Events:
 
 
 class _FormParser:
-    """Feeds chunks to the parser and keeps the part whose name is wanted."""
+    """Feeds chunks to the parser and returns the bytes of the first file part called `name`."""
 
     def __init__(self, boundary: bytes, *, name: str) -> None:
         self._name = name
@@ -60,7 +60,7 @@ class _FormParser:
         )
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The wanted part's bytes in this chunk. Raises InvalidError for what is no multipart form."""
+        """Return the file's bytes in this chunk. Raises InvalidError if the body is not a multipart form."""
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -83,7 +83,7 @@ class _FormParser:
     def _count(self, size: int) -> None:
         self._events.header_bytes += size
         if self._events.header_bytes > MAX_HEADER_BYTES:
-            raise InvalidError("The form's headers are too long")
+            raise InvalidError(f"The headers of a part of the form have more than {MAX_HEADER_BYTES} bytes")
 
     def _header_end(self) -> None:
         self._events.headers[self._events.name.decode("latin-1")] = self._events.value.decode("latin-1")
@@ -109,7 +109,10 @@ class _FormParser:
 
 
 async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str) -> FormFile:
-    """Find the part `name`. Raises InvalidError without one; its chunks raise it when the body ends early."""
+    """Find the file in the field `name`. Raises InvalidError if there is none.
+
+    Its chunks raise InvalidError if the body ends too early.
+    """
     kind, options = parse_options_header(content_type.encode("latin-1"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
@@ -117,7 +120,7 @@ async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str)
     try:
         parser = _FormParser(boundary, name=name)
     except FormParserError as error:
-        raise InvalidError("The form's boundary is too long") from error
+        raise InvalidError("The boundary of the form is too long; use at most 256 characters") from error
     first: list[bytes] = []
     async for chunk in body:
         first = parser.feed(chunk)
@@ -134,7 +137,7 @@ async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str)
 
 
 def unescaped(name: str) -> str:
-    """Undo the three escapes that browsers make in a form's names (WHATWG HTML, "multipart form data")."""
+    """Undo the three escapes that browsers use in the names of a form (WHATWG HTML, "multipart form data")."""
     return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 
 
@@ -145,4 +148,4 @@ async def _chunks(parser: _FormParser, first: list[bytes], body: AsyncIterator[b
         for data in parser.feed(chunk):
             yield data
     if not parser.complete or not parser.ended:
-        raise InvalidError("The upload was cut off; nothing was stored")
+        raise InvalidError("The upload ended too early and nothing was stored; upload the file again")

@@ -1,4 +1,4 @@
-"""File names and types as people send them, made fit to store and to show."""
+"""Make file names and media types from clients safe to store and to send back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from moorage_api.events.log import clean
 MAX_NAME = 255
 DEFAULT_TYPE = "application/octet-stream"
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}( *;[\x20-\x7e]{0,50})?")
-"""Type and subtype of RFC 6838, section 4.2; ASCII, as it becomes a header, here and in the object store."""
+"""Type and subtype as in RFC 6838, section 4.2. ASCII only: it becomes a header in responses and the object store."""
 
 
 def safe_filename(name: str) -> str:
-    """The last path part, without control characters, at most 255 characters; "file" when nothing is left."""
+    """Return the last path part without control characters, at most 255 characters; "file" if nothing remains."""
     last = re.split(r"[/\\]", str(clean(name)))[-1]
     printable = "".join(character for character in last if character.isprintable()).strip()
     if printable in {"", ".", ".."}:
@@ -28,18 +28,18 @@ def safe_filename(name: str) -> str:
 
 
 def extension_of(filename: str) -> str:
-    """With its dot, "" where there is none."""
+    """Return the extension with its dot, "" if there is none."""
     stem, dot, extension = filename.rpartition(".")
     return f".{extension}" if dot and stem else ""
 
 
 def media_type_of(filename: str, declared: str) -> str:
-    """What was declared, where it says something; else what the name suggests."""
+    """Return the declared type if it is valid and specific, else the type that the file name suggests."""
     if MEDIA_TYPE.fullmatch(declared) and not declared.startswith(DEFAULT_TYPE):
         return declared
     return mimetypes.guess_type(filename)[0] or DEFAULT_TYPE
 
 
 def content_disposition(filename: str) -> str:
-    """RFC 6266, with the file name of RFC 8187."""
+    """Build the header of RFC 6266, with the file name encoded as in RFC 8187."""
     return f"attachment; filename*=utf-8''{quote(filename, safe='')}"

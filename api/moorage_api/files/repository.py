@@ -1,4 +1,4 @@
-"""SQL of files. Every read takes who reads."""
+"""SQL of files. Every read takes the reader, so no caller can forget the access check."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class FileRepository:
         self._tx.add(row)
 
     async def get(self, file_id: UUID, *, reader: Reader) -> FileRow:
-        """Raises NotFoundError for a missing file, ForbiddenError for one that `reader` may not see."""
+        """Raises NotFoundError if the file does not exist, ForbiddenError if `reader` may not see it."""
         row = await self._tx.get(FileRow, file_id)
         if row is None:
             raise NotFoundError("This file does not exist")
         if row.owner_id != reader.id and not reader.is_admin:
-            raise ForbiddenError("This file belongs to somebody else")
+            raise ForbiddenError("This file belongs to another user")
         return row
 
     async def of_session(self, session_id: UUID, *, attached: Collection[UUID]) -> Sequence[FileRow]:

@@ -1,4 +1,4 @@
-"""HTTP of the file module."""
+"""HTTP endpoints of the file module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moorage_api.http.envelope import Envelope, ok
 router = APIRouter(prefix="/files", tags=["files"])
 
 FORM_OVERHEAD_BYTES = 64 * 1024
-"""What a form may add to the file in it."""
+"""Most bytes that a form may have in addition to its file."""
 
 FORM_SCHEMA = {
     "requestBody": {
@@ -42,29 +42,29 @@ async def file_service(resources: ResourcesDep) -> FileService:
 
 
 Files = Annotated[FileService, Depends(file_service)]
-FileId = Annotated[UUID, Path(description="As POST /api/files answered it")]
+FileId = Annotated[UUID, Path(description="Id from POST /api/files")]
 
 
 @router.post("", openapi_extra=FORM_SCHEMA)
 async def upload_file(request: Request, user: CurrentUser, files: Files, resources: ResourcesDep) -> Envelope[FileInfo]:
-    """Upload a file of at most 100 MiB in the form field `file`. It is stored whole or not at all."""
+    """Upload a file of at most 100 MiB in the form field `file`. An incomplete upload stores nothing."""
     declared = request.headers.get("content-length", "")
     limit = resources.settings.upload_limit_bytes
     if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
-        raise TooLargeError(f"A file has at most {limit // 2**20} MiB", limit_bytes=limit)
+        raise TooLargeError(f"The file is larger than the limit of {limit // 2**20} MiB", limit_bytes=limit)
     form = await form_file(request.headers.get("content-type", ""), request.stream(), name="file")
     return ok(await files.upload(form.chunks, owner_id=user.id, filename=form.filename, content_type=form.content_type))
 
 
 @router.get("/{file_id}")
 async def get_file(file_id: FileId, user: CurrentUser, files: Files) -> Envelope[FileInfo]:
-    """What is known of a file, without its bytes."""
+    """Get the metadata of a file."""
     return ok(await files.get(file_id, reader=user))
 
 
 @router.get("/{file_id}/download", response_class=StreamingResponse)
 async def download_file(file_id: FileId, user: CurrentUser, files: Files) -> StreamingResponse:
-    """The bytes, always as an attachment: a browser must not run what an agent wrote."""
+    """Download a file. It is always an attachment, because a browser must not run what an agent wrote."""
     info = await files.get(file_id, reader=user)
     stored = await files.open(info.key)
     headers = {
@@ -77,6 +77,6 @@ async def download_file(file_id: FileId, user: CurrentUser, files: Files) -> Str
 
 @router.delete("/{file_id}")
 async def delete_file(file_id: FileId, user: CurrentUser, files: Files) -> Envelope[None]:
-    """Remove a file for good; messages it came with keep its name."""
+    """Delete a file permanently. Messages that it was attached to still show its name."""
     await files.delete(file_id, reader=user)
     return ok()

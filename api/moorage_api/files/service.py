@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileService:
-    """An object is stored before its row and removed after it: a row always has its bytes."""
+    """Stores an object before its row and removes it after its row, so every row has its object."""
 
     def __init__(self, db: Database, blobs: BlobStore, *, limit_bytes: int) -> None:
         self._db = db
@@ -28,7 +28,7 @@ class FileService:
     async def upload(
         self, chunks: AsyncIterable[bytes], *, owner_id: UUID, filename: str, content_type: str
     ) -> FileInfo:
-        """Store what comes. Raises TooLargeError beyond the limit; then, as with any error, nothing is stored."""
+        """Store a new file. Raises TooLargeError beyond the limit. After any error nothing is stored."""
         file_id, key, size = await self._store(chunks, owner_id=owner_id, filename=filename, content_type=content_type)
         row = self._row(file_id, key, size, owner_id=owner_id, filename=filename, content_type=content_type)
         async with self._db.begin() as tx:
@@ -38,7 +38,7 @@ class FileService:
     async def save_from_sandbox(
         self, chunks: AsyncIterable[bytes], *, owner_id: UUID, session_id: UUID, filepath: str
     ) -> FileInfo:
-        """Store a file of a session's sandbox. The same path again replaces the bytes and keeps the id."""
+        """Store a file from a session's sandbox. The same path again replaces the content and keeps the id."""
         file_id, key, size = await self._store(chunks, owner_id=owner_id, filename=filepath, content_type="")
         replaced: str | None = None
         async with self._db.begin() as tx:
@@ -55,9 +55,10 @@ class FileService:
         return info_of(row)
 
     async def place_in_session(self, file_id: UUID, *, owner_id: UUID, session_id: UUID, filepath: str) -> None:
-        """Note where in a session's sandbox a file of its owner's was put; it stays with the first session.
+        """Record that the owner's file was copied to `filepath` in a session's sandbox.
 
-        What the agent saves at that path replaces it: not so a file of somebody else's, which an admin attached.
+        If the agent then saves a file at that path, it replaces this file. A file of another user (attached by an
+        admin) is never replaced, and neither is a file that was copied into another session first.
         """
         async with self._db.begin() as tx:
             row = await tx.get(FileRow, file_id)
@@ -69,19 +70,22 @@ class FileService:
             return info_of(await FileRepository(tx).get(file_id, reader=reader))
 
     async def get_many(self, file_ids: Sequence[UUID], *, reader: Reader) -> list[FileInfo]:
-        """In the order asked for, each once. Raises as `get`."""
+        """Return the files in the given order, without duplicates. Raises the same errors as `get`."""
         async with self._db() as tx:
             files = FileRepository(tx)
             return [info_of(await files.get(file_id, reader=reader)) for file_id in dict.fromkeys(file_ids)]
 
     async def list_for_session(self, session_id: UUID, *, attached: Collection[UUID]) -> list[FileInfo]:
-        """What the agent saved and what came with messages; a path is shown where it is one of this session."""
+        """List files that the agent saved and files attached to messages.
+
+        `filepath` is "" unless the file is in this session's sandbox.
+        """
         async with self._db() as tx:
             rows = await FileRepository(tx).of_session(session_id, attached=attached)
         return [info_of(row) if row.session_id == session_id else elsewhere(info_of(row)) for row in rows]
 
     async def open(self, key: str) -> StoredObject:
-        """The bytes of a file whose FileInfo the caller has; raises NotFoundError."""
+        """Open a file's content by the key in its FileInfo. The caller has checked access. Raises NotFoundError."""
         return await self._blobs.get(key)
 
     async def delete(self, file_id: UUID, *, reader: Reader) -> None:
@@ -92,7 +96,7 @@ class FileService:
         await self._remove_object(row.key)
 
     async def delete_all_of(self, owner_id: UUID) -> None:
-        """The objects of a user who is being deleted; the rows go with the user."""
+        """Remove the objects of a user. The database removes the rows together with the user."""
         await self._blobs.delete_prefix(f"files/{owner_id}/")
 
     async def _store(
@@ -126,16 +130,17 @@ class FileService:
         try:
             await self._blobs.delete(key)
         except DomainError as error:
-            logger.warning("An object without a row remains: %s", error)
+            logger.warning("Could not remove an object whose row is deleted; it stays in the store: %s", error)
 
 
 async def limited_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The same chunks; raises TooLargeError at the one that goes beyond."""
+    """Yield the same chunks. Raises TooLargeError when they exceed the limit."""
     size = 0
     async for chunk in chunks:
         size += len(chunk)
         if size > limit_bytes:
-            raise TooLargeError(f"A file has at most {limit_bytes // 2**20} MiB", limit_bytes=limit_bytes)
+            message = f"The file is larger than the limit of {limit_bytes // 2**20} MiB"
+            raise TooLargeError(message, limit_bytes=limit_bytes)
         yield chunk
 
 

@@ -1,1 +1,1 @@
-"""The object store."""
+"""The object store: files, pictures and long outputs are kept there."""

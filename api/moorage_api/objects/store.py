@@ -1,4 +1,4 @@
-"""The object store: whole objects and streams of bytes, memory flat whatever their size."""
+"""Client of the object store. Objects are read and written as streams, so memory use does not depend on their size."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 CHUNK_BYTES = 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024
-"""Size of an upload's parts: what one upload holds in memory, once or twice."""
+"""Size of the parts of an upload. One upload keeps one or two parts in memory."""
 
 QUEUED_CHUNKS = 16
 THREADS = 16
-"""Of their own, so that a slow store starves no other blocking work."""
+"""Number of threads for the store only, so that a slow store does not delay other blocking work."""
 
 NOT_FOUND_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
 
 BAD_NAME_CODES = frozenset({"KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName"})
-"""Servers differ in how long a name, or a part of one between slashes, may be."""
+"""Error codes for an invalid key. Servers differ in the longest key, or part of a key between slashes."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """`chunks` must be read to its end or closed."""
+    """An open object. `chunks` must be read to the end or closed."""
 
     size: int
     chunks: AsyncGenerator[bytes, None]
@@ -47,7 +47,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """`version_id` is None where the bucket keeps no versions."""
+    """`version_id` is None if the bucket keeps no versions."""
 
     size: int
     etag: str
@@ -55,30 +55,30 @@ class Uploaded:
 
 
 class BlobStore(Protocol):
-    """Every method raises UnavailableError while the store is away."""
+    """Every method that needs the store raises UnavailableError if it does not answer."""
 
     async def put(self, key: str, data: bytes, *, content_type: str) -> None: ...
 
     async def put_stream(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> int:
-        """Store what comes and return its size. When `chunks` raises, nothing is stored and the error travels on."""
+        """Store the chunks and return their size. If `chunks` raises, nothing is stored and the error is raised."""
         ...
 
     async def upload(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str) -> Uploaded:
-        """Like `put_stream`, with what the store says of the object."""
+        """Like `put_stream`, but also return the etag and the version."""
         ...
 
     async def get(self, key: str) -> StoredObject:
-        """Raises NotFoundError before the first byte."""
+        """Open an object. Raises NotFoundError."""
         ...
 
     async def delete(self, key: str) -> None:
-        """A missing object is fine."""
+        """Delete an object. Does nothing if it does not exist."""
         ...
 
     async def delete_prefix(self, prefix: str) -> None: ...
 
     async def keys(self, prefix: str, *, before: datetime) -> list[str]:
-        """Of the objects below `prefix` that were last written before then, by the store's clock."""
+        """Keys below `prefix` of objects that were last written before `before`, by the store's clock."""
         ...
 
     async def ensure_bucket(self) -> None: ...
@@ -86,11 +86,11 @@ class BlobStore(Protocol):
     async def has_bucket(self) -> bool: ...
 
     async def presigned_url(self, key: str, *, seconds: int) -> str:
-        """A link to read the object with, signed for the public endpoint where one is set. Asks nobody."""
+        """Sign a link for reading the object, for the public endpoint if one is configured. Sends no request."""
         ...
 
     def in_bucket(self, bucket: str) -> BlobStore:
-        """The same store, another bucket. Not to be closed."""
+        """The same store with another bucket. The caller must not close it."""
         ...
 
     @property
@@ -127,7 +127,7 @@ class MinioStore:
             access_key=settings.s3_access_key,
             secret_key=settings.s3_secret_key.get_secret_value(),
             secure=settings.s3_secure,
-            region=settings.s3_region,  # or it would be asked for, with a request
+            region=settings.s3_region,  # without it, the client sends a request to find the region
             http_client=pool,
         )
         signing = public_client(settings, settings.s3_public_endpoint) if settings.s3_public_endpoint else None
@@ -167,7 +167,7 @@ class MinioStore:
                 size += len(chunk)
                 while not pipe.offer(chunk):
                     if upload.done():
-                        break  # it failed: awaiting it below says why
+                        break  # it failed; awaiting it below raises the error
                     await pipe.room()
             pipe.end()
         except BaseException:
@@ -200,7 +200,7 @@ class MinioStore:
                 self._client.remove_objects(self._bucket, (DeleteObject(str(item.object_name)) for item in found))
             )
             if errors:
-                raise UnavailableError("Some objects could not be removed now")
+                raise UnavailableError(f"Could not remove {len(errors)} objects from the store; try again later")
 
         await self._run(remove)
 
@@ -232,16 +232,16 @@ class MinioStore:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except S3Error as error:
             if error.code in NOT_FOUND_CODES:
-                raise NotFoundError("This object is not in the store") from error
+                raise NotFoundError("This object does not exist in the object store") from error
             if error.code in BAD_NAME_CODES:
-                raise InvalidError("The object store does not take this name") from error
-            raise UnavailableError(f"The object store refused: {error.code}") from error
+                raise InvalidError("The object store does not accept this name; choose a shorter one") from error
+            raise UnavailableError(f"The object store refused the request ({error.code}); try again later") from error
         except (MinioException, HTTPError, OSError) as error:
-            raise UnavailableError("The object store is not available, try again shortly") from error
+            raise UnavailableError("The object store is not available; try again shortly") from error
 
 
 def public_client(settings: Settings, endpoint: str) -> Minio:
-    """Signs for another address than the one we reach the store at; it is never asked anything."""
+    """Build a client that only signs links for the store's public address. It never sends a request."""
     scheme, separator, host = endpoint.rpartition("://")
     return Minio(
         host.rstrip("/"),
@@ -253,11 +253,11 @@ def public_client(settings: Settings, endpoint: str) -> Minio:
 
 
 class AbortedError(Exception):
-    """The upload's source failed: the SDK sees this as a read error and gives the upload up."""
+    """The source of an upload failed. The SDK treats this as a read error and aborts the upload."""
 
 
 class Pipe(io.RawIOBase):
-    """Chunks offered by the event loop, read by a thread. Bounded, so a slow store slows the sender down."""
+    """A bounded queue of chunks from the event loop to a thread, as a file. A full queue slows the sender down."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -269,7 +269,7 @@ class Pipe(io.RawIOBase):
         self._room = asyncio.Event()
 
     def offer(self, chunk: bytes) -> bool:
-        """Take the chunk; False when there is no room."""
+        """Add the chunk to the queue. False if the queue is full."""
         if self._chunks.qsize() >= QUEUED_CHUNKS:
             self._room.clear()
             if self._chunks.qsize() >= QUEUED_CHUNKS:
@@ -278,7 +278,7 @@ class Pipe(io.RawIOBase):
         return True
 
     async def room(self) -> None:
-        """Return when there may be room; at times when there is none, so that the caller can look at the upload."""
+        """Wait until the queue may have room, at most 0.5 s, so that the caller can check if the upload has failed."""
         try:
             async with asyncio.timeout(0.5):
                 await self._room.wait()
@@ -296,7 +296,7 @@ class Pipe(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; b"" at the end."""
+        """Return up to `size` bytes; b"" at the end."""
         while not self._rest and not self._ended:
             chunk = self._chunks.get()
             if self._aborted.is_set():

@@ -94,7 +94,7 @@ async def upload_to_minio(
     limit = resources.settings.upload_limit_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
-        raise TooLargeError(f"A file has at most {limit // 2**20} MiB", limit_bytes=limit)
+        raise TooLargeError(f"The file is larger than the limit of {limit // 2**20} MiB", limit_bytes=limit)
     form = await form_file(request.headers.get("content-type", ""), request.stream(), name="file")
     filename = safe_filename(form.filename)
     content_type = media_type_of(filename, form.content_type)

@@ -22,7 +22,7 @@ CONTEXT = CryptContext(schemes=["argon2", "bcrypt_sha256", "bcrypt"], deprecated
 
 
 class Passwords:
-    """Computes hashes in threads. Each takes 64 MiB and a core, so at most `concurrency` run at once. Close after use."""
+    """Computes hashes in threads, at most `concurrency` at once: each takes 64 MiB and a core. Close after use."""
 
     def __init__(self, *, concurrency: int) -> None:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="passwords")

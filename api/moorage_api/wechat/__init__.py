@@ -1,1 +1,1 @@
-"""Login with WeChat: its OAuth 2.0 code flow, and whose account a WeChat user is."""
+"""Login with WeChat: its OAuth 2.0 code flow, and which account belongs to a WeChat user."""

@@ -1,7 +1,7 @@
-"""WeChat's side of the flow: the two calls with a code, and the address people are sent to.
+"""Client of WeChat's OAuth server: builds the authorization URL and exchanges a code for the user.
 
-Source: developers.weixin.qq.com, "Web authorization". It answers HTTP 200 for errors too, with `errcode`, and names
-JSON text/plain. Its URLs carry the app's secret, so no error of the HTTP client is ever shown or logged in full.
+Source: developers.weixin.qq.com, "Web authorization". WeChat answers with HTTP 200 and `errcode` for errors, and sends
+JSON as text/plain. Its URLs contain the app's secret, so the text of an HTTP client error is never shown or logged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_LIMIT_BYTES = 64 * 1024
 
 
 class WechatError(Exception):
-    """The flow failed at WeChat, or on the way there. `reason` is what the front end is told, never an HTTP status."""
+    """The login failed at WeChat or before it. `reason` is the word that the front end gets as `error`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class WechatError(Exception):
 
 @dataclass(frozen=True)
 class WechatUser:
-    """`unionid` is the same for all apps of one WeChat developer account, where there is one."""
+    """`unionid` is the same in all apps of one WeChat developer account; None if the app belongs to none."""
 
     openid: str
     unionid: str | None
@@ -45,7 +45,10 @@ class WechatClient:
         self._api_url = api_url.rstrip("/")
 
     def authorize_url(self, *, callback_url: str, scope: Scope, state: str) -> str:
-        """Inside WeChat people are asked there; with `snsapi_login` any browser shows a code to scan."""
+        """Build the URL that the browser has to open.
+
+        It works inside the WeChat app only, except with `snsapi_login`: then any browser shows a code to scan.
+        """
         page = "qrconnect" if scope == "snsapi_login" else "oauth2/authorize"
         query = urlencode(
             {
@@ -59,7 +62,7 @@ class WechatClient:
         return f"{self._open_url}/connect/{page}?{query}#wechat_redirect"
 
     async def user_of(self, code: str) -> WechatUser:
-        """Raises WechatError. What the scope does not allow to know is left empty."""
+        """Exchange a code for the user. Fields that the scope does not include stay empty. Raises WechatError."""
         async with httpx.AsyncClient(
             base_url=self._api_url, timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False
         ) as client:
@@ -73,7 +76,7 @@ class WechatClient:
             )
             openid = _text(granted, "openid", 128)
             if not openid:
-                raise WechatError("wechat_failed", "WeChat did not say who this is")
+                raise WechatError("wechat_failed", "WeChat's response has no openid; log in again")
             scopes = _text(granted, "scope", 200).split(",")
             if "snsapi_userinfo" not in scopes and "snsapi_login" not in scopes:
                 return WechatUser(openid, _text(granted, "unionid", 128) or None)
@@ -85,7 +88,7 @@ class WechatClient:
                 lang="zh_CN",
             )
         if _text(known, "openid", 128) != openid:
-            raise WechatError("wechat_failed", "WeChat answered for somebody else")
+            raise WechatError("wechat_failed", "WeChat sent the profile of another user; log in again")
         avatar = _text(known, "headimgurl", 2048)
         return WechatUser(
             openid,
@@ -102,19 +105,21 @@ class WechatClient:
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > ANSWER_LIMIT_BYTES:
-                        raise WechatError("wechat_failed", "WeChat answered more than it should")
+                        raise WechatError("wechat_failed", "WeChat's response is too long; log in again later")
         except httpx.HTTPError as error:
-            raise WechatError("wechat_unreachable", f"WeChat cannot be reached: {type(error).__name__}") from None
+            message = f"Could not reach WeChat ({type(error).__name__}); log in again later"
+            raise WechatError("wechat_unreachable", message) from None
         if status != 200:
-            raise WechatError("wechat_unreachable", f"WeChat answered with HTTP status {status}")
+            raise WechatError("wechat_unreachable", f"WeChat answered with HTTP status {status}; log in again later")
         try:
             answer = json.loads(body)
         except ValueError:
-            raise WechatError("wechat_failed", "WeChat answered no JSON") from None
+            raise WechatError("wechat_failed", "WeChat's response is not JSON; log in again later") from None
         if not isinstance(answer, dict):
-            raise WechatError("wechat_failed", "WeChat answered no object")
+            raise WechatError("wechat_failed", "WeChat's response is not a JSON object; log in again later")
         if answer.get("errcode"):
-            raise WechatError("wechat_refused", f"WeChat refused the login (errcode {int_of(answer['errcode'])})")
+            message = f"WeChat refused the login (errcode {int_of(answer['errcode'])}); log in again"
+            raise WechatError("wechat_refused", message)
         return answer
 
 
@@ -123,7 +128,7 @@ def int_of(value: object) -> int:
 
 
 def _text(answer: dict[str, Any], name: str, limit: int) -> str:
-    """A field that is text, cut to what we store and without what PostgreSQL cannot."""
+    """Return a text field, cut to `limit` characters and without characters that PostgreSQL cannot store; else ""."""
     value = answer.get(name)
     if not isinstance(value, str):
         return ""

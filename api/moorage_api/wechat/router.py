@@ -1,4 +1,4 @@
-"""HTTP of the WeChat login."""
+"""HTTP endpoints of the WeChat login."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAILURES = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
 )
-"""What can go wrong in a callback. The browser is there by then, and an envelope would be all that people see."""
+"""Errors that a callback turns into a redirect: the user's browser is there, and would show a JSON envelope."""
 
 
 class AuthorizeResponse(BaseModel):
@@ -51,7 +51,7 @@ class AuthorizeResponse(BaseModel):
 
 
 class Login:
-    """One installation's WeChat login."""
+    """The parts of the WeChat login, built from the settings."""
 
     def __init__(self, resources: Resources) -> None:
         settings = resources.settings
@@ -78,7 +78,7 @@ def is_configured(settings: Settings) -> bool:
 
 async def wechat_login(resources: ResourcesDep) -> Login:
     if not is_configured(resources.settings):
-        raise NotConfiguredError("Login with WeChat is not configured here")
+        raise NotConfiguredError("Login with WeChat is not configured; an administrator can set MOORAGE_WECHAT_…")
     return Login(resources)
 
 
@@ -92,13 +92,14 @@ async def authorize(
     credentials: Credentials,
     users: Users,
     response: Response,
-    state: Annotated[StorableText, Query(max_length=512, description="Comes back to the front end as it is")] = "",
+    state: Annotated[StorableText, Query(max_length=512, description="Returned to the front end unchanged")] = "",
     scope: Annotated[Scope, Query(description="`snsapi_login` shows a code to scan")] = "snsapi_userinfo",
-    link: Annotated[bool, Query(description="Link to the caller's account; needs their token")] = False,
+    link: Annotated[bool, Query(description="Link WeChat to the caller's account; needs a token")] = False,
 ) -> Envelope[AuthorizeResponse]:
-    """Where to send the browser. The address is good for ten minutes and one login.
+    """Get the URL that the browser has to open. It is valid for ten minutes and for one login.
 
-    With `link` a cookie ties it to this browser: nobody can be made to link their WeChat to somebody else's account.
+    With `link`, a cookie ties it to this browser, so that an attacker cannot make another person link their WeChat to
+    the attacker's account.
     """
     pending = Pending(client_state=state)
     if link:
@@ -125,18 +126,20 @@ async def callback(
     login: LoginDep,
     request: Request,
     resources: ResourcesDep,
-    code: Annotated[str, Query(description="From WeChat; missing when the user declined")] = "",
-    state: Annotated[str, Query(description="As `authorize` sent it there")] = "",
+    code: Annotated[str, Query(description="From WeChat; missing if the user declined")] = "",
+    state: Annotated[str, Query(description="The state in the URL from `authorize`")] = "",
 ) -> RedirectResponse:
-    """Sends the browser on to the front end, with `access_token`, `refresh_token` and `token_type` in the query, or
-    with `linked`, or with `error` and `error_description`; `state` is the front end's own.
+    """Redirect the browser to the front end.
+
+    The query has `access_token`, `refresh_token` and `token_type`, or `linked`, or `error` and `error_description`.
+    `state` is the one that the front end gave to `authorize`.
     """
     client_state = ""
     try:
         await resources.windows.spend(Bucket.WRITES, subject_of(request, resources, Subject.ADDRESS))
         pending = await login.states.take(state)
         if pending is None:
-            raise WechatError("invalid_state", "This login was not begun here, is too old, or was used before")
+            raise WechatError("invalid_state", "This login is unknown, has expired or was already used; start it again")
         client_state = pending.client_state
         answer = await finish(login, pending, code, cookie=request.cookies.get(COOKIE, ""))
     except FAILURES as error:
@@ -154,13 +157,13 @@ async def callback(
 
 
 async def finish(login: Login, pending: Pending, code: str, *, cookie: str) -> dict[str, str]:
-    """What the front end is told. Raises WechatError, DomainError."""
+    """Log in or link, and return the query for the front end. Raises WechatError, DomainError."""
     if not code:
-        raise WechatError("access_denied", "The login was declined at WeChat")
+        raise WechatError("access_denied", "The user declined the login at WeChat")
     if len(code) > MAX_CODE_LENGTH:
-        raise WechatError("invalid_code", "This is no code of WeChat's")
+        raise WechatError("invalid_code", "This is not a code from WeChat; start the login again")
     if pending.link_user_id and not secrets.compare_digest(digest(cookie), pending.browser):
-        raise WechatError("invalid_state", "This was begun in another browser")
+        raise WechatError("invalid_state", "This login was started in another browser; start it again in this one")
     user = await login.client.user_of(code)
     if pending.link_user_id:
         await login.accounts.link(user, user_id=UUID(pending.link_user_id))
@@ -174,7 +177,7 @@ def digest(text: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """One word for the front end."""
+    """The `error` word for the front end."""
     if isinstance(error, WechatError):
         return error.reason
     return error.code if isinstance(error, DomainError) else UnavailableError.code
@@ -183,10 +186,10 @@ def reason_of(error: Exception) -> str:
 def description_of(error: Exception) -> str:
     if isinstance(error, (WechatError, DomainError)):
         return str(error)
-    return "A part of the platform is away, try again shortly"
+    return "A server that the login needs does not answer; try again shortly"
 
 
 def with_query(url: str, query: dict[str, str]) -> str:
-    """`url` with these added to what it asks already."""
+    """Add `query` to the query of `url`."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(query))))))

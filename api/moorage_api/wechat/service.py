@@ -1,4 +1,4 @@
-"""Whose account a WeChat user is: the one they came with before, the one they link, or a new one."""
+"""Find the account of a WeChat user, link one, or create one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WechatAccounts:
         self._now = now
 
     async def log_in(self, user: WechatUser) -> IssuedPair:
-        """Raises ForbiddenError for a barred account. Somebody new gets one without name and password."""
+        """Log in. A new WeChat user gets an account without name and password. Raises ForbiddenError if banned."""
         async with self._db.begin() as tx:
             users = UserRepository(tx)
             user_id = await self._find(tx, user)
@@ -58,24 +58,24 @@ class WechatAccounts:
         return pair
 
     async def link(self, user: WechatUser, *, user_id: UUID) -> Account:
-        """From now on this WeChat user logs in to that account. Raises ConflictError when they have another."""
+        """Link the WeChat user to this account for future logins. Raises ConflictError if they have another one."""
         async with self._db.begin() as tx:
             account = await UserRepository(tx).get(user_id)
             check_active(account)
             found = await self._find(tx, user)
             if found not in (None, user_id):
-                raise ConflictError("This WeChat account belongs to another user")
+                raise ConflictError("This WeChat account is already linked to another user")
             await self._keep(tx, user, user_id)
         return account
 
     async def _find(self, tx: AsyncSession, user: WechatUser) -> UUID | None:
-        """One login of a WeChat user at a time: two browsers must not make two accounts."""
+        """Find the account's id and lock this WeChat user: two browsers must not create two accounts."""
         await tx.execute(LOCK, {"subject": f"wechat {user.unionid or user.openid}"})
         found: UUID | None = await tx.scalar(FIND, {"unionid": user.unionid, "openid": user.openid})
         return found
 
     async def _keep(self, tx: AsyncSession, user: WechatUser, user_id: UUID) -> None:
-        """Also the name that was not known before: the same person of another app is found by the unionid."""
+        """Store both ids, also one that was unknown before: the unionid finds the same person in another app."""
         for provider, subject in ((OPENID, user.openid), (UNIONID, user.unionid)):
             if subject:
                 await tx.execute(KEEP, {"provider": provider, "subject": subject, "user_id": user_id})

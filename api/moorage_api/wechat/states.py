@@ -1,7 +1,7 @@
-"""The `state` that goes to WeChat and comes back: signed, good for ten minutes and for one use.
+"""The OAuth `state` that is sent to WeChat and returned: signed, valid for ten minutes and for one use.
 
-WeChat takes 128 letters and digits, so it holds a random name, its end and a signature; what it stands for is kept in
-Redis under the name, and taking it removes it. A forged one is refused before Redis is asked.
+WeChat accepts at most 128 letters and digits. Therefore a state holds only a random name, its expiry time and a
+signature; the data is in Redis under that name, and reading it removes it. A forged state is refused without Redis.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SIGNATURE_LENGTH = 32
 
 @dataclass(frozen=True)
 class Pending:
-    """A login that was begun. `client_state` is the front end's own, and goes back to it."""
+    """A login that has begun. `client_state` comes from the front end and is returned to it."""
 
     client_state: str = ""
     link_user_id: str = ""
-    """The account that the WeChat user is to be linked to, where it was begun by somebody who is logged in."""
+    """Id of the account to link to the WeChat user; "" for a login."""
     browser: str = ""
-    """Digest of the cookie of the browser that began to link."""
+    """Digest of the cookie in the browser that began to link."""
 
 
 class States:
@@ -43,7 +43,7 @@ class States:
         self._now = now
 
     async def begin(self, pending: Pending) -> str:
-        """Raises UnavailableError without Redis."""
+        """Store `pending` and return its state. Raises UnavailableError without Redis."""
         name = secrets.token_hex(NAME_LENGTH // 2)
         end = format(int((self._now() + LIFETIME).timestamp()), f"0{END_LENGTH}x")
         try:
@@ -53,7 +53,7 @@ class States:
         return name + end + self._sign(name + end)
 
     async def take(self, state: str) -> Pending | None:
-        """What was begun with it; None for one that is not ours, too old or taken before."""
+        """Return and remove the login of this state. None if the state is forged, expired or was already used."""
         signed, signature = state[:-SIGNATURE_LENGTH], state[-SIGNATURE_LENGTH:]
         if len(signed) != NAME_LENGTH + END_LENGTH or not hmac.compare_digest(
             signature.encode(), self._sign(signed).encode()

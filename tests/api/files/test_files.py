@@ -1,4 +1,4 @@
-"""Files go through whole, or leave nothing."""
+"""Files are stored and returned complete, or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.accounts import Person, client_for, data
 FORM = "multipart/form-data; boundary=x"
 
 
-async def test_a_file_comes_back_as_it_was_sent(alice: Person) -> None:
+async def test_a_downloaded_file_equals_the_uploaded_one(alice: Person) -> None:
     content = os.urandom(12_000_000)
     info = await alice.upload("数据 v1.tar.gz", content, "application/gzip")
     assert {key: info[key] for key in ("filename", "extension", "mime_type", "size", "filepath")} == {
@@ -37,7 +37,7 @@ async def test_a_file_comes_back_as_it_was_sent(alice: Person) -> None:
     assert download.headers["content-disposition"] == "attachment; filename*=utf-8''%E6%95%B0%E6%8D%AE%20v1.tar.gz"
 
 
-async def test_an_empty_file_is_a_file(alice: Person) -> None:
+async def test_an_empty_file_can_be_uploaded(alice: Person) -> None:
     info = await alice.upload("empty", b"", "")
     assert (info["size"], info["mime_type"], info["extension"]) == (0, "application/octet-stream", "")
     assert (await alice.client.get(f"/api/files/{info['id']}/download")).content == b""
@@ -54,7 +54,7 @@ async def test_an_empty_file_is_a_file(alice: Person) -> None:
         ("new\r\nline.txt", "newline.txt"),
     ],
 )
-async def test_a_name_is_made_safe(alice: Person, sent: str, stored: str) -> None:
+async def test_an_unsafe_file_name_is_changed(alice: Person, sent: str, stored: str) -> None:
     assert (await alice.upload(sent))["filename"] == stored
 
 
@@ -69,8 +69,8 @@ async def test_a_name_is_made_safe(alice: Person, sent: str, stored: str) -> Non
         (b"text/html\x00", "text/plain"),
     ],
 )
-async def test_a_type_that_is_no_header_is_not_believed(alice: Person, declared: bytes, stored: str) -> None:
-    """The form's parser lets a bare line feed through, and the type becomes a header again."""
+async def test_an_invalid_media_type_is_ignored(alice: Person, declared: bytes, stored: str) -> None:
+    """The type becomes a response header, and the form's parser accepts a line feed in it."""
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: '
     body = head + declared + b"\r\n\r\nhello\r\n--x--\r\n"
     info = data(await alice.client.post("/api/files", content=body, headers={"Content-Type": FORM}))
@@ -80,7 +80,7 @@ async def test_a_type_that_is_no_header_is_not_believed(alice: Person, declared:
     assert download.headers["content-type"].partition(";")[0] == stored.partition(";")[0]
 
 
-async def test_a_deleted_file_is_gone(alice: Person) -> None:
+async def test_a_deleted_file_is_not_found(alice: Person) -> None:
     info = await alice.upload()
     data(await alice.client.delete(f"/api/files/{info['id']}"))
     for path in (f"/api/files/{info['id']}", f"/api/files/{info['id']}/download"):
@@ -89,7 +89,7 @@ async def test_a_deleted_file_is_gone(alice: Person) -> None:
 
 
 async def test_a_file_beyond_the_limit_is_refused_and_not_stored(api: Any, alice: Person) -> None:
-    """Once by its declared length, once by what really comes."""
+    """It is refused by its declared length, and without one by the bytes that arrive."""
     limit = api.settings.upload_limit_bytes
 
     async def body() -> Any:
@@ -108,7 +108,7 @@ async def test_a_file_beyond_the_limit_is_refused_and_not_stored(api: Any, alice
     writer.close()
 
 
-async def test_an_upload_that_is_cut_off_stores_nothing(api: Any, alice: Person) -> None:
+async def test_an_incomplete_upload_stores_nothing(api: Any, alice: Person) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(api.url).port)
     head = f"POST /api/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Length: 20000000\r\n"
     part = '--x\r\nContent-Disposition: form-data; name="file"; filename="half.bin"\r\n\r\n'
@@ -162,10 +162,10 @@ async def test_a_file_is_listed_in_each_session_that_it_was_sent_to(alice: Perso
     assert data(await alice.client.get(f"/api/sessions/{session}/files"))["files"] == []
 
 
-async def test_what_an_agent_saves_replaces_no_file_of_another_session_or_owner(
+async def test_a_file_saved_by_an_agent_replaces_no_file_of_another_session_or_owner(
     api: Any, alice: Person, bob: Person
 ) -> None:
-    """Admins may attach any file: what their agent makes of it is not put into the hands of whom it came from."""
+    """Admins may attach a file of any user. If their agent changes it, the user's own file must stay unchanged."""
     store, engine = MinioStore.from_settings(api.settings), create_engine(api.settings.database_url.get_secret_value())
     files = FileService(create_database(engine), store, limit_bytes=1000)
     theirs, own = await bob.upload("a.txt", b"bob's"), await alice.upload("a.txt", b"alice's")
@@ -188,7 +188,7 @@ async def test_what_an_agent_saves_replaces_no_file_of_another_session_or_owner(
     await engine.dispose()
 
 
-async def test_memory_stays_flat_while_files_pass(api: Any, alice: Person) -> None:
+async def test_memory_use_does_not_grow_with_the_size_of_files(api: Any, alice: Person) -> None:
     process = next(
         one for one in psutil.process_iter(["cmdline"]) if str(urlsplit(api.url).port) in (one.info["cmdline"] or [])
     )

@@ -1,4 +1,4 @@
-"""Login with WeChat against a server that speaks its protocol: every way through, and every way it can fail."""
+"""Login with WeChat against a server that speaks its protocol: every successful way and every failure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def world(services: Services) -> Iterator[World]:
 
 @pytest.fixture
 async def browser(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    """Keeps cookies, as browsers do; https, because the cookie is for that alone."""
+    """A client that keeps cookies, as browsers do."""
     async with client_for(world.url) as client:
         yield client
 
@@ -68,7 +68,7 @@ async def state_of(client: httpx.AsyncClient, **query: Any) -> str:
 
 
 async def come_back(client: httpx.AsyncClient, **query: str) -> dict[str, str]:
-    """What the front end is told by the redirect."""
+    """Call the callback and return the query that its redirect gives to the front end."""
     response = await client.get("/api/auth/wechat/callback", params=query)
     assert response.status_code == 302
     assert (response.headers["cache-control"], response.headers["referrer-policy"]) == ("no-store", "no-referrer")
@@ -100,7 +100,7 @@ def someone(prefix: str = "o") -> str:
         ("snsapi_login", "/connect/qrconnect"),
     ],
 )
-async def test_people_are_sent_to_wechat(browser: httpx.AsyncClient, scope: str, page: str) -> None:
+async def test_the_authorize_url_leads_to_wechat(browser: httpx.AsyncClient, scope: str, page: str) -> None:
     answer = data(await browser.get("/api/auth/wechat/authorize", params={"state": "mine", "scope": scope}))
     url = urlsplit(answer["authorize_url"])
     query = dict(parse_qsl(url.query))
@@ -112,12 +112,14 @@ async def test_people_are_sent_to_wechat(browser: httpx.AsyncClient, scope: str,
     assert SECRET not in answer["authorize_url"]
 
 
-async def test_another_scope_is_refused(browser: httpx.AsyncClient) -> None:
+async def test_an_unknown_scope_is_refused(browser: httpx.AsyncClient) -> None:
     answer = await browser.get("/api/auth/wechat/authorize", params={"scope": "everything"})
     assert answer.status_code == 422
 
 
-async def test_somebody_new_gets_an_account_and_comes_back_to_it(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
+    world: World, browser: httpx.AsyncClient
+) -> None:
     openid = someone()
     world.wechat.knows("first", openid, nickname="小明 🐟", headimgurl="https://wx.example/0.png")
     told = await come_back(browser, code="first", state=await state_of(browser, state="from the front end"))
@@ -136,7 +138,7 @@ async def test_somebody_new_gets_an_account_and_comes_back_to_it(world: World, b
     assert again == me
 
 
-async def test_where_the_profile_may_not_be_read_it_is_not_asked_for(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_profile_is_not_requested_without_the_scope_for_it(world: World, browser: httpx.AsyncClient) -> None:
     world.wechat.knows("base", someone(), scope="snsapi_base", nickname="Unseen")
     asked = len(world.wechat.asked)
     me = await account_of(world, await come_back(browser, code="base", state=await state_of(browser)))
@@ -144,8 +146,8 @@ async def test_where_the_profile_may_not_be_read_it_is_not_asked_for(world: Worl
     assert world.wechat.asked[asked:] == ["/sns/oauth2/access_token"]
 
 
-async def test_one_person_of_two_apps_has_one_account(world: World, browser: httpx.AsyncClient) -> None:
-    """Known by openid first; the unionid that comes with a later login finds them from another app."""
+async def test_a_person_in_two_wechat_apps_has_one_account(world: World, browser: httpx.AsyncClient) -> None:
+    """The first login has an openid only. A later one adds the unionid, which finds the account from another app."""
     openid, unionid = someone(), someone("u")
     accounts = []
     for code, who, more in (
@@ -158,7 +160,7 @@ async def test_one_person_of_two_apps_has_one_account(world: World, browser: htt
     assert len({account["id"] for account in accounts}) == 1
 
 
-async def test_two_logins_at_once_make_one_account(world: World) -> None:
+async def test_two_simultaneous_first_logins_create_one_account(world: World) -> None:
     openid = someone()
 
     async def log_in(code: str) -> str:
@@ -182,7 +184,9 @@ async def link(alice: Person, world: World, code: str, *, cookie: bool = True) -
         return await come_back(client, code=code, state=state)
 
 
-async def test_wechat_is_linked_to_an_account_there_is(world: World, alice: Person, browser: httpx.AsyncClient) -> None:
+async def test_a_wechat_user_can_be_linked_to_an_existing_account(
+    world: World, alice: Person, browser: httpx.AsyncClient
+) -> None:
     openid = someone()
     assert await link(alice, world, world.wechat.knows("link", openid)) == {"linked": "true"}
     world.wechat.knows("after", openid)
@@ -190,8 +194,10 @@ async def test_wechat_is_linked_to_an_account_there_is(world: World, alice: Pers
     assert me["id"] == alice.id
 
 
-async def test_linking_is_for_who_began_it(world: World, alice: Person, browser: httpx.AsyncClient) -> None:
-    """With a token, in the same browser, and not somebody who has an account already."""
+async def test_linking_needs_the_users_token_and_browser(
+    world: World, alice: Person, browser: httpx.AsyncClient
+) -> None:
+    """It also needs a WeChat user that has no other account."""
     assert (await browser.get("/api/auth/wechat/authorize", params={"link": "true"})).status_code == 401
     openid = someone()
     told = await link(alice, world, world.wechat.knows("lured", openid), cookie=False)
@@ -207,15 +213,15 @@ FAILURES: dict[str, tuple[int, bytes]] = {
     "wechat_unreachable by a redirect": (302, b"http://127.0.0.1:9/elsewhere"),
     "wechat_failed by HTML": (200, b"<html>"),
     "wechat_failed by a list": (200, b"[]"),
-    "wechat_failed by too much": (200, b'{"openid": "' + b"x" * 100_000 + b'"}'),
-    "wechat_failed by nobody": (200, b'{"access_token": "a", "scope": "snsapi_base"}'),
-    "wechat_failed by no text": (200, b'{"access_token": "a", "openid": 7, "scope": "snsapi_base"}'),
+    "wechat_failed by a long body": (200, b'{"openid": "' + b"x" * 100_000 + b'"}'),
+    "wechat_failed by no openid": (200, b'{"access_token": "a", "scope": "snsapi_base"}'),
+    "wechat_failed by a numeric openid": (200, b'{"access_token": "a", "openid": 7, "scope": "snsapi_base"}'),
     "wechat_refused": (200, b'{"errcode": 40163, "errmsg": "code been used"}'),
 }
 
 
 @pytest.mark.parametrize("reason", FAILURES)
-async def test_a_failure_at_wechat_is_told_to_the_front_end(
+async def test_a_failure_at_wechat_is_reported_to_the_front_end(
     world: World, browser: httpx.AsyncClient, reason: str
 ) -> None:
     world.wechat.misbehave[reason] = FAILURES[reason]
@@ -225,12 +231,12 @@ async def test_a_failure_at_wechat_is_told_to_the_front_end(
     assert told["error_description"]
 
 
-async def test_a_profile_of_somebody_else_is_refused(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_profile_of_another_user_is_refused(world: World, browser: httpx.AsyncClient) -> None:
     world.wechat.knows("mixed", someone(), answers_as=someone())
     assert (await come_back(browser, code="mixed", state=await state_of(browser)))["error"] == "wechat_failed"
 
 
-async def test_a_state_is_ours_and_good_once(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_state_is_valid_once_and_a_forged_one_never(world: World, browser: httpx.AsyncClient) -> None:
     openid = someone()
     world.wechat.knows("once", openid)
     state = await state_of(browser)
@@ -243,8 +249,7 @@ async def test_a_state_is_ours_and_good_once(world: World, browser: httpx.AsyncC
     assert told["error"] == "invalid_state"
 
 
-async def test_a_state_ends(services: Services) -> None:
-    """Also where Redis would still have it."""
+async def test_an_expired_state_is_refused_even_if_redis_still_has_it(services: Services) -> None:
     redis = Redis.from_url(services.valkey.url)
     began = datetime.now(UTC)
     times = iter([began, began, began + timedelta(minutes=11)])
@@ -257,13 +262,15 @@ async def test_a_state_ends(services: Services) -> None:
     await redis.aclose()
 
 
-async def test_declining_and_wrong_codes_are_told(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_declined_login_and_wrong_codes_are_reported_to_the_front_end(
+    world: World, browser: httpx.AsyncClient
+) -> None:
     assert (await come_back(browser, state=await state_of(browser)))["error"] == "access_denied"
     assert (await come_back(browser, code="unknown", state=await state_of(browser)))["error"] == "wechat_refused"
     assert (await come_back(browser, code="x" * 5000, state=await state_of(browser)))["error"] == "invalid_code"
 
 
-async def test_a_banned_user_does_not_come_in_by_wechat(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_banned_user_cannot_log_in_with_wechat(world: World, browser: httpx.AsyncClient) -> None:
     openid = someone()
     world.wechat.knows("before", openid)
     me = await account_of(world, await come_back(browser, code="before", state=await state_of(browser)))
@@ -274,7 +281,7 @@ async def test_a_banned_user_does_not_come_in_by_wechat(world: World, browser: h
     assert (told["error"], "access_token" in told) == ("forbidden", False)
 
 
-async def test_no_secret_and_no_code_is_logged(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_log_contains_no_secret_and_no_code(world: World, browser: httpx.AsyncClient) -> None:
     world.wechat.misbehave["unloggable"] = (0, b"")
     await come_back(browser, code="unloggable", state=await state_of(browser))
     log = world.process.log()
@@ -283,7 +290,7 @@ async def test_no_secret_and_no_code_is_logged(world: World, browser: httpx.Asyn
     assert "unloggable" not in log
 
 
-async def test_without_settings_it_says_so(api: Any) -> None:
+async def test_without_settings_the_error_is_not_configured(api: Any) -> None:
     async with client_for(api.url) as client:
         for path in ("authorize", "callback?code=x&state=y"):
             answer = await client.get(f"/api/auth/wechat/{path}")
