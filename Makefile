@@ -1,14 +1,14 @@
 # `make` lists what there is. Everything that needs something installs it first.
 
 PYTHON := .venv/bin/python
-PYTEST := .ci/with-toolchains $(PYTHON) -m pytest
+PYTEST := $(PYTHON) -m pytest
 N ?= 200
 
 # Python keeps what it compiled, whatever the shell says: a start takes a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz check format imports bench lock images
+.PHONY: help setup up doctor unit test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz check format imports bench lock images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,13 +22,16 @@ up: setup ## start the whole platform on this machine; Ctrl-C stops it
 doctor: setup ## say what this machine lacks, and the command that gets it
 	@.venv/bin/moorage doctor
 
-test: setup kubernetes ## run the whole suite against real servers
+unit: setup ## run the tests that start no server, in half a minute
+	$(PYTEST) -q -n 2 --unit $(ARGS)
+
+test: setup ## run the suite, or ARGS=tests/…, against real servers
 	$(PYTEST) -n 2 --dist loadfile $(ARGS)
 
-kubernetes: setup ## build Kubernetes for the tests, once: ten minutes
-	-@PYTHONPATH=tests .ci/with-toolchains $(PYTHON) -m support.kube.prepare kubernetes
+kubernetes: setup ## build Kubernetes for the tests now, once: ten minutes
+	-@PYTHONPATH=tests $(PYTHON) -m support.kube.prepare kubernetes
 
-test-control-plane: setup kubernetes ## the operator and the API's cluster side on a real control plane
+test-control-plane: setup ## the operator and the API's cluster side on a real control plane
 	$(PYTEST) tests/crds tests/operator tests/api/sandboxes $(ARGS)
 
 test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes

@@ -13,16 +13,40 @@ import pytest
 
 from moorage_api.settings import Settings
 from support import seeds
+from support.kube.binaries import prepared_binaries
+from support.kube.errors import UnavailableError
+from support.kube.progress import Stopwatch
 from support.processes import Platform
 from support.services import Services, run, running_services
+from support.unit import ServerGuard
 
 FAILED = pytest.StashKey[bool]()
 
 collect_ignore = ["contract"]  # a project of its own, which end_to_end/test_contract.py runs as such
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help="only tests that start no process and no server (make unit)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     seeds.draw()
+    if config.getoption("--unit"):
+        config.pluginmanager.register(ServerGuard())
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build Kubernetes now where a chosen test needs it: the first build takes longer than a test may.
+
+    `place` of tests/api/sandboxes asks for the control plane by name, so it is not among the fixtures of its tests.
+    """
+    needed = any({"control_plane", "place"} & set(getattr(item, "fixturenames", ())) for item in session.items)
+    if needed and not session.config.option.collectonly:
+        say = Stopwatch()
+        try:
+            prepared_binaries(say=say)
+        except UnavailableError as error:
+            say(f"Kubernetes is not available: {error}")
 
 
 @pytest.hookimpl(wrapper=True)

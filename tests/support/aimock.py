@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from support import toolchains
+
 VERSION = "1.43.0"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moorage" / "aimock" / VERSION
 
@@ -42,6 +44,7 @@ def _installed() -> Path:
 @contextmanager
 def aimock(turns: list[dict[str, Any]], directory: Path) -> Iterator[str]:
     """Play `turns`, each at the place that is the number of assistant messages in the request. Yields the base URL."""
+    toolchains.put_on_path()
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
     fixtures = [{"match": {"turnIndex": place}, "response": turn} for place, turn in enumerate(turns)]

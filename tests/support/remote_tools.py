@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from moorage_local.ports import free_ports
+from support import toolchains
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 30
@@ -25,6 +26,7 @@ READY_SECONDS = 30
 @cache
 def mcp_servers() -> Path:
     """The directory that holds `python/bin` and `node/node_modules/.bin`."""
+    toolchains.put_on_path()
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
     reply = subprocess.run([ROOT / ".ci" / "mcp-servers"], capture_output=True, text=True, timeout=170, check=False)

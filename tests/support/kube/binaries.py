@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from support import toolchains
 from support.kube.errors import UnavailableError
 from support.kube.progress import Progress
 
@@ -70,6 +71,7 @@ def prepared_binaries(*, say: Progress, build: bool = True) -> dict[str, Path]:
 
 
 def build_into(directory: Path, *, say: Progress) -> None:
+    toolchains.put_on_path()
     if shutil.which("go") is None:
         raise UnavailableError("Go is not installed: it builds Kubernetes for the node tests")
     version = kubernetes_version()

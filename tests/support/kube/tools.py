@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import toolchains
 from support.kube.binaries import cache_directory
 from support.kube.errors import UnavailableError
 
@@ -83,6 +84,7 @@ def go_program(name: str) -> Path:
 
 
 def build_go_program(module: str, place: Path) -> None:
+    toolchains.put_on_path()
     if shutil.which("go") is None:
         raise UnavailableError(f"Go is not installed: it builds {module}")
     environment = {
@@ -102,6 +104,7 @@ def build_go_program(module: str, place: Path) -> None:
 
 def http_route_definition() -> Path:
     """The Gateway API's own resource definition. Raises UnavailableError without Go, or when it cannot be had."""
+    toolchains.put_on_path()
     if shutil.which("go") is None:
         raise UnavailableError(f"Go is not installed: it gets {GATEWAY_API}")
     command = ["go", "mod", "download", "-json", GATEWAY_API]
