@@ -21,7 +21,8 @@ from benchmarks.rows import Row
 from support.kube.control_plane import ControlPlane
 from support.kube.fixtures import crd
 from support.kube.kubelet import Kubelet
-from support.kube.sessions import Operator, Sessions, namespace_on, until
+from support.kube.sessions import Operator, Sessions, namespace_on
+from support.waiting import until
 
 RATE = 20
 SESSIONS = 200

@@ -17,7 +17,8 @@ from moorage_kube.informer import Informer
 from support.kube.control_plane import ControlPlane
 from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault
-from support.kube.sessions import Sessions, kube_client, namespace_on, until
+from support.kube.sessions import Sessions, kube_client, namespace_on
+from support.waiting import until
 
 pytestmark = pytest.mark.timeout(15 * 60)
 
@@ -52,7 +53,7 @@ class Seen:
         async def is_there() -> bool:
             return name in self.names
 
-        await until(is_there, f"{name} is seen", seconds=10)
+        await until(is_there, f"{name} is seen")
 
 
 @pytest.fixture
@@ -99,8 +100,8 @@ async def test_a_watch_that_was_cut_is_current_again_once_it_is_open(proxy: Cutt
         async def is_back() -> bool:
             return seen.is_current
 
-        await until(is_lost, "the loss is noticed", seconds=10)
-        await until(is_back, "the watch goes on", seconds=10)
+        await until(is_lost, "the loss is noticed")
+        await until(is_back, "the watch goes on")
 
 
 async def test_a_watch_that_went_silent_is_opened_anew(proxy: CuttingProxy, sessions: Sessions) -> None:
@@ -111,7 +112,7 @@ async def test_a_watch_that_went_silent_is_opened_anew(proxy: CuttingProxy, sess
         async def is_silent() -> bool:
             return proxy.failed.get("silent", 0) > 1
 
-        await until(is_silent, "a silent watch is given up", seconds=10)
+        await until(is_silent, "a silent watch is given up")
         name = await sessions.create()
         proxy.fault = lambda _: None
         await seen.has(name)
@@ -126,7 +127,7 @@ async def test_a_watch_that_ends_at_once_is_not_opened_without_a_pause(proxy: Cu
         async def has_tried() -> bool:
             return proxy.failed.get("empty", 0) >= 4
 
-        await until(has_tried, "it tries again", seconds=10)
+        await until(has_tried, "it tries again")
         assert time.monotonic() - began > 1
         name = await sessions.create()
         proxy.fault = lambda _: None
@@ -142,7 +143,7 @@ async def test_a_list_that_is_refused_leaves_the_watch_at_work(proxy: CuttingPro
         async def is_refused() -> bool:
             return proxy.failed.get("429", 0) > 0
 
-        await until(is_refused, "a list is refused", seconds=10)
+        await until(is_refused, "a list is refused")
         await seen.has(await sessions.create())
 
 
@@ -154,7 +155,7 @@ async def test_a_list_that_never_comes_is_asked_for_ever_more_slowly(proxy: Cutt
         async def has_tried() -> bool:
             return proxy.failed.get("503", 0) >= 4
 
-        await until(has_tried, "it tries again", seconds=20)
+        await until(has_tried, "it tries again")
         assert (seen.lists, seen.is_current) == (0, False)
         proxy.fault = lambda _: None
         await seen.has(name)

@@ -22,6 +22,7 @@ from moorage_local.ports import PortBook
 from moorage_local.postgres import DATABASE, ROLE, Postgres, unprivileged
 from moorage_local.valkey import Valkey
 from support.services import BUCKET, Services
+from support.waiting import HANG_SECONDS
 
 
 @pytest.mark.parametrize("user", [ROLE, "postgres"])
@@ -76,7 +77,7 @@ def test_no_inner_port_of_the_object_store_takes_who_has_no_certificate(services
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection(("127.0.0.1", services.s3.ports[use]), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", services.s3.ports[use]), timeout=HANG_SECONDS) as plain:
         with context.wrap_socket(plain) as encrypted, pytest.raises(ssl.SSLError, match="certificate required"):
             encrypted.recv(1)
 

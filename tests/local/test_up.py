@@ -24,6 +24,7 @@ from support import accounts
 from support.machine import Machine, moorage
 from support.services import Services, run
 from support.sockets import has_no_delay
+from support.waiting import HANG_SECONDS
 
 ADMIN = {"MOORAGE_ADMIN_USERNAME": "harbourmaster", "MOORAGE_ADMIN_PASSWORD": "a password of the environment"}
 LLM_KEY = "sk-of-the-environment"
@@ -55,7 +56,7 @@ async def other(tmp_path: Path) -> AsyncIterator[Machine]:
 
 
 async def login(url: str, username: str, password: str) -> int:
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
         response = await client.post("/api/auth/login", json={"username": username, "password": password})
         return response.status_code
 
@@ -82,7 +83,7 @@ def object_store(data: Path) -> S3:
 
 async def make_sandbox(data: Path) -> None:
     transport = httpx.AsyncHTTPTransport(uds=str(data / "host.sock"))
-    async with httpx.AsyncClient(transport=transport, base_url="http://host", timeout=60) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://host", timeout=HANG_SECONDS) as client:
         (await client.put(f"/v1/sandboxes/{uuid4()}")).raise_for_status()
 
 
@@ -170,7 +171,7 @@ async def test_nothing_configured_leads_to_a_part_of_the_platform(machine: Machi
 async def test_what_dies_is_started_again(machine: Machine, words: str, title: str) -> None:
     machine.part(words).kill()
     await machine.until_said(f"{title} runs again")
-    async with asyncio.timeout(30):  # connections that broke are told so: with 503, once each
+    async with asyncio.timeout(HANG_SECONDS):  # connections that broke are told so: with 503, once each
         while (status := await login(machine.url, *ADMIN.values())) == 503:
             await asyncio.sleep(0.1)
     assert status == 200
@@ -254,7 +255,7 @@ async def test_what_it_cannot_use_is_named_and_no_secret_shown(
 ) -> None:
     other.changes |= changes
     other.launch()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_SECONDS):
         assert await other.up.wait() == 1
     assert said in other.output()
     assert "hid" not in other.output()

@@ -11,7 +11,8 @@ from moorage_operator.children.pod import sandbox_pod
 from moorage_operator.cluster import Cluster
 from moorage_operator.settings import PodSettings
 from support.kube.kubelet import Kubelet, status
-from support.kube.sessions import IMAGES, Sessions, until
+from support.kube.sessions import IMAGES, Sessions
+from support.waiting import until
 
 SETTINGS = PodSettings(**{name.lower(): image for name, image in IMAGES.items()})
 

@@ -18,8 +18,9 @@ from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault, FaultyProxy, token_kubeconfig
 from support.kube.fixtures import ROOT
 from support.kube.kubelet import Kubelet
-from support.kube.sessions import Operator, Sessions, until
+from support.kube.sessions import Operator, Sessions
 from support.seeds import many_seeds, seeds
+from support.waiting import until
 
 pytestmark = pytest.mark.timeout(15 * 60)
 
@@ -65,7 +66,7 @@ async def killed_at_a_moment(seed: int, sessions: Sessions, operator: Operator) 
     await operator.kill()
     await operator.start()
     await changing
-    await until(lambda: has_converged(sessions, wanted), f"seed {seed}: all is as wanted", seconds=60)
+    await until(lambda: has_converged(sessions, wanted), f"seed {seed}: all is as wanted")
 
 
 @pytest.mark.parametrize("seed", seeds())
@@ -114,7 +115,7 @@ async def test_an_api_server_that_fails_now_and_then_changes_nothing_in_the_end(
         await change_things(sessions, random.Random(11), wanted)
         await asyncio.sleep(1)
         proxy.fault = lambda _: None
-        await until(lambda: has_converged(sessions, wanted), "all is as wanted", seconds=90)
+        await until(lambda: has_converged(sessions, wanted), "all is as wanted")
         assert sum(proxy.failed.values()) > 0
         await operator.kill()
 
@@ -135,7 +136,7 @@ async def test_an_operator_whose_watch_is_refused_waits_for_better_times(
         async def is_refused() -> bool:
             return proxy.failed.get("503", 0) >= 6
 
-        await until(is_refused, "it asks again and again", seconds=60)
+        await until(is_refused, "it asks again and again")
         proxy.fault = lambda _: None
         await sessions.patch(name, desiredState="Suspended")
         await sessions.awaited(name, "Suspended")
@@ -166,7 +167,7 @@ async def test_what_a_cut_watch_missed_is_found_by_the_next_list(
 
         await until(is_gone, "the pod is gone")
         proxy.fault = lambda _: None
-        await until(lambda: has_converged(sessions, {name: "Running"}), "another pod is there", seconds=60)
+        await until(lambda: has_converged(sessions, {name: "Running"}), "another pod is there")
         await operator.kill()
 
 

@@ -12,7 +12,8 @@ from moorage_kube.client import MERGE_PATCH, KubeError, Manifest
 from support.kube import kubelet as words
 from support.kube.control_plane import ControlPlane
 from support.kube.kubelet import Behaviour, Kubelet, ended, status, waiting
-from support.kube.sessions import Sessions, until, writes_in
+from support.kube.sessions import Sessions, writes_in
+from support.waiting import HANG_SECONDS, until
 
 pytestmark = pytest.mark.timeout(15 * 60)
 
@@ -216,7 +217,7 @@ async def test_a_pod_that_was_deleted_by_hand_is_made_again_at_once(
             and session["status"].get("podUID") == pod["metadata"]["uid"]
         )
 
-    await until(is_another, "another pod is there and reported", seconds=10)
+    await until(is_another, "another pod is there and reported")
 
 
 @pytest.mark.parametrize("label", ["app.kubernetes.io/component", names.SESSION_LABEL])
@@ -402,6 +403,6 @@ async def test_a_leader_whose_lease_was_taken_ends(sessions: Sessions, start_ope
     path = f"/apis/coordination.k8s.io/v1/namespaces/{sessions.namespace}/leases/moorage-operator"
     body = {"spec": {"holderIdentity": "somebody-else"}}
     await sessions.kube.request("PATCH", path, body=body, content_type=MERGE_PATCH)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_SECONDS):
         assert await operator.process.wait() == 1
     assert "The Lease is lost" in operator.said()

@@ -13,8 +13,8 @@ import pytest
 from moorage_local.ports import free_ports
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand
-from support.kube.sessions import until
 from support.remote_tools import running
+from support.waiting import until
 
 TOKEN = "t" * 32
 ESTABLISHED, KEEPALIVE = "01", "02"
@@ -36,7 +36,7 @@ async def test_a_caller_that_vanished_with_its_node_is_noticed(port: int) -> Non
         return timers_of(port) == [KEEPALIVE]
 
     async with mcp_commands.opened(f"tcp://127.0.0.1:{port}", McpCommand(["cat"]), token=TOKEN):
-        await until(is_asked_for_life_signs, "the kernel asks the caller now and then", seconds=5)
+        await until(is_asked_for_life_signs, "the kernel asks the caller now and then")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import httpx
 
 from moorage_api.database import create_database, create_engine
 from moorage_api.users.admin import create_admin
+from support.waiting import HANG_SECONDS
 
 PASSWORD = "correct horse"
 
@@ -47,7 +48,7 @@ def data(response: httpx.Response) -> Any:
 
 def client_for(url: str, token: str | None = None) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=60)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=HANG_SECONDS)
 
 
 async def register(url: str, name: str | None = None) -> Person:

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from support import toolchains
+from support.waiting import HANG_SECONDS
 
 VERSION = "1.43.0"
+INSTALL_SECONDS = 500
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moorage" / "aimock" / VERSION
 
 
@@ -34,7 +36,7 @@ def _installed() -> Path:
             ["npm", "install", "--prefix", str(fresh), "--no-audit", "--no-fund", f"@copilotkit/aimock@{VERSION}"],
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=INSTALL_SECONDS,
         )
         if not CACHE.exists():
             fresh.rename(CACHE)
@@ -55,7 +57,7 @@ def aimock(turns: list[dict[str, Any]], directory: Path) -> Iterator[str]:
             yield f"{_address(process)}/v1"
         finally:
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=HANG_SECONDS)
 
 
 def _address(process: subprocess.Popen[str]) -> str:

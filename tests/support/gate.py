@@ -6,8 +6,7 @@ import asyncio
 import json
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES, Scope
-
-READY_TIMEOUT_SECONDS = 20.0
+from support.waiting import HANG_SECONDS
 
 
 @dataclass
@@ -104,7 +102,7 @@ class Gate:
             self.uid,
             pass_fds=[number],
         )
-        async with httpx.AsyncClient(base_url=self.url, timeout=READY_TIMEOUT_SECONDS) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=HANG_SECONDS) as client:
             (await client.get("/healthz")).raise_for_status()
 
     async def kill(self) -> None:
@@ -218,11 +216,3 @@ async def running_gate(directory: Path) -> AsyncIterator[tuple[Gate, FakeBox]]:
     finally:
         await gate.stop()
         await box.stop()
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    """Return once `condition` holds; fails when it does not within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)

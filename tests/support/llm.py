@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.waiting import HANG_SECONDS
+
 
 @dataclass(frozen=True)
 class Call:
@@ -207,7 +209,7 @@ class ScriptedModel:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._ready.wait(10):
+        if not self._ready.wait(HANG_SECONDS):
             raise RuntimeError("the scripted model did not start")
         return self
 
@@ -216,9 +218,9 @@ class ScriptedModel:
     ) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(10)
+        self._thread.join(HANG_SECONDS)
 
-    async def wait_for_requests(self, count: int, *, timeout_seconds: float = 10) -> None:
+    async def wait_for_requests(self, count: int, *, timeout_seconds: float = HANG_SECONDS) -> None:
         """Return once that many requests have arrived. Raises TimeoutError."""
 
         def wait() -> bool:

@@ -15,10 +15,9 @@ from pathlib import Path
 import psutil
 
 from moorage_local.child import Child
+from support.waiting import HANG_SECONDS
 
 READY = "Moorage is ready"
-READY_TIMEOUT_SECONDS = 90.0
-GONE_TIMEOUT_SECONDS = 10.0
 
 
 def environment(data: Path, changes: Mapping[str, str]) -> dict[str, str]:
@@ -36,7 +35,7 @@ def moorage(*arguments: str, data: Path, **changes: str) -> subprocess.Completed
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=READY_TIMEOUT_SECONDS,
+        timeout=HANG_SECONDS,
         check=False,
     )
 
@@ -74,7 +73,7 @@ class Machine:
         return next(line.split()[1] for line in self.output().splitlines() if line.startswith("  Address"))
 
     async def until_said(self, text: str, *, times: int = 1) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while self.output().count(text) < times:
             if not self.up.is_running or time.monotonic() > deadline:
                 raise AssertionError(f"Never said {text!r}:\n{self.output()}\n{self.logs()}")
@@ -109,12 +108,12 @@ class Machine:
         """Ask it to end; its exit status."""
         self.processes()
         self.up.send(number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             return await self.up.wait()
 
     async def left_behind(self) -> list[str]:
         """What still runs of what it started, after a moment in which the last may end."""
-        deadline = time.monotonic() + GONE_TIMEOUT_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while (left := self._left()) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         return left
@@ -137,7 +136,7 @@ class Machine:
         """For the end of a test, whatever it came to."""
         if self.child is not None:
             self.processes() if self.child.is_running else None
-            await self.child.stop(grace_seconds=15)
+            await self.child.stop(grace_seconds=HANG_SECONDS)
 
 
 def is_alive(process: psutil.Process) -> bool:

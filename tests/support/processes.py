@@ -23,9 +23,8 @@ from moorage_local.child import Child
 from moorage_local.files import make_private_directory
 from moorage_local.ports import free_ports
 from support.services import Services, run
+from support.waiting import HANG_SECONDS
 from support.worker import WORKER
-
-READY_TIMEOUT_SECONDS = 40.0
 
 UID_BASE = 600_000
 UID_COUNT = 10_000
@@ -69,7 +68,7 @@ class Process:
 
     async def stop(self) -> int:
         """Ask it to end; its exit status."""
-        return await self.child.stop(grace_seconds=10)
+        return await self.child.stop(grace_seconds=HANG_SECONDS)
 
 
 @dataclass
@@ -148,7 +147,7 @@ class Platform:
         return process
 
     async def _until_answers(self, process: Process, client: httpx.AsyncClient, path: str) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while time.monotonic() < deadline:
             try:
                 if (await client.get(path)).is_success:

@@ -18,9 +18,10 @@ import pytest
 
 from moorage_local.ports import free_ports
 from support import toolchains
+from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
-READY_SECONDS = 30
+INSTALL_SECONDS = 500
 
 
 @cache
@@ -29,7 +30,9 @@ def mcp_servers() -> Path:
     toolchains.put_on_path()
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
-    reply = subprocess.run([ROOT / ".ci" / "mcp-servers"], capture_output=True, text=True, timeout=170, check=False)
+    reply = subprocess.run(
+        [ROOT / ".ci" / "mcp-servers"], capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+    )
     if reply.returncode != 0:
         pytest.skip(f"the MCP servers could not be installed: {reply.stderr[-500:]}")
     return Path(reply.stdout.strip())
@@ -56,7 +59,7 @@ class Server:
         self.process = subprocess.Popen(
             self.command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

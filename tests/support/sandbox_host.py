@@ -11,12 +11,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -27,28 +26,15 @@ from moorage_sandbox.messages import CallResponse
 from moorage_sandbox.protocol import Scope
 from support.gate import Keys
 from support.ordinary_user import ORDINARY_UID, as_ordinary_user, own_tun
+from support.waiting import HANG_SECONDS, block_until
 from support.worker import WORKER
 
-T = TypeVar("T")
-
 UID_COUNT = 4_000
-READY_SECONDS = 60
-COMMAND_SECONDS = 30
-GONE_SECONDS = 5
+COMMAND_SECONDS = 60
 
 ACCOUNTS = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
 
 UID_BASE = 6_000_000 + WORKER * UID_COUNT
-
-
-def until(found: Callable[[], T | None], what: str, *, seconds: float = READY_SECONDS) -> T:
-    """The first true answer of `found`. Fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := found():
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 @dataclass
@@ -83,7 +69,7 @@ class Inside:
         """The first bytes of an RFB server, through the gate's WebSocket."""
         url = self.url.replace("http", "ws", 1) + "/v1/vnc"
         with connect(url, additional_headers=self.headers(Scope.VNC), subprotocols=None, proxy=None) as socket:
-            greeting = socket.recv(timeout=5)
+            greeting = socket.recv(timeout=COMMAND_SECONDS)
         assert isinstance(greeting, bytes)
         return greeting
 
@@ -94,7 +80,7 @@ class Inside:
         return {"Authorization": f"Bearer {token}"}
 
     def _post(self, path: str, scope: Scope, body: dict[str, Any]) -> dict[str, Any]:
-        timeout = httpx.Timeout(COMMAND_SECONDS + 15)
+        timeout = httpx.Timeout(HANG_SECONDS)
         response = httpx.post(self.url + path, json=body, headers=self.headers(scope), timeout=timeout, trust_env=False)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
@@ -183,7 +169,7 @@ class SandboxHost:
             with socket.socket(socket.AF_UNIX) as attempt:  # httpx leaks a socket that does not connect
                 return attempt.connect_ex(str(self.socket)) == 0
 
-        until(answers, "the host answers")
+        block_until(answers, "the host answers")
         assert self.request("GET", "/healthz").status_code == 200
 
     def kill(self) -> None:
@@ -196,7 +182,7 @@ class SandboxHost:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=HANG_SECONDS)
 
     def uids(self) -> set[int]:
         """The users of its sandboxes, and its own when it is nobody's but the tests'."""
@@ -209,7 +195,7 @@ class SandboxHost:
 
     def request(self, method: str, path: str) -> httpx.Response:
         with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://host", timeout=60
+            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://host", timeout=HANG_SECONDS
         ) as client:
             return client.request(method, path)
 

@@ -12,6 +12,8 @@ import numpy
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from support.waiting import HANG_SECONDS
+
 
 class SocketWriter:
     """What asyncvnc needs of a StreamWriter, over a WebSocket."""
@@ -56,7 +58,7 @@ async def rfb_client(url: str, headers: Mapping[str, str] | None = None) -> Asyn
 
 async def picture(client: asyncvnc.Client) -> numpy.ndarray[Any, numpy.dtype[numpy.uint8]]:
     """One whole picture: height x width x RGBA."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         return cast("numpy.ndarray[Any, numpy.dtype[numpy.uint8]]", await client.screenshot())
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from support.waiting import HANG_SECONDS
+
 ENDINGS = frozenset({"done", "wait", "error"})
 
 
@@ -72,7 +74,7 @@ class Chat:
         message: str,
         *,
         attachments: list[str] | None = None,
-        timeout_seconds: float = 90,
+        timeout_seconds: float = 2 * HANG_SECONDS,
         heard: Callable[[Frame], Any] | None = None,
     ) -> Frame:
         """Say it and follow until the turn ends, through every break; the frame that ended it."""
@@ -121,4 +123,4 @@ class Chat:
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.AsyncClient(base_url=self.url(), headers=headers, timeout=httpx.Timeout(30, connect=5))
+        return httpx.AsyncClient(base_url=self.url(), headers=headers, timeout=httpx.Timeout(HANG_SECONDS))

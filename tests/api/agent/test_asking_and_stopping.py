@@ -10,6 +10,7 @@ import pytest
 from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent, StepEvent, ToolEvent
 from support.agent import Bench, shell
 from support.llm import Call, Calls, Finish, Hang, Plan, Say, ScriptedModel, Turn
+from support.waiting import HANG_SECONDS
 
 PLAN = Plan("T", "M", ["a", "b"])
 
@@ -61,12 +62,12 @@ async def run_and_stop(bench: Bench, ready: asyncio.Event | None = None, *, requ
     journal = bench.journal()
     running = asyncio.create_task(bench.run(journal))
     if ready is not None:
-        await asyncio.wait_for(ready.wait(), 5)
+        await asyncio.wait_for(ready.wait(), HANG_SECONDS)
     else:
         await bench.model.wait_for_requests(requests)
     bench.log.stop_requested = True
     journal.look()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, HANG_SECONDS)
 
 
 @pytest.mark.parametrize("requests", [1, 2])
@@ -101,10 +102,10 @@ async def test_a_stop_takes_a_bounded_time_when_the_sandbox_does_not_answer() ->
         bench.log.say("Go")
         journal = bench.journal()
         running = asyncio.create_task(bench.run(journal))
-        await asyncio.wait_for(bench.gate.entered.wait(), 5)
+        await asyncio.wait_for(bench.gate.entered.wait(), HANG_SECONDS)
         bench.log.stop_requested = True
         journal.look()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, HANG_SECONDS)
     assert bench.log.types()[-1] == "done"
 
 
@@ -152,7 +153,7 @@ async def test_a_message_sent_right_after_a_stop_is_answered() -> None:
         bench.log.stop_requested = True
         journal.look()
         bench.log.say("Something else")  # the journal's signals still say: stop
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, HANG_SECONDS)
     assert bench.log.last(MessageEvent).message == "Gladly."
     assert len(bench.log.all(DoneEvent)) == 1
 

@@ -12,6 +12,7 @@ from moorage_api.agent.ports import AgentLimits
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, PlanEvent, StepEvent, TitleEvent
 from support.agent import Bench, shell
 from support.llm import Call, Calls, Finish, Hang, Plan, Request, Say, ScriptedModel, Turn, Update
+from support.waiting import HANG_SECONDS
 
 
 def count_planning_requests(model: ScriptedModel) -> int:
@@ -190,7 +191,7 @@ async def test_a_new_message_interrupts_a_request_to_the_model() -> None:
         await model.wait_for_requests(2)
         bench.log.say("Forget it")
         journal.look()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, HANG_SECONDS)
     steps = [(event.description, event.status) for event in bench.log.all(StepEvent)]
     assert steps == [("a", "running"), ("a", "failed")]
     assert bench.log.last(MessageEvent).message == "As you wish."
@@ -208,7 +209,7 @@ async def test_a_new_message_before_the_first_plan_becomes_part_of_the_task() ->
         await model.wait_for_requests(1)
         bench.log.say("And that")
         journal.look()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, HANG_SECONDS)
     assert bench.log.types() == ["message", "message", "title", "message", "done"]
 
 
@@ -225,7 +226,7 @@ async def test_a_signal_for_a_message_already_read_interrupts_nothing() -> None:
                 await asyncio.sleep(0)
 
         signals = asyncio.create_task(send_old_signals())
-        await asyncio.wait_for(bench.run(journal), 10)
+        await asyncio.wait_for(bench.run(journal), HANG_SECONDS)
         await signals
         assert len(model.requests) == 4
     assert bench.log.types()[-1] == "done"

@@ -19,6 +19,7 @@ from moorage_api.agent.toolsets.message import ASK, NOTIFY
 from moorage_api.agent.toolsets.search import SearchToolset
 from moorage_api.errors import FencedError, UnavailableError
 from support.agent import Log, MemoryAttachments, MemoryGate
+from support.waiting import HANG_SECONDS
 
 CONTRACT = """
 shell_execute(session_id, exec_dir, command) shell_read_output(session_id) shell_wait_process(session_id, seconds?)
@@ -300,5 +301,5 @@ async def test_a_search_engine_that_fails_is_a_failed_call(engine: Engine, statu
 
 async def test_an_unreachable_search_engine_is_a_failed_call(engine: Engine) -> None:
     toolset = SearchToolset(max_results=3, searxng_url="http://127.0.0.1:9")
-    result = await asyncio.wait_for(toolset.call(ToolCall("1", "c", "search_web", {"query": "moon"})), 5)
+    result = await asyncio.wait_for(toolset.call(ToolCall("1", "c", "search_web", {"query": "moon"})), HANG_SECONDS)
     assert result.outcome == "failed"

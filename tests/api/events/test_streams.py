@@ -20,6 +20,7 @@ from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
 from moorage_api.users.repository import UserRepository
 from support.services import Services
+from support.waiting import HANG_SECONDS
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def collect(resources: Resources, ids: tuple[UUID, UUID], *, after: int, u
     """Follow from `after` until seq `until` is delivered; return the delivered seqs."""
     seen = []
     following = follow_session(resources.hub, resources.db, ids[1], user_id=ids[0], after=after, heartbeat_seconds=5)
-    async with asyncio.timeout(20), aclosing(following):
+    async with asyncio.timeout(HANG_SECONDS), aclosing(following):
         async for item in following:
             if isinstance(item, StoredEvent):
                 seen.append(item.seq)
@@ -96,7 +97,7 @@ async def test_a_slow_reader_loses_nothing(resources: Resources, ids: tuple[UUID
             await say(resources, ids[1], *(f"{number}.{part}" for part in range(10)))
         seen = [first.seq]
         while seen[-1] < 401:
-            event = await asyncio.wait_for(anext(following), 10)
+            event = await asyncio.wait_for(anext(following), HANG_SECONDS)
             assert isinstance(event, StoredEvent)
             seen.append(event.seq)
     assert seen == list(range(1, 402))
@@ -109,7 +110,7 @@ async def test_the_text_of_a_growing_message_is_delivered(resources: Resources, 
         await anext(following)
         await resources.hub.publish_partial(ids[1], {"stream_id": "m1", "message": "He"})
         await resources.hub.publish_partial(ids[1], {"stream_id": "m1", "message": "Hello"})
-        shown = await asyncio.wait_for(anext(following), 5)
+        shown = await asyncio.wait_for(anext(following), HANG_SECONDS)
         assert isinstance(shown, Partial)
         assert shown.data["message"] in ("He", "Hello")
         assert shown.last_seq == 1
@@ -127,7 +128,7 @@ async def test_a_banned_users_stream_ends(resources: Resources, ids: tuple[UUID,
     assert not stream.done()
     async with resources.db.begin() as tx:
         await tx.execute(text("UPDATE users SET status = 'banned'"))
-    await asyncio.wait_for(stream, 5)
+    await asyncio.wait_for(stream, HANG_SECONDS)
 
 
 async def test_all_idle_list_streams_together_cost_one_query_per_poll(

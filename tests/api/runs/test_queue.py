@@ -22,6 +22,7 @@ from moorage_api.sessions.service import SessionService
 from moorage_api.settings import Settings
 from moorage_api.users.account import Account
 from moorage_api.users.repository import UserRepository
+from support.waiting import HANG_SECONDS
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ async def test_the_run_of_a_dead_runner_can_be_claimed_at_once_and_its_late_writ
         first = await claimed(resources, runner=1)
         journal = await open_journal(resources.db, resources.hub, first)
         await journal.record(TitleEvent(title="first"), messages=[{"role": "user", "content": "hi"}], state={"n": 1})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         while (second := await claim(resources, runner=2)) is None:
             await asyncio.sleep(0.01)
     assert (second.id, second.epoch, second.attempts) == (first.id, first.epoch + 1, 2)

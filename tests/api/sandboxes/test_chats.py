@@ -10,11 +10,12 @@ from moorage_crds import names
 from support import report
 from support.accounts import register
 from support.gate import Keys
-from support.kube.sessions import until, writes_in
+from support.kube.sessions import writes_in
 from support.llm import Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform
 from support.services import Services
 from support.sse import Chat
+from support.waiting import until
 
 from .conftest import World
 

@@ -16,7 +16,8 @@ from moorage_crds import names
 from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault
 from support.kube.kubelet import Behaviour, ended, status, waiting
-from support.kube.sessions import until, writes_in
+from support.kube.sessions import writes_in
+from support.waiting import until
 
 from .conftest import Heard, World
 

@@ -9,7 +9,7 @@ import pytest
 
 from moorage_api.errors import UnavailableError
 from moorage_sandbox.protocol import GateError
-from support.kube.sessions import until
+from support.waiting import until
 
 from .conftest import Heard, Home
 

@@ -21,6 +21,7 @@ from moorage_api.runs import queue
 from moorage_api.runs.journal import RunJournal, open_journal
 from support.accounts import Person, data
 from support.sse import Frame, frames
+from support.waiting import HANG_SECONDS
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ async def open_chat(
 ) -> AsyncIterator[AsyncIterator[Frame]]:
     sent: dict[str, Any] = {"headers": headers} if body is None else {"headers": headers, "json": body}
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(HANG_SECONDS),
         person.client.stream("POST", f"/api/sessions/{session_id}/chat", **sent) as response,
     ):
         assert response.status_code == 200
@@ -202,7 +203,7 @@ async def test_messages_count_as_unread_while_no_client_streams_the_session(
 
 
 async def test_the_list_stream_sends_the_list_at_once_and_on_each_change(alice: Person, bob: Person) -> None:
-    async with asyncio.timeout(30), alice.client.stream("POST", "/api/sessions/stream") as response:
+    async with asyncio.timeout(HANG_SECONDS), alice.client.stream("POST", "/api/sessions/stream") as response:
         coming = frames(response)
         first = await anext(coming)
         assert (first.event, first.data) == ("sessions", {"sessions": []})
@@ -238,7 +239,7 @@ async def test_a_banned_users_open_streams_end(api: Any, alice: Person) -> None:
         listed = frames(listing)
         await anext(listed)
         await api.set_status(alice, "banned")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             assert [frame.event async for frame in coming] == []
             with suppress(StopAsyncIteration):
                 while True:

@@ -29,6 +29,7 @@ from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.users.models import UserRow
 from support.processes import Platform
 from support.skills import skill_md, write_skill
+from support.waiting import HANG_SECONDS
 
 
 @dataclass
@@ -213,7 +214,7 @@ async def test_a_runner_does_it_now_and_then(bench: Bench, platform: Platform) -
         await tx.execute(text("UPDATE skill_versions SET unused_since = now() - interval '2 hours'"))
     platform.changes["sweep_seconds"] = 0.1
     await platform.start_runner()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_SECONDS):
         while await bench.versions() == {digest}:
             await asyncio.sleep(0.05)
     assert await bench.versions() == set()

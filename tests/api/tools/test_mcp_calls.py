@@ -31,6 +31,7 @@ from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform
 from support.remote_tools import ROOT, running
 from support.sse import Chat
+from support.waiting import HANG_SECONDS
 from support.world import called
 
 TOKEN = "a token that has more than thirty-two characters"
@@ -89,7 +90,7 @@ KEY = ("counting", "digest", "somebody")
 
 
 async def until_logged(log: Path, count: int) -> list[str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while not log.exists() or len(log.read_text().splitlines()) < count:
             await asyncio.sleep(0.01)
     return log.read_text().splitlines()
@@ -140,7 +141,7 @@ async def test_calls_run_at_the_same_time_and_a_stop_waits_for_none(
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(HANG_SECONDS):
         await connections.close()
 
 
@@ -301,7 +302,7 @@ async def test_a_runner_that_is_killed_in_a_call_leaves_it_unknown_and_done_once
 def test_the_runner_refuses_a_token_that_can_be_guessed(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("short")
     command = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--token-file", str(tmp_path / "token")]
-    reply = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    reply = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert reply.returncode != 0
     assert "32" in reply.stderr
 
@@ -310,10 +311,10 @@ def test_a_probe_tells_a_runner_that_hangs_from_one_that_answers(commands: Comma
     port = str(urlsplit(commands.url).port)
     probe = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--check", "--port", port]
     (runner,) = [one for one in psutil.Process().children(recursive=True) if is_runner(one, port)]
-    assert subprocess.run(probe, timeout=20, check=False).returncode == 0
+    assert subprocess.run(probe, timeout=HANG_SECONDS, check=False).returncode == 0
     runner.suspend()
     try:
-        hanging = subprocess.run(probe, capture_output=True, text=True, timeout=20, check=False)
+        hanging = subprocess.run(probe, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     finally:
         runner.resume()
     assert (hanging.returncode, hanging.stderr) == (1, "It does not answer\n")

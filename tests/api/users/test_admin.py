@@ -9,6 +9,7 @@ import jwt
 import pytest
 
 from support.accounts import PASSWORD, Person, admin, client_for, data, login
+from support.waiting import HANG_SECONDS
 
 NOBODY = "0192f0c1-2f4e-7d3a-9c55-6b7d8e9f0a1b"
 
@@ -50,7 +51,7 @@ async def test_a_ban_takes_effect_at_once_and_ends_open_streams(alice: Person, r
         frames = listing.aiter_raw()
         await anext(frames)
         data(await root.client.put(f"/api/admin/users/{alice.id}/status", json={"status": status}))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             assert [frame async for frame in frames if b"event:" in frame] == []
     assert (await alice.client.get(f"/api/sessions/{session}")).status_code == 403
     async with client_for(str(alice.client.base_url)) as client:

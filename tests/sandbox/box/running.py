@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from support.waiting import HANG_SECONDS, block_until
 
 COMMAND = [sys.executable, "-I", "-m", "moorage_sandbox.box"]
 
@@ -36,7 +37,7 @@ class RunningBox:
 
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(60)
+        connection.settimeout(HANG_SECONDS)
         connection.connect(str(self.socket_path))
         return connection
 
@@ -94,7 +95,7 @@ class RunningBox:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(HANG_SECONDS)
 
 
 @contextmanager
@@ -106,19 +107,11 @@ def running_box(directory: Path, *, display: str = ":0", command: list[str] | No
     process = subprocess.Popen([*(command or COMMAND), *arguments], stdin=subprocess.DEVNULL)
     box = RunningBox(process, socket_path, home)
     try:
-        eventually(lambda: socket_path.exists() or process.poll() is not None, "the box listens")
+        block_until(lambda: socket_path.exists() or process.poll() is not None, "the box listens")
         yield box
     finally:
         if process.poll() is None:
             box.stop()
-
-
-def eventually(condition: Callable[[], Any], what: str, *, seconds: float = 10) -> None:
-    """Wait until `condition` holds; fail after `seconds`."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from sandbox.box.pages import Site
-from sandbox.box.running import Refused, RunningBox, eventually, is_running, memory_of, processes_with, running_box
+from sandbox.box.running import Refused, RunningBox, is_running, memory_of, processes_with, running_box
+from support.waiting import block_until
 
 
 def element(result: dict[str, Any], text: str) -> int:
@@ -310,7 +311,7 @@ def test_a_crashed_page_is_replaced_and_told(browser_box: RunningBox, site: Site
     renderers = [pid for pid in processes_with(str(browser_box.home)) if "--type=renderer" in command_line(pid)]
     for pid in renderers:
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not any(map(is_running, renderers)), "the page's process is gone")
+    block_until(lambda: not any(map(is_running, renderers)), "the page's process is gone")
     # A call that is faster than the news of the crash is told of it, too.
     answer = browser_box.answer_to("browser_view")
     if not answer["ok"]:
@@ -323,7 +324,7 @@ def test_a_crashed_page_is_replaced_and_told(browser_box: RunningBox, site: Site
 def test_a_killed_browser_is_started_anew_and_told(browser_box: RunningBox, site: Site) -> None:
     opened(browser_box, site, "/plain")
     os.kill(browser_of(browser_box), signal.SIGKILL)
-    eventually(lambda: not processes_with(f"--user-data-dir={browser_box.home}"), "Chromium is gone")
+    block_until(lambda: not processes_with(f"--user-data-dir={browser_box.home}"), "Chromium is gone")
     seen = browser_box.call("browser_view")
     assert seen["url"] == "about:blank"
     assert "started anew" in seen["content"]

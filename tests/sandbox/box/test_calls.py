@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from moorage_sandbox.box.calls import AnsweredCalls, AnswerForgottenError
-from sandbox.box.running import RunningBox, eventually
+from sandbox.box.running import RunningBox
+from support.waiting import block_until
 
 APPEND: dict[str, Any] = {"session_id": "main", "exec_dir": "", "command": "sleep 0.3; echo ran >> runs; wc -l < runs"}
 
@@ -56,7 +57,7 @@ def test_a_call_for_an_earlier_box_runs_nothing(box: RunningBox) -> None:
 def test_calls_do_not_wait_for_each_other(box: RunningBox) -> None:
     slow = threading.Thread(target=box.run, args=["read line"], kwargs={"shell": "slow"})
     slow.start()
-    eventually(lambda: "slow" in box.answer_to("shell_read_output", session_id="-")["error"]["message"], "it runs")
+    block_until(lambda: "slow" in box.answer_to("shell_read_output", session_id="-")["error"]["message"], "it runs")
     assert box.output("echo quick", shell="quick") == "quick"
     box.call("shell_kill_process", session_id="slow")
     slow.join(10)

@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sandbox.box.running import RunningBox, eventually, is_running, running_box
+from sandbox.box.running import RunningBox, is_running, running_box
+from support.waiting import block_until
 
 
 def test_the_end_of_the_box_is_the_end_of_all_it_started(box: RunningBox) -> None:
@@ -19,7 +20,7 @@ def test_the_end_of_the_box_is_the_end_of_all_it_started(box: RunningBox) -> Non
     deaf = int(box.output("(trap '' TERM HUP INT; while :; do sleep 600; done) & echo $!", shell="two"))
     box.output("python3 daemon.py & disown; nohup setsid sleep 601 >/dev/null 2>&1 &", shell="two")
     box.run("sleep 602", shell="three", timeout=0.1)
-    eventually(lambda: len(below(box.process.pid)) >= 9, "everything runs")
+    block_until(lambda: len(below(box.process.pid)) >= 9, "everything runs")
     pids = below(box.process.pid)
     assert {background, deaf} <= set(pids)
     assert box.stop() == 0
@@ -31,7 +32,7 @@ def test_orphans_are_collected_and_exit_codes_are_not_stolen(box: RunningBox) ->
         assert box.run("(sleep 0.01 & sleep 0.01 &); (exit 3)")["exit_code"] == 3
         (box.workspace / "a").write_text("a")
         assert len(box.call("search_in_file", filepath="a", regex="a")["matches"]) == 1
-    eventually(lambda: zombies_of(box.process.pid) == [], "no zombie is left")
+    block_until(lambda: zombies_of(box.process.pid) == [], "no zombie is left")
 
 
 def test_as_the_first_process_of_a_container_it_ends_at_once_and_collects_orphans() -> None:
@@ -40,7 +41,7 @@ def test_as_the_first_process_of_a_container_it_ends_at_once_and_collects_orphan
     with tempfile.TemporaryDirectory(prefix="mb") as path, running_box(Path(path), command=command) as box:
         assert box.output("cat /proc/1/comm").startswith("python")
         box.output("setsid sh -c 'sleep 0.05 & sleep 0.05 &' & disown")
-        eventually(lambda: "Z" not in box.output("ps -eo stat= | tr -d '[:space:]'"), "no zombie is left")
+        block_until(lambda: "Z" not in box.output("ps -eo stat= | tr -d '[:space:]'"), "no zombie is left")
         first = below(box.process.pid)[0]
         subprocess.run(["kill", "-TERM", str(first)], check=True)
         assert box.process.wait(5) == 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.box.running import Refused, RunningBox, eventually, is_running, memory_of
+from sandbox.box.running import Refused, RunningBox, is_running, memory_of
+from support.waiting import block_until
 
 
 def test_variables_functions_and_directory_persist(box: RunningBox) -> None:
@@ -203,7 +204,7 @@ def test_a_process_in_the_background_outlives_its_command(box: RunningBox) -> No
     pid = int(box.output("sleep 60 & echo $!"))
     assert is_running(pid)
     box.output(f"kill {pid}")
-    eventually(lambda: not is_running(pid), "it ends")
+    block_until(lambda: not is_running(pid), "it ends")
 
 
 def test_a_hundred_megabytes_are_printed_and_the_box_stays_small(box: RunningBox) -> None:

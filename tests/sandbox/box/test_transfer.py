@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.box.running import Refused, RunningBox, eventually
+from sandbox.box.running import Refused, RunningBox
+from support.waiting import block_until
 
 MIB = 1024 * 1024
 
@@ -49,15 +50,15 @@ def test_a_cut_off_upload_leaves_nothing(box: RunningBox) -> None:
             connection.sendall(
                 json.dumps({"op": "file_write", "path": path, "size": MIB}).encode() + b"\n" + bytes(1000)
             )
-            eventually(lambda: len(contents(box.workspace)) == 2, "the upload has begun")
-        eventually(lambda: contents(box.workspace) == ["old.txt"], "its traces are gone")
+            block_until(lambda: len(contents(box.workspace)) == 2, "the upload has begun")
+        block_until(lambda: contents(box.workspace) == ["old.txt"], "its traces are gone")
     assert (box.workspace / "old.txt").read_text() == "old"
 
 
 def test_an_upload_cut_off_by_the_end_of_the_box_leaves_nothing(box: RunningBox) -> None:
     with box.connect() as connection:
         connection.sendall(beginning_of_upload("a"))
-        eventually(lambda: len(contents(box.workspace)) == 1, "the upload has begun")
+        block_until(lambda: len(contents(box.workspace)) == 1, "the upload has begun")
         assert box.stop() == 0
     assert contents(box.workspace) == []
 

@@ -12,11 +12,12 @@ import pytest
 from moorage_sandbox.client import GateClient
 from moorage_sandbox.protocol import RUNNER_SCOPES, GateError
 from support.gate import FakeBox, Gate
+from support.waiting import HANG_SECONDS
 
 
 async def refused(client: GateClient, *, bind: bool = False) -> tuple[str, int]:
     async with client:
-        asking = client.bind() if bind else client.call("9", "shell_execute", {}, timeout_seconds=5)
+        asking = client.bind() if bind else client.call("9", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
         with pytest.raises(GateError) as error:
             await asking
     return error.value.code, error.value.status
@@ -46,7 +47,7 @@ async def test_an_older_runner_is_refused_once_a_newer_one_was_here(gate: Gate, 
     assert await refused(gate.client(epoch=4)) == ("stale_epoch", 409)
     assert await refused(gate.client(epoch=4), bind=True) == ("stale_epoch", 409)
     async with gate.client(epoch=6) as newer:
-        await newer.call("1", "shell_execute", {}, timeout_seconds=5)
+        await newer.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
     await gate.kill()
     await gate.start()
     assert await refused(gate.client(epoch=5)) == ("stale_epoch", 409)
@@ -81,7 +82,7 @@ async def test_keys_rotate_without_a_restart(gate: Gate) -> None:
     await bound(gate)
     gate.keys.trust("runner-2", RUNNER_SCOPES)
     async with gate.client(key="runner-2") as client:
-        await client.call("1", "shell_execute", {}, timeout_seconds=5)
+        await client.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
     gate.keys.distrust("runner")
     assert await refused(gate.client()) == ("unauthorized", 401)
 
@@ -90,7 +91,7 @@ async def test_a_broken_trust_file_leaves_the_keys_before_in_force(gate: Gate) -
     await bound(gate)
     gate.keys.trust_file.write_text("{")
     async with gate.client() as client:
-        assert (await client.call("1", "shell_execute", {}, timeout_seconds=5)).outcome == "succeeded"
+        assert (await client.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)).outcome == "succeeded"
 
 
 def claims(gate: Gate, **changes: Any) -> dict[str, Any]:

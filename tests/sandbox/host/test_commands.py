@@ -13,7 +13,8 @@ from moorage_sandbox.host.main import refuse_paths
 from moorage_sandbox.host.sandboxes.layout import LayoutError
 from moorage_sandbox.host.settings import HostSettings
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError, opened
-from support.sandbox_host import SandboxHost, until
+from support.sandbox_host import SandboxHost
+from support.waiting import block_until
 
 LOOK = """
 import json, os, socket
@@ -79,10 +80,9 @@ async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> N
     async with opened(url, McpCommand(["bash", "-c", script])) as (reader, _):
         assert await reader.readline() == b"ready\n"
         assert [one for one in psutil.process_iter(["cmdline"]) if mark == " ".join(one.info["cmdline"] or [])]
-    until(
+    block_until(
         lambda: not [one for one in psutil.process_iter(["cmdline"]) if mark == " ".join(one.info["cmdline"] or [])],
         "the command and its children have ended",
-        seconds=10,
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from moorage_sandbox.host.confinement import seccomp
-from support.sandbox_host import Inside, SandboxHost, until
+from support.sandbox_host import Inside, SandboxHost
+from support.waiting import block_until
 
 LOOK = """
 import json, os
@@ -164,7 +165,7 @@ def test_a_box_that_puts_a_link_at_its_socket_gets_nobody_elses_box(
     link, target = (shared_host.running(one) / "box" / "box.sock" for one in (inside, neighbour))
     assert target.is_socket()
     inside.run(f"(sleep 0.2; ln -sf {target} /run/moorage/box/box.sock) > /dev/null 2>&1 &")
-    until(link.is_symlink, "the link is there")
+    block_until(link.is_symlink, "the link is there")
     with pytest.raises(AssertionError, match="box_unavailable"):
         inside.bind()
 
@@ -177,7 +178,7 @@ def test_a_browser_shows_a_page(inside: Inside) -> None:
 
 
 def test_x_programs_find_their_screen(shared_host: SandboxHost, inside: Inside) -> None:
-    until((shared_host.running(inside) / "x11" / "X1").is_socket, "the screen is up")
+    block_until((shared_host.running(inside) / "x11" / "X1").is_socket, "the screen is up")
     assert "seen" in inside.run("echo seen | xclip -selection clipboard; xclip -selection clipboard -out")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +14,8 @@ import psutil
 import pytest
 from websockets.exceptions import WebSocketException
 
-from support.sandbox_host import ACCOUNTS, GONE_SECONDS, Inside, SandboxHost, sandbox_host, still_running, until
+from support.sandbox_host import ACCOUNTS, Inside, SandboxHost, sandbox_host, still_running
+from support.waiting import HANG_SECONDS, block_until
 
 
 def test_a_sandbox_runs_commands_as_its_own_user(inside: Inside) -> None:
@@ -23,7 +23,7 @@ def test_a_sandbox_runs_commands_as_its_own_user(inside: Inside) -> None:
 
 
 def test_a_sandbox_has_a_screen(inside: Inside) -> None:
-    until(lambda: has_screen(inside), "the screen answers", seconds=10)
+    block_until(lambda: has_screen(inside), "the screen answers")
 
 
 def test_a_second_put_finds_the_first_ones_sandbox(shared_host: SandboxHost, inside: Inside) -> None:
@@ -68,7 +68,7 @@ def test_the_socket_is_for_the_hosts_user_alone(shared_host: SandboxHost) -> Non
 
 
 def test_a_second_host_on_the_same_data_refuses(shared_host: SandboxHost) -> None:
-    assert shared_host.spawn().wait(timeout=30) == 1
+    assert shared_host.spawn().wait(timeout=HANG_SECONDS) == 1
     assert "Another sandbox host" in shared_host.log.read_text()
 
 
@@ -87,7 +87,7 @@ def test_a_killed_box_comes_back_with_its_home(shared_host: SandboxHost) -> None
     inside.run("echo kept > file")
     boot_id = inside.boot_id
     shared_host.box_of(inside).kill()
-    again = until(lambda: try_put(shared_host, inside.session_id), "the sandbox answers again")
+    again = block_until(lambda: try_put(shared_host, inside.session_id), "the sandbox answers again")
     assert again.boot_id != boot_id
     assert (again.url, again.uid) == (inside.url, inside.uid)
     assert again.run("cat file").strip() == "kept"
@@ -100,18 +100,18 @@ def test_a_box_that_does_not_answer_is_started_anew(account: str) -> None:
         inside = host.put()
         box = host.box_of(inside)
         box.suspend()
-        assert psutil.wait_procs([box], timeout=20)[1] == []
-        again = until(lambda: try_put(host, inside.session_id), "the sandbox answers again")
+        assert psutil.wait_procs([box], timeout=HANG_SECONDS)[1] == []
+        again = block_until(lambda: try_put(host, inside.session_id), "the sandbox answers again")
         assert (again.uid, again.boot_id != inside.boot_id) == (inside.uid, True)
 
 
 def test_a_killed_screen_comes_back(shared_host: SandboxHost) -> None:
     inside = shared_host.put()
-    until(lambda: has_screen(inside), "the screen answers")
+    block_until(lambda: has_screen(inside), "the screen answers")
     [screen] = shared_host.processes_of(inside, "Xtigervnc")
     screen.kill()
-    psutil.wait_procs([screen], timeout=GONE_SECONDS)
-    until(lambda: has_screen(inside), "the screen answers again", seconds=10)
+    psutil.wait_procs([screen], timeout=HANG_SECONDS)
+    block_until(lambda: has_screen(inside), "the screen answers again")
     assert inside.boot_id == shared_host.put(inside.session_id).boot_id
 
 
@@ -120,7 +120,7 @@ def test_a_killed_launcher_costs_no_sandbox(own_host: SandboxHost) -> None:
     inside.run("echo kept > file")
     launcher = psutil.Process(own_host.pid).children()[0]
     launcher.kill()
-    again = until(lambda: try_put(own_host, inside.session_id), "the sandbox answers again")
+    again = block_until(lambda: try_put(own_host, inside.session_id), "the sandbox answers again")
     assert (again.uid, again.url) == (inside.uid, inside.url)
     assert again.run("cat file").strip() == "kept"
 
@@ -128,11 +128,11 @@ def test_a_killed_launcher_costs_no_sandbox(own_host: SandboxHost) -> None:
 def test_nothing_outlives_a_killed_host(host: SandboxHost) -> None:
     inside = host.put()
     inside.run("sleep 1000 & setsid sleep 1000 &")
-    until(lambda: host.processes_of(inside, "Xtigervnc"), "the screen runs")
+    block_until(lambda: host.processes_of(inside, "Xtigervnc"), "the screen runs")
     processes = host.descendants()
     assert {"bwrap", "slirp4netns", "sleep", host.gate_of(inside).name()} <= still_running(processes).keys()
     host.kill()
-    _, left = psutil.wait_procs(processes, timeout=GONE_SECONDS)
+    _, left = psutil.wait_procs(processes, timeout=HANG_SECONDS)
     assert left == []
 
 
@@ -148,7 +148,7 @@ def test_nothing_outlives_a_host_that_is_killed_while_it_makes_a_sandbox(
         with suppress(TimeoutError):
             client.recv(1)
         host.kill()
-    until(lambda: set(processes_of_users(host.uids())) <= before, "nothing is left", seconds=GONE_SECONDS)
+    block_until(lambda: set(processes_of_users(host.uids())) <= before, "nothing is left")
 
 
 def test_a_new_host_finds_the_home_and_the_ledger_of_a_killed_one(host: SandboxHost) -> None:
@@ -163,13 +163,11 @@ def test_a_new_host_finds_the_home_and_the_ledger_of_a_killed_one(host: SandboxH
     assert again.run("echo kept > file; date +%s%N", key="7") == first
 
 
-def test_a_terminated_host_ends_everything_in_time(host: SandboxHost) -> None:
+def test_a_terminated_host_ends_everything(host: SandboxHost) -> None:
     host.put()
     host.put()
     processes = host.descendants()
-    began = time.monotonic()
     assert host.stop() == 0
-    assert time.monotonic() - began < 5
     assert still_running(processes) == {}
     assert not host.socket.exists()
     assert not host.runtime.exists()
@@ -184,7 +182,7 @@ def test_a_deleted_sandbox_leaves_nothing(shared_host: SandboxHost) -> None:
     assert shared_host.request("DELETE", f"/v1/sandboxes/{inside.session_id}").status_code == 204
     assert still_running(processes) == {}
     assert not (shared_host.data / "sandboxes" / inside.session_id).exists()
-    until(lambda: os.listdir(shared_host.data / "sandboxes.deleted") == [], "the files are deleted", seconds=5)
+    block_until(lambda: os.listdir(shared_host.data / "sandboxes.deleted") == [], "the files are deleted")
 
 
 def test_a_deleted_sandbox_is_made_anew(shared_host: SandboxHost) -> None:
@@ -201,7 +199,9 @@ def test_a_sandbox_can_be_deleted_while_it_starts(shared_host: SandboxHost) -> N
     before = set(shared_host.descendants())
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(shared_host.request, "PUT", f"/v1/sandboxes/{session_id}")
-        until(lambda: shared_host.request("GET", f"/v1/sandboxes/{session_id}").status_code == 200, "it is being made")
+        block_until(
+            lambda: shared_host.request("GET", f"/v1/sandboxes/{session_id}").status_code == 200, "it is being made"
+        )
         assert shared_host.request("DELETE", f"/v1/sandboxes/{session_id}").status_code == 204
         assert making.result().status_code in (200, 503)
     assert shared_host.request("GET", f"/v1/sandboxes/{session_id}").status_code == 404
@@ -233,7 +233,7 @@ def test_a_sandbox_that_cannot_run_says_why() -> None:
 def test_a_changed_trust_file_reaches_the_gates(own_host: SandboxHost) -> None:
     inside = own_host.put()
     own_host.keys.distrust("runner")
-    until(lambda: status_of_run(inside) == 401, "the key is refused", seconds=5)
+    block_until(lambda: status_of_run(inside) == 401, "the key is refused")
 
 
 def has_screen(inside: Inside) -> bool:

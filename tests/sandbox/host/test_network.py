@@ -14,7 +14,8 @@ import pytest
 
 from moorage_sandbox.host.network import slirp
 from support.reach import GREETER, listener_everywhere, own_addresses, reach, run_here
-from support.sandbox_host import ACCOUNTS, Inside, SandboxHost, sandbox_host, until
+from support.sandbox_host import ACCOUNTS, Inside, SandboxHost, sandbox_host
+from support.waiting import block_until
 from support.worker import WORKER
 
 SLIRP_ADDRESSES = [f"10.0.2.{last}" for last in (0, 1, 2, 3, 4, 15, 254, 255)]
@@ -38,7 +39,7 @@ def test_private_and_metadata_addresses_are_closed(inside: Inside, address: str)
 
 def test_a_sandbox_reaches_itself(inside: Inside) -> None:
     inside.run(f"python3 -c '{GREETER.replace('socket.socket(fileno=int(sys.argv[1]))', SERVER)}' &")
-    until(lambda: reach([("127.0.0.1", 4321)], inside.python)["127.0.0.1"] == "reached", "its own server answers")
+    block_until(lambda: reach([("127.0.0.1", 4321)], inside.python)["127.0.0.1"] == "reached", "its own server answers")
 
 
 def test_commands_cannot_change_the_network(inside: Inside) -> None:
@@ -57,7 +58,9 @@ def test_commands_cannot_change_the_network(inside: Inside) -> None:
 
 def test_two_sandboxes_do_not_meet(inside: Inside, neighbour: Inside) -> None:
     neighbour.run(f"python3 -c '{GREETER.replace('socket.socket(fileno=int(sys.argv[1]))', SERVER)}' &")
-    until(lambda: reach([("127.0.0.1", 4321)], neighbour.python)["127.0.0.1"] == "reached", "its own server answers")
+    block_until(
+        lambda: reach([("127.0.0.1", 4321)], neighbour.python)["127.0.0.1"] == "reached", "its own server answers"
+    )
     assert "reached" not in reach([("10.0.2.100", 4321)], inside.python).values()
 
 
@@ -76,7 +79,7 @@ def test_a_killed_slirp_is_replaced(shared_host: SandboxHost) -> None:
         with suppress(psutil.NoSuchProcess):
             if process.name() == "slirp4netns":
                 process.kill()
-    until(lambda: "default via" in inside.run("ip route"), "the network is back", seconds=10)
+    block_until(lambda: "default via" in inside.run("ip route"), "the network is back")
     assert "prohibit 10.0.0.0/8" in inside.run("ip route")
     assert shared_host.put(inside.session_id).boot_id == inside.boot_id
 
@@ -141,7 +144,7 @@ if os.geteuid() == 0:  # nobody else can lay a cable
 
     def test_public_addresses_are_open_but_for_the_machines_own(shared_host: SandboxHost) -> None:
         with public_network() as public, listener_everywhere() as port:
-            until(lambda: reach([(public.other, public.port)], run_here)[public.other] == "reached", "it answers")
+            block_until(lambda: reach([(public.other, public.port)], run_here)[public.other] == "reached", "it answers")
             inside = shared_host.put()
             answers = reach([(public.other, public.port), (public.own, port)], inside.python)
             assert reach([(public.own, port)], run_here) == {public.own: "reached"}

@@ -14,7 +14,7 @@ import pytest
 
 import moorage_sandbox
 from support.ordinary_user import ORDINARY_UID
-from support.sandbox_host import until
+from support.waiting import HANG_SECONDS, block_until
 
 CODE = Path(moorage_sandbox.__file__).parent
 
@@ -77,7 +77,7 @@ def size_of_screen(path: Path) -> tuple[int, int] | None:
 
 def test_a_screen_of_the_wanted_size_is_served_on_the_socket_alone(directory: Path) -> None:
     with vnc(directory, "--geometry", "800x600") as process:
-        size = until(lambda: size_of_screen(directory / "rfb" / "rfb.sock"), "RFB answers", seconds=20)
+        size = block_until(lambda: size_of_screen(directory / "rfb" / "rfb.sock"), "RFB answers")
         assert size == (800, 600)
         [server] = [one for one in psutil.Process(process.pid).children(recursive=True) if "vnc" in one.name()]
         assert Path(f"/proc/{server.pid}/net/tcp").read_text().count("\n") == 1
@@ -87,7 +87,7 @@ def test_viewers_that_leave_early_lock_nobody_out(directory: Path) -> None:
     """To Xvnc all viewers are one address, so its list of hosts that failed would be about the session's own user."""
     with vnc(directory):
         socket_path = directory / "rfb" / "rfb.sock"
-        until(lambda: size_of_screen(socket_path), "RFB answers", seconds=20)
+        block_until(lambda: size_of_screen(socket_path), "RFB answers")
         for _ in range(8):
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(5)
@@ -99,7 +99,7 @@ def test_viewers_that_leave_early_lock_nobody_out(directory: Path) -> None:
 def test_a_screen_starts_over_what_a_killed_one_left(directory: Path) -> None:
     for _ in range(2):
         with vnc(directory, "--display", ":3"):
-            until(lambda: size_of_screen(directory / "rfb" / "rfb.sock"), "RFB answers", seconds=20)
+            block_until(lambda: size_of_screen(directory / "rfb" / "rfb.sock"), "RFB answers")
         assert (directory / "tmp" / ".X3-lock").exists()
         assert (directory / "rfb" / "rfb.sock").exists()
 
@@ -107,4 +107,4 @@ def test_a_screen_starts_over_what_a_killed_one_left(directory: Path) -> None:
 @pytest.mark.parametrize("options", [["--display", "3"], ["--geometry", "big"], ["--display", ":1 -rfbport 5900"]])
 def test_options_that_mean_nothing_are_refused(directory: Path, options: list[str]) -> None:
     with vnc(directory, *options) as process:
-        assert process.wait(timeout=20) == 2
+        assert process.wait(timeout=HANG_SECONDS) == 2

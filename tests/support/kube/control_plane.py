@@ -33,6 +33,7 @@ from support.kube.credentials import Authority
 from support.kube.errors import NodeError
 from support.kube.privileges import SEARCH_PATH, as_root
 from support.kube.progress import Progress, Stopwatch
+from support.waiting import HANG_SECONDS
 
 NODE_NAME = "node"
 PREFIX = "moorage-node-"
@@ -104,7 +105,7 @@ class Supervisor:
 
     def _wait_up(self) -> None:
         try:
-            event = self._events.get(timeout=30)
+            event = self._events.get(timeout=HANG_SECONDS)
         except queue.Empty:
             event = None
         if event is None or event["event"] != "up":
@@ -138,9 +139,9 @@ class Supervisor:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=HANG_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise NodeError(f"the node did not end in 30 s (process {self._process.pid})") from error
+            raise NodeError(f"the node did not end in {HANG_SECONDS:g} s (process {self._process.pid})") from error
         finally:
             assert self._process.stdout
             self._process.stdout.close()
@@ -316,7 +317,7 @@ class ControlPlane:
 
     def get(self, path: str) -> str:
         """GET from the API server as the administrator. Raises OSError when that fails."""
-        with urllib.request.urlopen(self.server + path, context=self._tls, timeout=10) as answer:
+        with urllib.request.urlopen(self.server + path, context=self._tls, timeout=HANG_SECONDS) as answer:
             content: bytes = answer.read()
             return content.decode()
 

@@ -8,8 +8,7 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,8 @@ import httpx
 from moorage_crds import names
 from moorage_kube.client import MERGE_PATCH, KubeClient, KubeError, Manifest
 from support.kube.control_plane import ControlPlane
+from support.waiting import HANG_SECONDS, until
 
-WAIT_SECONDS = 30.0
 IMAGES = {"GATE_IMAGE": "moorage-gate:test", "VNC_IMAGE": "moorage-vnc:test", "BOX_IMAGE": "moorage-box:test"}
 
 
@@ -35,15 +34,6 @@ def agent_session(session_id: UUID | None = None, **spec: Any) -> Manifest:
         "metadata": {"name": names.resource_name(session_id)},
         "spec": {"sessionId": str(session_id), "ownerId": "alice", **spec},
     }
-
-
-async def until(found: Callable[[], Awaitable[Any]], what: str, *, seconds: float = WAIT_SECONDS) -> Any:
-    """The first true answer. Fails when there is none in time, with the last one."""
-    deadline = time.monotonic() + seconds
-    while not (answer := await found()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        await asyncio.sleep(0.05)
-    return answer
 
 
 @dataclass
@@ -86,7 +76,7 @@ class Sessions:
         conditions = (shown or {}).get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == kind), {})
 
-    async def awaited(self, name: str, reason: str, *, kind: str = "Ready", seconds: float = WAIT_SECONDS) -> Manifest:
+    async def awaited(self, name: str, reason: str, *, kind: str = "Ready", seconds: float = HANG_SECONDS) -> Manifest:
         """The condition once it has this reason."""
         seen: list[str] = []
 
@@ -189,7 +179,7 @@ class Operator:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             return await self.process.wait()
 
 

@@ -15,11 +15,11 @@ from typing import IO
 from support.kube.archives import Image, import_into
 from support.kube.errors import UnavailableError
 from support.kube.privileges import as_root
+from support.waiting import HANG_SECONDS
 
 PRIVATE_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 """What is mounted in there ends with the process, however it ends."""
 
-START_SECONDS = 30
 
 HOLD = 'containerd --config "$1" <&- & read -r _; kill $!; wait $!'
 """Until our end of its input is closed, or we are gone."""
@@ -64,15 +64,15 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.grpc.v1.cri"
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
         assert process.stdin
         try:
-            deadline = time.monotonic() + START_SECONDS
+            deadline = time.monotonic() + HANG_SECONDS
             while not socket.exists():
                 if time.monotonic() > deadline:
-                    raise UnavailableError(f"containerd did not start in {START_SECONDS} s: {log.name}")
+                    raise UnavailableError(f"containerd did not start in {HANG_SECONDS} s: {log.name}")
                 time.sleep(0.05)
             yield socket
         finally:
             process.stdin.close()
-            process.wait(timeout=60)
+            process.wait(timeout=HANG_SECONDS)
             subprocess.run(as_root("rm", "-rf", "--one-file-system", f"{place}/state"), check=False)
 
 
