@@ -1,1 +1,1 @@
-"""What an admin sets for everyone: the model and the agent."""
+"""Configuration that an admin sets for all users: the model and the agent."""

@@ -1,4 +1,4 @@
-"""The first skill API, gone for good: whoever still calls it is told where skills are now."""
+"""The removed first version of the skill API: every call gets HTTP 410 and the path of the new API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MovedTo(BaseModel):
 
 
 class Anything(Convertor[str]):
-    """A path of any text. Starlette's own `path` ends at a line feed, and what follows it would be a 404."""
+    """Matches a path with any characters. Starlette's own `path` does not match line feeds, and would answer 404."""
 
     regex = r"[\s\S]*"
 
@@ -38,12 +38,12 @@ router = APIRouter(prefix="/app-config/skills", tags=["legacy"])
 
 
 async def moved() -> JSONResponse:
-    """Gone: use `/api/v2/skills`."""
+    """Removed. Use `/api/v2/skills`."""
     return envelope_response(410, MOVED, MovedTo().model_dump())
 
 
-async def moved_below(below: Annotated[str, Path(description="Whatever was there")]) -> JSONResponse:
-    """Gone, as everything that was below it: use `/api/v2/skills`."""
+async def moved_below(below: Annotated[str, Path(description="Any path")]) -> JSONResponse:
+    """Removed, with every path below it. Use `/api/v2/skills`."""
     return await moved()
 
 

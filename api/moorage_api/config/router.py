@@ -1,4 +1,4 @@
-"""HTTP of the app-config module: reads are public, changes are an admin's."""
+"""HTTP endpoints of the app-config module. Reads are public; changes need an admin."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ Config = Annotated[ConfigService, Depends(config_service)]
 
 @router.get("/llm")
 async def get_llm_config(config: Config) -> Envelope[LlmConfigRead]:
-    """Which model the agents use; never its key."""
+    """Get the model that agents use. The response never contains its API key."""
     return ok(await config.read_llm())
 
 
 @router.post("/llm", dependencies=[ConfigWriter])
 async def update_llm_config(body: LlmConfigUpdate, config: Config, resources: ResourcesDep) -> Envelope[LlmConfigRead]:
-    """Any OpenAI-compatible endpoint. Without `api_key` the stored one stays, as long as `base_url` does."""
+    """Set the model: any OpenAI-compatible endpoint.
+
+    Without `api_key`, the stored key is kept if `base_url` is the same, and removed if it changes.
+    """
     return ok(await config.update_llm(body, outbound=resources.outbound))
 
 
 @router.get("/agent")
 async def get_agent_config(config: Config) -> Envelope[AgentConfig]:
-    """How long an agent goes on, and how often it tries."""
+    """Get the limits of the agent: model turns, retries and search results."""
     return ok(await config.agent())
 
 
 @router.post("/agent", dependencies=[ConfigWriter])
 async def update_agent_config(body: AgentConfig, config: Config) -> Envelope[AgentConfig]:
-    """For runs that begin from now on."""
+    """Set the limits of the agent for runs that begin from now on."""
     return ok(await config.update_agent(body))

@@ -1,4 +1,4 @@
-"""Bodies of the app-config module."""
+"""Request and response bodies of the app-config module."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from moorage_api.text import HeaderSecret, StorableText
 
 
 def check_base_url(text: str) -> str:
-    """An http(s) URL without user, query or fragment; no slash at its end."""
+    """Check that it is an http(s) URL without user, query or fragment, and remove a slash at the end."""
     url = Url(text)
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("must be an http or https URL")
     if url.username or url.password or url.query or url.fragment:
-        raise ValueError("must have no user, query or fragment: the key has a field of its own")
+        raise ValueError("must have no user, query or fragment; put the key into `api_key`")
     return text.strip().rstrip("/")
 
 
@@ -24,7 +24,7 @@ BaseUrl = Annotated[StorableText, Field(max_length=2048), AfterValidator(check_b
 
 
 class LlmConfigRead(BaseModel):
-    """Without the key, always."""
+    """The model's configuration without the API key, which is never returned."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -35,7 +35,7 @@ class LlmConfigRead(BaseModel):
 
 
 class LlmConfigUpdate(BaseModel):
-    """Without `api_key`, or with an empty one, the stored one stays as it is."""
+    """If `api_key` is missing or empty, the stored key is kept."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -48,7 +48,8 @@ class LlmConfigUpdate(BaseModel):
 
 class AgentConfig(BaseModel):
     max_iterations: int = Field(default=100, ge=1, le=999)
-    """Model turns a run may take."""
+    """Most model requests in one run."""
     max_retries: int = Field(default=3, ge=2, le=9)
-    """Tries of a model request, or of a model that answers nothing usable, before the run says so."""
+    """Attempts of a model request that fails or has an unusable answer, before the run ends with an error."""
     max_search_results: int = Field(default=10, ge=2, le=29)
+    """Most results of one web search."""

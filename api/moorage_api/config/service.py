@@ -1,4 +1,4 @@
-"""Platform-wide configuration: what an admin stored, else the defaults of the settings."""
+"""Platform-wide configuration: the values that an admin has stored, else the defaults from the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LlmKey = Literal["there", "missing", "unreadable"]
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_MAX_TOKENS = 8192
 
-KEY_UNREADABLE = "The stored API key of the model was sealed under another MOORAGE_CONFIG_KEY: store it again"
+KEY_UNREADABLE = "The stored API key of the model was encrypted with another MOORAGE_CONFIG_KEY; store the key again"
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class ConfigService:
         self._sealing = sealing
 
     async def llm(self) -> LlmConfig:
-        """Raises UnavailableError for a key that cannot be opened: another one would go to a host it is not for."""
+        """Read the configuration with the key. Raises UnavailableError if the stored key cannot be decrypted.
+
+        The key of the settings is not used instead then, because it could be sent to a host that must not have it.
+        """
         stored = await self._read("llm")
         return LlmConfig(**self._shown(stored).model_dump(), api_key=self._key_in(stored))
 
     async def llm_key(self) -> LlmKey:
-        """What runs will find."""
+        """Whether runs have a key: "there", "missing", or "unreadable" (stored, but cannot be decrypted)."""
         try:
             config = await self.llm()
         except UnavailableError:
@@ -57,7 +60,10 @@ class ConfigService:
         return "there" if config.api_key.get_secret_value() else "missing"
 
     async def update_llm(self, update: LlmConfigUpdate, *, outbound: Outbound) -> LlmConfigRead:
-        """Raises OutboundRefusedError. A stored key never goes to another host: a new base URL drops it."""
+        """Store the configuration. A new base URL removes the stored key, so it is never sent to another host.
+
+        Raises OutboundRefusedError if the platform must not connect to the base URL.
+        """
         await outbound.check("llm", update.base_url)
         stored = await self._read("llm")
         before = stored.get("base_url", self._settings.llm_base_url)
@@ -70,11 +76,11 @@ class ConfigService:
         return self._shown(value)
 
     async def read_llm(self) -> LlmConfigRead:
-        """Opens no key, so it answers whatever became of that."""
+        """Read the configuration without the key. It works even if the stored key cannot be decrypted."""
         return self._shown(await self._read("llm"))
 
     async def seal_stored(self) -> None:
-        """Seal a key that an older version has stored in plain text, unless another is stored meanwhile."""
+        """Encrypt a key that an older version stored in plain text. A key that is stored meanwhile is not changed."""
         stored = await self._read("llm")
         sealed = self._without_plain_key(stored)
         if sealed == stored:
@@ -107,7 +113,7 @@ class ConfigService:
         return SecretStr(stored.get("api_key") or self._settings.llm_api_key.get_secret_value())
 
     def _without_plain_key(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """`sealed_key` for the `api_key` of older versions."""
+        """Replace the plain `api_key`, which older versions stored, by an encrypted `sealed_key`."""
         value = dict(stored)
         if key := value.pop("api_key", ""):
             value["sealed_key"] = self._sealed(key)
@@ -124,7 +130,7 @@ class ConfigService:
         return config
 
     async def skill_policy(self) -> SkillPolicyMode:
-        """Whether the tools of skills of high risk ask the user first."""
+        """Whether tools of high-risk skills need the user's confirmation before they run."""
         stored = await self._read("skill_policy")
         return "enforce_confirmation" if stored.get("mode") == "enforce_confirmation" else "off"
 

@@ -1,1 +1,1 @@
-"""How much anyone may ask for: request windows and leases of connections, both kept in Redis."""
+"""Rate limits: windows that count requests, and leases that count open connections. Both are kept in Redis."""

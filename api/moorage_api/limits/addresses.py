@@ -1,4 +1,4 @@
-"""From which address a request comes, where proxies stand between."""
+"""Find the client's address of a request that may have passed proxies."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from starlette.requests import HTTPConnection
 Network = IPv4Network | IPv6Network
 
 OWN_PREFIX_BITS = 64
-"""Whoever has one IPv6 address has its whole /64: it counts as one."""
+"""An IPv6 client usually owns a whole /64 network, so the network counts as one address."""
 
 NOWHERE = "unknown"
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Raises ValueError for what is neither an address nor a network."""
+    """Parse addresses and networks. Raises ValueError for any other text."""
     return tuple(ip_network(text, strict=False) for text in texts)
 
 
 def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> str:
-    """The right-most hop that is none of our proxies.
+    """Return the right-most hop that is not a trusted proxy.
 
-    X-Forwarded-For is believed as far as trusted proxies wrote it: each appends whom it was asked by, so it is read
-    from the right. What a client put in before that is never reached.
+    Each proxy appends the address of its own client to X-Forwarded-For, so the header is read from the right, as long
+    as the hops are trusted proxies. Entries that a client invented are further left and never used.
     """
     peer = _parse(connection.client.host if connection.client else "")
     if peer is None:
@@ -42,7 +42,7 @@ def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> st
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Some proxies write a port, too."""
+    """Parse one hop, which may have a port. None if it is not an address."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -1,7 +1,7 @@
-"""Leases of connections: how many streams and screens a user has open, over all replicas.
+"""Leases of connections: they count how many streams and VNC connections a user has open on all replicas together.
 
-A lease is a member of the user's sorted set in Redis, its score the time at which it ends unless it is renewed. A
-killed replica renews nothing, so what it held is free again after `lease_seconds`, with nobody's doing.
+A lease is a member of the user's sorted set in Redis. Its score is the time at which it expires unless it is renewed. A
+killed replica renews nothing, so its leases expire by themselves after `lease_seconds`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 0
 """
-"""0 with the lease taken; else the milliseconds after which the first of the others ends unless it is renewed.
+"""Returns 0 if the lease was taken, else the milliseconds until the first of the other leases can expire.
 
-Takes along what was let go here and is not returned yet, so that who closes one stream can open another at once.
+It first removes leases that this process has released but not yet returned, so a client that closes one stream can open
+another at once.
 """
 
 RENEW = """
@@ -52,13 +53,14 @@ for i, key in ipairs(KEYS) do
 end
 return 0
 """
-"""Also brings back a lease that ended while Redis could not be reached: its connection is still open."""
+"""Also restores a lease that expired while Redis was unreachable, because its connection is still open."""
 
 RENEWED_AT_ONCE = 500
+"""Most leases that one script call renews, so that it does not block Redis for long."""
 
 
 class Connection(StrEnum):
-    """What is held open."""
+    """Kind of a connection; each kind has its own limit."""
 
     STREAM = "stream"
     SCREEN = "screen"
@@ -91,9 +93,9 @@ class Leases:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        self._ending = True  # not cancelled: the client of Redis may lose a cancellation that meets a command
+        self._ending = True  # the task is not cancelled: the Redis client can swallow a cancellation during a command
         self._wake.set()
-        with suppress(RedisError, OSError):  # then they end by themselves
+        with suppress(RedisError, OSError):  # the leases then expire by themselves
             async with asyncio.timeout(1):
                 await self._task
                 self._returned += self._held
@@ -101,13 +103,13 @@ class Leases:
 
     @asynccontextmanager
     async def hold(self, connection: Connection, user_id: UUID) -> AsyncIterator[None]:
-        """Hold one connection of the user's. Raises LimitedError, or UnavailableError without Redis."""
+        """Count one connection of the user during the block. Raises LimitedError, or UnavailableError without Redis."""
         lease = Lease(f"moorage:leases:{connection}:{user_id}", uuid4().hex)
         try:
             await self._acquire(lease, self._limits[connection])
             self._held.add(lease)
             yield
-        finally:  # nothing is awaited: whoever holds it may have been cancelled
+        finally:  # must not await anything, because the holder may have been cancelled
             self._held.discard(lease)
             self._returned.append(lease)
             self._wake.set()
@@ -118,12 +120,12 @@ class Leases:
                 let_go = [other.member for other in self._returned if other.key == lease.key]
                 left = int(await self._take(keys=[lease.key], args=[lease.member, self._milliseconds, limit, *let_go]))
         except (RedisError, OSError) as error:
-            raise UnavailableError("Redis is not available, try again shortly") from error
+            raise UnavailableError("Redis is not available; try again shortly") from error
         if left > 0:
             raise LimitedError(retry_after_seconds=math.ceil(left / 1000))
 
     async def _keep(self) -> None:
-        """Return what was let go at once; renew the rest three times in the life of a lease."""
+        """Return released leases to Redis at once, and renew the held ones after each third of `lease_seconds`."""
         loop = asyncio.get_running_loop()
         renewed_at = loop.time()
         while not self._ending:
@@ -137,10 +139,10 @@ class Leases:
                     renewed_at = loop.time()
                     await self._renew_held()
             except (RedisError, OSError) as error:
-                logger.warning("Could not tell Redis which streams are open, will again: %s", type(error).__name__)
+                logger.warning("Could not renew the leases of open streams; will retry: %s", type(error).__name__)
 
     async def _return(self) -> None:
-        """What cannot be returned ends by itself."""
+        """Remove released leases from Redis. If this fails, they expire by themselves."""
         returned = list(self._returned)
         if not returned:
             return
@@ -150,7 +152,7 @@ class Leases:
         try:
             await pipeline.execute()
         finally:
-            del self._returned[: len(returned)]  # more may have come behind them
+            del self._returned[: len(returned)]  # further leases may have been appended meanwhile
 
     async def _renew_held(self) -> None:
         held = list(self._held)

@@ -1,4 +1,4 @@
-"""Fixed windows of requests, counted in Redis by one atomic script: all replicas share them."""
+"""Fixed windows that count requests. One atomic Redis script counts, and all replicas share the counters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from moorage_api.errors import LimitedError, UnavailableError
 
 PATIENCE_SECONDS = 3.0
-"""A request waits this long for Redis, then it is a 503."""
+"""Longest time that a request waits for Redis; after it the response is 503."""
 
 SPEND = """
 local longest = 0
@@ -32,11 +32,11 @@ for _, key in ipairs(KEYS) do
 end
 return longest
 """
-"""Counts one request for each key; how many milliseconds the fullest of them has left, 0 where none is full."""
+"""Counts one request for each key. Returns 0, or the milliseconds until the last window over its limit ends."""
 
 
 class Bucket(StrEnum):
-    """What is counted together. A route without one is unlimited."""
+    """Requests that are counted together. A route without a bucket is unlimited."""
 
     READS = "reads"
     WRITES = "writes"
@@ -53,7 +53,7 @@ def address_subject(address: str) -> str:
 
 
 def account_subject(name: str) -> str:
-    """For a name that somebody tries to log in with. Redis is told a hash: the name may be a person's."""
+    """Subject of a login name. Redis stores only a hash, because the name may identify a person."""
     return f"account:{hashlib.sha256(name.casefold().encode()).hexdigest()[:32]}"
 
 
@@ -66,13 +66,13 @@ class Windows:
     async def spend(self, bucket: Bucket, *subjects: str) -> None:
         """Count one request for each subject. Raises LimitedError, or UnavailableError without Redis.
 
-        A window begins with its first request and is not prolonged by those that are refused.
+        A window begins with its first request. Refused requests do not extend it.
         """
         keys = [f"moorage:window:{bucket}:{subject}" for subject in subjects]
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 left = int(await self._spend(keys=keys, args=[self._window_milliseconds, self._limits[bucket]]))
         except (RedisError, OSError) as error:
-            raise UnavailableError("Redis is not available, try again shortly") from error
+            raise UnavailableError("Redis is not available; try again shortly") from error
         if left > 0:
             raise LimitedError(retry_after_seconds=math.ceil(left / 1000))

@@ -1,1 +1,1 @@
-"""Whether the parts that the platform stands on are there."""
+"""The status page: whether the servers that the platform needs work."""

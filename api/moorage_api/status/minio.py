@@ -1,4 +1,4 @@
-"""What an admin tries the object store with: ping, a test object, an upload by hand."""
+"""Tests of the object store: ping, self-test with an object, and the key of a test upload."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from moorage_api.status.schemas import MinioStatus
 MISSING_BUCKET = "bucket_not_exists"
 SMOKE_BYTES = 64 * 1024
 OWN_PREFIXES = ("files/", "sessions/", "skills/")
-"""Of the platform's own bucket: what is there has a row somewhere, and is nobody's to overwrite."""
+"""Prefixes in the platform's own bucket that a test upload must not write to, because rows refer to objects there."""
 MAX_KEY_BYTES = 1000
-"""S3 takes 1024; some servers count what they put before it."""
+"""S3 allows 1024 bytes, but some servers add a prefix of their own."""
 
 
 async def ping(store: BlobStore, settings: Settings) -> MinioStatus:
-    """Whether the store answers and has the bucket. An unreachable store is an answer, too."""
+    """Check whether the store answers and has the bucket. An unreachable store is a result, not an exception."""
     status = MinioStatus(
         ok=False,
         reachable=False,
@@ -40,7 +40,7 @@ async def ping(store: BlobStore, settings: Settings) -> MinioStatus:
 
 
 async def smoke_test(store: BlobStore, settings: Settings) -> MinioStatus:
-    """Put an object, read it, compare, remove it."""
+    """Store a random object, read it, compare it and remove it."""
     status = await ping(store, settings)
     if not status.ok:
         return status
@@ -64,12 +64,12 @@ async def smoke_test(store: BlobStore, settings: Settings) -> MinioStatus:
 
 
 def object_key(name: str | None, *, prefix: str, filename: str, in_own_bucket: bool) -> str:
-    """The key of an upload by hand. Raises InvalidError for one that leaves its place or takes another's."""
+    """Build the key of a test upload. Raises InvalidError for a path with `..` and for the platform's own prefixes."""
     key = name if name else f"{prefix.strip('/')}/{uuid4()}-{filename}".lstrip("/")
     if key.startswith("/") or "\\" in key or any(part.strip() in ("", ".", "..") for part in key.split("/")):
-        raise InvalidError("An object's name has no leading slash and no blank, `.` or `..` part")
+        raise InvalidError("The name of an object must not begin with a slash or contain an empty, `.` or `..` part")
     if any(ord(character) < 32 for character in key) or len(key.encode(errors="replace")) > MAX_KEY_BYTES:
-        raise InvalidError(f"An object's name has at most {MAX_KEY_BYTES} bytes and no control characters")
+        raise InvalidError(f"The name of an object has at most {MAX_KEY_BYTES} bytes and no control characters")
     if in_own_bucket and key.startswith(OWN_PREFIXES):
-        raise InvalidError("This part of the bucket is the platform's own")
+        raise InvalidError(f"The prefixes {', '.join(OWN_PREFIXES)} are used by the platform; choose another name")
     return key

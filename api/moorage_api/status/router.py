@@ -1,4 +1,4 @@
-"""HTTP of the status module. Looking is public; what stores bytes or looks elsewhere is an admin's."""
+"""HTTP endpoints of the status module. Reads are public; storing bytes or using another bucket needs an admin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/status", tags=["status"])
 
 
 def check_bucket(name: str | None) -> str | None:
-    """The rest of S3's rules for names. Raises ValueError."""
+    """Check S3's rules for bucket names that the pattern does not cover. Raises ValueError."""
     if name is not None:
         check_bucket_name(name, True)
     return name
@@ -39,14 +39,14 @@ Bucket = Annotated[
         min_length=3,
         max_length=63,
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$",
-        description="Another bucket than the platform's own; admins only",
+        description="A bucket other than the platform's own; admins only",
     ),
 ]
 
 
 @router.get("")
 async def get_status(resources: ResourcesDep) -> Envelope[list[HealthStatus]]:
-    """Each part the platform stands on. `code` is 503 when one of them fails; the HTTP status stays 200."""
+    """Get the state of each server that the platform needs. `code` is 503 if one fails; the HTTP status stays 200."""
     statuses = await ask_all(probes(resources))
     failing = [status.service for status in statuses if status.status == "error"]
     if failing:
@@ -59,16 +59,16 @@ async def get_minio_status(
     resources: ResourcesDep,
     credentials: Credentials,
     users: Users,
-    smoke: Annotated[bool, Query(description="Put, read and remove a test object; admins only")] = False,
+    smoke: Annotated[bool, Query(description="Also store, read and remove a test object; admins only")] = False,
     bucket: Bucket = None,
 ) -> Envelope[MinioStatus]:
-    """Whether the object store answers. `code` is 503 when it does not; the HTTP status stays 200."""
+    """Check whether the object store answers. `code` is 503 if it does not; the HTTP status stays 200."""
     if smoke or bucket not in (None, resources.settings.s3_bucket):
         await config_writer(resources, credentials, users)
     store = resources.blobs.in_bucket(bucket or resources.settings.s3_bucket)
     status = await (minio.smoke_test if smoke else minio.ping)(store, resources.settings)
     if not status.reachable or (status.error and status.error != minio.MISSING_BUCKET):
-        return Envelope(code=503, msg="The object store does not work", data=status)
+        return Envelope(code=503, msg="The object store does not work; see `error`", data=status)
     return ok(status)
 
 
@@ -84,13 +84,13 @@ async def upload_to_minio(
     bucket: Bucket = None,
     object_name: Annotated[
         StorableText | None,
-        Query(max_length=minio.MAX_KEY_BYTES, description="The object's whole name, instead of one made up"),
+        Query(max_length=minio.MAX_KEY_BYTES, description="Full name of the object; generated if omitted"),
     ] = None,
-    prefix: Annotated[StorableText, Query(max_length=512, description="What a made-up name begins with")] = "uploads",
-    presign: Annotated[bool, Query(description="Answer a link to read it with")] = True,
-    expiry_seconds: Annotated[int, Query(ge=1, le=604_800, description="How long the link is good")] = 3600,
+    prefix: Annotated[StorableText, Query(max_length=512, description="Prefix of a generated name")] = "uploads",
+    presign: Annotated[bool, Query(description="Return a signed link to the object")] = True,
+    expiry_seconds: Annotated[int, Query(ge=1, le=604_800, description="Seconds until the link expires")] = 3600,
 ) -> Envelope[UploadedObject] | JSONResponse:
-    """Store a file to try the object store with. A missing bucket is `code` 400 with the HTTP status 200."""
+    """Upload a file to test the object store. If the bucket is missing, `code` is 400 and the HTTP status is 200."""
     limit = resources.settings.upload_limit_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
@@ -105,7 +105,7 @@ async def upload_to_minio(
         return missing_bucket()
     try:
         uploaded = await store.upload(key, limited_chunks(form.chunks, limit_bytes=limit), content_type=content_type)
-    except NotFoundError:  # removed meanwhile
+    except NotFoundError:  # the bucket was removed after the check
         return missing_bucket()
     return ok(
         UploadedObject(

@@ -1,4 +1,4 @@
-"""Bodies of the status module."""
+"""Response bodies of the status module."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class HealthStatus(BaseModel):
 
 
 class MinioStatus(BaseModel):
-    """Of the ping; with `smoke`, also of the test object, which is put, read and removed.
+    """Result of the ping and, with `smoke`, of storing, reading and removing a test object.
 
-    `error` says why, where `ok` is false.
+    `error` gives the reason if `ok` is false.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,7 +39,10 @@ class MinioStatus(BaseModel):
 
 
 class UploadedObject(BaseModel):
-    """`version_id` is null where the bucket keeps no versions; no `presigned_get_url` without `presign`."""
+    """An uploaded object. `version_id` is null if the bucket keeps no versions.
+
+    `presigned_get_url` is absent without `presign`.
+    """
 
     bucket: str
     object: str

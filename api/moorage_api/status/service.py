@@ -1,4 +1,4 @@
-"""Probes: each asks its part for the least real work, all at once, each within its own time."""
+"""Probes of the servers that the platform needs. They run at the same time, each with a timeout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from moorage_api.status.schemas import HealthStatus
 PROBE_SECONDS = 3.0
 
 Probe = Callable[[], Awaitable[str]]
-"""What is worth saying of a part that works. Raises anything for one that does not."""
+"""Returns details about a server that works. Any exception means that it does not work."""
 
 
 def probes(resources: Resources) -> Mapping[str, Probe]:
-    """By the names that clients know."""
+    """Probes by the names that the contract gives to the servers."""
 
     async def postgres() -> str:
         async with resources.db() as tx:
@@ -44,7 +44,7 @@ def probes(resources: Resources) -> Mapping[str, Probe]:
 
 
 class MissingBucketError(Exception):
-    """The store answers, and has no bucket for us."""
+    """The object store answers, but our bucket does not exist."""
 
 
 async def ask_all(asked: Mapping[str, Probe]) -> list[HealthStatus]:
@@ -52,7 +52,7 @@ async def ask_all(asked: Mapping[str, Probe]) -> list[HealthStatus]:
 
 
 async def _ask(service: str, probe: Probe) -> HealthStatus:
-    """Errors are told by their kind alone: their texts hold addresses and names that are nobody's business."""
+    """Run one probe. Only the class of an error is shown, because its text may contain addresses and names."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(PROBE_SECONDS):
@@ -61,7 +61,7 @@ async def _ask(service: str, probe: Probe) -> HealthStatus:
         return HealthStatus(service=service, status="error", details=f"no answer within {PROBE_SECONDS:.0f} s")
     except MissingBucketError:
         return HealthStatus(service=service, status="error", details="bucket_not_exists")
-    except Exception as error:  # noqa: BLE001 - whatever a client library raises, the part does not work
+    except Exception as error:  # noqa: BLE001 - any exception of a client library means that the server does not work
         return HealthStatus(service=service, status="error", details=f"cannot be used: {type(error).__name__}")
     milliseconds = (time.monotonic() - began) * 1000
     return HealthStatus(service=service, status="ok", details=f"{details}, {milliseconds:.0f} ms")

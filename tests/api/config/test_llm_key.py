@@ -1,4 +1,4 @@
-"""The model's API key, as it is stored: sealed, whoever wrote it, and never in the way when it can't be opened."""
+"""The model's API key is always stored encrypted, and a key that cannot be decrypted can be replaced."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def prepared(settings: Settings, **changes: Any) -> Prepared:
     return await prepare(changed, admin_username="boss", admin_password=SecretStr("a password of the boss"))
 
 
-async def test_the_key_is_in_no_row_and_a_wrong_one_stops_nobody_from_mending_it(
+async def test_the_key_is_stored_encrypted_and_an_unreadable_key_can_be_replaced(
     platform: Platform, db: Database
 ) -> None:
     with ScriptedModel([Plan("Hi", "Hello!", [])], api_key=KEY) as model:
@@ -76,12 +76,14 @@ async def test_the_key_is_in_no_row_and_a_wrong_one_stops_nobody_from_mending_it
             data(await root.client.post("/api/app-config/llm", json=body | {"api_key": KEY}))
             assert (await chat.say("Hello again")).event == "done"
             told = [message["content"] for message in model.requests[-1]["messages"]]
-            assert "Hello\n\nHello again" in told, "what could not be worked on is not lost"
+            assert "Hello\n\nHello again" in told, "the message of the failed run must reach the model later"
         assert KEY not in str(await rows(db)) + platform.logs()
 
 
 @pytest.mark.parametrize("sealed_by", ["a start", "a change"])
-async def test_a_key_in_plain_text_still_works_and_is_sealed(settings: Settings, db: Database, sealed_by: str) -> None:
+async def test_a_key_in_plain_text_still_works_and_gets_encrypted(
+    settings: Settings, db: Database, sealed_by: str
+) -> None:
     async with db.begin() as tx:
         tx.add(ConfigRow(name="llm", value=MODEL | {"api_key": KEY}))
     config = ConfigService(db, settings, Sealing.from_settings(settings))
@@ -94,7 +96,7 @@ async def test_a_key_in_plain_text_still_works_and_is_sealed(settings: Settings,
     assert (await config.llm()).api_key.get_secret_value() == KEY
 
 
-async def test_a_key_of_its_own_opens_what_the_derived_one_has_sealed(settings: Settings) -> None:
+async def test_a_new_config_key_can_read_what_was_encrypted_with_the_derived_key(settings: Settings) -> None:
     sealed = Sealing.from_settings(settings.model_copy(update={"config_key": None})).seal({"api_key": KEY})
     with_own = settings.model_copy(update={"config_key": SecretStr(FIRST)})
     assert Sealing.from_settings(with_own).open(sealed) == {"api_key": KEY}

@@ -1,4 +1,4 @@
-"""Whose address counts, behind proxies."""
+"""The address that counts for limits, with and without proxies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_right_most_untrusted_hop_counts(peer: str, forwarded: list[str], ad
     assert client_address(HTTPConnection(scope), PROXIES) == address
 
 
-def test_nobody_is_believed_by_default() -> None:
+def test_without_trusted_proxies_the_header_is_ignored() -> None:
     scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(b"x-forwarded-for", b"198.51.100.1")]}
     assert client_address(HTTPConnection(scope), ()) == "127.0.0.1"
 

@@ -1,4 +1,4 @@
-"""Windows and leases, over two replicas that share a Redis. Each test comes from an address of its own."""
+"""Windows and leases of two replicas that share a Redis. Each test uses its own client address."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ async def alice(replicas: Replicas) -> AsyncIterator[Person]:
 
 
 def assert_limited(response: httpx.Response, *, at_most: float = 60) -> None:
-    """Byte for byte what the contract says."""
+    """Check that the response is exactly what the contract fixes."""
     seconds = int(response.headers["Retry-After"])
     assert 1 <= seconds <= at_most
     assert response.status_code == 429
     assert response.json() == {"code": 429, "msg": "请求过多，请稍后重试", "data": {"retry_after": seconds}}
 
 
-async def test_a_window_is_one_for_all_replicas(replicas: Replicas, alice: Person) -> None:
-    """What is refused is refused everywhere; another bucket, and what has none, goes on."""
+async def test_all_replicas_share_a_window(replicas: Replicas, alice: Person) -> None:
+    """A full window is full on every replica. Another bucket and unlimited routes still work."""
     async with client_at(replicas.second.url, address(), alice.token) as elsewhere:
         for number in range(READS):
             client = elsewhere if number % 2 else alice.client
@@ -90,7 +90,7 @@ async def test_a_window_is_one_for_all_replicas(replicas: Replicas, alice: Perso
         assert (await elsewhere.get("/healthz")).status_code == 200
 
 
-async def test_many_at_once_get_no_more_than_there_is(replicas: Replicas, alice: Person) -> None:
+async def test_simultaneous_requests_cannot_exceed_the_limit(replicas: Replicas, alice: Person) -> None:
     async with client_at(replicas.second.url, address(), alice.token) as elsewhere:
         answers = await asyncio.gather(
             *(client.get("/api/auth/me") for client in (alice.client, elsewhere) for _ in range(2 * READS))
@@ -98,15 +98,17 @@ async def test_many_at_once_get_no_more_than_there_is(replicas: Replicas, alice:
     assert sorted(answer.status_code for answer in answers) == [200] * READS + [429] * (3 * READS)
 
 
-async def test_chats_have_a_window_of_their_own(alice: Person) -> None:
+async def test_chats_are_counted_in_their_own_window(alice: Person) -> None:
     session = await alice.create_session()
     for _ in range(2):
         assert (await alice.client.post(f"/api/sessions/{session}/chat")).status_code == 200
     assert_limited(await alice.client.post(f"/api/sessions/{session}/chat"))
 
 
-async def test_a_login_counts_for_its_address_whatever_it_brings(replicas: Replicas, alice: Person) -> None:
-    """Neither another account, nor a token, nor what a client writes before the proxy makes it another address."""
+async def test_a_login_counts_for_its_address_with_any_account_token_or_header(
+    replicas: Replicas, alice: Person
+) -> None:
+    """Another account, a token or a forged header must not make it count for another address."""
     here = address()
     for number in range(WRITES):
         async with client_at(replicas.first.url, f"203.0.113.{number}, {here}", alice.token) as client:
@@ -120,10 +122,8 @@ async def test_a_login_counts_for_its_address_whatever_it_brings(replicas: Repli
 
 
 @pytest.mark.parametrize("exists", [True, False])
-async def test_a_login_counts_for_its_account_wherever_it_comes_from(
-    replicas: Replicas, alice: Person, exists: bool
-) -> None:
-    """Guessing is slowed down from many addresses, too, and says nothing about which accounts exist."""
+async def test_a_login_counts_for_its_account_from_any_address(replicas: Replicas, alice: Person, exists: bool) -> None:
+    """Guessing from many addresses is limited too, and the limit does not reveal which accounts exist."""
     name = alice.name if exists else f"nobody-{time.time_ns()}"
     for number in range(WRITES):
         async with client_at(replicas.first.url, address()) as client:
@@ -133,7 +133,7 @@ async def test_a_login_counts_for_its_account_wherever_it_comes_from(
         assert_limited(await client.post("/api/auth/login", json={"username": name, "password": PASSWORD}))
 
 
-async def test_bad_tokens_count_for_the_address(replicas: Replicas) -> None:
+async def test_requests_with_an_invalid_token_count_for_the_address(replicas: Replicas) -> None:
     async with client_at(replicas.first.url, address(), "not.a.token") as client:
         for _ in range(READS):
             assert (await client.get("/api/auth/me")).status_code == 401
@@ -149,7 +149,7 @@ async def open_list(url: str, token: str) -> AsyncIterator[httpx.Response]:
 
 
 async def until_streams(url: str, token: str, redis: Redis, user: str, expected: int) -> None:
-    """Wait until so many of the user's leases are left, asking Redis and not the limited api."""
+    """Wait until the user has `expected` leases in Redis. Asking the api instead would use up its limits."""
     deadline = time.monotonic() + 20
     while await redis.zcount(f"moorage:leases:stream:{user}", await now_of(redis), "+inf") != expected:
         assert time.monotonic() < deadline
@@ -172,7 +172,7 @@ async def redis(services: Services) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-async def test_streams_at_once_are_counted_over_replicas_and_given_back(
+async def test_open_streams_are_counted_over_all_replicas_until_they_close(
     replicas: Replicas, alice: Person, redis: Redis
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -185,8 +185,8 @@ async def test_streams_at_once_are_counted_over_replicas_and_given_back(
         assert again.status_code == 200
 
 
-async def test_a_stream_that_ended_makes_room_at_once(redis: Redis) -> None:
-    """A page that is loaded again closes its stream and opens another; nothing is waited for in between."""
+async def test_a_closed_stream_can_be_replaced_at_once(redis: Redis) -> None:
+    """A page that reloads closes its stream and opens another one immediately."""
     leases = Leases(redis, {Connection.STREAM: 1}, lease_seconds=60)
     user, other = uuid4(), uuid4()
     async with leases:
@@ -198,7 +198,7 @@ async def test_a_stream_that_ended_makes_room_at_once(redis: Redis) -> None:
                 await leases.hold(Connection.STREAM, other).__aenter__()
 
 
-async def test_a_message_that_finds_no_stream_free_is_not_said(replicas: Replicas, alice: Person) -> None:
+async def test_a_message_is_not_stored_if_the_stream_limit_is_reached(replicas: Replicas, alice: Person) -> None:
     session = await alice.create_session()
     async with AsyncExitStack() as stack:
         for _ in range(STREAMS):
@@ -208,13 +208,13 @@ async def test_a_message_that_finds_no_stream_free_is_not_said(replicas: Replica
         assert data(await alice.client.get(f"/api/sessions/{session}"))["events"] == []
 
 
-async def test_a_refused_stream_gives_its_lease_back(alice: Person, redis: Redis) -> None:
+async def test_a_refused_chat_releases_its_lease(alice: Person, redis: Redis) -> None:
     answer = await alice.client.post("/api/sessions/0192f0c1-2f4e-7d3a-9c55-6b7d8e9f0a1b/chat")
     assert answer.status_code == 404
     await until_streams("", alice.token, redis, alice.id, 0)
 
 
-async def test_a_stream_counts_as_long_as_it_is_open_and_a_killed_replica_gives_it_back(
+async def test_an_open_stream_keeps_its_lease_until_its_replica_dies(
     replicas: Replicas, alice: Person, redis: Redis
 ) -> None:
     third = await replicas.platform.start_api()
@@ -224,7 +224,7 @@ async def test_a_stream_counts_as_long_as_it_is_open_and_a_killed_replica_gives_
             await stack.enter_async_context(open_list(third.url, alice.token))
         ends_at = max(scores(await redis.zrange(key, 0, -1, withscores=True)))
         deadline = time.monotonic() + 20
-        while await now_of(redis) < ends_at + 100:  # it would have ended by now, if it were not renewed
+        while await now_of(redis) < ends_at + 100:  # by then it has expired unless it was renewed
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         async with open_list(replicas.first.url, alice.token) as refused:
@@ -245,17 +245,17 @@ async def close_code(url: str) -> int:
     return closed.value.rcvd.code
 
 
-async def test_the_screen_says_with_its_close_code_that_a_limit_was_reached(
+async def test_vnc_closes_with_the_limit_code_when_a_limit_is_reached(
     replicas: Replicas, alice: Person, redis: Redis
 ) -> None:
-    """First all screens are taken, by somebody whose lease does not end; then the window is spent."""
+    """First another connection holds the only VNC lease; then the request window is full."""
     session = await alice.create_session()
     url = f"{replicas.first.url}/api/sessions/{session}/vnc?token={alice.token}"
     key = f"moorage:leases:screen:{alice.id}"
     await redis.zadd(key, {"another": await now_of(redis) + 600_000})
     assert await close_code(url) == 1013
     await redis.delete(key)
-    assert await close_code(url) == 1011  # nobody runs sandboxes here
+    assert await close_code(url) == 1011  # no sandbox host runs in this test
     for _ in range(READS - 2):
         data(await alice.client.get("/api/auth/me"))
     assert await close_code(url) == 1013

@@ -1,4 +1,4 @@
-"""Status, and what an admin tries the object store with."""
+"""The status endpoints, and the admin's tests of the object store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT = "内容 content".encode()
 
 @pytest.fixture(scope="module")
 def alone(services: Services) -> Iterator[str]:
-    """The URL of an api whose Redis and object store are away, and that is open as the letter of the contract is."""
+    """The URL of an api with MOORAGE_OPEN_CONFIG whose Redis and object store do not answer."""
     changes = {
         "redis_url": "redis://127.0.0.1:1/0",
         "s3_endpoint": "127.0.0.1:1",
@@ -33,7 +33,7 @@ def alone(services: Services) -> Iterator[str]:
         yield run(platform.start_api()).url
 
 
-async def test_all_parts_are_there(api: Any) -> None:
+async def test_all_services_are_ok(api: Any) -> None:
     async with client_for(api.url) as client:
         statuses = data(await client.get("/api/status"))
     assert {status["service"]: status["status"] for status in statuses} == {
@@ -44,7 +44,7 @@ async def test_all_parts_are_there(api: Any) -> None:
     assert all(set(status) == {"service", "status", "details"} for status in statuses)
 
 
-async def test_a_part_that_is_away_is_named_and_nothing_else_is_said(alone: str) -> None:
+async def test_a_failing_service_is_named_without_its_address(alone: str) -> None:
     async with client_for(alone) as client:
         answer = await client.get("/api/status")
     body = answer.json()
@@ -57,7 +57,7 @@ async def test_a_part_that_is_away_is_named_and_nothing_else_is_said(alone: str)
     assert "127.0.0.1" not in answer.text
 
 
-async def test_without_redis_what_is_limited_is_a_503_and_what_is_not_goes_on(alone: str) -> None:
+async def test_without_redis_limited_routes_answer_503_and_unlimited_routes_work(alone: str) -> None:
     async with client_for(alone) as client:
         for answer in (
             await client.get("/api/auth/me", headers={"Authorization": "Bearer x"}),
@@ -73,8 +73,8 @@ async def test_without_redis_what_is_limited_is_a_503_and_what_is_not_goes_on(al
         assert dict(parse_qsl(urlsplit(told.headers["location"]).query))["error"] == "unavailable"
 
 
-async def test_a_store_that_is_away_is_an_answer(api: Any, root: Person) -> None:
-    """The ping of `alone` needs Redis for its window, so this asks the function behind it."""
+async def test_the_ping_of_an_unreachable_store_reports_it(api: Any, root: Person) -> None:
+    """The endpoint of `alone` needs Redis, so this calls the function behind it."""
     from moorage_api.status.minio import ping
 
     settings = api.settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
@@ -92,7 +92,7 @@ async def test_a_store_that_is_away_is_an_answer(api: Any, root: Person) -> None
     }
 
 
-async def test_the_ping_says_what_is_there(api: Any, root: Person) -> None:
+async def test_the_ping_reports_store_and_bucket(api: Any, root: Person) -> None:
     there = {"endpoint": api.settings.s3_endpoint, "secure": False, "reachable": True}
     async with client_for(api.url) as client:
         assert data(await client.get("/api/status/minio")) == {
@@ -110,7 +110,7 @@ async def test_the_ping_says_what_is_there(api: Any, root: Person) -> None:
     }
 
 
-async def test_the_smoke_test_puts_reads_and_removes(services: Services, root: Person) -> None:
+async def test_the_self_test_stores_reads_and_removes_an_object(services: Services, root: Person) -> None:
     result = data(await root.client.get("/api/status/minio", params={"smoke": "true"}))
     assert (result["ok"], result["match"], result["bucket_exists"]) == (True, True, True)
     assert result["uploaded_bytes"] == result["downloaded_bytes"] > 0
@@ -121,7 +121,7 @@ async def test_the_smoke_test_puts_reads_and_removes(services: Services, root: P
 
 
 @pytest.mark.parametrize("bucket", ["ab", "Upper", "a..b", "-a-", "127.0.0.1", "a/b", "a" * 64, "\x00abc"])
-async def test_a_name_that_is_no_buckets_is_refused(root: Person, bucket: str) -> None:
+async def test_an_invalid_bucket_name_is_refused(root: Person, bucket: str) -> None:
     for answer in (
         await root.client.get("/api/status/minio", params={"bucket": bucket}),
         await upload(root, bucket=bucket),
@@ -134,7 +134,7 @@ async def upload(person: Person, **query: Any) -> httpx.Response:
     return await person.client.post("/api/status/minio/upload", params=query, files={"file": file})
 
 
-async def test_an_upload_can_be_read_by_its_link_and_by_no_other(root: Person) -> None:
+async def test_an_uploaded_object_can_be_read_by_its_signed_link_only(root: Person) -> None:
     stored = data(await upload(root))
     assert stored["object"].startswith("uploads/")
     assert stored["object"].endswith("-图 1.txt")
@@ -154,12 +154,12 @@ async def test_an_upload_can_be_read_by_its_link_and_by_no_other(root: Person) -
     assert "presigned_get_url" not in data(await upload(root, presign="false"))
 
 
-async def test_an_upload_is_where_it_was_asked_for(root: Person) -> None:
+async def test_an_uploaded_object_has_the_requested_name(root: Person) -> None:
     assert data(await upload(root, object_name="here/it is.txt"))["object"] == "here/it is.txt"
     assert data(await upload(root, prefix="/other/"))["object"].startswith("other/")
 
 
-async def test_a_missing_bucket_is_said_as_the_contract_says(root: Person) -> None:
+async def test_a_missing_bucket_is_reported_as_the_contract_says(root: Person) -> None:
     answer = await upload(root, bucket="no-such-bucket")
     assert (answer.status_code, answer.json()["code"], answer.json()["msg"]) == (200, 400, "bucket_not_exists")
 
@@ -178,7 +178,7 @@ async def test_a_missing_bucket_is_said_as_the_contract_says(root: Person) -> No
         ({"object_name": "a/\u2003/b"}, 400),
         ({"object_name": "é" * 600}, 400),
         ({"object_name": "/".join(["x" * 99] * 10)}, 200),
-        ({"object_name": "x" * 1000}, 400),  # too long for the server, between slashes
+        ({"object_name": "x" * 1000}, 400),  # a part between slashes that is too long for the server
         ({"object_name": "x" * 1001}, 422),
         ({"prefix": "a/../../b"}, 400),
         ({"object_name": "files/somebody/theirs"}, 400),
@@ -188,7 +188,9 @@ async def test_a_missing_bucket_is_said_as_the_contract_says(root: Person) -> No
         ({"expiry_seconds": 604_801}, 422),
     ],
 )
-async def test_an_object_stays_in_its_place(root: Person, query: dict[str, Any], status: int) -> None:
+async def test_an_upload_cannot_leave_its_bucket_or_write_to_the_platforms_own_objects(
+    root: Person, query: dict[str, Any], status: int
+) -> None:
     answer = await upload(root, **query)
     assert (answer.status_code, answer.json()["code"]) == (status, status)
 
@@ -203,7 +205,7 @@ async def test_an_object_stays_in_its_place(root: Person, query: dict[str, Any],
     ],
 )
 async def test_links_are_signed_for_the_public_endpoint(api: Any, endpoint: str | None, beginning: str) -> None:
-    """The host is part of what is signed, so a link for the inner address would be refused at the outer one."""
+    """The host is part of the signature, so a link for the internal address is refused at the public one."""
     store = MinioStore.from_settings(api.settings.model_copy(update={"s3_public_endpoint": endpoint}))
     url = await store.presigned_url("a/b.txt", seconds=60)
     await store.close()
@@ -212,7 +214,7 @@ async def test_links_are_signed_for_the_public_endpoint(api: Any, endpoint: str 
 
 
 @pytest.mark.parametrize("platform", [{"open_config": True}], indirect=True)
-async def test_open_config_is_the_letter_of_the_contract_and_opens_nothing_else(platform: Platform) -> None:
+async def test_open_config_opens_the_configuration_endpoints_and_nothing_else(platform: Platform) -> None:
     process = await platform.start_api()
     async with client_for(process.url) as client:
         file = {"file": ("a.txt", CONTENT, "text/plain")}
