@@ -15,6 +15,7 @@ from moorage_api.app import create_app
 from moorage_api.http.internal import create_internal_app, served_beside
 from moorage_api.resources import Resources, open_resources
 from moorage_api.settings import Settings
+from moorage_common.logs import configure_logging
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,6 @@ CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a")
 """At INFO these write addresses and what was said, and those hold users' words."""
 SILENT_LOGGERS = ("mcp", "client")
 """The MCP SDK's: at every level they write whole URLs and messages, and keys may be in both. We say it ourselves."""
-
-
-def quiet_libraries() -> None:
-    for name in CHATTY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in SILENT_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 async def serve(settings: Settings, *, host: str, port: int, fd: int | None = None) -> None:
@@ -81,8 +75,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--fd", type=int, default=None, help="inherited listening socket, instead of host and port")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    quiet_libraries()
+    configure_logging(quiet=CHATTY_LOGGERS, silent=SILENT_LOGGERS)
     with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
         runner.run(serve(Settings(), host=arguments.host, port=arguments.port, fd=arguments.fd))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from moorage_common.processes import wait_readable
+
 KILL_GRACE_SECONDS = 5.0
 LOG_TAIL_BYTES = 4096
 
@@ -21,37 +23,6 @@ LOG_TAIL_BYTES = 4096
 def base_environment() -> dict[str, str]:
     """What any program needs of ours. The rest may hold secrets, or settings meant for another server."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
-
-
-async def end_process(pid: int, number: signal.Signals, *, grace_seconds: float) -> None:
-    """End a process that need not be our child, and wait until it has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        for attempt in (number, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, attempt)
-            if await _readable(descriptor, timeout_seconds=grace_seconds):
-                return
-    finally:
-        os.close(descriptor)
-
-
-async def _readable(descriptor: int, *, timeout_seconds: float | None) -> bool:
-    """Wait for a pidfd, which is readable once its process has ended. Returns whether it did in time."""
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(descriptor)
-    return True
 
 
 @dataclass
@@ -110,7 +81,7 @@ class Child:
             return self.process.returncode  # its pid may be somebody else's by now
         descriptor = os.pidfd_open(self.pid)
         try:
-            await _readable(descriptor, timeout_seconds=None)
+            await wait_readable(descriptor)
         finally:
             os.close(descriptor)
         return self.process.wait()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moorage_common.tasks import race
 from moorage_local.child import Child
 from moorage_local.errors import StartError
 
@@ -37,16 +38,10 @@ class Part:
             environment=self.environment,
             pass_fds=self.pass_fds,
         )
-        ended = asyncio.create_task(child.wait())
-        ready = asyncio.create_task(self._until_ready())
-        try:
-            await asyncio.wait({ended, ready}, timeout=READY_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        async with race(child.wait(), self._until_ready(), timeout_seconds=READY_TIMEOUT_SECONDS) as (ended, ready):
             if ready.done():
                 return ready.result()
             what = "ended at once" if ended.done() else "was not ready in time"
-        finally:
-            ended.cancel()
-            ready.cancel()
         lines = "\n".join(f"  {line}" for line in child.log_tail().splitlines()[-12:])
         raise StartError(f"{self.title} {what}. Its last lines, from {self.log}:\n{lines}")
 

@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import asyncpg
 
-from moorage_local.child import Child, base_environment, end_process
+from moorage_common.processes import end_process
+from moorage_local.child import Child, base_environment
 from moorage_local.errors import StartError
 from moorage_local.files import write_private
 from moorage_local.ports import PortBook

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from pydantic import SecretStr, ValidationError
 
 from moorage_api.settings import Settings
+from moorage_common.backoff import Backoff
+from moorage_common.keeper import keep_running
 from moorage_local.child import Child, base_environment
 from moorage_local.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
 from moorage_local.directory import DataDirectory
@@ -29,7 +31,7 @@ from moorage_local.prepare import Prepared, prepare, runner_is_alive
 from moorage_local.services import EmbeddedServices
 
 READY_ANSWER_SECONDS = 30
-BACK_OFF_SECONDS = (0.2, 1, 2, 5, 15, 30)
+BACKOFF = Backoff(0.2, 30.0)
 STEADY_SECONDS = 60
 """What has run for so long starts with the first back-off again."""
 
@@ -118,27 +120,24 @@ class Supervisor:
         await self._start(host)
 
     async def _keep(self, member: Member) -> None:
-        failures = 0
-        while True:
-            assert member.child is not None
-            began = time.monotonic()
-            status = await member.child.wait()
-            failures = 0 if time.monotonic() - began > STEADY_SECONDS else failures
-            self._tell(f"{member.title} ended ({describe(status)}) and is started again. Its log: {member.log}")
-            failures = await self._restart(member, failures)
 
-    async def _restart(self, member: Member, failures: int) -> int:
-        """Returns how often it failed lately, this time included."""
-        while True:
-            await asyncio.sleep(BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)])
-            failures += 1
-            try:
-                await member.restart()
-            except (StartError, OSError) as error:
-                self._tell(str(error))
-            else:
+        async def run() -> str:
+            """Wait for its end; start it first if it does not run."""
+            assert member.child is not None
+            if not member.child.is_running:
+                try:
+                    await member.restart()
+                except (StartError, OSError) as error:
+                    return str(error)
                 self._tell(f"{member.title} runs again")
-                return failures
+            status = await member.child.wait()
+            return f"{member.title} ended ({describe(status)}) and is started again. Its log: {member.log}"
+
+        def on_end(message: str, _failures: int) -> bool:
+            self._tell(message)
+            return True
+
+        await keep_running(run, on_end=on_end, backoff=BACKOFF, steady_seconds=STEADY_SECONDS)
 
     def _settings(self, key_id: str, key_file: Path) -> Settings:
         """From the environment, with what we know better."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from moorage_api.config.service import KEY_UNREADABLE
+from moorage_common.tasks import race
 from moorage_local.directory import DataDirectory
 from moorage_local.errors import StartError
 from moorage_local.listener import ANY_ADDRESS, open_listener, url_of
@@ -87,17 +88,8 @@ async def _stop(supervisor: Supervisor) -> bool:
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of `work`, or None when `event` was set first: `work` is then cancelled."""
-    task = asyncio.create_task(work)
-    waiting = asyncio.create_task(event.wait())
-    try:
-        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-    finally:
-        waiting.cancel()
-        task.cancel()
-        await asyncio.wait({task})
-    return None
+    async with race(work, event.wait()) as (task, _):
+        return task.result() if task.done() else None
 
 
 def leaves(group: ExceptionGroup[Exception]) -> list[Exception]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from typing import Protocol
 
+from moorage_common.backoff import Backoff
 from moorage_kube.client import SILENT_SECONDS, WATCH_SECONDS, KubeClient, KubeError, Manifest
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 15.0
+KUBE_BACKOFF = Backoff(0.4, 15.0, jitter=0.5)
+"""After a request that the API server refused or did not answer. Replicas do not come back at the same moment."""
 LIST_AGAIN_SECONDS = 30.0
 """How long the informer waits before it repeats a periodic list that failed."""
 SHORTEST_WATCH_SECONDS = 0.5
@@ -89,7 +89,7 @@ class Informer:
             self._observer.on_disconnected()
             logger.warning("The Kubernetes API server cannot be watched, will try again: %s", error)
         if not is_expired or self._consecutive_failures > 1:
-            await asyncio.sleep(pause_seconds(self._consecutive_failures))
+            await asyncio.sleep(KUBE_BACKOFF.pause_seconds(self._consecutive_failures))
 
     async def _list(self) -> None:
         names: set[str] = set()
@@ -125,9 +125,3 @@ class Informer:
         if is_empty and time.monotonic() - began < SHORTEST_WATCH_SECONDS:
             raise KubeError(0, "WatchEnded", "The API server ended the watch immediately after it opened it")
         self._consecutive_failures = 0
-
-
-def pause_seconds(failures: int) -> float:
-    """Seconds to wait after so many consecutive failures: it doubles, and it is random so that replicas spread out."""
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, guards nothing

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from moorage_common.backoff import Backoff
 from moorage_crds.types import AgentSession, AgentSessionStatus, DesiredState
 from moorage_operator.children.pod import pod_labels
 from moorage_operator.conditions import NAME_TAKEN, NODE_LOST, status_of
 from moorage_operator.pods import Pod, Trouble
 
-FIRST_BACKOFF_SECONDS = 10
-LONGEST_BACKOFF_SECONDS = 300
+NEW_POD_BACKOFF = Backoff(10.0, 300.0)
 STEADY_SECONDS = 120
 """A pod that was ready for so long did not fail: counting begins anew."""
 LOST_SECONDS = 30
@@ -57,10 +57,6 @@ class _Times:
     @property
     def next(self) -> float | None:
         return min(self.waits, default=None)
-
-
-def backoff(failures: int) -> timedelta:
-    return timedelta(seconds=min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 10), LONGEST_BACKOFF_SECONDS))
 
 
 def decide(session: AgentSession, pod: Pod | None, *, now: datetime) -> Decision:
@@ -144,7 +140,8 @@ def _left(since: datetime, now: datetime) -> float:
 def _absent(session: AgentSession, times: _Times) -> Decision:
     failures, last = session.status.failures, session.status.last_failure_time
     is_past = last is not None and last <= times.now  # else another replica's clock is wrong, or ours
-    if failures and last and is_past and not times.has_passed(last + backoff(failures)):
+    pause = timedelta(seconds=NEW_POD_BACKOFF.pause_seconds(failures or 1))
+    if failures and last and is_past and not times.has_passed(last + pause):
         return Decision(
             Act.NOTHING, status_of(session, None, now=times.now, trouble=_kept_trouble(session)), times.next
         )

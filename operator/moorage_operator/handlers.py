@@ -14,7 +14,7 @@ import kopf
 
 from moorage_crds import names
 from moorage_kube.client import PAGE_SIZE
-from moorage_kube.informer import pause_seconds
+from moorage_kube.informer import KUBE_BACKOFF
 from moorage_operator.cluster import Cluster
 from moorage_operator.work_queue import WorkQueue
 
@@ -69,7 +69,7 @@ class Pauses:
     """As long as it takes. With a last pause Kopf ends, and whoever ends is started again after minutes."""
 
     def __iter__(self) -> Iterator[float]:
-        return map(pause_seconds, itertools.count(1))
+        return map(KUBE_BACKOFF.pause_seconds, itertools.count(1))
 
 
 class NoDiffs(kopf.DiffBaseStorage):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from moorage_common.tasks import get_error, race
 from moorage_kube.client import KubeClient, KubeError, Manifest
 
 logger = logging.getLogger(__name__)
@@ -43,25 +45,22 @@ class Lease:
         self._seen: tuple[str, float] = ("", 0.0)
         """The version last seen of another's Lease, and when, by our own clock: nobody's else is trusted."""
 
-    async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def lead(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the Lease, then do `work` until it ends, fails or the Lease is lost; then give the Lease back."""
         began = time.monotonic()
         while not await self._take():  # another process gives it up
             await asyncio.sleep(self._times.retry_seconds)
             began = time.monotonic()
         logger.info("This replica leads", extra={"identity": self._identity})
-        working, renewing = asyncio.ensure_future(work()), asyncio.create_task(self._renew(began))
         try:
-            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            async with race(work(), self._renew(began)) as tasks:
+                pass
         finally:
-            for task in (working, renewing):
-                task.cancel()
-            results = await asyncio.gather(working, renewing, return_exceptions=True)
             with suppress(KubeError):
                 await self._give_back()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        for task in tasks:
+            if (error := get_error(task)) is not None:
+                raise error
 
     async def _renew(self, renewed: float) -> None:
         """Ends when the Lease is lost. It counts from when it was asked for: the answer may have come much later."""

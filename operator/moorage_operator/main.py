@@ -18,9 +18,11 @@ from functools import partial
 
 import kopf
 
+from moorage_common.logs import configure_logging
+from moorage_common.tasks import get_error, race
 from moorage_kube.client import KubeClient, KubeError
-from moorage_kube.informer import pause_seconds
-from moorage_operator import logs, metrics, web
+from moorage_kube.informer import KUBE_BACKOFF
+from moorage_operator import metrics, web
 from moorage_operator.clock import utc_now
 from moorage_operator.cluster import Cluster
 from moorage_operator.followed_pods import FollowedPods
@@ -31,6 +33,9 @@ from moorage_operator.settings import OperatorSettings
 from moorage_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
+
+QUIET_LOGGERS = ("aiohttp.access", "kopf.objects", "kopf.activities")
+"""These write a line for each request or object."""
 
 
 class StopRequest:
@@ -101,7 +106,7 @@ async def relist(cluster: Cluster, queue: WorkQueue) -> None:
         except KubeError as error:
             metrics.RELISTS.labels(outcome="failed").inc()
             logger.warning("Could not list", extra={"error": str(error)})
-            await asyncio.sleep(pause_seconds(failures))
+            await asyncio.sleep(KUBE_BACKOFF.pause_seconds(failures))
             continue
         metrics.RELISTS.labels(outcome="done").inc()
         metrics.SESSIONS.set(len(cluster.store.sessions))
@@ -120,13 +125,10 @@ async def until_told(settings: OperatorSettings) -> int:
     """The exit code: 0 when we were told to stop, 1 when the Lease was lost, so that we are started anew."""
     stop = StopRequest()
     stop.listen()
-    serving, told = asyncio.create_task(serve(settings, stop)), asyncio.create_task(stop.made.wait())
-    await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (serving, told):
-        task.cancel()
-    (failure, _) = await asyncio.gather(serving, told, return_exceptions=True)
-    if isinstance(failure, Exception):
-        logger.error("The operator ends", exc_info=failure)
+    async with race(serve(settings, stop), stop.made.wait()) as (serving, _):
+        pass
+    if (error := get_error(serving)) is not None:
+        logger.error("The operator ends because of an error", exc_info=error)
     return 0 if stop.made.is_set() else 1
 
 
@@ -134,7 +136,7 @@ def main() -> None:
     argparse.ArgumentParser(
         prog="moorage_operator.main", description=__doc__, epilog="Settings come from MOORAGE_OPERATOR_… variables."
     ).parse_args()
-    logs.set_up()
+    configure_logging(quiet=QUIET_LOGGERS)
     sys.exit(asyncio.run(until_told(OperatorSettings())))
 
 

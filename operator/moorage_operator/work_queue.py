@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
+from moorage_common.backoff import Backoff
 from moorage_kube.client import KubeError
 from moorage_operator import metrics
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 60.0
+BACKOFF = Backoff(0.5, 60.0)
 
 Pass = Callable[[str], Awaitable[float | None]]
 """Works on a name; returns after how many seconds it wants another pass, if at all. Raises KubeError to be retried."""
@@ -85,6 +85,6 @@ class WorkQueue:
     def _retry_after(self, name: str, error: KubeError) -> float:
         failures = self._failures[name] = self._failures.get(name, 0) + 1
         metrics.FAILED_PASSES.labels(reason=error.reason or str(error.status)).inc()
-        wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_SECONDS)
+        wait = BACKOFF.pause_seconds(failures)
         logger.warning("A pass failed, will try again", extra={"session": name, "error": str(error), "seconds": wait})
         return wait

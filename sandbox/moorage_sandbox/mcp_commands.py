@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from moorage_common.tasks import race
+
 REQUEST_BYTES = 4 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 REQUEST_SECONDS = 10.0
@@ -128,13 +130,8 @@ async def _bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, st
             writer.write(data)
             await writer.drain()
 
-    tasks = [asyncio.create_task(_until_broken(work())) for work in (forward, back)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with race(_until_broken(forward()), _until_broken(back())):
+        pass
 
 
 async def _until_broken(work: Awaitable[None]) -> None:

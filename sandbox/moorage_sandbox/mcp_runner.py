@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from moorage_common.logs import configure_logging
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
@@ -149,7 +150,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.check:
         sys.exit(0 if asyncio.run(answers(arguments.port)) else "It does not answer")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     token = arguments.token_file.read_text().strip()
     if len(token) < 32:
         sys.exit("The token must have at least 32 characters")

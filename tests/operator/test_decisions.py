@@ -11,7 +11,7 @@ import pytest
 from moorage_crds.types import AgentSession, AgentSessionStatus
 from moorage_operator.children.pod import pod_labels
 from moorage_operator.conditions import status_of
-from moorage_operator.decisions import Act, backoff, decide
+from moorage_operator.decisions import NEW_POD_BACKOFF, Act, decide
 from moorage_operator.pods import Pod, Trouble
 from moorage_operator.reconcile import is_different
 
@@ -165,7 +165,7 @@ def test_a_start_is_written_later_unless_the_clocks_differ(age: float, seconds: 
 
 
 def test_pauses_grow_and_end_somewhere() -> None:
-    assert [backoff(n).total_seconds() for n in (1, 2, 3, 4, 5, 6, 60)] == [10, 20, 40, 80, 160, 300, 300]
+    assert [NEW_POD_BACKOFF.pause_seconds(n) for n in (1, 2, 3, 4, 5, 6, 60)] == [10, 20, 40, 80, 160, 300, 300]
 
 
 def test_failures_are_forgotten_once_a_pod_has_been_ready_for_a_while() -> None:

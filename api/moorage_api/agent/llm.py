@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +15,7 @@ from moorage_api.agent.answers import Answer, AnswerBuilder, BadStreamError, cal
 from moorage_api.agent.ports import Function, Message
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
+from moorage_common.backoff import Backoff
 
 CONNECT_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 20.0
@@ -135,8 +135,7 @@ class LlmClient:
     def _delay(self, tries: int, after_seconds: float | None) -> float:
         if after_seconds is not None:
             return min(after_seconds, MAX_RETRY_AFTER_SECONDS)
-        longest: float = min(self._backoff_seconds * 2.0**tries, MAX_BACKOFF_SECONDS)
-        return longest * random.uniform(0.75, 1)  # noqa: S311 - spreads retries, guards nothing
+        return Backoff(self._backoff_seconds, MAX_BACKOFF_SECONDS, jitter=0.25).pause_seconds(tries + 1)
 
     async def _ask_adapting(
         self, messages: Sequence[Message], *, tools: Sequence[Function], force: bool, progress: Progress | None

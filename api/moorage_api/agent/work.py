@@ -16,6 +16,7 @@ from moorage_api.agent.ports import AgentLimits, Attachments, Function, Gate, Jo
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.events.schemas import ChatEvent, FileInfo
+from moorage_common.tasks import race
 
 logger = logging.getLogger(__name__)
 
@@ -166,17 +167,12 @@ class Work:
 
     @staticmethod
     async def _race(waiting: Coroutine[Any, Any, T], signal: Coroutine[Any, Any, None]) -> T:
-        work, watch = asyncio.ensure_future(waiting), asyncio.ensure_future(signal)
-        try:
-            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        async with race(waiting, signal) as (work, watch):
             if work.done():
-                return work.result()
+                result: T = work.result()
+                return result
             watch.result()  # raises if the lease or the database was lost
             raise InterruptedByUserError
-        finally:
-            for task in (work, watch):
-                task.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)
 
     async def save_files(self, filepaths: Sequence[str]) -> list[FileInfo]:
         """Store files of the sandbox for the user. Empty if the object store or the sandbox is unavailable."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from moorage_api.http.internal import served_beside
-from moorage_api.main import quiet_libraries
+from moorage_api.main import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.resources import open_resources
 from moorage_api.runner.health import Health, create_health_app
 from moorage_api.runner.worker import Runner
 from moorage_api.settings import Settings
+from moorage_common.logs import configure_logging
 
 PROBES = 20
 """Most concurrent requests. The only clients are a kubelet and a Prometheus."""
@@ -41,8 +41,7 @@ async def health_port(host: str, port: int, health: Health) -> AsyncIterator[Non
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    quiet_libraries()
+    configure_logging(quiet=CHATTY_LOGGERS, silent=SILENT_LOGGERS)
     asyncio.run(serve(Settings()))
 
 

@@ -26,6 +26,7 @@ from moorage_api.runs.queue import LeasedRun
 from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.service import SessionService
 from moorage_api.skills.upkeep import SkillUpkeep
+from moorage_common.tasks import get_error, race
 
 logger = logging.getLogger(__name__)
 
@@ -130,18 +131,15 @@ class Runner:
         except FencedError:
             return
         self._journals[run.session_id] = journal
-        work = asyncio.create_task(self._work(journal))
-        keeper = asyncio.create_task(self._keep_lease(journal))
         try:
-            await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
+            async with race(self._work(journal), self._keep_lease(journal)) as tasks:
+                pass
         finally:
             self._journals.pop(run.session_id, None)
-            for task in (work, keeper):
-                task.cancel()
-            results = await asyncio.gather(work, keeper, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, FencedError):
-                raise result
+        for task in tasks:
+            error = get_error(task)
+            if error is not None and not isinstance(error, FencedError):
+                raise error
 
     async def _work(self, journal: RunJournal) -> None:
         if journal.run.attempts > queue.MAX_ATTEMPTS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +27,7 @@ from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions.repository import SessionRepository
 from moorage_api.users.account import Account
 from moorage_api.users.service import UserService
+from moorage_common.tasks import race
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["sessions"])
@@ -129,17 +129,9 @@ async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientCo
 
 async def join(socket: WebSocket, screen: ClientConnection, hub: Hub, user_id: UUID) -> None:
     """Forward bytes in both directions until one side ends or the user loses access."""
-    pumps = {
-        asyncio.create_task(to_screen(socket, screen), name="to screen"),
-        asyncio.create_task(from_screen(screen, socket), name="from screen"),
-        (barred := asyncio.create_task(until_barred(hub, user_id), name="until barred")),
-    }
-    try:
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+    async with race(to_screen(socket, screen), from_screen(screen, socket), until_barred(hub, user_id)) as tasks:
+        pass
+    *_, barred = tasks
     if barred.done() and not barred.cancelled():
         await close(socket, CLOSE_CODE_BY_ERROR[ForbiddenError], "You have lost access to this session")
     else:

@@ -104,7 +104,10 @@ def gate(settings: PodSettings) -> Manifest:
     return {
         **container("gate", settings.gate_image, GATE_UID, settings),
         "restartPolicy": "Always",
-        "env": [{"name": "MOORAGE_SANDBOX_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+        "env": [
+            {"name": "MOORAGE_LOG_FORMAT", "value": "json"},
+            {"name": "MOORAGE_SANDBOX_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        ],
         "ports": [{"name": "gate", "containerPort": names.GATE_PORT}],
         "livenessProbe": {  # and no startup probe, for which the containers below would wait
             "httpGet": {"path": "/healthz", "port": "gate"},

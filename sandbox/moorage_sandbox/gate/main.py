@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from moorage_common.logs import configure_logging
 from moorage_sandbox.gate.app import GateApp
 from moorage_sandbox.gate.box_client import BoxClient
 from moorage_sandbox.gate.calls import Calls
@@ -115,5 +116,5 @@ def parse(arguments: list[str] | None = None) -> GateOptions:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     run(parse())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from moorage_common.tasks import race
 from moorage_sandbox.gate.errors import RefusedError
 from moorage_sandbox.gate.sockets import connect_itself
 
@@ -25,16 +26,8 @@ async def proxy(socket: WebSocket, rfb: Path) -> None:
     try:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(subprotocol="binary" if "binary" in offered else None)
-        pumps = {
-            asyncio.create_task(to_screen(socket, writer)),
-            asyncio.create_task(from_screen(reader, socket)),
-        }
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+        async with race(to_screen(socket, writer), from_screen(reader, socket)):
+            pass
         if socket.application_state is WebSocketState.CONNECTED:
             with suppress(RuntimeError, WebSocketDisconnect):
                 await socket.close(FAILED, "The screen went away")

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from moorage_common.tasks import race
 from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
 from moorage_sandbox.host.sandboxes.sandbox import HostSandbox, SandboxNotReadyError
 from moorage_sandbox.host.trust_mirror import TrustMirror
@@ -152,9 +153,6 @@ async def serve(app: HostApp, listener: socket.socket, *, stop: asyncio.Event) -
         timeout_graceful_shutdown=STOP_GRACE_SECONDS,
     )
     server = HttpServer(config)
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.serve(sockets=[listener]))
-        stopping = group.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+    async with race(server.serve(sockets=[listener]), stop.wait()) as (serving, _):
         server.should_exit = True
+        await serving

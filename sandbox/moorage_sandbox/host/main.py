@@ -10,6 +10,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from moorage_common.logs import configure_logging
 from moorage_sandbox.host import doctor, http_api
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.command_lines import find_python
@@ -126,7 +127,7 @@ def parse(arguments: list[str] | None = None) -> HostSettings:
 def main() -> None:
     if sys.argv[1:2] == ["doctor"]:
         sys.exit(doctor.main(sys.argv[2:]))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     try:
         asyncio.run(run(parse()))
     except (LayoutError, LaunchError) as error:

@@ -24,7 +24,7 @@ from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, SkillP
 from moorage_crds.names import resource_name
 from moorage_crds.types import DesiredState
 from moorage_kube.client import KubeError
-from moorage_kube.informer import pause_seconds
+from moorage_kube.informer import KUBE_BACKOFF
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class ClusterSandboxes:
                 failures += 1
                 if error.status not in (404, 409):
                     await told.tell(SandboxState("queued", AWAY))
-                await asyncio.sleep(pause_seconds(failures))
+                await asyncio.sleep(KUBE_BACKOFF.pause_seconds(failures))
 
     async def _want_running(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin]) -> Seen:
         """Have the resource there and asking for a pod; at most one write where all goes well."""

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from moorage_common.processes import wait_readable
 from moorage_sandbox.host.confinement import command_lines, seccomp
-from moorage_sandbox.host.processes.descriptors import readable
 from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, LaunchError, Program
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class ConfinedProcess:
         """
         try:
             async with asyncio.timeout(START_SECONDS):
-                await readable(self.start.fileno())
+                await wait_readable(self.start.fileno())
                 if self.start.recv(1):
                     self.start.send(b"!")
                     return
@@ -111,7 +111,7 @@ async def read_info(fd: int, child: LaunchedProcess) -> int:
     try:
         async with asyncio.timeout(INFO_SECONDS):
             while b"}" not in data:
-                await readable(fd)
+                await wait_readable(fd)
                 chunk = os.read(fd, 4096)
                 if not chunk:
                     await child.wait()
@@ -126,6 +126,6 @@ async def wait_empty(first_process: int, name: str) -> None:
     """Until nothing runs in its namespaces: the kernel keeps the first process until the last of the others is gone."""
     try:
         async with asyncio.timeout(EMPTY_SECONDS):
-            await readable(first_process)
+            await wait_readable(first_process)
     except TimeoutError:
         log.warning("Processes of a %s have not ended within %s s", name, EMPTY_SECONDS)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_sandbox.host.processes.descriptors import readable
+from moorage_common.processes import wait_readable
 from moorage_sandbox.host.processes.fork_server import TUN
 from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, Program
 
@@ -194,7 +194,7 @@ async def start_slirp(launcher: Launcher, namespaces: Namespaces, *, uid: int | 
         abandoned.callback(child.kill)
         try:
             async with asyncio.timeout(READY_SECONDS):
-                await readable(ready_reader)
+                await wait_readable(ready_reader)
         except TimeoutError:
             raise NetworkError("slirp4netns does not answer") from None
         if not os.read(ready_reader, 1):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
 
+from moorage_common.backoff import Backoff
+from moorage_common.keeper import keep_running
+from moorage_common.tasks import race
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.identities import Identity
 from moorage_sandbox.host.confinement.limits import ControlGroup
@@ -21,9 +22,9 @@ from moorage_sandbox.host.sandboxes.parts import SandboxParts, SharedResources
 
 log = logging.getLogger(__name__)
 
-BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0)
-"""Before the first, second, … restart in a row."""
-LONGEST_BACKOFF_SECONDS = 30.0
+BACKOFF = Backoff(0.1, 30.0)
+FAILURES_TO_GIVE_UP = 5
+"""A gate or box that ends more often in a row makes the sandbox fail. A screen is noted and tried again."""
 STEADY_SECONDS = 10.0
 """A process that lived so long did not fail at its start: counting begins anew."""
 READY_SECONDS = 20
@@ -103,16 +104,15 @@ class HostSandbox:
 
     async def wait_ready(self) -> None:
         """Gate and box answer. Raises SandboxNotReadyError, also when it takes too long."""
-        waiter = asyncio.ensure_future(self._ready.wait())
-        futures: set[asyncio.Future[Any]] = {waiter, self._failed}
-        try:
-            await asyncio.wait(futures, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
+        async with race(self._ready.wait(), self._wait_failed(), timeout_seconds=READY_SECONDS):
+            pass
         if self._failed.done():
             raise SandboxNotReadyError(self._failed.result())
         if not self._ready.is_set():
             raise SandboxNotReadyError(f"The sandbox did not answer within {READY_SECONDS} s")
+
+    async def _wait_failed(self) -> str:
+        return await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
         """End every process, then what they ran in. Safe to call twice."""
@@ -133,29 +133,27 @@ class HostSandbox:
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[str]], *, is_essential: bool) -> None:
         """Run it, and again when it ended."""
-        failures = 0
-        while True:
-            began = time.monotonic()
+
+        async def run_once() -> str:
             try:
-                reason = await run()
+                return await run()
             except (LaunchError, OSError) as error:
-                reason = f"the {name} did not start: {error}"
+                return f"the {name} did not start: {error}"
+
+        def on_end(reason: str, failures: int) -> bool:
             if is_essential:
                 self._ready.clear()
                 self._lost.set()
-            if time.monotonic() - began > STEADY_SECONDS:
-                failures = 0
             log.warning("Sandbox %s: %s", self.record.session_id, reason)
-            if failures >= len(BACKOFF_SECONDS) and is_essential:
+            if failures <= FAILURES_TO_GIVE_UP:
+                return True
+            if is_essential:
                 self._fail(reason)
-                return
-            if failures >= len(BACKOFF_SECONDS):
-                self._note(name, reason)
-                pause = LONGEST_BACKOFF_SECONDS
-            else:
-                pause = BACKOFF_SECONDS[failures]
-            failures += 1
-            await asyncio.sleep(pause)
+                return False
+            self._note(name, reason)
+            return True
+
+        await keep_running(run_once, on_end=on_end, backoff=BACKOFF, steady_seconds=STEADY_SECONDS)
 
     async def _keep_screen(self, parts: SandboxParts) -> None:
         """Xvnc keeps a core busy when it starts. Commands come first."""
