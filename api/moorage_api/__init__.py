@@ -1,1 +1,1 @@
-"""The HTTP side of Moorage: accounts, sessions, the event log, and the runner that works through it."""
+"""The api and the runner of Moorage: accounts, sessions, the event log, and the agent."""

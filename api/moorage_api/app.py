@@ -1,4 +1,4 @@
-"""Build the HTTP application from its resources. Importing this opens nothing."""
+"""Build the HTTP application from its resources. Importing this module opens no connection."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROUTERS = (
 
 
 class Application(FastAPI):
-    """Its document says more than FastAPI can know."""
+    """A FastAPI application whose OpenAPI document is completed by `http.openapi`."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -57,7 +57,7 @@ class Application(FastAPI):
 
 
 def routed() -> Application:
-    """The application with its routes, and nothing behind them yet. Raises LookupError for a route without a rule."""
+    """Build the application with its routes but without resources. Raises LookupError for a route without a rule."""
     app = Application(
         title="Moorage",
         version="0.1.0",

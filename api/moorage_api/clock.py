@@ -1,4 +1,4 @@
-"""Time as a value that is handed in."""
+"""The current time as a function that is passed in, so that tests can choose the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine, the declarative base and the ids that rows are given."""
+"""Access to PostgreSQL: the engine, the base class of tables, and the ids of rows."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Base(DeclarativeBase):
 
 
 def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """Open nothing yet: connections are made at first use.
+    """Create the engine. It opens connections when they are first used.
 
-    `pool_timeout` bounds the wait for a connection, so an exhausted pool is a 503 and not a hang. asyncpg's
-    `timeout` bounds connecting, `command_timeout` every statement.
+    `pool_timeout` limits the wait for a free connection, so an exhausted pool gives a 503 and does not hang. asyncpg's
+    `timeout` limits connecting, and `command_timeout` limits every statement.
     """
     return create_async_engine(
         url,
@@ -51,9 +51,9 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
 
 
 class Database:
-    """`db.begin()` is one transaction; `db()` reads, each statement for itself: one round trip instead of three.
+    """`db.begin()` is one transaction. `db()` is for reads: each statement commits by itself, in one round trip.
 
-    `db.fetch` is for the few statements that every request makes: straight through asyncpg, a tenth of the cost.
+    `db.fetch` is for the few statements that run in every request. It uses asyncpg directly, at a tenth of the cost.
     """
 
     def __init__(self, engine: AsyncEngine, *, direct: DirectPool | None = None) -> None:
@@ -69,7 +69,7 @@ class Database:
         return self._writing.begin()
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        """All rows of one statement, which is a transaction of its own; `$1` stands for the first argument."""
+        """Run one statement in its own transaction and return all rows. `$1` stands for the first argument."""
         return await self._direct.fetch(statement, *arguments)
 
     async def fetchrow(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
@@ -81,7 +81,7 @@ class Database:
 
 
 class DirectPool:
-    """A pool of plain asyncpg connections, made at first use. None of them keeps any state, so none is reset."""
+    """A pool of asyncpg connections, created at first use. Statements leave no state, so connections are not reset."""
 
     def __init__(self, url: URL) -> None:
         self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -118,7 +118,7 @@ def create_database(engine: AsyncEngine) -> Database:
 
 
 def uuid7() -> UUID:
-    """A UUID that sorts by creation time (RFC 9562, section 5.7), so primary keys stay local in their index."""
+    """Create a UUID that sorts by creation time (RFC 9562, section 5.7), so new rows are close in the index."""
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | (0x7 << 76)

@@ -1,4 +1,7 @@
-"""What routes ask for: the resources, and who is calling. All coroutines: a plain function would cost a thread."""
+"""FastAPI dependencies of routes: resources, limits and the caller's account.
+
+All of them are coroutines, because FastAPI runs a plain function in a thread.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from moorage_api.resources import Resources
 from moorage_api.users.account import Account
 from moorage_api.users.service import UserService
 
-bearer = HTTPBearer(auto_error=False, description="Access token of /api/auth/login")
+bearer = HTTPBearer(auto_error=False, description="Access token from POST /api/auth/login")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
@@ -42,28 +45,28 @@ async def user_service(resources: ResourcesDep) -> UserService:
 
 
 async def limited(connection: HTTPConnection, resources: ResourcesDep) -> None:
-    """Spend from the window of whoever asks, as the table of routes says. Every route has this dependency."""
+    """Count the request in the window that the table of routes names. Every route has this dependency."""
     scope = connection.scope
     if scope["type"] != "http":
-        return  # a WebSocket is told its close code by its own route
+        return  # the route of a WebSocket counts by itself, because it refuses with a close code
     rule: Rule = connection.app.state.rules[scope["endpoint"], scope["method"]]
     if rule.bucket is not None and not rule.asks_itself:
         await resources.windows.spend(rule.bucket, subject_of(connection, resources, rule.subject))
 
 
 def subject_of(connection: HTTPConnection, resources: Resources, subject: Subject) -> str:
-    """The user where the token is a good one, else the address. Whether the user may do anything is asked later."""
+    """Return the user if the token is valid, else the address. Whether the user has access is checked later."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if subject is Subject.CALLER and scheme.lower() == "bearer":
         try:
             return user_subject(resources.tokens.read_access(token).user_id)
         except UnauthenticatedError:
-            pass  # the route says so, to whom it matters
+            pass  # if the route needs a token, it refuses the request itself
     return address_subject(client_address(connection, resources.trusted_proxies))
 
 
 async def spend_for_accounts(resources: Resources, *names: str | None) -> None:
-    """Beside its address, a login counts for the account it is meant for, whether or not that exists."""
+    """Count a login also for the account that it names, whether or not that account exists."""
     subjects = [account_subject(name) for name in names if name]
     if subjects:
         await resources.windows.spend(Bucket.WRITES, *subjects)
@@ -74,7 +77,7 @@ Users = Annotated[UserService, Depends(user_service)]
 
 async def current_user(credentials: Credentials, users: Users) -> Account:
     if credentials is None:
-        raise UnauthenticatedError("A bearer token is needed")
+        raise UnauthenticatedError("This endpoint needs a bearer token; log in first")
     return await users.authenticate(credentials.credentials)
 
 
@@ -82,7 +85,7 @@ CurrentUser = Annotated[Account, Depends(current_user)]
 
 
 async def stream_lease(user: CurrentUser, resources: ResourcesDep) -> AsyncIterator[None]:
-    """Hold one of the user's streams until the response has ended, however it ends."""
+    """Count one stream of the user until the response has ended."""
     async with resources.leases.hold(Connection.STREAM, user.id):
         yield
 
@@ -100,7 +103,7 @@ AdminUser = Annotated[Account, Depends(admin_user)]
 
 
 async def config_writer(resources: ResourcesDep, credentials: Credentials, users: Users) -> None:
-    """A super_admin, or anyone where MOORAGE_OPEN_CONFIG restores the letter of the contract."""
+    """Allow a super_admin, or any caller if MOORAGE_OPEN_CONFIG is set."""
     if not resources.settings.open_config:
         await admin_user(await current_user(credentials, users))
 

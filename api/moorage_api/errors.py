@@ -1,4 +1,4 @@
-"""What can go wrong, in the words of the domain. Each transport renders these its own way."""
+"""Errors of the domain. Each transport (HTTP, stream, MCP, A2A) maps them to its own form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 
 class DomainError(Exception):
-    """Base of every error that a caller is meant to see.
+    """Base of every error that is shown to a caller.
 
     `code` is public: clients branch on it. `str(error)` is for people. `details` goes into the envelope's `data`.
     """
@@ -19,30 +19,32 @@ class DomainError(Exception):
 
 
 class InvalidError(DomainError):
-    """The request is well formed but asks for something that cannot be."""
+    """The request is well formed but asks for something impossible."""
 
     code = "invalid"
 
 
 class OutboundRefusedError(DomainError):
-    """A configured URL, or where it leads, is not one that the platform connects to."""
+    """The platform must not connect to a configured URL, or to an address that it leads to."""
 
     code = "outbound_refused"
 
 
 class UnauthenticatedError(DomainError):
-    """No token, a bad one or an expired one: the caller should refresh or log in."""
+    """The token is missing, invalid or expired: the caller has to refresh it or log in."""
 
     code = "unauthenticated"
 
 
 class NotConfiguredError(DomainError):
-    """A part that this installation has no settings for."""
+    """This installation has no settings for the requested feature."""
 
     code = "not_configured"
 
 
 class ForbiddenError(DomainError):
+    """The caller may not do this."""
+
     code = "forbidden"
 
 
@@ -51,6 +53,8 @@ class NotFoundError(DomainError):
 
 
 class ConflictError(DomainError):
+    """The request conflicts with something that exists, for example a taken name."""
+
     code = "conflict"
 
 
@@ -59,7 +63,7 @@ class TooLargeError(DomainError):
 
 
 class SkillRefusedError(InvalidError):
-    """This is no skill that can be installed. `reason` is one word for programs, the message is for people."""
+    """The skill cannot be installed. `reason` is one word for programs; the message is for people."""
 
     code = "skill_refused"
 
@@ -69,7 +73,7 @@ class SkillRefusedError(InvalidError):
 
 
 class SkillTooLargeError(TooLargeError):
-    """See SkillRefusedError."""
+    """The skill is too large to be installed. `reason` is one word for programs; the message is for people."""
 
     code = "skill_too_large"
 
@@ -79,9 +83,9 @@ class SkillTooLargeError(TooLargeError):
 
 
 class LimitedError(DomainError):
-    """Too many requests, or too many connections at once.
+    """Too many requests, or too many connections at the same time.
 
-    Source of its words: shared contract, "Rate limit". They are the same whatever was too much.
+    Source of the message: shared contract, "Rate limit". It is the same for every limit.
     """
 
     code = "limited"
@@ -93,12 +97,12 @@ class LimitedError(DomainError):
 
 
 class UnavailableError(DomainError):
-    """A part we depend on (database, Redis, object store, sandbox) is away. Trying later may help."""
+    """Something that the request needs (database, Redis, object store, sandbox) does not answer. A retry may help."""
 
     code = "unavailable"
 
 
 class FencedError(DomainError):
-    """This writer's lease was taken over: it must stop, and nothing it writes counts any more."""
+    """Another runner has taken over this writer's run. The writer must stop, and its writes are refused."""
 
     code = "fenced"

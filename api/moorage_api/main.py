@@ -20,10 +20,10 @@ from moorage_common.logs import configure_logging
 logger = logging.getLogger(__name__)
 
 INTERNAL_CONCURRENCY = 100
-"""Pods that fetch at once; more are answered 503 and try again."""
+"""Most concurrent downloads of pods. Further ones get 503, and the pods retry."""
 
 STOP_GRACE_SECONDS = 2
-"""Open streams are cut after this: their clients resume at another replica, or here after the restart."""
+"""Open streams are closed after this time. Their clients resume at another replica, or here after the restart."""
 
 
 CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a")
@@ -33,7 +33,7 @@ SILENT_LOGGERS = ("mcp", "client")
 
 
 async def serve(settings: Settings, *, host: str, port: int, fd: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. `fd` is a listening socket that the parent made, instead of host and port."""
+    """Serve until SIGTERM or SIGINT. `fd` is a listening socket from the parent process; it replaces host and port."""
     if settings.open_config:
         logger.warning("MOORAGE_OPEN_CONFIG is on: anyone who reaches this API can change its configuration")
     async with open_resources(settings, issuer="api") as resources:
@@ -60,7 +60,7 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
 
 @asynccontextmanager
 async def internal_port(resources: Resources, *, host: str) -> AsyncIterator[None]:
-    """Serve sandbox pods beside the block, where a port is set for them."""
+    """Serve the internal port for sandbox pods while the block runs, if one is configured."""
     if not resources.settings.internal_port:
         yield
         return

@@ -1,4 +1,4 @@
-"""Everything the api holds open, built from settings in one place and closed by it."""
+"""The connections and shared objects of the api and the runner: built from settings, and closed, in one place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from moorage_sandbox.client import TokenSigner
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LIMITS_CONNECTIONS = 32
-"""To Redis, for what every request asks of it. Whoever finds none free waits: a crowd is no failure."""
+"""Most Redis connections for limits, which every request needs. If none is free, a request waits for one."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Resources:
 
 
 def outbound_of(settings: Settings) -> Outbound:
-    """What the settings allow. Our own services on this machine stay closed to what people configure."""
+    """Build the outbound policy. Configured URLs must never reach PostgreSQL, Redis and S3 on this machine."""
     urls = (
         settings.database_url.get_secret_value(),
         settings.redis_url.get_secret_value(),
@@ -116,7 +116,7 @@ def leases_of(settings: Settings, redis: Redis) -> Leases:
 
 @asynccontextmanager
 async def open_sandboxes(settings: Settings) -> AsyncIterator[Sandboxes]:
-    """A cluster that is away is met at the request; credentials that are not there are an error here."""
+    """Open the configured sandboxes. Missing credentials raise here; an unreachable cluster fails later requests."""
     if settings.sandboxes == "cluster":
         from moorage_api.sandboxes.cluster.sandboxes import ClusterSandboxes
 
@@ -136,9 +136,9 @@ async def open_sandboxes(settings: Settings) -> AsyncIterator[Sandboxes]:
 
 @asynccontextmanager
 async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Resources]:
-    """Build them all; connections are made at first use, so a service that is away is met at the request, not here.
+    """Build all resources. Connections are opened at first use, so an unreachable server fails requests, not the start.
 
-    `issuer` is who signs sandbox tokens: "api" or "runner".
+    `issuer` signs sandbox tokens: "api" or "runner".
     """
     async with AsyncExitStack() as closing:
         engine = create_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)

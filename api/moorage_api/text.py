@@ -1,4 +1,4 @@
-"""Text that every part can hold: PostgreSQL stores no NUL, and UTF-8 has no lone surrogates."""
+"""Types for text that can be stored and sent: PostgreSQL stores no NUL, and UTF-8 has no lone surrogates."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ def check_header_value(value: SecretStr) -> SecretStr:
 StorableText = Annotated[str, AfterValidator(check_storable)]
 StorableSecret = Annotated[SecretStr, AfterValidator(check_secret)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(check_header_value)]
-"""What is sent as the value of a header."""
+"""A secret that is sent as the value of an HTTP header."""

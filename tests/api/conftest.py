@@ -1,4 +1,4 @@
-"""One api process for all tests that only need its HTTP; each makes people of its own."""
+"""One api process for all tests that only need HTTP. Each test registers its own users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Api:
     settings: Settings
 
     async def sql(self, statement: str, **parameters: object) -> None:
-        """Change what no endpoint can."""
+        """Run SQL for a state that no endpoint can produce."""
         engine = create_engine(self.database_url)
         async with engine.begin() as connection:
             await connection.execute(text(statement), parameters)

@@ -1,4 +1,4 @@
-"""What is an error of ours, and what is only a client that went away."""
+"""A client that disconnects is not logged as an error of the api."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from moorage_api.http import errors as http_errors
 
 
-async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(caplog: Any) -> None:
+async def test_a_client_that_disconnects_while_it_sends_is_not_logged(caplog: Any) -> None:
     app = FastAPI()
     http_errors.install(app)
 

@@ -1,4 +1,4 @@
-"""The table of routes, the page printed from it, and the document that describes them all."""
+"""The table of routes, the page that is generated from it, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPERATIONS = dict(operations(DOCUMENT))
 JSON = {"Content-Type": "application/json"}
 VNC = "GET /api/sessions/{session_id}/vnc"
 BODILESS = {"GET /api/auth/wechat/callback", VNC}
-"""Successes that are a redirect and a change of protocol."""
+"""Routes whose successful response has no body: a redirect and a change of protocol."""
 
 
 def test_every_route_has_one_rule() -> None:
@@ -32,25 +32,25 @@ def test_every_route_has_one_rule() -> None:
     assert {key for key, _ in keys_of(routed().routes)} <= set(BY_KEY)
 
 
-def test_an_app_with_a_route_without_a_rule_is_not_built() -> None:
+def test_an_app_with_a_route_without_a_rule_cannot_be_built() -> None:
     app = routed()
     forgotten = APIRouter()
 
     @forgotten.get("/forgotten")
     async def forgotten_route() -> None:
-        """Nobody wrote down who may call it."""
+        """A route without a rule in the table."""
 
     app.include_router(forgotten, prefix="/api")
     with pytest.raises(LookupError, match="GET /api/forgotten"):
         rules_of(app.routes)
 
 
-def test_the_page_on_authorization_is_the_table() -> None:
+def test_the_authorization_page_ends_with_the_current_table() -> None:
     assert (DOCS / "authorization.md").read_text().endswith(table() + "\n")
 
 
-def test_every_route_is_described() -> None:
-    """All that clients may call; what only shows the document is not in it."""
+def test_every_route_is_in_the_document() -> None:
+    """The routes that only show the document are not in it."""
     served = {key.replace("{below:anything}", "{below}") for key, _ in keys_of(routed().routes)}
     own = {key for key in served if key.startswith(("GET /docs", "GET /redoc", "GET /openapi"))}
     shown = {key.replace("{below:anything}", "{below}") for key in OPERATIONS}
@@ -58,7 +58,7 @@ def test_every_route_is_described() -> None:
 
 
 @pytest.mark.parametrize("key", OPERATIONS)
-def test_a_description_is_whole(key: str) -> None:
+def test_a_described_route_has_all_its_parts(key: str) -> None:
     operation = OPERATIONS[key]
     assert operation["description"].strip()
     assert len(operation["tags"]) == 1
@@ -77,7 +77,7 @@ def test_a_description_is_whole(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", OPERATIONS)
-def test_examples_are_what_their_schemas_allow(key: str) -> None:
+def test_examples_are_valid_for_their_schemas(key: str) -> None:
     operation = OPERATIONS[key]
     for body in (operation.get("requestBody", {}), *operation["responses"].values()):
         for kind, media in body.get("content", {}).items():
@@ -89,7 +89,7 @@ def test_examples_are_what_their_schemas_allow(key: str) -> None:
                 Draft202012Validator(schema).validate(media["example"])
 
 
-def test_operations_have_names_of_their_own() -> None:
+def test_operation_ids_are_unique() -> None:
     names = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(names) == len(set(names))
 
@@ -100,8 +100,8 @@ async def test_the_document_is_served(api: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
-async def test_the_pages_load_nothing_from_elsewhere(api: Any, path: str) -> None:
-    """All they name is ours and is there; the browser is told to refuse the rest."""
+async def test_the_documentation_pages_load_nothing_from_other_servers(api: Any, path: str) -> None:
+    """All their scripts and styles are served by us, and the browser must refuse everything else."""
     async with client_for(api.url) as client:
         page = await client.get(path)
         loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
@@ -116,14 +116,14 @@ async def test_the_pages_load_nothing_from_elsewhere(api: Any, path: str) -> Non
         assert not re.search(r"""["'(]https?://""", page.text)
 
 
-async def test_an_asset_is_one_of_a_few(api: Any) -> None:
+async def test_an_unknown_asset_is_not_found(api: Any) -> None:
     async with client_for(api.url) as client:
         for name in ("nothing.js", "..%2F..%2Fstandalone_docs.py", "swagger-ui-bundle.js.map"):
             assert (await client.get(f"/docs/assets/{name}")).status_code == 404
 
 
-async def test_a_slash_at_the_end_changes_nothing_and_redirects_nowhere(api: Any, alice: Person) -> None:
-    """A redirect would lead to the host that was asked for, and from https to http behind a proxy."""
+async def test_a_trailing_slash_changes_nothing_and_does_not_redirect(api: Any, alice: Person) -> None:
+    """A redirect would lead to the host in the request, and behind a proxy from https to http."""
     headers = {"Host": "elsewhere.example"}
     for path in ("/api/sessions", "/api/auth/me", "/docs", "/api/status"):
         plain = await alice.client.get(path)
@@ -133,7 +133,7 @@ async def test_a_slash_at_the_end_changes_nothing_and_redirects_nowhere(api: Any
     assert (await alice.client.get("/api/sessions//")).status_code == 404
 
 
-async def test_the_frameworks_own_refusals_have_a_word_to_branch_on(api: Any) -> None:
+async def test_errors_of_the_framework_have_an_error_word(api: Any) -> None:
     async def too_much() -> AsyncIterator[bytes]:
         for _ in range(4):
             yield b" " * 1_000_000
@@ -148,7 +148,7 @@ async def test_the_frameworks_own_refusals_have_a_word_to_branch_on(api: Any) ->
             assert answer.json()["data"] == {"error": word}
 
 
-async def test_the_first_skill_api_is_gone_whatever_is_asked(api: Any) -> None:
+async def test_every_path_of_the_first_skill_api_answers_410(api: Any) -> None:
     async with client_for(api.url) as client:
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             for path in ("", "/", "/some-skill", "/some-skill/enabled", "/a/b/c", "/a%0Ab", "/%0A", "/a%0A"):

@@ -1,4 +1,4 @@
-"""Configuration that holds secrets, as it is stored: encrypted and authenticated, under a key of the settings."""
+"""Encrypt and decrypt stored configuration that contains secrets, with a key from the settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from moorage_api.settings import Settings
 
 
 class Sealing:
-    """The first of `keys` seals, all of them open: put a new one first to change it."""
+    """Encrypts with the first of `keys` and decrypts with any of them. To change the key, put a new one first."""
 
     def __init__(self, keys: list[str]) -> None:
         self._fernet = MultiFernet([Fernet(fernet_key(key)) for key in keys])
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """With a key of its own, what was sealed before under the derived one can still be read."""
+        """With `config_key`, values that were encrypted earlier with the derived key can still be decrypted."""
         derived = settings.jwt_secret.get_secret_value()
         return cls([settings.config_key.get_secret_value(), derived] if settings.config_key else [derived])
 
@@ -30,14 +30,14 @@ class Sealing:
         return self._fernet.encrypt(json.dumps(value).encode())
 
     def open(self, sealed: bytes) -> dict[str, Any]:
-        """Raises UnavailableError for what was sealed under a key that is not there any more."""
+        """Raises UnavailableError if the value was encrypted with a key that is no longer in the settings."""
         try:
             return dict(json.loads(self._fernet.decrypt(sealed)))
         except InvalidToken:
-            raise UnavailableError("It was stored under another key: configure it again") from None
+            raise UnavailableError("A stored secret was encrypted with another key; configure it again") from None
 
 
 def fernet_key(key: str) -> bytes:
-    """A Fernet key that says nothing of the secret it comes from, which also signs tokens."""
+    """Derive a Fernet key. It does not reveal `key`, which may be the secret that signs tokens."""
     kdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"moorage sealed configuration")
     return base64.urlsafe_b64encode(kdf.derive(key.encode()))

@@ -1,4 +1,4 @@
-"""Bounds every request body but uploads, which bound themselves as they stream."""
+"""Limit the size of every request body except uploads, which check their own limit while they stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moorage_api.http.errors import envelope_response
 
 LIMIT_BYTES = 2 * 1024 * 1024
 STREAMED_PATHS = frozenset({"/api/files", "/api/status/minio/upload"})
-TEXT = "The request body is too large"
+TEXT = f"The request body is larger than the limit of {LIMIT_BYTES // 2**20} MiB"
 
 
 class BodyLimit:

@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`, with everything they load served from here: they work where there is no internet."""
+"""`/docs` and `/redoc`. All their scripts and styles are served from here, so they work without internet access."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ ASSETS = {
     "redoc.standalone.js": "redoc/redoc.standalone.js",
     "favicon.png": "fastapi/favicon.png",
 }
-"""By the name we serve, where the package `fastapi-standalone-docs` has it. Nothing else of the package is used."""
+"""Served name -> file in the package `fastapi-standalone-docs`. Nothing else of that package is used."""
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; worker-src blob:; frame-ancestors 'none'; base-uri 'none'"
 )
-"""A browser keeps the pages from asking anybody else, whatever the packages they come from would like."""
+"""Makes the browser refuse every request of these pages to other servers."""
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages; the app itself must have been made without its own."""
+    """Add the pages to an app that was created without FastAPI's own ones."""
 
     @app.get("/docs", include_in_schema=False)
     async def swagger(request: Request) -> HTMLResponse:
@@ -57,7 +57,7 @@ def install(app: FastAPI) -> None:
     @app.get("/docs/assets/{name}", include_in_schema=False)
     async def asset(name: str) -> FileResponse:
         if name not in ASSETS:
-            raise NotFoundError("There is no such file")
+            raise NotFoundError("This file does not exist")
         path = files("fastapi_standalone_docs").joinpath("static", ASSETS[name])
         return FileResponse(str(path), headers={"Cache-Control": "public, max-age=86400"})
 

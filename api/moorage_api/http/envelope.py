@@ -1,4 +1,4 @@
-"""The envelope that every JSON response wears: {"code", "msg", "data"}."""
+"""The envelope of every JSON response: {"code", "msg", "data"}."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How HTTP says each domain error: the one table from error to status, and the one place that knows the envelope."""
+"""Map every error to an HTTP status and an envelope."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WORD_BY_STATUS: dict[int, str] = {
     405: "method_not_allowed",
     413: errors.TooLargeError.code,
 }
-"""What clients branch on where the framework itself refuses."""
+"""`data.error` of responses that the framework itself creates."""
 
 
 def envelope_response(status: int, msg: str, data: Any = None, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -63,13 +63,13 @@ async def render_domain_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def render_validation_error(_: Request, error: Exception) -> JSONResponse:
-    """List the offending fields, never the offending values: a password may be among them.
+    """List the invalid fields without their values, because a value may be a password.
 
-    What is wrong in the path is no field: under an id that could be nothing's there is nothing.
+    An invalid value in the path is a 404: nothing can have such an id or name.
     """
     assert isinstance(error, RequestValidationError)
     if any(item["loc"][0] == "path" for item in error.errors()):
-        return envelope_response(404, "There is nothing with that id or name", {"error": errors.NotFoundError.code})
+        return envelope_response(404, "Nothing with this id or name exists", {"error": errors.NotFoundError.code})
     fields = [{"field": field_name(item["loc"]), "message": item["msg"]} for item in error.errors()]
     return envelope_response(
         422, "The request is not valid", jsonable_encoder({"error": "validation", "fields": fields})
@@ -77,7 +77,7 @@ async def render_validation_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def field_name(location: tuple[int | str, ...]) -> str:
-    """As "body.password". JSON that can't be read has a position instead of a field; it says nothing to a client."""
+    """Format a location as "body.password". Invalid JSON has a position instead of a field, and it is left out."""
     return ".".join(str(part) for part in location if isinstance(part, str) or len(location) > 2)
 
 
@@ -89,9 +89,9 @@ async def render_http_exception(_: Request, error: Exception) -> JSONResponse:
 
 
 async def render_dependency_away(_: Request, error: Exception) -> JSONResponse:
-    logger.warning("A dependency is away: %s", type(error).__name__)
+    logger.warning("A server that the request needs does not answer: %s", type(error).__name__)
     part = "Redis" if isinstance(error, RedisError) else "The database"
-    return envelope_response(503, f"{part} is not available, try again shortly", {"error": "unavailable"})
+    return envelope_response(503, f"{part} is not available; try again shortly", {"error": "unavailable"})
 
 
 async def render_dbapi_error(request: Request, error: Exception) -> JSONResponse:
@@ -102,15 +102,16 @@ async def render_dbapi_error(request: Request, error: Exception) -> JSONResponse
 
 
 async def render_gone_client(_: Request, error: Exception) -> JSONResponse:
-    """For nobody: the client went away while it sent, which is no fault of ours and no line in the log."""
+    """The client disconnected while it sent the request. Nobody reads this response, and nothing is logged."""
     assert isinstance(error, ClientDisconnect)
-    return envelope_response(400, "The request was cut off; nothing was stored", {"error": "invalid"})
+    return envelope_response(400, "The request ended too early and nothing was stored", {"error": "invalid"})
 
 
 async def render_unexpected(_: Request, error: Exception) -> JSONResponse:
     request_id = uuid4().hex
     logger.error("Unexpected error %s", request_id, exc_info=error)
-    return envelope_response(500, "Something went wrong on our side", {"error": "internal", "request_id": request_id})
+    message = f"An internal error occurred. Try again, or report the request id {request_id}"
+    return envelope_response(500, message, {"error": "internal", "request_id": request_id})
 
 
 def install(app: FastAPI) -> None:

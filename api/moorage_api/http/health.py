@@ -14,13 +14,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def healthz() -> Envelope[None]:
-    """This process answers."""
+    """Liveness probe: the process answers."""
     return ok()
 
 
 @router.get("/readyz")
 async def readyz(resources: ResourcesDep) -> Envelope[None]:
-    """It can do its work: the database answers. Without it every request would fail, so send none here."""
+    """Readiness probe: the database answers. If it does not, every request would fail, so send none to this replica."""
     async with resources.db() as tx:
         await tx.execute(text("SELECT 1"))
     return ok()
@@ -28,5 +28,5 @@ async def readyz(resources: ResourcesDep) -> Envelope[None]:
 
 @router.get("/metrics", response_class=Response)
 async def metrics() -> Response:
-    """For Prometheus."""
+    """Metrics in Prometheus' text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,7 +1,7 @@
-"""What sandbox pods may ask of the api, on a port of its own: the archives of skills, by digest, read-only.
+"""The internal port for sandbox pods: they download skill archives by digest.
 
-It asks for no credential: whoever knows a SHA-256 of an archive knows what is in it, nothing can be listed, and a
-NetworkPolicy says who reaches the port.
+It needs no credential: only a client that knows the content of an archive knows its SHA-256, archives cannot be listed,
+and a NetworkPolicy limits who can reach the port.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def create_internal_app(blobs: BlobStore) -> Starlette:
 
 
 class InternalServer(uvicorn.Server):
-    """Leaves signals to whoever it runs beside."""
+    """A server that does not handle signals, because it runs beside another part of the process that does."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,7 +58,7 @@ class InternalServer(uvicorn.Server):
 
 @asynccontextmanager
 async def served_beside(app: Starlette, *, host: str, port: int, concurrency: int) -> AsyncIterator[None]:
-    """Serve `app` until the block ends. More than `concurrency` requests at once are answered 503."""
+    """Serve `app` while the block runs. If more than `concurrency` requests run at once, further ones get 503."""
     config = uvicorn.Config(
         app,
         host=host,

@@ -1,7 +1,8 @@
-"""The one table of routes: who may call each, and what it counts as. `docs/authorization.md` is printed from it.
+"""The table of all routes: who may call each one, and in which bucket it counts.
 
-A route that is not here keeps the app from being built. The access column is what the routes' own dependencies do:
-`tests/api/sessions/test_access.py` calls every one of them as everyone there is.
+The table in `docs/authorization.md` is generated from it. An app with a route that is not in this table cannot be
+built. The access checks themselves are dependencies of the routes: `tests/api/sessions/test_access.py` calls every
+route as every kind of user and compares.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Access(StrEnum):
 
 
 class Subject(StrEnum):
-    """Whose window a request counts in."""
+    """The subject whose window counts a request."""
 
     CALLER = "the user, without a valid token the address"
     ADDRESS = "the address, and the account"
-    """Before a login: a token that is sent along changes nothing."""
+    """For requests before a login. A token in the request is ignored."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Rule:
     bucket: Bucket | None
     subject: Subject = Subject.CALLER
     asks_itself: bool = False
-    """The route spends from its window on its own, because it says no in its own way."""
+    """The route counts its requests itself, because it refuses in its own way (redirect, close code)."""
 
     @property
     def key(self) -> str:
@@ -124,7 +125,7 @@ BY_KEY = {rule.key: rule for rule in RULES}
 
 
 def keys_of(routes: Sequence[BaseRoute]) -> list[tuple[str, object]]:
-    """Every method and path that the app serves, with the function behind it."""
+    """List every method and path that the app serves, with its function."""
     found: list[tuple[str, object]] = []
     for route in iter_route_contexts(routes):
         methods = route.methods or {"WS"}
@@ -134,7 +135,7 @@ def keys_of(routes: Sequence[BaseRoute]) -> list[tuple[str, object]]:
 
 
 def rules_of(routes: Sequence[BaseRoute]) -> dict[tuple[object, str], Rule]:
-    """The rule of each function and method. Raises LookupError, naming the routes that have none."""
+    """Find the rule of each function and method. Raises LookupError that names the routes without a rule."""
     keys = keys_of(routes)
     missing = [key for key, _ in keys if key not in BY_KEY]
     if missing:
@@ -143,7 +144,7 @@ def rules_of(routes: Sequence[BaseRoute]) -> dict[tuple[object, str], Rule]:
 
 
 def table(rules: Iterable[Rule] = RULES) -> str:
-    """Markdown for `docs/authorization.md`."""
+    """Format the rules as the Markdown table of `docs/authorization.md`."""
     lines = ["| route | who may call it | counts as | in the window of |", "|---|---|---|---|"]
     lines += [
         f"| `{rule.key}` | {rule.access} | {rule.bucket or 'nothing'} | {rule.subject if rule.bucket else '-'} |"

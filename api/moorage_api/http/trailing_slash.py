@@ -1,4 +1,4 @@
-"""Takes a path with a slash at its end for the same path."""
+"""Handle a path with a trailing slash like the same path without it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class TrailingSlash:
-    """The framework would redirect, to the host that a client names and a scheme that only the proxy before us knows:
-    from https to http, with the token in the request.
+    """Removes a trailing slash from the path.
+
+    The framework would redirect instead: to the host in the client's request, and behind a proxy from https to http, so
+    that the token is sent without encryption.
     """
 
     def __init__(self, app: ASGIApp) -> None:

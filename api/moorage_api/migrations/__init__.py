@@ -1,4 +1,4 @@
-"""The schema's history (Alembic), and the one way to apply it."""
+"""Migrations of the database schema (Alembic), and the function that applies them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 LOCK_KEY = 0x6D6F6F72
-"""Advisory lock: replicas that start together migrate one after the other."""
+"""Key of the advisory lock that makes replicas that start at the same time migrate one after the other."""
 
 
 def config(connection: Connection) -> Config:
@@ -21,7 +21,7 @@ def config(connection: Connection) -> Config:
 
 
 async def upgrade(url: str) -> None:
-    """Bring the database at `url` to the newest revision; nothing to do is quick. Safe to run from several places."""
+    """Upgrade the database at `url` to the newest revision. Safe to repeat and to run in several processes at once."""
     engine = create_async_engine(url)
     try:
         async with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Run by Alembic: migrates over the connection that `moorage_api.migrations.upgrade` hands in."""
+"""Executed by Alembic: migrates over the connection that `moorage_api.migrations.upgrade` passes in."""
 
 from __future__ import annotations
 

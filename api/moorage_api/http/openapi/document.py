@@ -1,4 +1,4 @@
-"""Completes FastAPI's document: statuses that follow from the table of routes, envelopes of errors, examples."""
+"""Complete FastAPI's OpenAPI document: error statuses from the table of routes, error envelopes and examples."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from moorage_api.http.routes import BY_KEY, Access, Rule
 
 TAGS = [
     {"name": "auth", "description": "Accounts and logins"},
-    {"name": "sessions", "description": "Conversations, each with a computer of its own"},
-    {"name": "files", "description": "What people upload and agents save"},
-    {"name": "app-config", "description": "What is set for everyone; changes are an admin's"},
-    {"name": "user-tools", "description": "Which tools a user wants in their own runs"},
-    {"name": "skills", "description": "What agents can be taught"},
-    {"name": "admin", "description": "Accounts, for admins"},
-    {"name": "status", "description": "Whether the parts of the platform work"},
-    {"name": "health", "description": "For the machinery around the platform; never limited"},
-    {"name": "legacy", "description": "Gone, and answering so"},
+    {"name": "sessions", "description": "Conversations, each with its own sandbox"},
+    {"name": "files", "description": "Files that users upload and agents save"},
+    {"name": "app-config", "description": "Configuration for all users; only admins change it"},
+    {"name": "user-tools", "description": "A user's own choice of tools"},
+    {"name": "skills", "description": "Skills that agents can use"},
+    {"name": "admin", "description": "Accounts of all users, for admins"},
+    {"name": "status", "description": "Whether the servers that the platform needs work"},
+    {"name": "health", "description": "Probes and metrics; never rate limited"},
+    {"name": "legacy", "description": "Removed endpoints; they answer HTTP 410"},
 ]
 
 ERROR = "ErrorEnvelope"
 ERROR_SCHEMA: dict[str, Any] = {
     "title": ERROR,
-    "description": "Every error wears it. `code` repeats the HTTP status; `data.error` is a word to branch on.",
+    "description": "The body of every error. `code` repeats the HTTP status; programs can branch on `data.error`.",
     "type": "object",
     "required": ["code", "msg", "data"],
     "properties": {
         "code": {"type": "integer"},
-        "msg": {"type": "string", "description": "For people"},
+        "msg": {"type": "string", "description": "Text for people"},
         "data": {"anyOf": [{"type": "object", "additionalProperties": True}, {"type": "null"}]},
     },
 }
 
 ERRORS: dict[int, tuple[str, Any]] = {
-    400: ("It asks for something that cannot be", {"error": "invalid"}),
-    401: ("No token, a bad one, or an expired one: refresh or log in", {"error": "unauthenticated"}),
-    403: ("Not this user's to do", {"error": "forbidden"}),
+    400: ("The request asks for something impossible", {"error": "invalid"}),
+    401: ("The token is missing, invalid or expired; refresh it or log in", {"error": "unauthenticated"}),
+    403: ("This user may not do this", {"error": "forbidden"}),
     404: ("It does not exist", {"error": "not_found"}),
-    409: ("Something else is in the way", {"error": "conflict"}),
+    409: ("It conflicts with something that exists", {"error": "conflict"}),
     413: ("The body is too large", {"error": "too_large", "limit_bytes": 2097152}),
     422: (
-        "Fields are missing or wrong",
+        "Fields are missing or invalid",
         {"error": "validation", "fields": [{"field": "body.password", "message": "Field required"}]},
     ),
-    429: ("Too many requests or connections; `Retry-After` says when to come back", {"retry_after": 12}),
-    503: ("A part of the platform is away, try again shortly", {"error": "unavailable"}),
+    429: ("Too many requests or connections; try again after `Retry-After` seconds", {"retry_after": 12}),
+    503: ("A server that the platform needs does not answer; try again shortly", {"error": "unavailable"}),
 }
 MESSAGES = {429: "请求过多，请稍后重试"}
 
@@ -66,14 +66,14 @@ ALSO: dict[str, tuple[int, ...]] = {
     "POST /api/sessions/{session_id}/shell": (409,),
     "GET /api/pictures/{name}": (403,),
 }
-"""What a route can answer beyond what follows from its rule."""
+"""Error statuses of a route in addition to those that follow from its rule."""
 
 NEEDS_TOKEN = {Access.USER, Access.OWNER, Access.OWNER_OR_ADMIN, Access.ADMIN, Access.CONFIG}
 NEEDS_NOTHING = {"GET /healthz", "GET /metrics"}
 
 
 def completed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document, changed in place."""
+    """Complete the document in place, and return it."""
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components[ERROR] = ERROR_SCHEMA
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -103,7 +103,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def statuses(rule: Rule, operation: dict[str, Any]) -> set[int]:
-    """The errors that this route can answer."""
+    """Error statuses that this route can have."""
     found = set(ALSO.get(rule.key, ()))
     if rule.access in NEEDS_TOKEN:
         found |= {401, 403}

@@ -1,4 +1,4 @@
-"""Examples of bodies, made from their schemas, so that every one has an example and none can fall behind."""
+"""Build examples of bodies from their schemas, so that every body has an example and it is never outdated."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ WHOLE: dict[str, Any] = {
         "source_ref": "https://github.com/owner/repo/tree/main/skills/pdf",
     },
 }
-"""Of models that say with their validators what their schema cannot."""
+"""Examples of models with rules that are only in their validators, not in the schema."""
 
 OPTIONAL_IN_REQUESTS = frozenset({"event_id", "timestamp", "api_key", "manifest", "skill_md"})
 MAX_DEPTH = 30
 
 
 def example_of(schema: Mapping[str, Any], components: Mapping[str, Any], *, name: str = "", depth: int = 0) -> Any:
-    """A value that the schema allows."""
+    """Build a value that the schema allows."""
     if depth > MAX_DEPTH:
         return None
     if reference := schema.get("$ref"):

@@ -1,4 +1,4 @@
-"""What OpenAPI has no words for: event streams, raw bytes and the WebSocket."""
+"""Descriptions that FastAPI cannot generate: event streams, raw bytes and the WebSocket."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ data: {"event_id":"9","created_at":1777887042,"seq":9}
 
 CHAT = """\
 Server-Sent Events until `done`, `wait` or `error`. Each frame has `id` (the cursor), `event` and one line of JSON as
-`data` with `event_id` and `created_at`; a comment line comes every 15 s when there is nothing to say. A dropped stream
-is resumed with `Last-Event-ID`, or `event_id` in the body. Unknown events and fields are to be ignored.
+`data` with `event_id` and `created_at`. While there are no events, a comment line comes every 15 s. Resume a dropped
+stream with `Last-Event-ID`, or with `event_id` in the body. Ignore unknown events and fields.
 
 | event | data |
 |---|---|
-| `message` | `role`, `message`, `attachments`; while it grows `partial` and `stream_id` |
+| `message` | `role`, `message`, `attachments`; while the text grows also `partial` and `stream_id` |
 | `title` | `title` |
 | `plan` | `steps` of `id`, `description`, `status` |
 | `step` | `id`, `description`, `status` |
@@ -37,8 +37,8 @@ is resumed with `Last-Event-ID`, or `event_id` in the body. Unknown events and f
 """
 
 LIST = """\
-Server-Sent Events: `sessions` with the whole list (`{sessions: [ListSessionItem]}`), at once and on each change. A
-comment line comes every 15 s when there is nothing to say.
+Server-Sent Events: `sessions` with the whole list (`{sessions: [ListSessionItem]}`), at once and after each change.
+While there are no changes, a comment line comes every 15 s.
 """
 
 LIST_FRAMES = """\
@@ -74,18 +74,18 @@ def raw(description: str, media_type: str) -> dict[str, Any]:
 SUCCESS: dict[str, dict[str, Any]] = {
     "POST /api/sessions/{session_id}/chat": text_stream(CHAT, FRAMES),
     "POST /api/sessions/stream": text_stream(LIST, LIST_FRAMES),
-    "GET /api/files/{file_id}/download": raw("The bytes, as an attachment", "application/octet-stream"),
+    "GET /api/files/{file_id}/download": raw("The content of the file, as an attachment", "application/octet-stream"),
     "GET /api/pictures/{name}": raw("The picture", "image/png"),
     "GET /metrics": {
         "description": "Metrics in Prometheus' text format",
         "content": {"text/plain": {"schema": {"type": "string"}, "example": "# HELP ...\n"}},
     },
     "GET /api/auth/wechat/callback": {
-        "description": "To the front end, with tokens or an error in the query",
+        "description": "Redirect to the front end, with tokens or an error in the query",
         "headers": {"Location": {"schema": {"type": "string"}, "description": "The front end's URL"}},
     },
 }
-"""By route, what its success looks like, where no model of ours describes it."""
+"""Successful responses, by route, that are not described by one of our models."""
 
 VNC_PATH = "/api/sessions/{session_id}/vnc"
 VNC: dict[str, Any] = {
@@ -93,23 +93,24 @@ VNC: dict[str, Any] = {
     "summary": "Watch Session (WebSocket)",
     "operationId": "watch_session",
     "description": (
-        "A WebSocket with the sandbox's screen as RFB, for any noVNC client; subprotocol `binary` preferred. It is "
-        "accepted first and closed with a code that says why it was refused: 4401 token, 4403 not yours, 4404 no such "
-        "session or no sandbox, 1013 a limit was reached, 1011 the sandbox failed."
+        "A WebSocket with the sandbox's screen as RFB, for any noVNC client; the subprotocol `binary` is preferred. It "
+        "is always accepted, and a refusal closes it with a code: 4401 the token is missing, invalid or expired, 4403 "
+        "the user may not see this session, 4404 there is no such session or no sandbox, 1013 a limit was reached, "
+        "1011 the sandbox failed."
     ),
     "parameters": [
         {
             "name": "session_id",
             "in": "path",
             "required": True,
-            "description": "As POST /api/sessions answered it",
+            "description": "Id from POST /api/sessions",
             "schema": {"type": "string", "format": "uuid"},
         },
         {
             "name": "token",
             "in": "query",
             "required": True,
-            "description": "An access token: browsers send no header with a WebSocket",
+            "description": "Access token; browsers cannot send an Authorization header with a WebSocket",
             "schema": {"type": "string"},
         },
     ],

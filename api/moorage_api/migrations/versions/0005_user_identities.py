@@ -1,4 +1,4 @@
-"""Accounts elsewhere that log in to ours"""
+"""Identities at other providers that log in to our accounts"""
 
 from __future__ import annotations
 

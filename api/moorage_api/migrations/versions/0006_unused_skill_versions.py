@@ -1,4 +1,4 @@
-"""Since when nobody needs a version of a skill"""
+"""The time since which a version of a skill is unused"""
 
 from __future__ import annotations
 
