@@ -1,4 +1,4 @@
-"""A certificate that a program shows to itself."""
+"""A self-signed certificate for connections between the parts of one server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIFE = timedelta(days=3650)
 
 
 def self_signed(name: str) -> tuple[bytes, bytes]:
-    """A new certificate and its key, as PEM. It is its own authority: who trusts it trusts nobody else."""
+    """Create a certificate and its key, as PEM. The certificate is its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive this one, with its output in a file."""
+"""A child process that ends when this process ends, and whose output goes to a file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOG_TAIL_BYTES = 4096
 
 
 def base_environment() -> dict[str, str]:
-    """What any program needs of ours. The rest may hold secrets, or settings meant for another server."""
+    """Return the part of our environment that every program needs. The rest may hold secrets or other settings."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
 
 
 @dataclass
 class Child:
-    """A process in a session and process group of its own, so a Ctrl-C at the terminal reaches only its parent."""
+    """A process in its own session and process group, so that a Ctrl-C at the terminal reaches only its parent."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -43,13 +43,14 @@ class Child:
         death_signal: signal.Signals = signal.SIGKILL,
         pass_fds: Sequence[int] = (),
     ) -> Self:
-        """Start `command`; its output is appended to `log`. Secrets belong in the environment or a file: anyone may
-        read the arguments. `death_signal` is what the child gets when this process dies, however it dies.
+        """Start `command` and append its output to `log`.
 
-        The kernel watches the thread that starts the child, so only the main thread may.
+        Pass secrets in the environment or in a file, because every user can read the arguments of a process. The child
+        gets `death_signal` when this process dies for any reason. The kernel sends it when the *thread* ends that
+        started the child, so only the main thread may start one.
         """
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("Children are started from the main thread: they end with the thread that started them")
+            raise RuntimeError("Start children from the main thread: they end with the thread that started them")
         launcher = [sys.executable, "-I", "-m", "moorage_local.launch", str(os.getpid()), str(int(death_signal))]
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -76,9 +77,9 @@ class Child:
         return self.process.poll() is None
 
     async def wait(self) -> int:
-        """The exit status once the process has ended; negative for a signal."""
+        """Wait for the process to end and return its exit status; negative for a signal."""
         if self.process.returncode is not None:
-            return self.process.returncode  # its pid may be somebody else's by now
+            return self.process.returncode  # the pid may belong to another process now
         descriptor = os.pidfd_open(self.pid)
         try:
             await wait_readable(descriptor)
@@ -91,12 +92,12 @@ class Child:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End the whole process group at once."""
+        """Kill the whole process group."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     async def ask_to_end(self, number: signal.Signals, *, within_seconds: float) -> bool:
-        """Whether it ended in time."""
+        """Send a signal and wait. True if the process ended in time."""
         self.send(number)
         try:
             async with asyncio.timeout(within_seconds):
@@ -106,13 +107,13 @@ class Child:
         return True
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, *, grace_seconds: float = KILL_GRACE_SECONDS) -> int:
-        """Ask the process to end, insist after `grace_seconds`, and return its exit status."""
+        """Ask the process to end, kill it after `grace_seconds`, and return its exit status."""
         await self.ask_to_end(number, within_seconds=grace_seconds)
-        self.kill()  # it, or whatever it left behind in its group
+        self.kill()  # also processes that it left in its group
         return await self.wait()
 
     def log_tail(self) -> str:
-        """The last lines it printed."""
+        """Return the last LOG_TAIL_BYTES of its output."""
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOG_TAIL_BYTES))

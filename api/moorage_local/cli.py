@@ -1,4 +1,4 @@
-"""The command `moorage`: the whole platform, its parts one by one, and what an operator does by hand."""
+"""The command `moorage`: start the platform or one part of it, check the machine, and administer accounts."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from moorage_local.errors import StartError
 
 PARTS = {
     "api": ("moorage_api.main", "serve HTTP; settings from MOORAGE_…"),
-    "runner": ("moorage_api.runner.main", "work on runs; settings from MOORAGE_…"),
+    "runner": ("moorage_api.runner.main", "carry out runs; settings from MOORAGE_…"),
     "mcp-runner": ("moorage_sandbox.mcp_runner", "run stdio MCP servers, for a cluster"),
-    "sandbox-host": ("moorage_sandbox.host", "own the sandboxes of this machine"),
+    "sandbox-host": ("moorage_sandbox.host", "run the sandboxes of this machine"),
 }
 
 UP_HELP = """\
 Starts PostgreSQL, Valkey, an S3 server, the api, a runner and the sandbox host, and stops them with Ctrl-C.
 
 environment:
-  MOORAGE_HOST, MOORAGE_PORT      where it listens: 127.0.0.1, and 8000 or the next that is free
-  MOORAGE_DATA_DIR                where everything is kept: ~/.local/share/moorage
+  MOORAGE_HOST, MOORAGE_PORT      address and port of the api; default 127.0.0.1, and 8000 or the next free port
+  MOORAGE_DATA_DIR                directory for all data; default ~/.local/share/moorage
   MOORAGE_ADMIN_USERNAME, MOORAGE_ADMIN_PASSWORD
-                                  the first admin: "admin", and a password that is made up and shown once
+                                  the first admin; default "admin", and a random password that is shown once
   MOORAGE_LLM_BASE_URL, MOORAGE_LLM_API_KEY, MOORAGE_LLM_MODEL
-                                  the model, until an admin stores another by the API
+                                  the model, until an admin stores another one through the API
   MOORAGE_MCP_PATHS               directories with the programs of stdio MCP servers, separated by colons
-  MOORAGE_DATABASE_URL            instead of starting PostgreSQL
-  MOORAGE_REDIS_URL               instead of starting Valkey
+  MOORAGE_DATABASE_URL            use this PostgreSQL instead of starting one
+  MOORAGE_REDIS_URL               use this Redis instead of starting Valkey
   MOORAGE_S3_ENDPOINT, MOORAGE_S3_ACCESS_KEY, MOORAGE_S3_SECRET_KEY, MOORAGE_S3_BUCKET, MOORAGE_S3_SECURE
-                                  instead of starting an S3 server
+                                  use this S3 server instead of starting one
 """
 
 PREPARE_HELP = """\
-Settings come from MOORAGE_…, as for the api. The first admin is made from MOORAGE_ADMIN_USERNAME ("admin") and
-MOORAGE_ADMIN_PASSWORD, unless there is one. Harmless to repeat, and from several places at once.
+Migrates the database, creates the bucket, and creates the first admin from MOORAGE_ADMIN_USERNAME (default "admin")
+and MOORAGE_ADMIN_PASSWORD if there is none. The settings are those of the api (MOORAGE_…). It is safe to repeat this
+command, and to run it in several processes at once.
 """
 
 ADMIN_HELP = """\
-Works on MOORAGE_DATABASE_URL, or on the database of a running `moorage up`.
-The password is asked for, or taken from MOORAGE_ADMIN_PASSWORD.
+Changes the database at MOORAGE_DATABASE_URL, or that of a running `moorage up`.
+The password is read from MOORAGE_ADMIN_PASSWORD, or from the terminal.
 """
 
 
@@ -61,26 +62,28 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor = commands.add_parser(
         "doctor",
-        help="say what is missing on this machine and how to get it",
-        description="Says what is missing here and how to get it. Exit status 1: Moorage cannot run like this.",
+        help="show what is missing on this machine and how to install it",
+        description="Shows what is missing and how to install it. Exit status 1: Moorage cannot run on this machine.",
     )
-    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--json", action="store_true", help="print JSON for programs")
     commands.add_parser(
-        "migrate", help="bring the database to this version's schema", description="Works on MOORAGE_DATABASE_URL."
+        "migrate",
+        help="upgrade the database to the schema of this version",
+        description="Upgrades the database at MOORAGE_DATABASE_URL to the schema of this version.",
     )
     prepare = commands.add_parser(
         "prepare",
-        help="bring database and bucket to what this version needs, and make the first admin",
+        help="migrate the database, create the bucket and the first admin",
         description=PREPARE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     prepare.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="how long to wait for the services")
     for name, (_, help_text) in PARTS.items():
-        commands.add_parser(name, help=f"only this part: {help_text}", add_help=False)
-    admin = commands.add_parser("admin", help="accounts, where HTTP is no way in")
+        commands.add_parser(name, help=f"start only this part: {help_text}", add_help=False)
+    admin = commands.add_parser("admin", help="create an admin or reset a password")
     actions = admin.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, help_text in (
-        ("create", "make one more super_admin"),
+        ("create", "create another super_admin"),
         ("reset-password", "give an account a new password and end its logins"),
     ):
         action = actions.add_parser(
@@ -104,12 +107,12 @@ def main() -> None:
 
 
 def become(module: str, arguments: Sequence[str]) -> NoReturn:
-    """Be that part's own process, so that signals and exit status are its own."""
+    """Replace this process by that part, so that it receives signals and returns its exit status directly."""
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - the arguments are the user's
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The exit status. What a command needs is imported for that command alone: some of it takes a second."""
+    """Run a command and return the exit status. Each command imports what it needs, because imports take a second."""
     if arguments.command == "version":
         print(importlib.metadata.version("moorage"))
         return 0
@@ -136,10 +139,10 @@ def ask_password() -> str:
     if given := os.environ.get("MOORAGE_ADMIN_PASSWORD"):
         return given
     if not sys.stdin.isatty():
-        raise StartError("Set MOORAGE_ADMIN_PASSWORD: there is no terminal to ask for the password at")
+        raise StartError("Set MOORAGE_ADMIN_PASSWORD: there is no terminal to read the password from")
     password = getpass.getpass("Password: ")
-    if getpass.getpass("Once more: ") != password:
-        raise StartError("The two passwords differ")
+    if getpass.getpass("Repeat the password: ") != password:
+        raise StartError("The two passwords differ; run the command again")
     return password
 
 

@@ -1,4 +1,4 @@
-"""Secrets made once per data directory: passwords, keys of services, and the keys that sandboxes trust."""
+"""Secrets that are created once per data directory: passwords, keys of services, and the keys that sandboxes trust."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ RUNNER_KEY_ID = "runner"
 
 
 def _random() -> str:
-    """256 bits, in characters that need no quoting anywhere."""
+    """Create 256 random bits, as characters that need no quoting in any file or URL."""
     return secrets.token_hex(32)
 
 
 class Credentials(BaseModel):
-    """The secrets that are text."""
+    """All secrets except the signing keys."""
 
     database_password: str = Field(default_factory=_random)
     database_superuser_password: str = Field(default_factory=_random)
@@ -43,7 +43,7 @@ class Credentials(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read them, or make them and write them down. A secret that is new in this version is added."""
+        """Read the secrets from `path`. Missing ones (new directory, new version) are created and written."""
         stored = path.read_text() if path.exists() else "{}"
         credentials = cls.model_validate_json(stored)
         if (text := credentials.model_dump_json(indent=2)) != stored:
@@ -52,7 +52,7 @@ class Credentials(BaseModel):
 
 
 class SigningKeys:
-    """Files in `directory`: a private key each for api and runner, and the trust file with the public ones."""
+    """Files in `directory`: the private keys of api and runner, and the trust file with their public keys."""
 
     def __init__(self, directory: Path) -> None:
         self.api = directory / "api.pem"
@@ -61,7 +61,7 @@ class SigningKeys:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Make what is missing. The trust file follows from the keys and is written each time."""
+        """Create missing keys, and write the trust file if it does not match the keys."""
         make_private_directory(directory)
         keys = cls(directory)
         trusted = TrustFile(

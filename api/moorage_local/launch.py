@@ -1,7 +1,7 @@
-"""Become another program that ends when our parent does: `python -m moorage_local.launch PARENT SIGNAL -- …`.
+"""Run a program that ends when its parent ends: `python -m moorage_local.launch PARENT SIGNAL -- COMMAND…`.
 
-Run in between because the wish has to be made in the new process, and before its program starts: a parent killed
-with -9 can do nothing for its children any more.
+PARENT is the parent's pid, and SIGNAL is sent to the program when the parent dies. The request for this signal must be
+made in the new process before its program starts, so this module runs first and then replaces itself by the program.
 """
 
 from __future__ import annotations

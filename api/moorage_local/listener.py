@@ -1,4 +1,4 @@
-"""The socket that people connect to: opened before anything is started, so a busy port is found at once."""
+"""The listening socket of the api. It is opened before anything is started, so that a busy port is found at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - recognised, not chosen
 
 
 def open_listener(host: str, port: int | None) -> socket.socket:
-    """Listen on `port`, or without one on the first free from the default up. Raises StartError.
+    """Listen on `port`, or without one on the first free port from DEFAULT_PORT on. Raises StartError.
 
-    The api inherits it. So clients wait while the api is started again, instead of being refused.
+    The api inherits the socket, so connections of clients wait while the api restarts and are not refused.
     """
     for number in [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TO_TRY):
         try:
@@ -26,9 +26,9 @@ def open_listener(host: str, port: int | None) -> socket.socket:
                 raise StartError(f"Cannot listen on {host}, port {number}: {error.strerror}") from None
     if port is not None:
         raise StartError(
-            f"Port {port} on {host} is in use: set MOORAGE_PORT to another, or unset it to have one chosen"
+            f"Port {port} on {host} is in use: set MOORAGE_PORT to another port, or unset it to use the next free one"
         )
-    raise StartError(f"No port from {DEFAULT_PORT} up is free on {host}: set MOORAGE_PORT")
+    raise StartError(f"No port from {DEFAULT_PORT} to {number} is free on {host}: set MOORAGE_PORT to another port")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -45,7 +45,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """How a browser on this machine reaches it."""
+    """URL for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     if host in ANY_ADDRESS:
         return f"http://localhost:{port}"
@@ -53,6 +53,6 @@ def url_of(listener: socket.socket) -> str:
 
 
 def local_address(listener: socket.socket) -> tuple[str, int]:
-    """Where this machine itself connects to."""
+    """Address for connections from this machine."""
     host, port = listener.getsockname()[:2]
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104

@@ -1,4 +1,4 @@
-"""Keeps the logs of children from filling the disk."""
+"""Limit the size of the children's log files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 
 LIMIT_BYTES = 5 * 1024 * 1024
-"""A log and the one before it may each have this size, and what is printed between two looks."""
+"""Largest size of a log and of its predecessor. A log can grow beyond it between two checks."""
 
 LOOK_SECONDS = 5
 
 
 async def keep_bounded(directory: Path, *, limit_bytes: int = LIMIT_BYTES, look_seconds: float = LOOK_SECONDS) -> None:
-    """Cut each `*.log` that has grown, keeping what it held as `*.log.1`. Runs until cancelled."""
+    """Truncate each `*.log` that has grown too large, and keep its end as `*.log.1`. Runs until cancelled."""
     while True:
         await asyncio.to_thread(cut, directory, limit_bytes=limit_bytes)
         await asyncio.sleep(look_seconds)
 
 
 def cut(directory: Path, *, limit_bytes: int) -> None:
-    """The file stays the same one, as its writer has it open: it appends, so it goes on at the new end."""
+    """Truncate logs that are too large. The writer has the same file open in append mode, so it can continue."""
     for log in directory.glob("*.log"):
         if log.stat().st_size > limit_bytes:
             _copy_end(log, log.with_name(f"{log.name}.1"), limit_bytes=limit_bytes)

@@ -1,4 +1,4 @@
-"""What is done beside the running parts: prepare the services, migrate, make an admin, reset a password."""
+"""Commands for the operator of an installation: migrate, prepare the services, create an admin, reset a password."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def migrate() -> int:
 
 
 async def prepare(*, wait_seconds: float) -> int:
-    """What a replica does before it starts. Raises StartError for a service that is not there after `wait_seconds`."""
+    """Prepare the services before a replica starts. Raises StartError if one does not answer in `wait_seconds`."""
     username = os.environ.get("MOORAGE_ADMIN_USERNAME") or "admin"
     password = SecretStr(os.environ.get("MOORAGE_ADMIN_PASSWORD", ""))
     try:
@@ -55,12 +55,12 @@ async def prepare(*, wait_seconds: float) -> int:
         except StartError as error:
             if time.monotonic() > deadline:
                 raise
-            print(f"Not yet: {error}", flush=True)
+            print(f"Waiting for a service: {error}", flush=True)
             await asyncio.sleep(RETRY_SECONDS)
             continue
         if done.llm_key == "unreadable":
             print(KEY_UNREADABLE)
-        print(f"Ready{f', and made the admin {username}' if done.admin_was_made else ''}")
+        print(f"Ready{f'; the admin {username} was created' if done.admin_was_made else ''}")
         return 0
 
 
@@ -76,7 +76,7 @@ async def admin(action: str, *, username: str, password: str) -> int:
     except DomainError as error:
         raise StartError(str(error)) from error
     except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
-        raise StartError(f"The database does not answer; start it with `moorage up`. ({error})") from error
+        raise StartError(f"The database does not answer: {error}. Start it with `moorage up`") from error
     finally:
         await engine.dispose()
     print(f"{username} is an admin now" if action == "create" else f"{username} has a new password")

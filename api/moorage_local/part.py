@@ -1,4 +1,4 @@
-"""Our own processes, as the supervisor starts them: api, runner, sandbox host."""
+"""One of our own processes that the supervisor starts: api, runner or sandbox host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_GRACE_SECONDS = 2.5
 
 @dataclass
 class Part:
-    """A Python module run as a process. `is_ready` asks it for a real answer."""
+    """A Python module that runs as a process. `is_ready` checks that it works."""
 
     title: str
     module: Sequence[str]
@@ -31,7 +31,7 @@ class Part:
     child: Child | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Raises StartError with its last words when it does not come up."""
+        """Start the process and wait until it is ready. Raises StartError with the end of its log if it is not."""
         self.child = child = Child.start(
             [sys.executable, "-m", *self.module],
             log=self.log,
@@ -46,7 +46,7 @@ class Part:
         raise StartError(f"{self.title} {what}. Its last lines, from {self.log}:\n{lines}")
 
     async def _until_ready(self) -> None:
-        while not await self.is_ready():  # noqa: ASYNC110 - what is waited for happens in another process
+        while not await self.is_ready():  # noqa: ASYNC110 - the state is in another process
             await asyncio.sleep(POLL_SECONDS)
 
     async def restart(self) -> None:

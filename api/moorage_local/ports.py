@@ -1,4 +1,4 @@
-"""Which loopback ports the services listen on: the same ones each time, others when those are taken."""
+"""Choose the loopback ports of the services: the same ports each time, and new ones if those are in use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moorage_local.files import write_private
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, so that TIME_WAIT does not matter
         try:
             probe.bind((host, port))
         except OSError:
@@ -22,7 +22,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now. All are held until the last is found, so they differ."""
+    """Find `count` different free ports."""
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
         for probe in sockets:
@@ -34,13 +34,13 @@ def free_ports(count: int) -> list[int]:
 
 
 class PortBook:
-    """Ports by service and use, kept in a file so that tools pointed at a service still find it tomorrow."""
+    """A file with the ports of each service by use, so that a service keeps its ports between two starts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def known(self, service: str) -> dict[str, int]:
-        """The ports it had last, by use. Empty for a service that never ran."""
+        """The service's last ports by use. Empty if it never ran."""
         return self._read().get(service, {})
 
     def _read(self) -> dict[str, dict[str, int]]:
@@ -48,7 +48,7 @@ class PortBook:
         return book
 
     def take(self, service: str, uses: Sequence[str]) -> dict[str, int]:
-        """The ports of `service`, by use. Each is kept as long as nobody else listens on it."""
+        """Return the service's ports by use. A port is replaced only if another program listens on it."""
         book = self._read()
         known = book.get(service, {})
         replacements = free_ports(len(uses))

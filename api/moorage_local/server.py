@@ -1,4 +1,4 @@
-"""What the embedded servers have in common: start on free ports, be ready, stop, and say why not."""
+"""Base class of the embedded servers: start on free ports, wait until ready, stop, and report failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moorage_local.ports import PortBook, is_free
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_GRACE_SECONDS = 2.0
-"""What is stored is safe however a server ends: the slow way out only spares it work at the next start."""
+"""Stored data is safe even if a server is killed. A clean stop only makes the next start faster."""
 
 POLL_SECONDS = 0.02
 PORT_ATTEMPTS = 3
@@ -26,7 +26,8 @@ PORT_ATTEMPTS = 3
 class Server(ABC):
     """One server on loopback with its data in `directory`.
 
-    `start()` returns when it answers an authenticated request. `restart()` keeps its ports, as others know them.
+    `start()` returns when the server answers an authenticated request. `restart()` keeps its ports, because clients
+    know them.
     """
 
     title: ClassVar[str]
@@ -34,7 +35,7 @@ class Server(ABC):
     port_uses: ClassVar[Sequence[str]]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL
-    """What it gets when there is no time, or when we are killed ourselves."""
+    """Signal for an immediate end, and when this process dies."""
 
     def __init__(self, directory: Path, *, ports: PortBook, log: Path) -> None:
         self.directory = directory
@@ -44,7 +45,7 @@ class Server(ABC):
         self._port_book = ports
 
     async def start(self) -> None:
-        """Raises StartError with the server's last words when it does not come up."""
+        """Start the server. Raises StartError with the end of its log if it does not become ready."""
         make_private_directory(self.directory)
         make_private_directory(self.log.parent)
         await self.prepare()
@@ -53,17 +54,17 @@ class Server(ABC):
             if await self._launch_until_ready():
                 return
             if all(is_free(port) for port in self.ports.values()):
-                break  # it was not for a port that somebody took in between
+                break  # the reason was not a port that another program took meanwhile
         raise self._start_error("ended at once")
 
     async def restart(self) -> None:
-        """Start it again after it died, where its clients expect it."""
+        """Start the server again after it died, on the same ports."""
         await self.prepare()
         if not await self._launch_until_ready():
             raise self._start_error("ended at once")
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """`at_once` is for data that nobody wants any more."""
+        """Stop the server. `at_once` skips the clean stop; use it if the data is not needed any more."""
         if self.child is not None:
             if not at_once:
                 await self.child.ask_to_end(self.stop_signal, within_seconds=STOP_GRACE_SECONDS)
@@ -72,13 +73,13 @@ class Server(ABC):
         self.clean_up()
 
     def kill(self) -> None:
-        """End it this moment. What it has promised to keep, it keeps."""
+        """End the server immediately. Committed data is kept."""
         if self.child is not None:
             self.child.send(self.death_signal)
 
     @abstractmethod
     async def prepare(self) -> None:
-        """Lay out the data directory and write the configuration; harmless to repeat."""
+        """Create the data directory and write the configuration. Safe to repeat."""
 
     @abstractmethod
     def launch(self) -> Child:
@@ -86,18 +87,18 @@ class Server(ABC):
 
     @abstractmethod
     def clean_up(self) -> None:
-        """Remove what an ended server, or a killed one, left outside its directory."""
+        """Remove files that an ended or killed server left outside its directory."""
 
     @abstractmethod
     async def is_ready(self) -> bool:
-        """Whether it does real work already."""
+        """Whether the server answers an authenticated request."""
 
     @abstractmethod
     async def on_ready(self) -> None:
-        """Put in it what has to be there before others use it; harmless to repeat."""
+        """Create what clients need in the server (role, database). Safe to repeat."""
 
     async def _launch_until_ready(self) -> bool:
-        """Whether it became ready; False when it ended instead."""
+        """Start the process. True when it is ready, False if it has ended."""
         self.clean_up()
         self.child = self.launch()
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS

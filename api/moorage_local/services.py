@@ -1,4 +1,4 @@
-"""PostgreSQL, Valkey and S3 of one machine: which of them are ours to run, and where each is reached."""
+"""PostgreSQL, Valkey and S3 on one machine: which of them we start, and the addresses of all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moorage_local.valkey import Valkey
 
 @dataclass
 class EmbeddedServices:
-    """`None` for a service that `options` give an address of."""
+    """The servers that we start. A server is None if `options` name an address to use instead."""
 
     options: Options
     postgres: Postgres | None = None
@@ -56,7 +56,7 @@ class EmbeddedServices:
         return services
 
     def addresses(self) -> dict[str, Any]:
-        """Settings of the api by name. Ports are known once the servers were started."""
+        """Addresses as settings of the api, by name. Call it after the servers were started and have their ports."""
         ports = sorted(port for server in self.servers for port in server.ports.values())
         values: dict[str, Any] = {"outbound_closed_ports": ports}
         if self.postgres is not None:

@@ -1,4 +1,4 @@
-"""Starts everything in order, starts again what dies, stops everything."""
+"""Start all processes in order, restart those that die, and stop all of them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from moorage_local.services import EmbeddedServices
 READY_ANSWER_SECONDS = 30
 BACKOFF = Backoff(0.2, 30.0)
 STEADY_SECONDS = 60
-"""What has run for so long starts with the first back-off again."""
+"""After running this long, a process that dies is restarted with the shortest delay again."""
 
 Tell = Callable[[str], None]
 
 
 class Member(Protocol):
-    """A server or one of our own processes."""
+    """A process that the supervisor keeps running: an embedded server or one of our own parts."""
 
     @property
     def title(self) -> str: ...
@@ -55,7 +55,7 @@ class Member(Protocol):
 
 
 class Supervisor:
-    """`start()`, `watch()` until cancelled, then `stop()` or `kill()`: these two also after a start that failed."""
+    """Call `start()`, then `watch()` until it is cancelled, then `stop()` or `kill()`, also after a failed start."""
 
     def __init__(self, options: Options, directory: DataDirectory, listener: socket.socket, tell: Tell) -> None:
         self._options = options
@@ -69,7 +69,7 @@ class Supervisor:
         self.admin_password = options.admin_password or SecretStr(self._credentials.admin_password)
 
     async def start(self) -> Prepared:
-        """Returns when everything answers. Raises StartError."""
+        """Start everything and return when all of it answers. Raises StartError."""
         async with asyncio.TaskGroup() as group:
             for server in self._services.servers:
                 group.create_task(self._start(server))
@@ -88,14 +88,14 @@ class Supervisor:
         return prepared
 
     async def watch(self) -> None:
-        """Start again whatever ends by itself, later each time it does so. Runs until cancelled."""
+        """Restart processes that end by themselves, with a growing delay. Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_bounded(self._directory.logs))
             for member in self._members():
                 group.create_task(self._keep(member))
 
     async def stop(self) -> None:
-        """First those that use the services, then the services."""
+        """Stop our own processes first, then the servers that they use."""
         await asyncio.gather(*(part.stop() for part in self._parts))
         await asyncio.gather(*(server.stop() for server in self._services.servers))
 
@@ -113,7 +113,7 @@ class Supervisor:
         self._tell(f"  {member.title:<26} ready  {time.monotonic() - began:4.1f} s")
 
     async def _start_host(self) -> None:
-        """Only on a machine where sandboxes work; one where they don't is told so better by the checks."""
+        """Start the sandbox host. The checks run first, because their errors are clearer than those of the host."""
         await refuse_what_cannot_work(self._options)
         host = self._host()
         self._parts.append(host)
@@ -122,7 +122,7 @@ class Supervisor:
     async def _keep(self, member: Member) -> None:
 
         async def run() -> str:
-            """Wait for its end; start it first if it does not run."""
+            """Wait until the process ends. If it does not run, restart it first."""
             assert member.child is not None
             if not member.child.is_running:
                 try:
@@ -131,7 +131,7 @@ class Supervisor:
                     return str(error)
                 self._tell(f"{member.title} runs again")
             status = await member.child.wait()
-            return f"{member.title} ended ({describe(status)}) and is started again. Its log: {member.log}"
+            return f"{member.title} ended ({describe(status)}) and will be restarted. Its log: {member.log}"
 
         def on_end(message: str, _failures: int) -> bool:
             self._tell(message)
@@ -140,7 +140,7 @@ class Supervisor:
         await keep_running(run, on_end=on_end, backoff=BACKOFF, steady_seconds=STEADY_SECONDS)
 
     def _settings(self, key_id: str, key_file: Path) -> Settings:
-        """From the environment, with what we know better."""
+        """Build the settings of api or runner: from the environment, replaced by the values that only we know."""
         known: dict[str, Any] = {
             "jwt_secret": self._options.jwt_secret or self._credentials.jwt_secret,
             **self._services.addresses(),
@@ -156,7 +156,7 @@ class Supervisor:
             raise invalid_environment(error) from None
 
     def _environment(self, settings: Settings) -> dict[str, str]:
-        """Ours, with every setting named: also those that came from it, in their checked form."""
+        """Our environment with all settings as variables, in their validated form. The admin's password is left out."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_ADMIN_")}
         for name in settings.model_fields_set:
             value = getattr(settings, name)
@@ -190,7 +190,7 @@ class Supervisor:
         )
 
     def _host(self) -> Part:
-        """It gets none of our environment: what it starts is closest to the agents' commands."""
+        """The sandbox host gets no secrets in its environment, because it starts the agents' commands."""
         listening = self._directory.host_socket
         make_private_directory(listening.parent)
         return Part(

@@ -1,4 +1,4 @@
-"""`moorage up`: the whole platform in the foreground, until it is asked to stop."""
+"""`moorage up`: run the whole platform in the foreground until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXIT_KILLED = 130
 
 
 class StopRequests:
-    """Counts the requests to stop: Ctrl-C, SIGTERM, and the terminal being closed."""
+    """Counts the requests to stop: Ctrl-C, SIGTERM, or closing the terminal."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
@@ -39,7 +39,7 @@ class StopRequests:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # `nohup moorage up` is to outlive its terminal
+                continue  # `nohup moorage up` must survive the end of its terminal
             loop.add_signal_handler(number, self.request)
 
     def request(self) -> None:
@@ -49,13 +49,13 @@ class StopRequests:
 
 
 def tell(line: str) -> None:
-    """Say it to the person who started us. Nobody may be there any more: that is no reason to fail."""
+    """Print a line for the person at the terminal. A closed terminal is not an error."""
     with suppress(OSError):
         print(line, flush=True)
 
 
 async def up(options: Options) -> int:
-    """Returns the exit status: 0 when it was asked to stop, 130 when it was told twice. Raises StartError."""
+    """Run the platform. Returns the exit status: 0 after a stop, 130 after a second request. Raises StartError."""
     began = time.monotonic()
     directory = DataDirectory.open(options.data_dir)
     stops = StopRequests()
@@ -69,10 +69,10 @@ async def up(options: Options) -> int:
                 seconds = time.monotonic() - began
                 tell(summary(options, directory, listener, prepared, supervisor.admin_password, seconds=seconds))
                 await _unless(stops.first, supervisor.watch())
-            tell("Stopping; Ctrl-C once more stops at once")
+            tell("Stopping; press Ctrl-C again to stop immediately")
         except* (StartError, OSError) as group:
             problems = leaves(group)
-        listener.close()  # the api has it as long as it lives: after that nobody should wait for an answer
+        listener.close()  # the api has its own copy; once it ends, new connections must be refused and not wait
         stopped = await _unless(stops.second, _stop(supervisor))
         if not stopped:
             await supervisor.kill()
@@ -87,7 +87,7 @@ async def _stop(supervisor: Supervisor) -> bool:
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None when `event` was set first: `work` is then cancelled."""
+    """Return the result of `work`, or cancel it and return None if `event` is set first."""
     async with race(work, event.wait()) as (task, _):
         return task.result() if task.done() else None
 
@@ -100,11 +100,11 @@ def leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
 
 
 def is_nearby(base_url: str) -> bool:
-    """Whether a model is one's own: on this machine or in a private network, where keys are rarely asked for."""
+    """Whether a model is on this machine or in a private network, where models rarely need a key."""
     try:
         host = (urlsplit(base_url).hostname or "").removesuffix(".")
     except ValueError:
-        return False  # no address at all: that is said where the model is first asked
+        return False  # not a URL; the first request to the model reports it
     try:
         address = ip_address(host)
     except ValueError:
@@ -121,29 +121,29 @@ def summary(
     *,
     seconds: float,
 ) -> str:
-    """The block that ends a start. The password is shown once, by the start that made the account, if we chose it."""
+    """Build the text that is printed after the start. A generated password is shown only when the admin is created."""
     url = url_of(listener)
     lines = [
         f"Moorage is ready after {seconds:.1f} s.",
         "",
-        f"  Address   {url}   (what it can do: {url}/docs)",
+        f"  Address   {url}   (API documentation: {url}/docs)",
     ]
     if options.host in ANY_ADDRESS:
-        lines.append("            open to every machine that reaches this one")
+        lines.append("            Every machine that can reach this one can connect.")
     if not prepared.admin_was_made:
-        lines.append("  Admin     made before; password forgotten: moorage admin reset-password --username NAME")
+        lines.append("  Admin     exists; to reset a password: moorage admin reset-password --username NAME")
     elif options.admin_password is not None:
-        lines.append(f"  Admin     {options.admin_username}, with the password of MOORAGE_ADMIN_PASSWORD")
+        lines.append(f"  Admin     {options.admin_username}, with the password from MOORAGE_ADMIN_PASSWORD")
     else:
         password = admin_password.get_secret_value()
-        lines.append(f"  Admin     {options.admin_username}   password {password}   (shown this once)")
+        lines.append(f"  Admin     {options.admin_username}   password {password}   (shown only once)")
     lines.append(f"  Model     {prepared.llm.model_name} at {prepared.llm.base_url}")
     if prepared.llm_key == "unreadable":
-        lines.append(f"            {KEY_UNREADABLE},")
-        lines.append(f"            as admin POST {url}/api/app-config/llm")
+        lines.append(f"            {KEY_UNREADABLE}")
+        lines.append(f"            with POST {url}/api/app-config/llm as an admin.")
     elif prepared.llm_key == "missing" and not is_nearby(prepared.llm.base_url):
-        lines.append("            without a key: set MOORAGE_LLM_API_KEY (also _BASE_URL, _MODEL) and start again,")
-        lines.append(f"            or as admin POST {url}/api/app-config/llm")
+        lines.append("            It has no API key: set MOORAGE_LLM_API_KEY (also _BASE_URL, _MODEL) and start again,")
+        lines.append(f"            or store one with POST {url}/api/app-config/llm as an admin.")
     lines.append(f"  Data      {directory.root}   (logs in {directory.logs})")
-    lines += ["", "Ctrl-C stops it."]
+    lines += ["", "Press Ctrl-C to stop."]
     return "\n".join(lines)

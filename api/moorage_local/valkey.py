@@ -26,7 +26,7 @@ def binary() -> Path:
 
 
 class Valkey(Server):
-    """Holds limits, leases and wake-ups, all of which may be lost: so nothing is saved."""
+    """Holds limits, leases and wake-ups. All of them may be lost, so nothing is written to disk."""
 
     title: ClassVar[str] = "Valkey"
     name: ClassVar[str] = "valkey"
@@ -41,13 +41,13 @@ class Valkey(Server):
         return f"redis://:{self._password}@127.0.0.1:{self.ports['valkey']}/0"
 
     async def prepare(self) -> None:
-        """Nothing to lay out; the configuration needs the port."""
+        """Nothing to do: `launch` writes the configuration, because it contains the port."""
 
     def launch(self) -> Child:
         lines = [
             "bind 127.0.0.1",
             f"port {self.ports['valkey']}",
-            f"requirepass {self._password}",  # in a file: arguments can be read by anyone
+            f"requirepass {self._password}",  # in a file, because every user can read arguments
             'save ""',
             "appendonly no",
             f'dir "{self.directory}"',
@@ -56,10 +56,10 @@ class Valkey(Server):
         return Child.start([binary(), config], log=self.log, environment=base_environment())
 
     async def on_ready(self) -> None:
-        """It starts empty, and empty is what its users expect."""
+        """Nothing to do: clients expect it to be empty."""
 
     def clean_up(self) -> None:
-        """It leaves nothing outside its directory."""
+        """Valkey leaves nothing outside its directory."""
 
     async def is_ready(self) -> bool:
         client = Redis.from_url(self.url, socket_connect_timeout=2, socket_timeout=2)

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it changes, and how it ends."""
+"""The command line: its output, its effects, and its exit status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PASSWORD = {"MOORAGE_ADMIN_PASSWORD": "a good password"}
 @pytest.mark.parametrize(
     "arguments", [[], ["sail"], ["up", "--fast"], ["admin"], ["admin", "create"]], ids=lambda words: " ".join(words)
 )
-def test_what_is_not_understood_ends_with_2_and_the_usage(tmp_path: Path, arguments: list[str]) -> None:
+def test_invalid_arguments_print_the_usage_and_exit_with_2(tmp_path: Path, arguments: list[str]) -> None:
     reply = moorage(*arguments, data=tmp_path)
     assert reply.returncode == 2
     assert reply.stdout.startswith("usage: moorage")
@@ -44,20 +44,20 @@ def test_what_is_not_understood_ends_with_2_and_the_usage(tmp_path: Path, argume
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_help_tells_what_a_command_takes(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_help_names_the_options_of_a_command(tmp_path: Path, arguments: list[str], said: str) -> None:
     reply = moorage(*arguments, data=tmp_path / "never made")
     assert reply.returncode == 0
     assert said in reply.stdout
     assert not (tmp_path / "never made").exists()
 
 
-def test_a_part_without_its_settings_says_which(tmp_path: Path) -> None:
+def test_a_part_names_a_missing_setting(tmp_path: Path) -> None:
     reply = moorage("runner", data=tmp_path)
     assert reply.returncode == 1
     assert "database_url" in reply.stdout
 
 
-def test_preparing_asks_for_the_admins_password_before_it_touches_anything(tmp_path: Path) -> None:
+def test_prepare_without_the_admins_password_changes_nothing(tmp_path: Path) -> None:
     reply = moorage("prepare", data=tmp_path)
     assert reply.returncode == 1
     assert "MOORAGE_ADMIN_PASSWORD" in reply.stdout
@@ -73,7 +73,7 @@ async def password_of(database_url: str, username: str) -> str | None:
     return found[1]
 
 
-async def test_an_admin_is_made_once_and_given_a_new_password(tmp_path: Path, database_url: str) -> None:
+async def test_an_admin_can_be_created_once_and_get_a_new_password(tmp_path: Path, database_url: str) -> None:
     place = {"MOORAGE_DATABASE_URL": database_url}
     assert moorage("admin", "create", "--username", "second", data=tmp_path, **place, **PASSWORD).returncode == 0
     again = moorage("admin", "create", "--username", "Second", data=tmp_path, **place, **PASSWORD)
@@ -93,7 +93,7 @@ async def test_an_admin_is_made_once_and_given_a_new_password(tmp_path: Path, da
     ],
     ids=["name", "password", "no password", "unknown user"],
 )
-def test_an_account_that_cannot_be_is_refused(
+def test_an_invalid_account_is_refused(
     tmp_path: Path, database_url: str, arguments: list[str], changes: dict[str, str], said: str
 ) -> None:
     reply = moorage("admin", *arguments, data=tmp_path, MOORAGE_DATABASE_URL=database_url, **changes)
@@ -108,7 +108,7 @@ def test_admin_commands_need_a_database(tmp_path: Path) -> None:
     assert "There is no database in" in reply.stdout
 
 
-async def test_migrate_may_be_repeated(tmp_path: Path, services: Services) -> None:
+async def test_migrate_can_be_repeated(tmp_path: Path, services: Services) -> None:
     connection = await services.postgres.connect_as_superuser()
     await connection.execute("CREATE DATABASE empty OWNER moorage")
     await connection.close()
@@ -117,7 +117,7 @@ async def test_migrate_may_be_repeated(tmp_path: Path, services: Services) -> No
     await services.drop_database(services.postgres.url("empty"))
 
 
-def test_doctor_finds_what_runs_here(tmp_path: Path) -> None:
+def test_doctor_finds_nothing_missing_on_this_machine(tmp_path: Path) -> None:
     reply = moorage("doctor", "--json", data=tmp_path / "never made")
     found = {check["name"]: check for check in json.loads(reply.stdout)}
     assert {"Python", "disk", "data directory", "port", "PostgreSQL", "Valkey", "S3 server"} < set(found)
@@ -126,8 +126,8 @@ def test_doctor_finds_what_runs_here(tmp_path: Path) -> None:
     assert not (tmp_path / "never made").exists()
 
 
-def test_doctor_and_up_name_what_is_missing_and_the_command_that_gets_it(tmp_path: Path) -> None:
-    """On a machine with nothing but Python and what is in the wheels."""
+def test_doctor_and_up_name_what_is_missing_and_the_command_that_installs_it(tmp_path: Path) -> None:
+    """The machine has only Python and the programs in the wheels."""
     lonely = tmp_path / "bin"
     lonely.mkdir()
     (lonely / "unshare").symlink_to(str(shutil.which("unshare")))
@@ -144,11 +144,11 @@ def test_doctor_and_up_name_what_is_missing_and_the_command_that_gets_it(tmp_pat
     assert [line for line in failed if line not in up.stdout] == []
 
 
-def test_doctor_names_a_data_directory_that_is_something_else(tmp_path: Path) -> None:
+def test_doctor_reports_a_data_directory_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("of somebody")
     reply = moorage("doctor", data=tmp_path)
     assert reply.returncode == 1
-    assert f"{tmp_path} holds something else" in reply.stdout
+    assert f"{tmp_path} contains other files" in reply.stdout
     assert moorage("up", data=tmp_path).returncode == 1
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 

@@ -1,4 +1,4 @@
-"""The migrations and the models say the same: what `alembic check` asks, of a real database."""
+"""The migrations create exactly the tables that the models describe (like `alembic check`, in a real database)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moorage_api.migrations import config
 from moorage_api.migrations.tables import Base
 
 
-async def test_a_migrated_database_is_what_the_models_describe(database_url: str) -> None:
+async def test_a_migrated_database_matches_the_models(database_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         return list(compare_metadata(context, Base.metadata))

@@ -1,4 +1,4 @@
-"""The embedded servers: who may use them, and what they survive."""
+"""The embedded servers: who can use them, and which failures they survive."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from support.waiting import HANG_SECONDS
 
 @pytest.mark.parametrize("user", [ROLE, "postgres"])
 @pytest.mark.parametrize("password", ["", "wrong"])
-async def test_postgresql_refuses_who_has_no_password(services: Services, user: str, password: str) -> None:
+async def test_postgresql_refuses_a_login_without_the_password(services: Services, user: str, password: str) -> None:
     port = services.postgres.ports["postgres"]
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(host="127.0.0.1", port=port, user=user, password=password, database=DATABASE)
 
 
-async def test_the_platform_is_no_superuser_of_its_database(database_url: str) -> None:
+async def test_the_platforms_role_is_not_a_superuser(database_url: str) -> None:
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -42,21 +42,21 @@ async def test_the_platform_is_no_superuser_of_its_database(database_url: str) -
         await connection.close()
 
 
-async def test_postgresql_runs_as_nobody_that_matters(services: Services) -> None:
+async def test_postgresql_runs_without_root_privileges(services: Services) -> None:
     assert services.postgres.child is not None
     status = Path(f"/proc/{services.postgres.child.pid}/status").read_text()
     (capabilities,) = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff")]
     assert int(capabilities, 16) == 0
 
 
-async def test_valkey_refuses_who_has_no_password(services: Services) -> None:
+async def test_valkey_refuses_a_client_without_the_password(services: Services) -> None:
     client = Redis(host="127.0.0.1", port=services.valkey.ports["valkey"])
     with pytest.raises(AuthenticationError):
         await client.ping()
     await client.aclose()
 
 
-async def test_the_object_store_makes_no_bucket_by_itself(services: Services) -> None:
+async def test_the_object_store_creates_no_bucket_by_itself(services: Services) -> None:
     with services.s3.client() as client, pytest.raises(S3Error, match="NoSuchBucket"):
         client.fput_object("unheard-of", "key", __file__)
 
@@ -66,14 +66,16 @@ INNER_PATHS = ["/buckets/", f"/{BUCKET}/key", "/dir/assign", f"/col/delete?colle
 
 @pytest.mark.parametrize("use", ["s3", "master", "volume", "filer"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_no_port_of_the_object_store_serves_who_did_not_sign(services: Services, use: str, method: str) -> None:
+async def test_every_http_port_of_the_object_store_refuses_unsigned_requests(
+    services: Services, use: str, method: str
+) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{services.s3.ports[use]}") as client:
         answers = {path: (await client.request(method, path)).status_code for path in INNER_PATHS}
     assert {path: status for path, status in answers.items() if status not in (400, 401, 403, 404, 405)} == {}
 
 
 @pytest.mark.parametrize("use", ["s3-grpc", "master-grpc", "volume-grpc", "filer-grpc", "admin-grpc"])
-def test_no_inner_port_of_the_object_store_takes_who_has_no_certificate(services: Services, use: str) -> None:
+def test_every_grpc_port_of_the_object_store_refuses_clients_without_certificate(services: Services, use: str) -> None:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -82,7 +84,7 @@ def test_no_inner_port_of_the_object_store_takes_who_has_no_certificate(services
             encrypted.recv(1)
 
 
-async def test_every_port_is_on_loopback_and_one_of_those_we_chose(services: Services) -> None:
+async def test_servers_listen_only_on_loopback_and_on_chosen_ports(services: Services) -> None:
     for server in (services.postgres, services.valkey, services.s3):
         assert server.child is not None
         heard = {
@@ -94,7 +96,7 @@ async def test_every_port_is_on_loopback_and_one_of_those_we_chose(services: Ser
         assert {address.port for address in heard} <= set(server.ports.values())
 
 
-async def test_a_port_that_is_taken_is_avoided_and_the_others_are_kept(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_replaced_and_the_others_are_kept(tmp_path: Path) -> None:
     book = PortBook(tmp_path / "ports.json")
     first = book.take("store", ["a", "b"])
     with socket.create_server(("127.0.0.1", first["a"])):
@@ -105,9 +107,9 @@ async def test_a_port_that_is_taken_is_avoided_and_the_others_are_kept(tmp_path:
     assert book.known("store") == second
 
 
-async def test_a_server_comes_up_although_its_port_was_taken_in_between(tmp_path: Path) -> None:
+async def test_a_server_starts_even_if_its_chosen_port_is_taken_meanwhile(tmp_path: Path) -> None:
     class ForgetfulBook(PortBook):
-        """Gives a taken port at first, as if somebody had been quicker than the server."""
+        """Returns a port in use the first time, as if another program had taken it before the server."""
 
         asked = 0
 
@@ -133,8 +135,8 @@ def own_postgres(directory: Path) -> Postgres:
     )
 
 
-async def test_postgresql_keeps_what_was_committed_through_a_kill(tmp_path: Path) -> None:
-    """Its successor may meet the dying one, then a file that names a process which is somebody else's by now."""
+async def test_postgresql_keeps_committed_data_after_a_kill(tmp_path: Path) -> None:
+    """The next start may meet the old server while it ends, or a pid file whose pid another process has now."""
     postgres = own_postgres(tmp_path)
     await postgres.start()
     connection = await postgres.connect_as_superuser(DATABASE)
@@ -160,8 +162,8 @@ async def test_postgresql_keeps_what_was_committed_through_a_kill(tmp_path: Path
     await stranger.wait()
 
 
-async def test_a_start_waits_for_a_server_that_is_still_leaving(tmp_path: Path) -> None:
-    """As after a kill -9 of the supervisor: its server ends by itself, but not in the same moment."""
+async def test_a_start_waits_for_an_old_server_that_is_still_ending(tmp_path: Path) -> None:
+    """This happens after a kill -9 of the supervisor: its server ends by itself a moment later."""
     leaving = own_postgres(tmp_path)
     await leaving.start()
     successor = own_postgres(tmp_path)
@@ -179,7 +181,7 @@ async def test_data_of_another_major_version_is_refused_clearly(tmp_path: Path) 
         await own_postgres(tmp_path).start()
 
 
-async def test_an_initdb_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+async def test_an_interrupted_initdb_is_repeated(tmp_path: Path) -> None:
     unfinished = tmp_path / "postgres" / "cluster.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("half a file")
@@ -189,20 +191,20 @@ async def test_an_initdb_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
-async def test_the_settings_of_other_tools_do_not_reach_a_server(services: Services) -> None:
+async def test_environment_variables_of_other_tools_do_not_reach_a_server(services: Services) -> None:
     for server in (services.postgres, services.valkey, services.s3):
         assert server.child is not None
         names = set(psutil.Process(server.child.pid).environ())
         assert {name for name in names if name.startswith(("PG", "AWS", "S3", "MOORAGE"))} == set()
 
 
-async def test_secrets_of_one_directory_stay_the_same(services: Services) -> None:
+async def test_the_secrets_of_a_directory_are_stored_and_all_different(services: Services) -> None:
     stored = json.loads((services.directory / "secrets.json").read_text())
     assert stored == services.credentials.model_dump()
     assert len(set(stored.values())) == len(stored)
 
 
-def test_postgresql_is_started_as_a_user_with_a_name_and_not_as_root() -> None:
+def test_postgresql_commands_run_as_a_named_user_other_than_root() -> None:
     reply = subprocess.run([*unprivileged(), "id", "-u"], capture_output=True, text=True, check=True)
     assert int(reply.stdout) != 0
     assert pwd.getpwuid(int(reply.stdout)).pw_name

@@ -1,4 +1,4 @@
-"""`moorage up`, with its one running machine shared by the tests that only look or that it recovers from."""
+"""`moorage up`. One running platform is shared by tests that only read, or whose damage it repairs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture
 async def other(tmp_path: Path) -> AsyncIterator[Machine]:
-    """A machine of the test's own, not started yet."""
+    """A separate platform for one test, not started yet."""
     created = Machine(tmp_path / "data", {"MOORAGE_PORT": str(free_ports(1)[0])})
     yield created
     await created.discard()
@@ -67,7 +67,7 @@ def shown_password(output: str) -> str:
 
 
 def object_store(data: Path) -> S3:
-    """As it is found by who looks up its address and its keys in the data directory."""
+    """Find the S3 server's address and keys in the data directory."""
     credentials = Credentials.load(data / "secrets.json")
     ports = PortBook(data / "ports.json")
     found = S3(
@@ -87,19 +87,19 @@ async def make_sandbox(data: Path) -> None:
         (await client.put(f"/v1/sandboxes/{uuid4()}")).raise_for_status()
 
 
-async def test_the_environment_decides_port_admin_and_model(machine: Machine) -> None:
+async def test_the_environment_sets_port_admin_and_model(machine: Machine) -> None:
     assert machine.url.endswith(f":{machine.changes['MOORAGE_PORT']}")
     assert await login(machine.url, *ADMIN.values()) == 200
     assert "a-model at http://127.0.0.1:9/v1" in machine.output()
 
 
-async def test_a_second_one_on_the_same_data_is_refused(machine: Machine) -> None:
+async def test_a_second_platform_in_the_same_directory_is_refused(machine: Machine) -> None:
     second = moorage("up", data=machine.data)
     assert second.returncode == 1
     assert f"already running on {machine.data} (process {machine.up.pid})" in second.stdout
 
 
-async def test_no_secret_is_in_an_argument_or_in_what_is_printed(machine: Machine) -> None:
+async def test_arguments_and_output_contain_no_secret(machine: Machine) -> None:
     secrets = [*json.loads((machine.data / "secrets.json").read_text()).values(), LLM_KEY]
     secrets.append(ADMIN["MOORAGE_ADMIN_PASSWORD"])
     arguments = {str(process.pid): " ".join(process.cmdline()) for process in machine.processes()}
@@ -109,19 +109,19 @@ async def test_no_secret_is_in_an_argument_or_in_what_is_printed(machine: Machin
     assert [place for place, content in places.items() for secret in secrets if secret in content] == []
 
 
-async def test_what_owns_the_sandboxes_is_told_no_secret(machine: Machine) -> None:
+async def test_the_sandbox_host_gets_no_secret_in_its_environment(machine: Machine) -> None:
     host = machine.part("moorage_sandbox.host")
     below = [host, *host.children(recursive=True)]
     known = {name for process in below for name in process.environ() if name.startswith("MOORAGE_")}
     assert {name for name in known if not name.startswith("MOORAGE_GATE_")} == set()
 
 
-async def test_the_data_is_open_to_its_owner_alone(machine: Machine) -> None:
+async def test_only_the_owner_can_read_the_data(machine: Machine) -> None:
     places = [machine.data, *machine.data.iterdir(), *(machine.data / "keys").iterdir()]
     assert [path for path in places if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
 
 
-async def test_everything_listens_on_loopback_alone(machine: Machine) -> None:
+async def test_everything_listens_on_loopback_only(machine: Machine) -> None:
     heard = {
         connection.laddr.ip
         for process in machine.processes()
@@ -138,8 +138,8 @@ async def test_an_accepted_connection_sends_each_part_of_an_answer_at_once(machi
         assert has_no_delay(machine.part("moorage_api.main").pid, client_port=client_port)
 
 
-async def test_nothing_configured_leads_to_a_part_of_the_platform(machine: Machine) -> None:
-    """The S3 server alone listens on ten ports."""
+async def test_a_configured_url_cannot_lead_to_a_server_of_the_platform(machine: Machine) -> None:
+    """There are many ports to protect: the S3 server alone listens on ten."""
     servers = ("bin/postgres", "valkey-server", "weed")
     ports = {
         connection.laddr.port
@@ -168,10 +168,10 @@ async def test_nothing_configured_leads_to_a_part_of_the_platform(machine: Machi
         ("weed", "S3 server"),
     ],
 )
-async def test_what_dies_is_started_again(machine: Machine, words: str, title: str) -> None:
+async def test_a_process_that_dies_is_restarted(machine: Machine, words: str, title: str) -> None:
     machine.part(words).kill()
     await machine.until_said(f"{title} runs again")
-    async with asyncio.timeout(HANG_SECONDS):  # connections that broke are told so: with 503, once each
+    async with asyncio.timeout(HANG_SECONDS):  # each broken connection gives one 503
         while (status := await login(machine.url, *ADMIN.values())) == 503:
             await asyncio.sleep(0.1)
     assert status == 200
@@ -199,21 +199,21 @@ async def test_kill_9_leaves_no_process_and_no_damage(other: Machine) -> None:
 
 
 @pytest.mark.parametrize("said", ["Starting Moorage", "Valkey", "Schema"])
-async def test_killed_while_it_starts_it_leaves_no_process(other: Machine, said: str) -> None:
+async def test_a_kill_during_the_start_leaves_no_process(other: Machine, said: str) -> None:
     other.launch()
     await other.until_said(said)
     await other.kill()
     assert await other.left_behind() == []
 
 
-async def test_ctrl_c_while_it_starts_ends_it(other: Machine) -> None:
+async def test_ctrl_c_during_the_start_ends_it(other: Machine) -> None:
     other.launch()
     await other.until_said("Valkey")
     assert await other.end(signal.SIGINT) == 0
     assert await other.left_behind() == []
 
 
-async def test_asked_twice_it_stops_at_once(other: Machine) -> None:
+async def test_a_second_stop_request_stops_it_immediately(other: Machine) -> None:
     other.launch()
     await other.until_said("S3 server")
     other.processes()
@@ -223,9 +223,9 @@ async def test_asked_twice_it_stops_at_once(other: Machine) -> None:
     assert await other.left_behind() == []
 
 
-async def test_services_given_by_address_are_used_and_not_started(other: Machine, services: Services) -> None:
+async def test_services_with_a_configured_address_are_used_and_not_started(other: Machine, services: Services) -> None:
     url = await services.create_database()
-    await services.empty_redis()  # limits count what other tests asked
+    await services.empty_redis()  # it counts the requests of other tests for the limits
     other.changes |= services.up_environment(url.replace("+asyncpg", ""))
     await other.start()
     assert await login(other.url, "admin", shown_password(other.output())) == 200
@@ -250,7 +250,7 @@ async def test_services_given_by_address_are_used_and_not_started(other: Machine
     ],
     ids=["database", "redis", "s3", "s3 keys", "port", "password", "jwt secret"],
 )
-async def test_what_it_cannot_use_is_named_and_no_secret_shown(
+async def test_an_unusable_setting_is_named_without_its_secret(
     other: Machine, changes: dict[str, str], said: str
 ) -> None:
     other.changes |= changes
@@ -262,7 +262,7 @@ async def test_what_it_cannot_use_is_named_and_no_secret_shown(
     assert await other.left_behind() == []
 
 
-async def test_a_port_that_was_asked_for_and_is_taken_is_named(other: Machine) -> None:
+async def test_a_configured_port_in_use_is_named(other: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         refused = moorage("up", data=other.data, MOORAGE_PORT=str(number))
@@ -286,5 +286,5 @@ async def test_a_port_that_was_asked_for_and_is_taken_is_named(other: Machine) -
         ("http://[::1/v1", False),
     ],
 )
-def test_a_key_is_asked_for_where_models_are_far_away(base_url: str, nearby: bool) -> None:
+def test_only_a_model_outside_private_networks_is_expected_to_need_a_key(base_url: str, nearby: bool) -> None:
     assert is_nearby(base_url) is nearby
