@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from moorage_api.app import create_app
-from moorage_api.http.internal import create_internal_app, served_beside
+from moorage_api.http.internal import serve_beside
 from moorage_api.resources import Resources, open_resources
 from moorage_api.settings import Settings
+from moorage_api.skills.pod_access import create_pod_app
 from moorage_common.logs import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ async def internal_port(resources: Resources, *, host: str) -> AsyncIterator[Non
     if not resources.settings.internal_port:
         yield
         return
-    app, port = create_internal_app(resources.blobs), resources.settings.internal_port
-    async with served_beside(app, host=host, port=port, concurrency=INTERNAL_CONCURRENCY):
+    app, port = create_pod_app(resources.blobs), resources.settings.internal_port
+    async with serve_beside(app, host=host, port=port, concurrency=INTERNAL_CONCURRENCY):
         yield
 
 

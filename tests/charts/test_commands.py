@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_pool import Commands, McpConnections, Server
+from moorage_api.tools.mcp_pool import McpConnections
+from moorage_api.tools.mcp_server import Commands, Server
 from moorage_local.ports import free_ports
 from support.helm import Helm, containers, found
 from support.remote_tools import running

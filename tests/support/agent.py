@@ -17,7 +17,7 @@ from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent
 from moorage_api.outbound import Outbound
-from moorage_api.runs.journal import UnreadMessagesError
+from moorage_api.runner.journal import UnreadMessagesError
 from support.llm import Call, ScriptedModel
 
 

@@ -6,7 +6,6 @@ The stored transcript stays complete; `AgentState.shortened` says which part of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from moorage_api.agent import prompts
 from moorage_api.agent.llm import LlmError
@@ -19,9 +18,7 @@ from moorage_api.agent.messages import (
     with_clipped_content,
 )
 from moorage_api.agent.ports import Function, Message
-
-if TYPE_CHECKING:
-    from moorage_api.agent.work import Work
+from moorage_api.agent.work import Work
 
 KEPT_WHOLE = 0.5
 """When old tool outputs are elided, the newest messages up to this share of the room stay whole."""

@@ -12,6 +12,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.answers import Answer, mended, objects_in
 from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
 from moorage_api.agent.messages import assistant_message, call_message, clipped, tool_message, user_message
+from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import OpenCall, Phase
 from moorage_api.agent.tools import FINISH, Tools
@@ -64,7 +65,7 @@ async def execute(work: Work, tools: Tools) -> bool:
         steps = work.state.with_step(step.id, "running")
         await work.record(StepEvent(id=step.id, description=step.description, status="running"), steps=steps)
     await tools.look()
-    answer = await work.ask(tools=tools.functions)
+    answer = await ask_model(work, tools=tools.functions)
     if not answer.calls:
         await _take_text(work, answer)
         return False

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from moorage_api.agent import prompts
 from moorage_api.agent.answers import Answer, AnswerBuilder, objects_in, parse_object
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
+from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.partials import show_partials
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.work import Work
@@ -71,7 +72,9 @@ class Draft:
 async def plan(work: Work) -> bool:
     """Ask for the first plan of a turn. True if the model answered without steps, which ends the turn."""
     stream_id = f"plan-{work.state.turn}-{work.state.plans}"
-    answer = await work.ask(tools=[MAKE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far))
+    answer = await ask_model(
+        work, tools=[MAKE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
+    )
     draft = _draft(answer, MAKE_PLAN)
     if draft is None or not (draft.steps or draft.message):
         await work.reject(answer, prompts.MUST_PLAN.format(name=MAKE_PLAN.name))
@@ -106,7 +109,9 @@ async def replan(work: Work) -> None:
     """Ask for the steps that are left. Finished steps stay; the running step continues if it comes first again."""
     state = work.state
     stream_id = f"plan-{state.turn}-{state.plans}"
-    answer = await work.ask(tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far))
+    answer = await ask_model(
+        work, tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
+    )
     draft = _draft(answer, UPDATE_PLAN)
     if draft is None:
         await work.reject(answer, prompts.MUST_PLAN.format(name=UPDATE_PLAN.name))

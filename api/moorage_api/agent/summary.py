@@ -5,6 +5,7 @@ from __future__ import annotations
 from moorage_api.agent import prompts
 from moorage_api.agent.answers import AnswerBuilder, objects_in
 from moorage_api.agent.messages import assistant_message
+from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.partials import show_partials
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent
@@ -16,7 +17,7 @@ async def sum_up(work: Work) -> bool:
         # recorded before the model is asked: if this runner is killed, the next one does not store the files again
         await work.record(attachments=await work.save_files(work.state.files))
     stream_id = f"answer-{work.state.turn}"
-    answer = await work.ask(progress=show_partials(work, stream_id, _text_so_far))
+    answer = await ask_model(work, progress=show_partials(work, stream_id, _text_so_far))
     message = _message(answer.text)
     if not message:
         await work.reject(answer, prompts.NO_TOOLS_NOW)

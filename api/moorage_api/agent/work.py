@@ -8,11 +8,11 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from moorage_api.agent import compaction, prompts
+from moorage_api.agent import prompts
 from moorage_api.agent.answers import Answer, RawCall
-from moorage_api.agent.llm import LlmClient, LlmError, Progress, WindowFullError
+from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
-from moorage_api.agent.ports import AgentLimits, Attachments, Function, Gate, Journal, Message, Toolset
+from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.events.schemas import ChatEvent, FileInfo
@@ -75,37 +75,6 @@ class Work:
         )
         self.state = state
         return seqs
-
-    async def ask(
-        self, *, tools: Sequence[Function] = (), force: bool = False, progress: Progress | None = None
-    ) -> Answer:
-        """Send the transcript to the model and return its answer. Raises LlmError and InterruptedByUserError."""
-        if self.state.iterations >= self.limits.max_iterations:
-            raise LlmError(
-                "max_iterations",
-                f"The run reached its limit of {self.limits.max_iterations} model turns (`max_iterations`). "
-                "Send a message to continue, or raise the limit",
-            )
-        await self.add_notes()
-        for _ in range(4):
-            messages = await compaction.request(self, tools)
-            try:
-                answer = await self.unless_interrupted(
-                    self.llm.ask(
-                        messages, tools=tools, force=force, max_retries=self.limits.max_retries, progress=progress
-                    )
-                )
-            except WindowFullError as error:
-                failure = error
-                await compaction.expect_less(self)
-                continue
-            self.state = self.state.model_copy(update={"iterations": self.state.iterations + 1})
-            return answer
-        raise LlmError(
-            failure.code,
-            "The model's context window is too small for this task, even with the shortest form of the conversation; "
-            f"choose a model with a larger window. {failure}",
-        ) from failure
 
     async def add_notes(self) -> None:
         """Add the notes and the sandbox's notices to the transcript, so that the model gets them before it answers."""

@@ -12,6 +12,7 @@ from moorage_api.events.schemas import FileInfo
 from moorage_api.files.models import FileRow
 from moorage_api.files.names import extension_of, media_type_of, safe_filename
 from moorage_api.files.repository import FileRepository, Reader
+from moorage_api.objects import keys
 from moorage_api.objects.store import BlobStore, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -97,13 +98,13 @@ class FileService:
 
     async def delete_all_of(self, owner_id: UUID) -> None:
         """Remove the objects of a user. The database removes the rows together with the user."""
-        await self._blobs.delete_prefix(f"files/{owner_id}/")
+        await self._blobs.delete_prefix(keys.user_files_prefix(owner_id))
 
     async def _store(
         self, chunks: AsyncIterable[bytes], *, owner_id: UUID, filename: str, content_type: str
     ) -> tuple[UUID, str, int]:
         file_id = uuid7()
-        key = f"files/{owner_id}/{file_id}/{uuid7().hex[-8:]}"
+        key = keys.file_key(owner_id, file_id, uuid7().hex[-8:])
         media_type = media_type_of(safe_filename(filename), content_type)
         return (
             file_id,

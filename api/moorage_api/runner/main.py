@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from moorage_api.http.internal import served_beside
+from moorage_api.http.internal import serve_beside
 from moorage_api.main import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.resources import open_resources
 from moorage_api.runner.health import Health, create_health_app
@@ -36,7 +36,7 @@ async def health_port(host: str, port: int, health: Health) -> AsyncIterator[Non
     if not port:
         yield
         return
-    async with served_beside(create_health_app(health), host=host, port=port, concurrency=PROBES):
+    async with serve_beside(create_health_app(health), host=host, port=port, concurrency=PROBES):
         yield
 
 

@@ -20,11 +20,12 @@ from moorage_api.errors import DomainError, FencedError, NotFoundError, Unavaila
 from moorage_api.events.schemas import FileInfo, SandboxEvent
 from moorage_api.files.names import safe_filename
 from moorage_api.files.service import FileService
+from moorage_api.objects import keys
 from moorage_api.objects.store import BlobStore
-from moorage_api.runs.journal import RunJournal
+from moorage_api.runner.journal import RunJournal
 from moorage_api.sandboxes.errors import as_domain_error
-from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState, SkillPin
-from moorage_api.sessions.service import object_prefix
+from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState
+from moorage_crds.types import SkillPin
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.messages import CallResponse
 from moorage_sandbox.protocol import UPLOADS, GateError
@@ -203,7 +204,7 @@ class SandboxLink:
         return await self._with_client(save)
 
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
-        key = f"{object_prefix(self._journal.session_id)}{uuid7()}{suffix}"
+        key = f"{keys.session_prefix(self._journal.session_id)}{uuid7()}{suffix}"
         await self._blobs.put(key, data, content_type=content_type)
         return key
 

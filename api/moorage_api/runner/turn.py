@@ -17,8 +17,8 @@ from moorage_api.errors import DomainError, FencedError
 from moorage_api.events.schemas import ErrorEvent
 from moorage_api.files.service import FileService
 from moorage_api.resources import Resources
+from moorage_api.runner.journal import RunJournal, UnreadMessagesError
 from moorage_api.runner.sandbox_link import SandboxLink
-from moorage_api.runs.journal import RunJournal, UnreadMessagesError
 from moorage_api.skill_runs.delegates import A2aDelegate, McpDelegate
 from moorage_api.skill_runs.ports import SkillDelegate
 from moorage_api.skill_runs.run import RunSkills, open_skills

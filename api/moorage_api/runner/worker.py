@@ -19,9 +19,9 @@ from moorage_api.errors import FencedError
 from moorage_api.events.schemas import ErrorEvent
 from moorage_api.resources import Resources
 from moorage_api.runner.health import CLAIMS, RUNS, Health
+from moorage_api.runner.journal import RunJournal, UnreadMessagesError, open_journal
 from moorage_api.runner.turn import work_on
 from moorage_api.runs import queue
-from moorage_api.runs.journal import RunJournal, UnreadMessagesError, open_journal
 from moorage_api.runs.queue import LeasedRun
 from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.service import SessionService

@@ -10,7 +10,8 @@ from uuid import UUID
 import httpx
 
 from moorage_api.errors import UnavailableError
-from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, SkillPin, report_nothing
+from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, report_nothing
+from moorage_crds.types import SkillPin
 
 ENSURE_TIMEOUT_SECONDS = 60
 TIMEOUT_SECONDS = 10

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from moorage_api.events.schemas import SandboxPhase
+from moorage_crds.types import SkillPin
 
 
 @dataclass(frozen=True)
@@ -17,18 +18,6 @@ class Sandbox:
     uid: str
     url: str
     """Base URL of its gate."""
-
-
-@dataclass(frozen=True)
-class SkillPin:
-    """One skill of a session, by the digest it had when the session first needed it.
-
-    `initial` skills are in the sandbox before its tools start; `backfill` ones are pushed through the gate later.
-    """
-
-    id: str
-    digest: str
-    phase: Literal["initial", "backfill"]
 
 
 @dataclass(frozen=True)

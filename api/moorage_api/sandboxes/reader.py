@@ -7,9 +7,8 @@ from uuid import UUID
 from moorage_api.errors import NotFoundError, TooLargeError
 from moorage_api.sandboxes.errors import NO_SANDBOX, as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes
-from moorage_api.sessions.schemas import ConsoleRecord, ReadShellResponse
 from moorage_sandbox.client import GateClient, TokenSigner
-from moorage_sandbox.protocol import GateError, Scope
+from moorage_sandbox.protocol import GateError, Scope, ShellView
 
 TEXT_LIMIT_BYTES = 2 * 1024 * 1024
 """A file view is for reading; bigger files are downloaded after the agent saved them."""
@@ -43,21 +42,13 @@ class SandboxReader:
                 raise as_domain_error(error) from error
         return b"".join(parts).decode("utf-8", "replace")
 
-    async def shell(self, session_id: UUID, name: str) -> ReadShellResponse:
+    async def shell(self, session_id: UUID, name: str) -> ShellView:
         sandbox = await self.find(session_id)
         async with self._client(sandbox, session_id) as client:
             try:
-                view = await client.view_shell(name)
+                return await client.view_shell(name)
             except GateError as error:
                 raise as_domain_error(error) from error
-        return ReadShellResponse(
-            session_id=name,
-            output=view.output,
-            console_records=[
-                ConsoleRecord(ps1=record.ps1, command=record.command, output=record.output)
-                for record in view.console_records
-            ],
-        )
 
     def vnc(self, sandbox: Sandbox, session_id: UUID) -> tuple[str, dict[str, str]]:
         """URL and headers of the gate's VNC WebSocket."""

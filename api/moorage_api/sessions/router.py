@@ -186,4 +186,7 @@ async def read_shell(
 ) -> Envelope[schemas.ReadShellResponse]:
     """Read the current output of one of the agent's shells."""
     await sessions.get(session_id, reader=user)
-    return ok(await reading.shell(session_id, body.session_id))
+    view = await reading.shell(session_id, body.session_id)
+    return ok(
+        schemas.ReadShellResponse(session_id=body.session_id, output=view.output, console_records=view.console_records)
+    )

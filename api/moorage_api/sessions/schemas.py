@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, field_serializer
 
 from moorage_api.events.schemas import FileInfo
 from moorage_api.text import StorableText
+from moorage_sandbox.protocol import ConsoleRecord
 
 SessionStatus = Literal["pending", "running", "waiting", "completed"]
 
@@ -80,12 +81,6 @@ class ReadFileResponse(BaseModel):
 class ReadShellRequest(BaseModel):
     session_id: StorableText = Field(min_length=1, max_length=200)
     """The name that the agent gave to the shell."""
-
-
-class ConsoleRecord(BaseModel):
-    ps1: str
-    command: str
-    output: str
 
 
 class ReadShellResponse(BaseModel):

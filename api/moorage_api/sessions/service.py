@@ -17,6 +17,7 @@ from moorage_api.errors import DomainError, UnavailableError
 from moorage_api.events import log
 from moorage_api.events.hub import Hub
 from moorage_api.events.schemas import FileInfo, MessageEvent
+from moorage_api.objects import keys
 from moorage_api.objects.store import BlobStore
 from moorage_api.runs import queue
 from moorage_api.sandboxes.provider import Sandboxes
@@ -161,7 +162,7 @@ class SessionService:
         for session_id in ids:
             try:
                 await self._sandboxes.delete(session_id)
-                await self._blobs.delete_prefix(object_prefix(session_id))
+                await self._blobs.delete_prefix(keys.session_prefix(session_id))
             except DomainError as error:
                 logger.warning("Could not remove the sandbox or objects of a deleted session; will retry: %s", error)
                 continue
@@ -192,8 +193,3 @@ class SessionService:
             await self._redis.publish(channel, "")
         except (RedisError, OSError) as error:
             logger.warning("Could not wake a runner through Redis; it polls every second: %s", type(error).__name__)
-
-
-def object_prefix(session_id: UUID) -> str:
-    """Prefix of the session's own objects (pictures, long outputs). Files are stored under their owner's prefix."""
-    return f"sessions/{session_id}/"

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from moorage_api.clock import Clock
 from moorage_api.database import Database
-from moorage_api.sandboxes.provider import SkillPin
 from moorage_api.skill_runs.selection import Candidate, ranked
+from moorage_api.skills.bundles.archive import to_pin
 from moorage_api.skills.bundles.manifest import Manifest
 from moorage_api.skills.bundles.risk import RiskReport
 from moorage_api.skills.repository import SkillRepository
-from moorage_crds.types import MAX_INITIAL_SKILLS, MAX_SKILLS
+from moorage_crds.types import MAX_INITIAL_SKILLS, MAX_SKILLS, SkillPin
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SessionSkills:
         return [
             SkillPin(
                 id=version.skill_id,
-                digest=f"sha256:{version.digest}",
+                digest=to_pin(version.digest),
                 phase="initial" if version.phase == "initial" else "backfill",
             )
             for version in pinned

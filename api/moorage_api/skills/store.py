@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from moorage_api.errors import UnavailableError
+from moorage_api.objects.keys import skill_archive_key
 from moorage_api.objects.store import BlobStore
-from moorage_api.skills.bundles.archive import Archive, digest_of, object_key
+from moorage_api.skills.bundles.archive import Archive, digest_of
 from moorage_sandbox.protocol import MAX_SKILL_ARCHIVE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class SkillArchives:
 
     async def put(self, archive: Archive) -> None:
         """Raises UnavailableError."""
-        await self._blobs.put(archive.key, archive.data, content_type="application/gzip")
+        await self._blobs.put(skill_archive_key(archive.digest), archive.data, content_type="application/gzip")
         await asyncio.to_thread(self._keep, archive.digest, archive.data)
 
     async def get(self, digest: str) -> bytes:
@@ -34,7 +35,7 @@ class SkillArchives:
         cached = await asyncio.to_thread(self._cached, digest)
         if cached is not None:
             return cached
-        stored = await self._blobs.get(object_key(digest))
+        stored = await self._blobs.get(skill_archive_key(digest))
         data = bytearray()
         try:
             async for chunk in stored.chunks:

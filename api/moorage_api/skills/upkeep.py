@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from moorage_api.clock import Clock
 from moorage_api.database import Database
 from moorage_api.errors import UnavailableError
+from moorage_api.objects.keys import SKILL_ARCHIVES, digest_in_key, skill_archive_key
 from moorage_api.objects.store import BlobStore
-from moorage_api.skills.bundles.archive import OBJECT_PREFIX, digest_in, object_key
 from moorage_api.skills.repository import lock_archives
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ class SkillUpkeep:
     async def _remove_archives(self) -> None:
         """Those that no version names; failed installations leave such as well."""
         before = self._now() - timedelta(seconds=self._grace_seconds)
-        keys = await self._blobs.keys(OBJECT_PREFIX, before=before)
-        digests = {digest for key in keys if (digest := digest_in(key)) is not None}
+        keys = await self._blobs.keys(SKILL_ARCHIVES, before=before)
+        digests = {digest for key in keys if (digest := digest_in_key(key)) is not None}
         async with self._db() as tx:
             unknown = sorted(await self._unknown(tx, digests))[:BATCH]
         if not unknown:
@@ -82,7 +82,7 @@ class SkillUpkeep:
             # asked again: one may have been installed since. The lock is held to the last removal, though it is no SQL:
             # who installs the same bytes must find them gone before it stores them, or store them after
             for digest in await self._unknown(tx, unknown):
-                await self._blobs.delete(object_key(digest))
+                await self._blobs.delete(skill_archive_key(digest))
         logger.info("Removed %d archives of skills that nobody needs", len(unknown))
 
     @staticmethod

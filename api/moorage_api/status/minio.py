@@ -6,14 +6,13 @@ import os
 from uuid import uuid4
 
 from moorage_api.errors import DomainError, InvalidError
+from moorage_api.objects.keys import OWN_PREFIXES
 from moorage_api.objects.store import BlobStore
 from moorage_api.settings import Settings
 from moorage_api.status.schemas import MinioStatus
 
 MISSING_BUCKET = "bucket_not_exists"
 SMOKE_BYTES = 64 * 1024
-OWN_PREFIXES = ("files/", "sessions/", "skills/")
-"""Prefixes in the platform's own bucket that a test upload must not write to, because rows refer to objects there."""
 MAX_KEY_BYTES = 1000
 """S3 allows 1024 bytes, but some servers add a prefix of their own."""
 

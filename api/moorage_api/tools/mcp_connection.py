@@ -31,7 +31,7 @@ from mcp_types import (
 
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_pool import Commands, McpLostError, McpRefusedError, McpUnavailableError, Server
+from moorage_api.tools.mcp_server import Commands, McpLostError, McpRefusedError, McpUnavailableError, Server
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 

@@ -15,7 +15,8 @@ from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_pool import McpConnections, McpLostError, McpUnavailableError, Server
+from moorage_api.tools.mcp_pool import McpConnections
+from moorage_api.tools.mcp_server import McpLostError, McpUnavailableError, Server
 from moorage_api.tools.models import McpServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import McpConfig, McpServerList, McpServerRead, ToolList, ToolWithPreference

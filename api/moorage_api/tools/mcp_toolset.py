@@ -12,7 +12,7 @@ from mcp_types import AudioContent, CallToolResult, EmbeddedResource, ImageConte
 
 from moorage_api.agent import prompts
 from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
-from moorage_api.tools.mcp_pool import McpLostError, McpRefusedError, McpUnavailableError
+from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer
 from moorage_api.tools.outputs import kept_text
 

@@ -14,8 +14,8 @@ from moorage_api.database import uuid7
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import DoneEvent, TitleEvent, WaitEvent
 from moorage_api.resources import Resources, open_resources
+from moorage_api.runner.journal import UnreadMessagesError, open_journal
 from moorage_api.runs import queue
-from moorage_api.runs.journal import UnreadMessagesError, open_journal
 from moorage_api.runs.queue import LeasedRun
 from moorage_api.sessions.repository import create_session
 from moorage_api.sessions.service import SessionService

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from moorage_api.errors import UnavailableError
-from moorage_api.sandboxes.provider import SkillPin
 from moorage_crds import names
+from moorage_crds.types import SkillPin
 from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault
 from support.kube.kubelet import Behaviour, ended, status, waiting
@@ -22,7 +22,10 @@ from support.waiting import until
 from .conftest import Heard, World
 
 OWNER = uuid4()
-PINS = [SkillPin("pdf", f"sha256:{'a' * 64}", "initial"), SkillPin("web-forms", f"sha256:{'b' * 64}", "backfill")]
+PINS = [
+    SkillPin(id="pdf", digest=f"sha256:{'a' * 64}", phase="initial"),
+    SkillPin(id="web-forms", digest=f"sha256:{'b' * 64}", phase="backfill"),
+]
 
 pytestmark = pytest.mark.timeout(15 * 60)
 
@@ -274,7 +277,7 @@ async def test_a_refusal_is_not_asked_again(world: World, session_id: UUID, hear
         await replica.ensure(
             session_id,
             owner_id=OWNER,
-            skills=[SkillPin(f"s{number}", f"sha256:{'a' * 64}", "initial") for number in range(13)],
+            skills=[SkillPin(id=f"s{number}", digest=f"sha256:{'a' * 64}", phase="initial") for number in range(13)],
             report=heard.report,
         )
     assert heard.phases == ["failed"]

@@ -12,10 +12,10 @@ import pytest
 
 from moorage_api.clock import utc_now
 from moorage_api.database import Database, create_database, create_engine
+from moorage_api.objects.keys import skill_archive_key
 from moorage_api.objects.store import MinioStore
 from moorage_api.skill_runs.pins import SessionSkills
 from moorage_api.skill_runs.sync import NOT_YET, SkillSync
-from moorage_api.skills.bundles.archive import object_key
 from moorage_api.skills.store import SkillArchives
 from support.accounts import data
 from support.gate import FakeBox, Gate, running_gate
@@ -139,7 +139,7 @@ async def test_only_what_a_sandbox_lacks_is_sent_to_it(
     skills = await sessions.usable(session_id, owner)
     store = MinioStore.from_settings(skill_api.platform.settings())
     lost = next(skill for skill in skills if skill.manifest.slug == "lost")
-    await store.put(object_key(lost.digest), b"damaged", content_type="application/gzip")
+    await store.put(skill_archive_key(lost.digest), b"damaged", content_type="application/gzip")
     archives = SkillArchives(store, folder / "cache")
     async with gate.client() as client:
         await client.bind()

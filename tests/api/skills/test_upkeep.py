@@ -15,12 +15,12 @@ from sqlalchemy import text
 from moorage_api.clock import utc_now
 from moorage_api.database import create_database, create_engine, uuid7
 from moorage_api.errors import NotFoundError, UnavailableError
+from moorage_api.objects.keys import SKILL_ARCHIVES, skill_archive_key
 from moorage_api.objects.store import MinioStore
 from moorage_api.outbound import Outbound
 from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
 from moorage_api.skill_runs.pins import SessionSkills
-from moorage_api.skills.bundles.archive import OBJECT_PREFIX, object_key
 from moorage_api.skills.repository import lock_archives
 from moorage_api.skills.schemas import SkillInstallRequest
 from moorage_api.skills.service import SkillService, Sources
@@ -72,8 +72,8 @@ class Bench:
         return SkillUpkeep(self.db, self.store, utc_now, grace_seconds=grace_seconds)
 
     async def stored(self) -> set[str]:
-        keys = await self.store.keys(OBJECT_PREFIX, before=datetime.max.replace(tzinfo=utc_now().tzinfo))
-        return {key.removeprefix(OBJECT_PREFIX).removesuffix(".tar.gz") for key in keys}
+        keys = await self.store.keys(SKILL_ARCHIVES, before=datetime.max.replace(tzinfo=utc_now().tzinfo))
+        return {key.removeprefix(SKILL_ARCHIVES).removesuffix(".tar.gz") for key in keys}
 
     async def versions(self) -> set[str]:
         async with self.db() as tx:
@@ -93,8 +93,10 @@ async def test_what_no_skill_and_no_session_needs_is_removed(bench: Bench) -> No
     session_id = await bench.pinned_session()
     second = await bench.install("report", "Another version.")
     third = await bench.install("report", "The third.")
-    await bench.store.put(object_key("f" * 64), b"of an installation that failed", content_type="application/gzip")
-    await bench.store.put(f"{OBJECT_PREFIX}README", b"not ours", content_type="text/plain")
+    await bench.store.put(
+        skill_archive_key("f" * 64), b"of an installation that failed", content_type="application/gzip"
+    )
+    await bench.store.put(f"{SKILL_ARCHIVES}README", b"not ours", content_type="text/plain")
     await bench.upkeep().remove_unused()
     assert await bench.stored() == {first, third, "README"}, f"{second} was nobody's"
     assert await bench.versions() == {first, third}
@@ -183,7 +185,7 @@ async def test_replicas_at_once_and_installations_between_lose_nothing(bench: Be
 
 
 async def test_while_a_skill_is_being_installed_no_archive_goes(bench: Bench) -> None:
-    await bench.store.put(object_key("f" * 64), b"about to be named", content_type="application/gzip")
+    await bench.store.put(skill_archive_key("f" * 64), b"about to be named", content_type="application/gzip")
     async with bench.db.begin() as tx:
         await lock_archives(tx)
         await bench.upkeep().remove_unused()
@@ -191,7 +193,7 @@ async def test_while_a_skill_is_being_installed_no_archive_goes(bench: Bench) ->
     await bench.upkeep().remove_unused()
     assert await bench.stored() == set()
     with pytest.raises(NotFoundError):
-        await bench.store.get(object_key("f" * 64))
+        await bench.store.get(skill_archive_key("f" * 64))
 
 
 async def test_a_store_that_is_away_is_waited_for(bench: Bench, settings: Settings) -> None:
@@ -199,7 +201,7 @@ async def test_a_store_that_is_away_is_waited_for(bench: Bench, settings: Settin
     await bench.service.delete("report")
     away = MinioStore.from_settings(settings.model_copy(update={"s3_secret_key": settings.jwt_secret}))
     with pytest.raises(UnavailableError):
-        await away.keys(OBJECT_PREFIX, before=utc_now())
+        await away.keys(SKILL_ARCHIVES, before=utc_now())
     await SkillUpkeep(bench.db, away, utc_now, grace_seconds=0).remove_unused()
     await away.close()
     assert (await bench.stored(), await bench.versions()) == ({digest}, set())

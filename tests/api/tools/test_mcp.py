@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
-from moorage_api.tools import mcp_pool as configured
+from moorage_api.tools import mcp_server as configured
 from support.accounts import Person, client_for, data
 from support.llm import Call
 from support.remote_tools import Server

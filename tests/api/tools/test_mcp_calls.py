@@ -21,7 +21,8 @@ from moorage_api.agent.ports import ToolCall, ToolResult
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_pool import Commands, McpConnections, McpLostError, McpUnavailableError, Server
+from moorage_api.tools.mcp_pool import McpConnections
+from moorage_api.tools.mcp_server import Commands, McpLostError, McpUnavailableError, Server
 from moorage_api.tools.mcp_service import McpService, OfferedServer, kept
 from moorage_api.tools.mcp_toolset import McpToolset, function_name
 from moorage_local.ports import free_ports

@@ -11,10 +11,9 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from moorage_api.sandboxes.provider import Sandbox, SandboxState, SkillPin
+from moorage_api.sandboxes.provider import Sandbox, SandboxState
 from moorage_crds import names
-from moorage_crds.types import AgentSessionSpec, AgentSessionStatus, DesiredState
-from moorage_crds.types import SkillPin as WrittenPin
+from moorage_crds.types import AgentSessionSpec, AgentSessionStatus, DesiredState, SkillPin
 from moorage_kube.client import Manifest
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def suspended_patch(resource_version: str) -> Manifest:
 
 
 def skill_list(skills: Sequence[SkillPin]) -> list[Manifest]:
-    return [WrittenPin(id=pin.id, digest=pin.digest, phase=pin.phase).manifest() for pin in skills]
+    return [pin.manifest() for pin in skills]
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from moorage_api.sandboxes.cluster.resource import (
     suspended_patch,
 )
 from moorage_api.sandboxes.cluster.watch import SharedWatch
-from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, SkillPin, report_nothing
+from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, report_nothing
 from moorage_crds.names import resource_name
-from moorage_crds.types import DesiredState
+from moorage_crds.types import DesiredState, SkillPin
 from moorage_kube.client import KubeError
 from moorage_kube.informer import KUBE_BACKOFF
 

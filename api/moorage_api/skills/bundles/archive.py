@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from moorage_api.skills.bundles.bundle import Bundle, is_script
 
-OBJECT_PREFIX = "skills/archives/"
-OBJECT_KEY = re.compile(rf"{OBJECT_PREFIX}([0-9a-f]{{64}})\.tar\.gz")
+PIN_PREFIX = "sha256:"
+PIN = re.compile(rf"{PIN_PREFIX}([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,15 @@ class Archive:
     digest: str
     data: bytes
 
-    @property
-    def key(self) -> str:
-        return object_key(self.digest)
+
+def to_pin(digest: str) -> str:
+    """How a digest is written in a session's resource and in URLs for sandboxes: "sha256:" before it."""
+    return f"{PIN_PREFIX}{digest}"
 
 
-def object_key(digest: str) -> str:
-    return f"{OBJECT_PREFIX}{digest}.tar.gz"
-
-
-def digest_in(key: str) -> str | None:
-    """The reverse of `object_key`; None for the key of something else."""
-    found = OBJECT_KEY.fullmatch(key)
+def digest_in_pin(pin: str) -> str | None:
+    """The reverse of `to_pin`; None for any other text."""
+    found = PIN.fullmatch(pin)
     return found[1] if found else None
 
 

@@ -1,0 +1,37 @@
+"""The keys of the objects in the platform's bucket. No other module builds or parses a key."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+SKILL_ARCHIVES = "skills/archives/"
+SKILL_ARCHIVE = re.compile(rf"{SKILL_ARCHIVES}([0-9a-f]{{64}})\.tar\.gz")
+
+OWN_PREFIXES = ("files/", "sessions/", "skills/")
+"""Objects below these prefixes belong to database rows. A manual upload must not overwrite them."""
+
+
+def user_files_prefix(owner_id: UUID) -> str:
+    return f"files/{owner_id}/"
+
+
+def file_key(owner_id: UUID, file_id: UUID, version: str) -> str:
+    """`version` changes with every upload, so a stored object is never overwritten."""
+    return f"{user_files_prefix(owner_id)}{file_id}/{version}"
+
+
+def session_prefix(session_id: UUID) -> str:
+    """Below it are the session's own objects (pictures, long outputs). Files are below their owner's prefix."""
+    return f"sessions/{session_id}/"
+
+
+def skill_archive_key(digest: str) -> str:
+    """`digest` is the archive's SHA-256 as 64 hexadecimal digits."""
+    return f"{SKILL_ARCHIVES}{digest}.tar.gz"
+
+
+def digest_in_key(key: str) -> str | None:
+    """The reverse of `skill_archive_key`; None for any other key."""
+    found = SKILL_ARCHIVE.fullmatch(key)
+    return found[1] if found else None
