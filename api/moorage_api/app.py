@@ -1,4 +1,4 @@
-"""Build the HTTP application from its resources. Importing this module opens no connection."""
+"""Build the HTTP application from its services. Importing this module opens no connection."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fastapi.middleware.cors import CORSMiddleware
 from moorage_api.administration.router import router as admin_router
 from moorage_api.config.legacy import router as legacy_router
 from moorage_api.config.router import router as config_router
-from moorage_api.dependencies import limited
 from moorage_api.files.router import router as files_router
 from moorage_api.http import docs_pages
 from moorage_api.http import errors as http_errors
+from moorage_api.http.access import AccessSettings
 from moorage_api.http.body_limit import BodyLimit
 from moorage_api.http.health import router as health_router
 from moorage_api.http.openapi.document import completed
+from moorage_api.http.provided import Services, check_provided
 from moorage_api.http.routes import rules_of
 from moorage_api.http.trailing_slash import TrailingSlash
-from moorage_api.resources import Resources
 from moorage_api.sessions.pictures import router as pictures_router
 from moorage_api.sessions.router import router as sessions_router
 from moorage_api.sessions.vnc import router as vnc_router
@@ -27,6 +27,7 @@ from moorage_api.skills.router import router as skills_router
 from moorage_api.status.router import router as status_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
+from moorage_api.users.callers import limited
 from moorage_api.users.router import router as users_router
 from moorage_api.wechat.router import router as wechat_router
 
@@ -75,16 +76,18 @@ def routed() -> Application:
     return app
 
 
-def create_app(resources: Resources) -> FastAPI:
+def create_app(services: Services) -> FastAPI:
+    """Raises LookupError if a route asks for a service that `wiring` did not build."""
     app = routed()
-    app.state.resources = resources
+    check_provided(app.routes, services)
+    app.state.services = services
     http_errors.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(TrailingSlash)
-    if resources.settings.cors_origins:
+    if origins := services.get(AccessSettings).allowed_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=resources.settings.cors_origins,
+            allow_origins=origins,
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
             expose_headers=["Retry-After", "Content-Disposition"],

@@ -13,9 +13,10 @@ import uvicorn
 
 from moorage_api.app import create_app
 from moorage_api.http.internal import serve_beside
-from moorage_api.resources import Resources, open_resources
 from moorage_api.settings import Settings
 from moorage_api.skills.pod_access import create_pod_app
+from moorage_api.wiring.resources import Resources, open_resources
+from moorage_api.wiring.services import build_services
 from moorage_common.logs import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
         logger.warning("MOORAGE_OPEN_CONFIG is on: anyone who reaches this API can change its configuration")
     async with open_resources(settings, issuer="api") as resources:
         config = uvicorn.Config(
-            create_app(resources),
+            create_app(build_services(resources)),
             host=host,
             port=port,
             loop="uvloop",

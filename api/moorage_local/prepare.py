@@ -14,13 +14,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api import migrations
 from moorage_api.config.schemas import LlmConfigRead
 from moorage_api.config.sealing import Sealing
-from moorage_api.config.service import ConfigService, LlmKey
+from moorage_api.config.service import LlmKey
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
 from moorage_api.objects.store import MinioStore
+from moorage_api.outbound import Outbound
 from moorage_api.runs.queue import RUNNER_LOCK_CLASS
 from moorage_api.settings import Settings
 from moorage_api.users.admin import ensure_admin
+from moorage_api.wiring.services import build_config
 from moorage_local.errors import StartError
 
 
@@ -44,7 +46,7 @@ async def prepare(settings: Settings, *, admin_username: str, admin_password: Se
         await migrations.upgrade(url)
         db = create_database(engine)
         made = await ensure_admin(db, username=admin_username, password=admin_password.get_secret_value())
-        config = ConfigService(db, settings, Sealing.from_settings(settings))
+        config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
         await config.seal_stored()
         return Prepared(made, await config.read_llm(), await config.llm_key())
     except DomainError as error:

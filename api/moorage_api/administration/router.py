@@ -8,22 +8,17 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query
 
 from moorage_api.administration.service import UserManagement
-from moorage_api.dependencies import AdminUser, ResourcesDep
-from moorage_api.files.router import Files
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.sessions.router import Sessions
+from moorage_api.http.provided import provided
 from moorage_api.users import schemas
+from moorage_api.users.callers import AdminUser
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 UserId = Annotated[UUID, Path(description="Id from GET /api/admin/users")]
 
 
-async def user_management(resources: ResourcesDep, sessions: Sessions, files: Files) -> UserManagement:
-    return UserManagement(resources.db, resources.hub, sessions, files)
-
-
-Management = Annotated[UserManagement, Depends(user_management)]
+Management = Annotated[UserManagement, Depends(provided(UserManagement))]
 
 
 @router.get("/users")

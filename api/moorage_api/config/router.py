@@ -8,17 +8,14 @@ from fastapi import APIRouter, Depends
 
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.config.service import ConfigService
-from moorage_api.dependencies import ConfigWriter, ResourcesDep
 from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.provided import provided
+from moorage_api.users.callers import ConfigWriter
 
 router = APIRouter(prefix="/app-config", tags=["app-config"])
 
 
-async def config_service(resources: ResourcesDep) -> ConfigService:
-    return ConfigService(resources.db, resources.settings, resources.sealing)
-
-
-Config = Annotated[ConfigService, Depends(config_service)]
+Config = Annotated[ConfigService, Depends(provided(ConfigService))]
 
 
 @router.get("/llm")
@@ -28,12 +25,12 @@ async def get_llm_config(config: Config) -> Envelope[LlmConfigRead]:
 
 
 @router.post("/llm", dependencies=[ConfigWriter])
-async def update_llm_config(body: LlmConfigUpdate, config: Config, resources: ResourcesDep) -> Envelope[LlmConfigRead]:
+async def update_llm_config(body: LlmConfigUpdate, config: Config) -> Envelope[LlmConfigRead]:
     """Set the model: any OpenAI-compatible endpoint.
 
     Without `api_key`, the stored key is kept if `base_url` is the same, and removed if it changes.
     """
-    return ok(await config.update_llm(body, outbound=resources.outbound))
+    return ok(await config.update_llm(body))
 
 
 @router.get("/agent")

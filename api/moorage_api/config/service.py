@@ -15,7 +15,6 @@ from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
 from moorage_api.errors import UnavailableError
 from moorage_api.outbound import Outbound
-from moorage_api.settings import Settings
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]
 LlmKey = Literal["there", "missing", "unreadable"]
@@ -24,6 +23,15 @@ DEFAULT_TEMPERATURE = 0.7
 DEFAULT_MAX_TOKENS = 8192
 
 KEY_UNREADABLE = "The stored API key of the model was encrypted with another MOORAGE_CONFIG_KEY; store the key again"
+
+
+@dataclass(frozen=True)
+class LlmDefaults:
+    """From the settings; used until an admin stores a configuration."""
+
+    base_url: str
+    model_name: str
+    api_key: SecretStr
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,11 @@ class LlmConfig:
 
 
 class ConfigService:
-    def __init__(self, db: Database, settings: Settings, sealing: Sealing) -> None:
+    def __init__(self, db: Database, defaults: LlmDefaults, sealing: Sealing, outbound: Outbound) -> None:
         self._db = db
-        self._settings = settings
+        self._defaults = defaults
         self._sealing = sealing
+        self._outbound = outbound
 
     async def llm(self) -> LlmConfig:
         """Read the configuration with the key. Raises UnavailableError if the stored key cannot be decrypted.
@@ -59,14 +68,14 @@ class ConfigService:
             return "unreadable"
         return "there" if config.api_key.get_secret_value() else "missing"
 
-    async def update_llm(self, update: LlmConfigUpdate, *, outbound: Outbound) -> LlmConfigRead:
+    async def update_llm(self, update: LlmConfigUpdate) -> LlmConfigRead:
         """Store the configuration. A new base URL removes the stored key, so it is never sent to another host.
 
         Raises OutboundRefusedError if the platform must not connect to the base URL.
         """
-        await outbound.check("llm", update.base_url)
+        await self._outbound.check("llm", update.base_url)
         stored = await self._read("llm")
-        before = stored.get("base_url", self._settings.llm_base_url)
+        before = stored.get("base_url", self._defaults.base_url)
         value = update.model_dump(exclude={"api_key"})
         if update.api_key and (key := update.api_key.get_secret_value()):
             value["sealed_key"] = self._sealed(key)
@@ -98,8 +107,8 @@ class ConfigService:
 
     def _shown(self, stored: Mapping[str, Any]) -> LlmConfigRead:
         return LlmConfigRead(
-            base_url=stored.get("base_url", self._settings.llm_base_url),
-            model_name=stored.get("model_name", self._settings.llm_model),
+            base_url=stored.get("base_url", self._defaults.base_url),
+            model_name=stored.get("model_name", self._defaults.model_name),
             temperature=stored.get("temperature", DEFAULT_TEMPERATURE),
             max_tokens=stored.get("max_tokens", DEFAULT_MAX_TOKENS),
         )
@@ -110,7 +119,7 @@ class ConfigService:
                 return SecretStr(self._sealing.open(sealed.encode())["api_key"])
             except UnavailableError:
                 raise UnavailableError(KEY_UNREADABLE) from None
-        return SecretStr(stored.get("api_key") or self._settings.llm_api_key.get_secret_value())
+        return SecretStr(stored.get("api_key") or self._defaults.api_key.get_secret_value())
 
     def _without_plain_key(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the plain `api_key`, which older versions stored, by an encrypted `sealed_key`."""

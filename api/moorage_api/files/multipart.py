@@ -9,9 +9,33 @@ from email.message import Message
 from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from moorage_api.errors import InvalidError
+from moorage_api.errors import InvalidError, TooLargeError
 
 MAX_HEADER_BYTES = 16 * 1024
+
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""Most bytes that a form may have in addition to its file."""
+
+FORM_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+def check_declared_size(content_length: str, *, limit_bytes: int) -> None:
+    """Refuse a form that says by itself that its file is too large, before it is read. Raises TooLargeError."""
+    if content_length.isdigit() and int(content_length) > limit_bytes + FORM_OVERHEAD_BYTES:
+        raise TooLargeError(f"The file is larger than the limit of {limit_bytes // 2**20} MiB", limit_bytes=limit_bytes)
 
 
 @dataclass

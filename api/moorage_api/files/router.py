@@ -8,50 +8,24 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import StreamingResponse
 
-from moorage_api.dependencies import CurrentUser, ResourcesDep
-from moorage_api.errors import TooLargeError
 from moorage_api.events.schemas import FileInfo
-from moorage_api.files.multipart import form_file
+from moorage_api.files.multipart import FORM_SCHEMA, check_declared_size, form_file
 from moorage_api.files.names import content_disposition
 from moorage_api.files.service import FileService
 from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.provided import provided
+from moorage_api.users.callers import CurrentUser
 
 router = APIRouter(prefix="/files", tags=["files"])
 
-FORM_OVERHEAD_BYTES = 64 * 1024
-"""Most bytes that a form may have in addition to its file."""
-
-FORM_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
-
-
-async def file_service(resources: ResourcesDep) -> FileService:
-    return FileService(resources.db, resources.blobs, limit_bytes=resources.settings.upload_limit_bytes)
-
-
-Files = Annotated[FileService, Depends(file_service)]
+Files = Annotated[FileService, Depends(provided(FileService))]
 FileId = Annotated[UUID, Path(description="Id from POST /api/files")]
 
 
 @router.post("", openapi_extra=FORM_SCHEMA)
-async def upload_file(request: Request, user: CurrentUser, files: Files, resources: ResourcesDep) -> Envelope[FileInfo]:
+async def upload_file(request: Request, user: CurrentUser, files: Files) -> Envelope[FileInfo]:
     """Upload a file of at most 100 MiB in the form field `file`. An incomplete upload stores nothing."""
-    declared = request.headers.get("content-length", "")
-    limit = resources.settings.upload_limit_bytes
-    if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
-        raise TooLargeError(f"The file is larger than the limit of {limit // 2**20} MiB", limit_bytes=limit)
+    check_declared_size(request.headers.get("content-length", ""), limit_bytes=files.limit_bytes)
     form = await form_file(request.headers.get("content-type", ""), request.stream(), name="file")
     return ok(await files.upload(form.chunks, owner_id=user.id, filename=form.filename, content_type=form.content_type))
 

@@ -24,7 +24,7 @@ class FileService:
     def __init__(self, db: Database, blobs: BlobStore, *, limit_bytes: int) -> None:
         self._db = db
         self._blobs = blobs
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
 
     async def upload(
         self, chunks: AsyncIterable[bytes], *, owner_id: UUID, filename: str, content_type: str
@@ -110,7 +110,7 @@ class FileService:
             file_id,
             key,
             await self._blobs.put_stream(
-                key, limited_chunks(chunks, limit_bytes=self._limit_bytes), content_type=media_type
+                key, limited_chunks(chunks, limit_bytes=self.limit_bytes), content_type=media_type
             ),
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 
-from moorage_api.dependencies import ResourcesDep
+from moorage_api.database import Database
 from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.provided import provided
 
 router = APIRouter(tags=["health"])
 
@@ -19,9 +22,9 @@ async def healthz() -> Envelope[None]:
 
 
 @router.get("/readyz")
-async def readyz(resources: ResourcesDep) -> Envelope[None]:
+async def readyz(db: Annotated[Database, Depends(provided(Database))]) -> Envelope[None]:
     """Readiness probe: the database answers. If it does not, every request would fail, so send none to this replica."""
-    async with resources.db() as tx:
+    async with db() as tx:
         await tx.execute(text("SELECT 1"))
     return ok()
 

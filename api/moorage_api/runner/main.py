@@ -7,12 +7,24 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from moorage_api.config.service import ConfigService
+from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
 from moorage_api.main import CHATTY_LOGGERS, SILENT_LOGGERS
-from moorage_api.resources import open_resources
 from moorage_api.runner.health import Health, create_health_app
+from moorage_api.runner.sandbox_link import SandboxLinks
+from moorage_api.runner.sweep import Sweep
+from moorage_api.runner.turn import Turns
 from moorage_api.runner.worker import Runner
+from moorage_api.sandboxes.upkeep import Upkeep
+from moorage_api.sessions.service import SessionService
 from moorage_api.settings import Settings
+from moorage_api.skill_runs.run import SkillRuns
+from moorage_api.skills.upkeep import SkillUpkeep
+from moorage_api.tools.a2a_service import A2aService
+from moorage_api.tools.mcp_service import McpService
+from moorage_api.wiring.resources import Resources, open_resources
+from moorage_api.wiring.services import build_services
 from moorage_common.logs import configure_logging
 
 PROBES = 20
@@ -22,12 +34,45 @@ PROBES = 20
 async def serve(settings: Settings) -> None:
     async with open_resources(settings, issuer="runner") as resources:
         health = Health()
-        runner = Runner(resources, health)
+        runner = build_runner(resources, health)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runner.stop)
         async with health_port(settings.runner_host, settings.runner_port, health):
             await runner.run()
+
+
+def build_runner(resources: Resources, health: Health) -> Runner:
+    settings, services = resources.settings, build_services(resources)
+    turns = Turns(
+        db=resources.db,
+        config=services.get(ConfigService),
+        mcp=services.get(McpService),
+        a2a=services.get(A2aService),
+        skills=services.get(SkillRuns),
+        links=SandboxLinks(
+            resources.db, resources.sandboxes, resources.signer, services.get(FileService), resources.blobs
+        ),
+        outbound=resources.outbound,
+        max_functions=settings.llm_max_functions,
+        searxng_url=settings.searxng_url,
+    )
+    return Runner(
+        engine=resources.engine,
+        db=resources.db,
+        hub=resources.hub,
+        redis=resources.redis,
+        turns=turns,
+        sweep=Sweep(
+            services.get(SessionService),
+            services.get(Upkeep),
+            services.get(SkillUpkeep),
+            interval_seconds=settings.sweep_seconds,
+        ),
+        health=health,
+        concurrency=settings.runner_concurrency,
+        lease_seconds=settings.lease_seconds,
+    )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -297,6 +298,29 @@ class SandboxLink:
         if since_seq is None:
             raise FencedError("Another runner has taken this run over")
         return int(since_seq)
+
+
+@dataclass(frozen=True)
+class SandboxLinks:
+    """Makes the link of each run."""
+
+    db: Database
+    sandboxes: Sandboxes
+    signer: TokenSigner
+    files: FileService
+    blobs: BlobStore
+
+    def link(self, journal: RunJournal, *, pins: Pins, skills: SandboxContent) -> SandboxLink:
+        return SandboxLink(
+            journal,
+            db=self.db,
+            sandboxes=self.sandboxes,
+            signer=self.signer,
+            files=self.files,
+            blobs=self.blobs,
+            pins=pins,
+            skills=skills,
+        )
 
 
 def free_name(name: str, taken: set[str]) -> str:

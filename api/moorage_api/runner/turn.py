@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from uuid import uuid4
 
 from moorage_api.agent import prompts
@@ -13,15 +14,15 @@ from moorage_api.agent.messages import user_message
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.config.service import ConfigService
+from moorage_api.database import Database
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.events.schemas import ErrorEvent
-from moorage_api.files.service import FileService
-from moorage_api.resources import Resources
+from moorage_api.outbound import Outbound
 from moorage_api.runner.journal import RunJournal, UnreadMessagesError
-from moorage_api.runner.sandbox_link import SandboxLink
+from moorage_api.runner.sandbox_link import SandboxLink, SandboxLinks
 from moorage_api.skill_runs.delegates import A2aDelegate, McpDelegate
 from moorage_api.skill_runs.ports import SkillDelegate
-from moorage_api.skill_runs.run import RunSkills, open_skills
+from moorage_api.skill_runs.run import RunSkills, SkillRuns
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.a2a_toolset import A2aToolset
 from moorage_api.tools.mcp_service import McpService
@@ -31,19 +32,92 @@ from moorage_api.tools.switches import UserSwitches
 logger = logging.getLogger(__name__)
 
 
-async def work_on(journal: RunJournal, resources: Resources) -> None:
-    """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
-    try:
-        await _work_on(journal, resources)
-    except (FencedError, UnreadMessagesError):
-        raise
-    except DomainError as error:
-        await _fail(journal, ErrorEvent(error=str(error), code=error.code))
-    except Exception as error:  # outermost level of a run: its stream must always end with an event
-        number = uuid4().hex
-        logger.error("A turn failed unexpectedly (error %s)", number, exc_info=error)
-        message = f"An internal error occurred. Send a message to try again, or report error {number}"
-        await _fail(journal, ErrorEvent(error=message, code="internal"))
+@dataclass(frozen=True)
+class Turns:
+    """Carries out turns. One for each runner process."""
+
+    db: Database
+    config: ConfigService
+    mcp: McpService
+    a2a: A2aService
+    skills: SkillRuns
+    links: SandboxLinks
+    outbound: Outbound
+    max_functions: int
+    searxng_url: str | None
+
+    async def work_on(self, journal: RunJournal) -> None:
+        """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
+        try:
+            await self._work_on(journal)
+        except (FencedError, UnreadMessagesError):
+            raise
+        except DomainError as error:
+            await _fail(journal, ErrorEvent(error=str(error), code=error.code))
+        except Exception as error:  # outermost level of a run: its stream must always end with an event
+            number = uuid4().hex
+            logger.error("A turn failed unexpectedly (error %s)", number, exc_info=error)
+            message = f"An internal error occurred. Send a message to try again, or report error {number}"
+            await _fail(journal, ErrorEvent(error=message, code="internal"))
+
+    async def _work_on(self, journal: RunJournal) -> None:
+        llm_config, agent_config = await self.config.llm(), await self.config.agent()
+        said = " ".join(message.text for message in await journal.unread_messages())
+        skills = await self.skills.open(journal.session_id, journal.owner_id, message=said)
+        link = self.links.link(journal, pins=skills.pins_for, skills=skills.sync)
+        limits = AgentLimits(
+            max_iterations=agent_config.max_iterations,
+            max_retries=agent_config.max_retries,
+            max_search_results=agent_config.max_search_results,
+            max_functions=self.max_functions,
+        )
+        switches = UserSwitches(self.db, journal.owner_id)
+        preparing = asyncio.create_task(link.prepare())
+        try:
+            async with LlmClient(
+                base_url=llm_config.base_url,
+                api_key=llm_config.api_key.get_secret_value(),
+                model=llm_config.model_name,
+                temperature=llm_config.temperature,
+                max_tokens=llm_config.max_tokens,
+                outbound=self.outbound,
+            ) as llm:
+                toolsets = default_toolsets(
+                    link, link, max_search_results=limits.max_search_results, searxng_url=self.searxng_url
+                )
+                toolsets += await self._remote_toolsets(journal, link, skills, switches)
+                await run_turn(
+                    journal,
+                    llm=llm,
+                    toolsets=toolsets,
+                    attachments=link,
+                    gate=link,
+                    limits=limits,
+                    switches=switches,
+                    guidance=skills.guidance(),
+                )
+        finally:
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+            await link.close()
+
+    async def _remote_toolsets(
+        self, journal: RunJournal, link: SandboxLink, skills: RunSkills, switches: Switches
+    ) -> list[Toolset]:
+        """Build the toolsets of the remote agents and MCP servers that are enabled for this user, and of the skills.
+
+        MCP servers come last: they may have any number of tools, and the list that the model gets is cut at a limit.
+        """
+        servers, agents = await self.mcp.offered(journal.owner_id), await self.a2a.offered(journal.owner_id)
+        delegates: list[SkillDelegate] = [
+            McpDelegate(self.mcp, servers, link, switches),
+            A2aDelegate(self.a2a, agents, journal.session_id, link, switches),
+        ]
+        return [
+            A2aToolset(self.a2a, agents, journal.session_id, link, switches),
+            skills.toolset(link, link, delegates, switches, prepare=link.ready),
+            McpToolset(self.mcp, servers, link, switches),
+        ]
 
 
 async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
@@ -58,81 +132,3 @@ async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
         messages=[user_message(prompts.user_message(message.text, [], message.attachments)) for message in said],
         consumed_seq=unread[-1].seq if unread else None,
     )
-
-
-async def remote_toolsets(
-    journal: RunJournal, resources: Resources, link: SandboxLink, skills: RunSkills, switches: Switches
-) -> list[Toolset]:
-    """Build the toolsets of the remote agents and MCP servers that are enabled for this user, and of the skills.
-
-    MCP servers come last: they may have any number of tools, and the list that the model gets is cut at a limit.
-    """
-    mcp = McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
-    a2a = A2aService(resources.db, resources.outbound)
-    servers, agents = await mcp.offered(journal.owner_id), await a2a.offered(journal.owner_id)
-    delegates: list[SkillDelegate] = [
-        McpDelegate(mcp, servers, link, switches),
-        A2aDelegate(a2a, agents, journal.session_id, link, switches),
-    ]
-    return [
-        A2aToolset(a2a, agents, journal.session_id, link, switches),
-        skills.toolset(link, link, delegates, switches, prepare=link.ready),
-        McpToolset(mcp, servers, link, switches),
-    ]
-
-
-def sandbox_link(journal: RunJournal, resources: Resources, skills: RunSkills) -> SandboxLink:
-    return SandboxLink(
-        journal,
-        db=resources.db,
-        sandboxes=resources.sandboxes,
-        signer=resources.signer,
-        files=FileService(resources.db, resources.blobs, limit_bytes=resources.settings.upload_limit_bytes),
-        blobs=resources.blobs,
-        pins=skills.pins_for,
-        skills=skills.sync,
-    )
-
-
-async def _work_on(journal: RunJournal, resources: Resources) -> None:
-    settings = resources.settings
-    config = ConfigService(resources.db, settings, resources.sealing)
-    llm_config, agent_config = await config.llm(), await config.agent()
-    said = " ".join(message.text for message in await journal.unread_messages())
-    skills = await open_skills(journal.session_id, journal.owner_id, message=said, resources=resources)
-    link = sandbox_link(journal, resources, skills)
-    limits = AgentLimits(
-        max_iterations=agent_config.max_iterations,
-        max_retries=agent_config.max_retries,
-        max_search_results=agent_config.max_search_results,
-        max_functions=settings.llm_max_functions,
-    )
-    switches = UserSwitches(resources.db, journal.owner_id)
-    preparing = asyncio.create_task(link.prepare())
-    try:
-        async with LlmClient(
-            base_url=llm_config.base_url,
-            api_key=llm_config.api_key.get_secret_value(),
-            model=llm_config.model_name,
-            temperature=llm_config.temperature,
-            max_tokens=llm_config.max_tokens,
-            outbound=resources.outbound,
-        ) as llm:
-            toolsets = default_toolsets(
-                link, link, max_search_results=limits.max_search_results, searxng_url=settings.searxng_url
-            )
-            toolsets += await remote_toolsets(journal, resources, link, skills, switches)
-            await run_turn(
-                journal,
-                llm=llm,
-                toolsets=toolsets,
-                attachments=link,
-                gate=link,
-                limits=limits,
-                switches=switches,
-                guidance=skills.guidance(),
-            )
-    finally:
-        preparing.cancel()
-        await asyncio.gather(preparing, return_exceptions=True)
-        await link.close()

@@ -11,30 +11,28 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from moorage_api.database import Database
 from moorage_api.errors import FencedError
+from moorage_api.events.hub import Hub
 from moorage_api.events.schemas import ErrorEvent
-from moorage_api.resources import Resources
 from moorage_api.runner.health import CLAIMS, RUNS, Health
 from moorage_api.runner.journal import RunJournal, UnreadMessagesError, open_journal
-from moorage_api.runner.turn import work_on
+from moorage_api.runner.sweep import Sweep
+from moorage_api.runner.turn import Turns
 from moorage_api.runs import queue
 from moorage_api.runs.queue import LeasedRun
-from moorage_api.sandboxes.upkeep import Upkeep
-from moorage_api.sessions.service import SessionService
-from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_common.tasks import get_error, race
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """Longest time that a queued or orphaned run waits for an idle runner if the wake-up was lost."""
-
-SKILLS_SECONDS = 1800.0
-"""Interval between two clean-ups of skill archives; each one lists all of them."""
 
 
 @asynccontextmanager
@@ -51,10 +49,28 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 class Runner:
     """One runner process. `run()` returns after `stop()` was called and all its runs were released."""
 
-    def __init__(self, resources: Resources, health: Health) -> None:
-        self._resources = resources
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        db: Database,
+        hub: Hub,
+        redis: Redis,
+        turns: Turns,
+        sweep: Sweep,
+        health: Health,
+        concurrency: int,
+        lease_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._db = db
+        self._hub = hub
+        self._redis = redis
+        self._turns = turns
+        self._sweep = sweep
         self._health = health
-        self._settings = resources.settings
+        self._concurrency = concurrency
+        self._lease_seconds = lease_seconds
         self._lock_number = secrets.randbelow(2**31 - 1) + 1
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -66,7 +82,7 @@ class Runner:
         self._wake.set()
 
     async def run(self) -> None:
-        async with background(self._listen()), background(self._sweep()):
+        async with background(self._listen()), background(self._sweep.run()):
             while not self._stopping.is_set():
                 try:
                     async with self._alive():
@@ -82,7 +98,7 @@ class Runner:
     @asynccontextmanager
     async def _alive(self) -> AsyncIterator[None]:
         """Hold this runner's advisory lock on its own connection. PostgreSQL releases it when the process dies."""
-        async with self._resources.engine.connect() as connection:
+        async with self._engine.connect() as connection:
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
             self._alive_connection = connection
             await connection.execute(
@@ -97,15 +113,15 @@ class Runner:
     async def _claim_until_lost(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            while len(self._tasks) < self._settings.runner_concurrency and await self._claim_one():
+            while len(self._tasks) < self._concurrency and await self._claim_one():
                 pass
             await self._alive_connection.execute(text("SELECT 1"))
             self._health.worked()
             await self._pause(POLL_SECONDS)
 
     async def _claim_one(self) -> bool:
-        async with self._resources.db.begin() as tx:
-            run = await queue.claim(tx, runner_lock=self._lock_number, lease_seconds=self._settings.lease_seconds)
+        async with self._db.begin() as tx:
+            run = await queue.claim(tx, runner_lock=self._lock_number, lease_seconds=self._lease_seconds)
         if run is None:
             return False
         task = asyncio.create_task(self._hold(run), name=f"run {run.id}")
@@ -127,7 +143,7 @@ class Runner:
     async def _hold(self, run: LeasedRun) -> None:
         """Work on the run while its lease is held, and cancel the work as soon as the lease is lost."""
         try:
-            journal = await open_journal(self._resources.db, self._resources.hub, run)
+            journal = await open_journal(self._db, self._hub, run)
         except FencedError:
             return
         self._journals[run.session_id] = journal
@@ -151,17 +167,17 @@ class Runner:
             return
         while not journal.finished:
             with suppress(UnreadMessagesError):
-                await work_on(journal, self._resources)
+                await self._turns.work_on(journal)
 
     async def _keep_lease(self, journal: RunJournal) -> None:
         """Renew the lease after each third of its time. Raises FencedError when the lease is lost or has expired."""
-        lease_seconds = self._settings.lease_seconds
+        lease_seconds = self._lease_seconds
         held_until = time.monotonic() + lease_seconds
         while True:
             await asyncio.sleep(lease_seconds / 3 if held_until - time.monotonic() > lease_seconds / 2 else 0.5)
             asked_at = time.monotonic()
             try:
-                async with asyncio.timeout(lease_seconds / 3), self._resources.db.begin() as tx:
+                async with asyncio.timeout(lease_seconds / 3), self._db.begin() as tx:
                     journal.signal(await queue.renew(tx, journal.run, lease_seconds=lease_seconds))
                 held_until = asked_at + lease_seconds
             except (SQLAlchemyError, OSError, TimeoutError) as error:
@@ -169,32 +185,11 @@ class Runner:
                 if time.monotonic() > held_until:
                     raise FencedError("The lease expired because it could not be renewed") from error
 
-    async def _sweep(self) -> None:
-        """Repeat clean-up and registration that may have failed at the time of the request; suspend idle sandboxes."""
-        resources = self._resources
-        sessions = SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
-        upkeep = Upkeep(
-            resources.db, resources.hub, resources.sandboxes, idle_seconds=self._settings.sandbox_idle_seconds
-        )
-        skills = SkillUpkeep(resources.db, resources.blobs, resources.now)
-        skills_at = time.monotonic()
-        while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
-            try:
-                await sessions.sweep_deleted()
-                await upkeep.register_missing()
-                await upkeep.suspend_idle()
-                if time.monotonic() > skills_at:
-                    skills_at = time.monotonic() + SKILLS_SECONDS
-                    await skills.remove_unused()
-            except (SQLAlchemyError, OSError) as error:
-                logger.warning("A clean-up did not finish; will retry: %s", type(error).__name__)
-
     async def _listen(self) -> None:
         """Wait for Redis messages: a run was queued, or the row of a run has changed. Polling works without them."""
         while True:
             try:
-                async with self._resources.redis.pubsub() as pubsub:
+                async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(queue.WAKE_CHANNEL)
                     await pubsub.psubscribe(queue.control_channel_pattern())
                     while True:
@@ -211,7 +206,7 @@ class Runner:
         if (journal := self._journals.get(session_id)) is None:
             return
         with suppress(FencedError):  # the lease keeper also notices and ends the run
-            async with self._resources.db() as tx:
+            async with self._db() as tx:
                 journal.signal(await queue.read_signals(tx, journal.run))
 
     async def _pause(self, seconds: float) -> None:

@@ -8,7 +8,8 @@ from moorage_api.errors import NotFoundError, TooLargeError
 from moorage_api.sandboxes.errors import NO_SANDBOX, as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes
 from moorage_sandbox.client import GateClient, TokenSigner
-from moorage_sandbox.protocol import GateError, Scope, ShellView
+from moorage_sandbox.messages import ShellView
+from moorage_sandbox.protocol import GateError, Scope
 
 TEXT_LIMIT_BYTES = 2 * 1024 * 1024
 """A file view is for reading; bigger files are downloaded after the agent saved them."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 
-from moorage_api.dependencies import ResourcesDep
-from moorage_api.sessions.presenter import Presenter
+from moorage_api.http.provided import provided
+from moorage_api.sessions.presenter import Pictures
 
 router = APIRouter(prefix="/pictures", tags=["sessions"])
 
@@ -20,12 +20,10 @@ async def get_picture(
     signature: Annotated[
         str, Query(max_length=64, pattern=r"^[0-9a-f]+$", description="Signature of `name` and `expires`")
     ],
-    resources: ResourcesDep,
+    pictures: Annotated[Pictures, Depends(provided(Pictures))],
 ) -> StreamingResponse:
     """Get a picture that an event links to. The link's signature grants access and expires after an hour."""
-    presenter = Presenter(resources.settings.jwt_secret.get_secret_value())
-    key = presenter.open_link(name, expires=expires, signature=signature)
-    picture = await resources.blobs.get(key)
+    picture = await pictures.open(name, expires=expires, signature=signature)
     headers = {
         "Cache-Control": "private, max-age=3600",
         "Content-Length": str(picture.size),

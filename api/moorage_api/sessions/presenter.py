@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from moorage_api.errors import ForbiddenError
 from moorage_api.events.log import StoredEvent
+from moorage_api.objects.store import BlobStore, StoredObject
 
 LINK_SECONDS = 3600
 
@@ -44,3 +45,15 @@ class Presenter:
 
     def _sign(self, name: str, expires: int) -> str:
         return hmac.new(self._key, f"{name}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+
+class Pictures:
+    """Opens what links stand for. The link's signature is the permission."""
+
+    def __init__(self, presenter: Presenter, blobs: BlobStore) -> None:
+        self._presenter = presenter
+        self._blobs = blobs
+
+    async def open(self, name: str, *, expires: int, signature: str) -> StoredObject:
+        """Raises ForbiddenError for a forged or expired link, NotFoundError."""
+        return await self._blobs.get(self._presenter.open_link(name, expires=expires, signature=signature))

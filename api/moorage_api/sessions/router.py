@@ -8,31 +8,20 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import Response, StreamingResponse
 
-from moorage_api.dependencies import CurrentUser, ResourcesDep, StreamLease
 from moorage_api.events import sse
-from moorage_api.files.router import Files
+from moorage_api.files.service import FileService
 from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.provided import provided
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions import schemas
 from moorage_api.sessions.presenter import Presenter
 from moorage_api.sessions.service import SessionService
-from moorage_api.sessions.streams import chat_frames, list_frames
+from moorage_api.sessions.streams import EventStreams
+from moorage_api.users.callers import CurrentUser, StreamLease
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
 SessionId = Annotated[UUID, Path(description="Id from POST /api/sessions")]
-
-
-async def session_service(resources: ResourcesDep) -> SessionService:
-    return SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
-
-
-async def sandbox_reader(resources: ResourcesDep) -> SandboxReader:
-    return SandboxReader(resources.sandboxes, resources.signer)
-
-
-async def presenter(resources: ResourcesDep) -> Presenter:
-    return Presenter(resources.settings.jwt_secret.get_secret_value())
 
 
 Scope = Annotated[Literal["own", "all"], Query(description="`all`: an admin gets the sessions of all users")]
@@ -40,9 +29,11 @@ SinceSeq = Annotated[int, Query(ge=0, le=2**62, description="Only events with a 
 Limit = Annotated[int | None, Query(ge=1, le=10_000, description="Most events to return; all of them if omitted")]
 LastEventId = Annotated[str | None, Header(description="Same as `event_id`; browsers send it when they reconnect")]
 
-Sessions = Annotated[SessionService, Depends(session_service)]
-Reading = Annotated[SandboxReader, Depends(sandbox_reader)]
-Presenting = Annotated[Presenter, Depends(presenter)]
+Sessions = Annotated[SessionService, Depends(provided(SessionService))]
+Reading = Annotated[SandboxReader, Depends(provided(SandboxReader))]
+Presenting = Annotated[Presenter, Depends(provided(Presenter))]
+Streams = Annotated[EventStreams, Depends(provided(EventStreams))]
+Files = Annotated[FileService, Depends(provided(FileService))]
 
 
 @router.post("")
@@ -60,15 +51,9 @@ async def list_sessions(user: CurrentUser, sessions: Sessions, scope: Scope = "o
 
 
 @router.post("/stream", response_class=StreamingResponse, dependencies=[StreamLease])
-async def stream_sessions(user: CurrentUser, sessions: Sessions, resources: ResourcesDep) -> StreamingResponse:
+async def stream_sessions(user: CurrentUser, sessions: Sessions, streams: Streams) -> StreamingResponse:
     """Stream the session list as Server-Sent Events: `sessions` with the whole list, at once and after each change."""
-    frames = list_frames(
-        resources.hub,
-        user_id=user.id,
-        read_list=lambda: sessions.list_of(user),
-        heartbeat_seconds=resources.settings.stream_heartbeat_seconds,
-        max_seconds=resources.settings.stream_max_seconds,
-    )
+    frames = streams.list_frames(user_id=user.id, read_list=lambda: sessions.list_of(user))
     return StreamingResponse(frames, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
 
 
@@ -99,7 +84,7 @@ async def chat(
     sessions: Sessions,
     files: Files,
     presenting: Presenting,
-    resources: ResourcesDep,
+    streams: Streams,
     body: schemas.ChatRequest | None = None,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
@@ -124,16 +109,12 @@ async def chat(
         run_from = run.first_seq if run else 1
         until = None if run and run.is_active else newest
     after = cursor if cursor is not None and cursor <= newest else run_from - 1
-    frames = chat_frames(
-        resources.hub,
-        resources.db,
+    frames = streams.chat_frames(
         session_id,
         user_id=user.id,
         after=after,
         run_from=run_from,
         until=until,
-        heartbeat_seconds=resources.settings.stream_heartbeat_seconds,
-        max_seconds=resources.settings.stream_max_seconds,
         present=presenting.present,
     )
     return StreamingResponse(frames, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_serializer
 
 from moorage_api.events.schemas import FileInfo
 from moorage_api.text import StorableText
-from moorage_sandbox.protocol import ConsoleRecord
+from moorage_sandbox.messages import ConsoleRecord
 
 SessionStatus = Literal["pending", "running", "waiting", "completed"]
 

@@ -21,64 +21,69 @@ LIST_COALESCE_SECONDS = 0.25
 """Shortest time between two list frames: a run changes its session's row often."""
 
 
-async def chat_frames(
-    hub: Hub,
-    db: Database,
-    session_id: UUID,
-    *,
-    user_id: UUID,
-    after: int,
-    run_from: int,
-    until: int | None,
-    heartbeat_seconds: float,
-    max_seconds: float,
-    present: Callable[[StoredEvent], StoredEvent],
-) -> AsyncIterator[str]:
-    """Yield frames of a session's events after `after`.
+class EventStreams:
+    """`heartbeat_seconds` is the longest silence on a stream, `max_seconds` its longest life."""
 
-    Ends after the first event from `run_from` on that ends a turn; after the event `until`, which is the newest one if
-    no run is active; or after `max_seconds`, and the client then resumes from its cursor.
-    """
-    if until is not None and after >= until:
-        return
-    ends_at = time.monotonic() + max_seconds
-    following = follow_session(hub, db, session_id, user_id=user_id, after=after, heartbeat_seconds=heartbeat_seconds)
-    try:
-        async for item in following:
-            if isinstance(item, StoredEvent):
-                yield sse.stored_frame(present(item))
-                if item.seq == until or (item.seq >= run_from and item.type in ENDS_A_STREAM):
-                    return
-            elif isinstance(item, Partial):
-                yield sse.partial_frame(item.data, last_seq=item.last_seq, now=datetime.now(UTC))
-            elif isinstance(item, Idle):
-                yield sse.HEARTBEAT
-            if time.monotonic() > ends_at:
-                return
-    finally:
-        await following.aclose()
+    def __init__(self, hub: Hub, db: Database, *, heartbeat_seconds: float, max_seconds: float) -> None:
+        self._hub = hub
+        self._db = db
+        self._heartbeat_seconds = heartbeat_seconds
+        self._max_seconds = max_seconds
 
+    async def chat_frames(
+        self,
+        session_id: UUID,
+        *,
+        user_id: UUID,
+        after: int,
+        run_from: int,
+        until: int | None,
+        present: Callable[[StoredEvent], StoredEvent],
+    ) -> AsyncIterator[str]:
+        """Yield frames of a session's events after `after`.
 
-async def list_frames(
-    hub: Hub,
-    *,
-    user_id: UUID,
-    read_list: Callable[[], Awaitable[Sequence[ListSessionItem]]],
-    heartbeat_seconds: float,
-    max_seconds: float,
-) -> AsyncIterator[str]:
-    """Yield a frame with the whole list at once and after each change. Ends after `max_seconds`."""
-    ends_at = time.monotonic() + max_seconds
-    async with hub.follow_user(user_id) as subscription:
-        last: list[dict[str, Any]] | None = None
-        while subscription.allowed and time.monotonic() < ends_at:
-            subscription.wake.clear()
-            sessions = [item.model_dump(mode="json") for item in await read_list()]
-            if sessions != last:
-                last = sessions
-                yield sse.frame("sessions", {"sessions": sessions})
-            while not await subscription.wait(heartbeat_seconds):
-                yield sse.HEARTBEAT
+        Ends after the first event from `run_from` on that ends a turn; after the event `until`, which is the newest
+        one if no run is active; or after `max_seconds`, and the client then resumes from its cursor.
+        """
+        if until is not None and after >= until:
+            return
+        ends_at = time.monotonic() + self._max_seconds
+        following = follow_session(
+            self._hub, self._db, session_id, user_id=user_id, after=after, heartbeat_seconds=self._heartbeat_seconds
+        )
+        try:
+            async for item in following:
+                if isinstance(item, StoredEvent):
+                    yield sse.stored_frame(present(item))
+                    if item.seq == until or (item.seq >= run_from and item.type in ENDS_A_STREAM):
+                        return
+                elif isinstance(item, Partial):
+                    yield sse.partial_frame(item.data, last_seq=item.last_seq, now=datetime.now(UTC))
+                elif isinstance(item, Idle):
+                    yield sse.HEARTBEAT
                 if time.monotonic() > ends_at:
                     return
-            await asyncio.sleep(LIST_COALESCE_SECONDS)
+        finally:
+            await following.aclose()
+
+    async def list_frames(
+        self,
+        *,
+        user_id: UUID,
+        read_list: Callable[[], Awaitable[Sequence[ListSessionItem]]],
+    ) -> AsyncIterator[str]:
+        """Yield a frame with the whole list at once and after each change. Ends after `max_seconds`."""
+        ends_at = time.monotonic() + self._max_seconds
+        async with self._hub.follow_user(user_id) as subscription:
+            last: list[dict[str, Any]] | None = None
+            while subscription.allowed and time.monotonic() < ends_at:
+                subscription.wake.clear()
+                sessions = [item.model_dump(mode="json") for item in await read_list()]
+                if sessions != last:
+                    last = sessions
+                    yield sse.frame("sessions", {"sessions": sessions})
+                while not await subscription.wait(self._heartbeat_seconds):
+                    yield sse.HEARTBEAT
+                    if time.monotonic() > ends_at:
+                        return
+                await asyncio.sleep(LIST_COALESCE_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Annotated
@@ -15,18 +15,15 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from moorage_api.dependencies import ResourcesDep, Users
 from moorage_api.errors import DomainError, ForbiddenError, LimitedError, NotFoundError, UnauthenticatedError
 from moorage_api.events.hub import Hub
-from moorage_api.limits.addresses import client_address
+from moorage_api.http.provided import provided
 from moorage_api.limits.leases import Connection
-from moorage_api.limits.windows import Bucket, address_subject, user_subject
-from moorage_api.resources import Resources
+from moorage_api.limits.windows import Bucket
 from moorage_api.sandboxes.errors import NO_SANDBOX
 from moorage_api.sandboxes.reader import SandboxReader
-from moorage_api.sessions.repository import SessionRepository
-from moorage_api.users.account import Account
-from moorage_api.users.service import UserService
+from moorage_api.sessions.service import SessionService
+from moorage_api.users.callers import Access, ConnectionLeases, Limits, Users
 from moorage_common.tasks import race
 
 logger = logging.getLogger(__name__)
@@ -43,31 +40,37 @@ SANDBOX_FAILED = 1011
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-async def reader(resources: ResourcesDep) -> SandboxReader:
-    return SandboxReader(resources.sandboxes, resources.signer)
+Sessions = Annotated[SessionService, Depends(provided(SessionService))]
+Reading = Annotated[SandboxReader, Depends(provided(SandboxReader))]
+Followed = Annotated[Hub, Depends(provided(Hub))]
 
 
 @router.websocket("/sessions/{session_id}/vnc")
 async def watch_session(
     socket: WebSocket,
     session_id: str,
-    resources: ResourcesDep,
+    sessions: Sessions,
     users: Users,
-    reading: Annotated[SandboxReader, Depends(reader)],
+    limits: Limits,
+    leases: ConnectionLeases,
+    access: Access,
+    reading: Reading,
+    hub: Followed,
     token: Annotated[str, Query()] = "",
 ) -> None:
     """Relay the sandbox's screen. The socket is accepted first, because a browser sees no close code otherwise."""
     offered = socket.scope.get("subprotocols", [])
     await socket.accept(subprotocol="binary" if "binary" in offered else None)
     try:
-        check_origin(socket, resources.settings.cors_origins)
-        user = await authenticated(socket, token, users, resources)
-        identifier = await check_access(session_id, user, resources)
-        async with resources.leases.hold(Connection.SCREEN, user.id):
+        check_origin(socket, access.allowed_origins)
+        await limits.spend(Bucket.READS, socket, access_token=token)
+        user = await users.authenticate(token)
+        identifier = (await sessions.get(to_uuid(session_id), reader=user)).id
+        async with leases.hold(Connection.SCREEN, user.id):
             sandbox = await reading.find(identifier)
             url, headers = reading.vnc(sandbox, identifier)
             async with connected(url, headers) as screen:
-                await join(socket, screen, resources.hub, user.id)
+                await join(socket, screen, hub, user.id)
     except DomainError as error:
         await close(socket, CLOSE_CODE_BY_ERROR.get(type(error), SANDBOX_FAILED), str(error))
     except (OSError, TimeoutError, WebSocketException) as error:
@@ -75,17 +78,7 @@ async def watch_session(
         await close(socket, SANDBOX_FAILED, "Could not connect to the sandbox's screen; try again")
 
 
-async def authenticated(socket: WebSocket, token: str, users: UserService, resources: Resources) -> Account:
-    """Return the token's user. Counts the request against the user's window, or the address's for a bad token."""
-    try:
-        subject = user_subject(resources.tokens.read_access(token).user_id)
-    except UnauthenticatedError:
-        subject = address_subject(client_address(socket, resources.trusted_proxies))
-    await resources.windows.spend(Bucket.READS, subject)
-    return await users.authenticate(token)
-
-
-def check_origin(socket: WebSocket, allowed: list[str]) -> None:
+def check_origin(socket: WebSocket, allowed: Sequence[str]) -> None:
     """Apply the CORS rule to a WebSocket: browsers send Origin, but do not check CORS. Raises ForbiddenError."""
     origin = socket.headers.get("origin")
     same_host = origin is not None and urlsplit(origin).netloc == socket.headers.get("host")
@@ -93,14 +86,12 @@ def check_origin(socket: WebSocket, allowed: list[str]) -> None:
         raise ForbiddenError("This origin is not allowed; add it to MOORAGE_CORS_ORIGINS")
 
 
-async def check_access(session_id: str, user: Account, resources: Resources) -> UUID:
+def to_uuid(session_id: str) -> UUID:
+    """Raises NotFoundError: FastAPI's own refusal of a path would come before the socket is accepted."""
     try:
-        identifier = UUID(session_id)
+        return UUID(session_id)
     except ValueError:
         raise NotFoundError("This session does not exist") from None
-    async with resources.db() as tx:
-        await SessionRepository(tx).get(identifier, reader=user)
-    return identifier
 
 
 @asynccontextmanager

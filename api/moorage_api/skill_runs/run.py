@@ -10,7 +10,6 @@ from uuid import UUID
 from moorage_api.agent.ports import Attachments, Gate, Switches
 from moorage_api.config.service import ConfigService
 from moorage_api.errors import DomainError, FencedError
-from moorage_api.resources import Resources
 from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
 from moorage_api.skill_runs.ports import SkillDelegate
 from moorage_api.skill_runs.sync import NOT_YET, SkillSync
@@ -82,14 +81,23 @@ class RunFiles:
         return await self.sync.problem_with(skill_id, seconds=seconds)
 
 
-async def open_skills(session_id: UUID, owner_id: UUID, *, message: str, resources: Resources) -> RunSkills:
-    """Pin the session's skills if this is its first need of them, and gather those it may use now."""
-    sessions = SessionSkills(resources.db, resources.now)
-    await sessions.pin(session_id, owner_id, message=message)
-    skills = await sessions.usable(session_id, owner_id)
-    settings = resources.settings
-    archives = SkillArchives(resources.blobs, settings.skills_root_dir, limit_bytes=settings.skills_cache_bytes)
-    policy = await ConfigService(resources.db, settings, resources.sealing).skill_policy() if skills else "off"
-    return RunSkills(
-        skills, sessions, archives, SkillSync(skills, archives, sessions), confirms=policy == "enforce_confirmation"
-    )
+class SkillRuns:
+    """Opens the skills of each run."""
+
+    def __init__(self, sessions: SessionSkills, archives: SkillArchives, config: ConfigService) -> None:
+        self._sessions = sessions
+        self._archives = archives
+        self._config = config
+
+    async def open(self, session_id: UUID, owner_id: UUID, *, message: str) -> RunSkills:
+        """Pin the session's skills if this is its first need of them, and gather those it may use now."""
+        await self._sessions.pin(session_id, owner_id, message=message)
+        skills = await self._sessions.usable(session_id, owner_id)
+        policy = await self._config.skill_policy() if skills else "off"
+        return RunSkills(
+            skills,
+            self._sessions,
+            self._archives,
+            SkillSync(skills, self._archives, self._sessions),
+            confirms=policy == "enforce_confirmation",
+        )

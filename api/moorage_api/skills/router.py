@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
-from fastapi import Path as PathParameter
+from fastapi import APIRouter, Depends, Path
 
 from moorage_api.config.service import ConfigService
-from moorage_api.dependencies import AdminUser, ResourcesDep, admin_user
 from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.provided import provided
 from moorage_api.skills.schemas import (
     SkillEnabledRequest,
     SkillInstallRequest,
@@ -18,35 +16,17 @@ from moorage_api.skills.schemas import (
     SkillListResponse,
     SkillRiskPolicyItem,
 )
-from moorage_api.skills.service import SkillService, Sources
-from moorage_api.skills.store import SkillArchives
+from moorage_api.skills.service import SkillService
 from moorage_api.text import StorableText
+from moorage_api.users.callers import AdminUser, admin_user
 
 router = APIRouter(prefix="/v2/skills", tags=["skills"], dependencies=[Depends(admin_user)])
 
 
-async def skill_service(resources: ResourcesDep) -> SkillService:
-    settings = resources.settings
-    return SkillService(
-        resources.db,
-        SkillArchives(resources.blobs, settings.skills_root_dir, limit_bytes=settings.skills_cache_bytes),
-        Sources(
-            local_roots=tuple(Path(root) for root in settings.skills_local_roots.split(":") if root),
-            github_archive_url=settings.skills_github_archive_url,
-            outbound=resources.outbound,
-        ),
-        resources.now,
-    )
+SkillKey = Annotated[StorableText, Path(max_length=100, description="A skill's id or its slug")]
 
-
-async def config_service(resources: ResourcesDep) -> ConfigService:
-    return ConfigService(resources.db, resources.settings, resources.sealing)
-
-
-SkillKey = Annotated[StorableText, PathParameter(max_length=100, description="A skill's id or its slug")]
-
-Skills = Annotated[SkillService, Depends(skill_service)]
-Config = Annotated[ConfigService, Depends(config_service)]
+Skills = Annotated[SkillService, Depends(provided(SkillService))]
+Config = Annotated[ConfigService, Depends(provided(ConfigService))]
 
 
 @router.get("")

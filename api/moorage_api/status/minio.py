@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from uuid import uuid4
 
 from moorage_api.errors import DomainError, InvalidError
 from moorage_api.objects.keys import OWN_PREFIXES
 from moorage_api.objects.store import BlobStore
-from moorage_api.settings import Settings
 from moorage_api.status.schemas import MinioStatus
 
 MISSING_BUCKET = "bucket_not_exists"
@@ -17,13 +17,29 @@ MAX_KEY_BYTES = 1000
 """S3 allows 1024 bytes, but some servers add a prefix of their own."""
 
 
-async def ping(store: BlobStore, settings: Settings) -> MinioStatus:
+@dataclass(frozen=True)
+class StorePlace:
+    """`endpoint` is host:port."""
+
+    endpoint: str
+    secure: bool
+
+
+@dataclass(frozen=True)
+class OwnStore:
+    """The platform's object store, on its own bucket."""
+
+    blobs: BlobStore
+    place: StorePlace
+
+
+async def ping(store: BlobStore, place: StorePlace) -> MinioStatus:
     """Check whether the store answers and has the bucket. An unreachable store is a result, not an exception."""
     status = MinioStatus(
         ok=False,
         reachable=False,
-        endpoint=settings.s3_endpoint,
-        secure=settings.s3_secure,
+        endpoint=place.endpoint,
+        secure=place.secure,
         bucket=store.bucket,
         bucket_exists=False,
     )
@@ -38,9 +54,9 @@ async def ping(store: BlobStore, settings: Settings) -> MinioStatus:
     return status
 
 
-async def smoke_test(store: BlobStore, settings: Settings) -> MinioStatus:
+async def smoke_test(store: BlobStore, place: StorePlace) -> MinioStatus:
     """Store a random object, read it, compare it and remove it."""
-    status = await ping(store, settings)
+    status = await ping(store, place)
     if not status.ok:
         return status
     sent = os.urandom(SMOKE_BYTES)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from minio.helpers import check_bucket_name
 from pydantic import AfterValidator
 
-from moorage_api.dependencies import ConfigWriter, Credentials, ResourcesDep, Users, config_writer
-from moorage_api.errors import NotFoundError, TooLargeError
-from moorage_api.files.multipart import form_file
+from moorage_api.errors import NotFoundError
+from moorage_api.files.multipart import FORM_SCHEMA, check_declared_size, form_file
 from moorage_api.files.names import media_type_of, safe_filename
-from moorage_api.files.router import FORM_OVERHEAD_BYTES, FORM_SCHEMA
-from moorage_api.files.service import limited_chunks
+from moorage_api.files.service import FileService, limited_chunks
 from moorage_api.http.envelope import Envelope, ok
 from moorage_api.http.errors import envelope_response
+from moorage_api.http.provided import provided
 from moorage_api.status import minio
 from moorage_api.status.schemas import HealthStatus, MinioStatus, UploadedObject
-from moorage_api.status.service import ask_all, probes
+from moorage_api.status.service import PlatformStatus
 from moorage_api.text import StorableText
+from moorage_api.users.callers import Access, ConfigWriter, Credentials, Users, config_writer
 
 router = APIRouter(prefix="/status", tags=["status"])
+
+Status = Annotated[PlatformStatus, Depends(provided(PlatformStatus))]
+Own = Annotated[minio.OwnStore, Depends(provided(minio.OwnStore))]
+Files = Annotated[FileService, Depends(provided(FileService))]
 
 
 def check_bucket(name: str | None) -> str | None:
@@ -45,9 +49,9 @@ Bucket = Annotated[
 
 
 @router.get("")
-async def get_status(resources: ResourcesDep) -> Envelope[list[HealthStatus]]:
+async def get_status(platform: Status) -> Envelope[list[HealthStatus]]:
     """Get the state of each server that the platform needs. `code` is 503 if one fails; the HTTP status stays 200."""
-    statuses = await ask_all(probes(resources))
+    statuses = await platform.ask_all()
     failing = [status.service for status in statuses if status.status == "error"]
     if failing:
         return Envelope(code=503, msg=f"not working: {', '.join(failing)}", data=statuses)
@@ -56,17 +60,18 @@ async def get_status(resources: ResourcesDep) -> Envelope[list[HealthStatus]]:
 
 @router.get("/minio", response_model=Envelope[MinioStatus])
 async def get_minio_status(
-    resources: ResourcesDep,
+    own: Own,
+    access: Access,
     credentials: Credentials,
     users: Users,
     smoke: Annotated[bool, Query(description="Also store, read and remove a test object; admins only")] = False,
     bucket: Bucket = None,
 ) -> Envelope[MinioStatus]:
     """Check whether the object store answers. `code` is 503 if it does not; the HTTP status stays 200."""
-    if smoke or bucket not in (None, resources.settings.s3_bucket):
-        await config_writer(resources, credentials, users)
-    store = resources.blobs.in_bucket(bucket or resources.settings.s3_bucket)
-    status = await (minio.smoke_test if smoke else minio.ping)(store, resources.settings)
+    if smoke or bucket not in (None, own.blobs.bucket):
+        await config_writer(access, credentials, users)
+    store = own.blobs.in_bucket(bucket or own.blobs.bucket)
+    status = await (minio.smoke_test if smoke else minio.ping)(store, own.place)
     if not status.reachable or (status.error and status.error != minio.MISSING_BUCKET):
         return Envelope(code=503, msg="The object store does not work; see `error`", data=status)
     return ok(status)
@@ -80,7 +85,8 @@ async def get_minio_status(
 )
 async def upload_to_minio(
     request: Request,
-    resources: ResourcesDep,
+    own: Own,
+    files: Files,
     bucket: Bucket = None,
     object_name: Annotated[
         StorableText | None,
@@ -91,20 +97,19 @@ async def upload_to_minio(
     expiry_seconds: Annotated[int, Query(ge=1, le=604_800, description="Seconds until the link expires")] = 3600,
 ) -> Envelope[UploadedObject] | JSONResponse:
     """Upload a file to test the object store. If the bucket is missing, `code` is 400 and the HTTP status is 200."""
-    limit = resources.settings.upload_limit_bytes
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit + FORM_OVERHEAD_BYTES:
-        raise TooLargeError(f"The file is larger than the limit of {limit // 2**20} MiB", limit_bytes=limit)
+    check_declared_size(request.headers.get("content-length", ""), limit_bytes=files.limit_bytes)
     form = await form_file(request.headers.get("content-type", ""), request.stream(), name="file")
     filename = safe_filename(form.filename)
     content_type = media_type_of(filename, form.content_type)
-    store = resources.blobs.in_bucket(bucket or resources.settings.s3_bucket)
-    in_own = store.bucket == resources.settings.s3_bucket
+    store = own.blobs.in_bucket(bucket or own.blobs.bucket)
+    in_own = store.bucket == own.blobs.bucket
     key = minio.object_key(object_name, prefix=prefix, filename=filename, in_own_bucket=in_own)
     if not await store.has_bucket():
         return missing_bucket()
     try:
-        uploaded = await store.upload(key, limited_chunks(form.chunks, limit_bytes=limit), content_type=content_type)
+        uploaded = await store.upload(
+            key, limited_chunks(form.chunks, limit_bytes=files.limit_bytes), content_type=content_type
+        )
     except NotFoundError:  # the bucket was removed after the check
         return missing_bucket()
     return ok(

@@ -6,9 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from redis.asyncio import Redis
 from sqlalchemy import text
 
-from moorage_api.resources import Resources
+from moorage_api.database import Database
+from moorage_api.objects.store import BlobStore
+from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.status.schemas import HealthStatus
 
 PROBE_SECONDS = 3.0
@@ -17,38 +20,43 @@ Probe = Callable[[], Awaitable[str]]
 """Returns details about a server that works. Any exception means that it does not work."""
 
 
-def probes(resources: Resources) -> Mapping[str, Probe]:
-    """Probes by the names that the contract gives to the servers."""
+def platform_probes(db: Database, client: Redis, blobs: BlobStore, cluster: Sandboxes | None) -> Mapping[str, Probe]:
+    """Probes by the names that the contract gives to the servers. `cluster` is None on a single machine."""
 
     async def postgres() -> str:
-        async with resources.db() as tx:
+        async with db() as tx:
             return f"PostgreSQL {str(await tx.scalar(text('SHOW server_version'))).split()[0]}"
 
     async def redis() -> str:
-        await resources.redis.ping()
+        await client.ping()
         return "answers"
 
     async def minio() -> str:
-        if not await resources.blobs.has_bucket():
+        if not await blobs.has_bucket():
             raise MissingBucketError
-        return f"has the bucket {resources.blobs.bucket}"
-
-    async def kubernetes() -> str:
-        await resources.sandboxes.ping()
-        return "answers"
+        return f"has the bucket {blobs.bucket}"
 
     asked: dict[str, Probe] = {"postgres": postgres, "redis": redis, "minio": minio}
-    if resources.settings.sandboxes == "cluster":
+    if cluster is not None:
+
+        async def kubernetes() -> str:
+            await cluster.ping()
+            return "answers"
+
         asked["kubernetes"] = kubernetes
     return asked
 
 
+class PlatformStatus:
+    def __init__(self, probes: Mapping[str, Probe]) -> None:
+        self._probes = probes
+
+    async def ask_all(self) -> list[HealthStatus]:
+        return list(await asyncio.gather(*(_ask(service, probe) for service, probe in self._probes.items())))
+
+
 class MissingBucketError(Exception):
     """The object store answers, but our bucket does not exist."""
-
-
-async def ask_all(asked: Mapping[str, Probe]) -> list[HealthStatus]:
-    return list(await asyncio.gather(*(_ask(service, probe) for service, probe in asked.items())))
 
 
 async def _ask(service: str, probe: Probe) -> HealthStatus:

@@ -8,24 +8,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path
 
-from moorage_api.dependencies import ConfigWriter, Credentials, CurrentUser, ResourcesDep, Users
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.http.envelope import Envelope, ok
+from moorage_api.http.provided import provided
 from moorage_api.text import StorableText
 from moorage_api.tools import schemas
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
+from moorage_api.users.callers import ConfigWriter, Credentials, CurrentUser, Users
 
 config_router = APIRouter(prefix="/app-config", tags=["app-config"])
 user_router = APIRouter(prefix="/user/tools", tags=["user-tools"])
-
-
-async def mcp_service(resources: ResourcesDep) -> McpService:
-    return McpService(resources.db, resources.sealing, resources.mcp, resources.outbound)
-
-
-async def a2a_service(resources: ResourcesDep) -> A2aService:
-    return A2aService(resources.db, resources.outbound)
 
 
 async def is_admin(credentials: Credentials, users: Users) -> bool:
@@ -38,10 +31,10 @@ async def is_admin(credentials: Credentials, users: Users) -> bool:
 
 
 IsAdmin = Annotated[bool, Depends(is_admin)]
-Mcp = Annotated[McpService, Depends(mcp_service)]
+Mcp = Annotated[McpService, Depends(provided(McpService))]
 A2aId = Annotated[UUID, Path(description="As GET /api/app-config/a2a-servers lists it")]
 ServerName = Annotated[StorableText, Path(description="As GET /api/app-config/mcp-servers lists it")]
-A2a = Annotated[A2aService, Depends(a2a_service)]
+A2a = Annotated[A2aService, Depends(provided(A2aService))]
 
 
 @config_router.get("/mcp-servers")

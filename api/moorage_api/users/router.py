@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from moorage_api.dependencies import CurrentUser, ResourcesDep, Users, spend_for_accounts
 from moorage_api.http.envelope import Envelope, ok
 from moorage_api.users import schemas
+from moorage_api.users.callers import CurrentUser, Limits, Users
 from moorage_api.users.tokens import IssuedPair
 
 router = APIRouter(prefix="/auth", tags=["auth"])
@@ -24,20 +24,18 @@ async def register(body: schemas.RegisterRequest, users: Users) -> Envelope[sche
 
 
 @router.post("/login")
-async def login(body: schemas.LoginRequest, users: Users, resources: ResourcesDep) -> Envelope[schemas.LoginResponse]:
+async def login(body: schemas.LoginRequest, users: Users, limits: Limits) -> Envelope[schemas.LoginResponse]:
     """Log in by username or e-mail address. A wrong name and a wrong password give the same response."""
-    await spend_for_accounts(resources, body.username, body.email)
+    await limits.spend_for_accounts(body.username, body.email)
     account, pair = await users.login(body)
     return ok(schemas.LoginResponse(user=schemas.UserResponse.of(account), tokens=tokens_of(pair)))
 
 
 @router.post("/refresh")
-async def refresh(
-    body: schemas.RefreshTokenRequest, users: Users, resources: ResourcesDep
-) -> Envelope[schemas.TokenResponse]:
+async def refresh(body: schemas.RefreshTokenRequest, users: Users, limits: Limits) -> Envelope[schemas.TokenResponse]:
     """Get a new access token and a new refresh token."""
     token = body.refresh_token.get_secret_value()
-    await spend_for_accounts(resources, str(resources.tokens.read(token, kind="refresh").user_id))
+    await limits.spend_for_accounts(str(users.user_of_refresh_token(token)))
     return ok(tokens_of(await users.refresh(token)))
 
 

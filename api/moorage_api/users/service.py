@@ -84,6 +84,10 @@ class UserService:
             raise UnauthenticatedError("This refresh token has already been used; log in again")
         return pair
 
+    def user_of_refresh_token(self, refresh_token: str) -> UUID:
+        """Raises UnauthenticatedError for a token that is not valid. The login may have ended since."""
+        return self._tokens.read(refresh_token, kind="refresh").user_id
+
     async def authenticate(self, access_token: str) -> Account:
         """Raises UnauthenticatedError if the token is invalid or its login has ended, ForbiddenError if banned."""
         claims = self._tokens.read_access(access_token)

@@ -12,10 +12,11 @@ from sqlalchemy import text
 from moorage_api.config.models import ConfigRow
 from moorage_api.config.schemas import LlmConfigUpdate
 from moorage_api.config.sealing import Sealing
-from moorage_api.config.service import KEY_UNREADABLE, ConfigService
+from moorage_api.config.service import KEY_UNREADABLE
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.outbound import Outbound
 from moorage_api.settings import Settings
+from moorage_api.wiring.services import build_config
 from moorage_local.prepare import Prepared, prepare
 from support.accounts import admin, data, register
 from support.llm import Plan, ScriptedModel
@@ -86,12 +87,12 @@ async def test_a_key_in_plain_text_still_works_and_gets_encrypted(
 ) -> None:
     async with db.begin() as tx:
         tx.add(ConfigRow(name="llm", value=MODEL | {"api_key": KEY}))
-    config = ConfigService(db, settings, Sealing.from_settings(settings))
+    config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
     assert (await config.llm()).api_key.get_secret_value() == KEY
     if sealed_by == "a start":
         await prepared(settings)
     else:
-        await config.update_llm(LlmConfigUpdate.model_validate(MODEL), outbound=Outbound())
+        await config.update_llm(LlmConfigUpdate.model_validate(MODEL))
     assert KEY not in str(await rows(db))
     assert (await config.llm()).api_key.get_secret_value() == KEY
 

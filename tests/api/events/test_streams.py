@@ -15,10 +15,10 @@ from moorage_api.events import log
 from moorage_api.events.follow import Idle, Partial, follow_session
 from moorage_api.events.log import StoredEvent
 from moorage_api.events.schemas import TitleEvent
-from moorage_api.resources import Resources, open_resources
 from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
 from moorage_api.users.repository import UserRepository
+from moorage_api.wiring.resources import Resources, open_resources
 from support.services import Services
 from support.waiting import HANG_SECONDS
 

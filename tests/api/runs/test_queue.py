@@ -13,7 +13,6 @@ from sqlalchemy import text
 from moorage_api.database import uuid7
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import DoneEvent, TitleEvent, WaitEvent
-from moorage_api.resources import Resources, open_resources
 from moorage_api.runner.journal import UnreadMessagesError, open_journal
 from moorage_api.runs import queue
 from moorage_api.runs.queue import LeasedRun
@@ -22,6 +21,7 @@ from moorage_api.sessions.service import SessionService
 from moorage_api.settings import Settings
 from moorage_api.users.account import Account
 from moorage_api.users.repository import UserRepository
+from moorage_api.wiring.resources import Resources, open_resources
 from support.waiting import HANG_SECONDS
 
 

@@ -11,11 +11,11 @@ from sqlalchemy import text
 
 from moorage_api.database import uuid7
 from moorage_api.errors import UnavailableError
-from moorage_api.resources import Resources, open_resources
 from moorage_api.sandboxes.provider import Report, Sandbox, report_nothing
 from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
+from moorage_api.wiring.resources import Resources, open_resources
 from moorage_crds.types import SkillPin
 
 

@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.events.schemas import ChatEvent, DoneEvent, ErrorEvent, MessageEvent, TitleEvent, WaitEvent
-from moorage_api.resources import Resources, open_resources
 from moorage_api.runner.journal import RunJournal, open_journal
 from moorage_api.runs import queue
+from moorage_api.wiring.resources import Resources, open_resources
 from support.accounts import Person, data
 from support.sse import Frame, frames
 from support.waiting import HANG_SECONDS

@@ -75,11 +75,11 @@ async def test_without_redis_limited_routes_answer_503_and_unlimited_routes_work
 
 async def test_the_ping_of_an_unreachable_store_reports_it(api: Any, root: Person) -> None:
     """The endpoint of `alone` needs Redis, so this calls the function behind it."""
-    from moorage_api.status.minio import ping
+    from moorage_api.status.minio import StorePlace, ping
 
     settings = api.settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
     store = MinioStore.from_settings(settings)
-    status = (await ping(store, settings)).model_dump()
+    status = (await ping(store, StorePlace("127.0.0.1:1", secure=False))).model_dump()
     await store.close()
     assert status == {
         "ok": False,

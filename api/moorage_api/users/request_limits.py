@@ -1,0 +1,40 @@
+"""Which windows a request is spent from: its user's, or its address's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.requests import HTTPConnection
+
+from moorage_api.errors import UnauthenticatedError
+from moorage_api.limits.addresses import Network, client_address
+from moorage_api.limits.windows import Bucket, Windows, account_subject, address_subject, user_subject
+from moorage_api.users.tokens import Tokens
+
+
+class RequestLimits:
+    def __init__(self, windows: Windows, tokens: Tokens, *, trusted_proxies: Sequence[Network]) -> None:
+        self._windows = windows
+        self._tokens = tokens
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    async def spend(self, bucket: Bucket, connection: HTTPConnection, *, access_token: str = "") -> None:
+        """Spend from the window of the token's user; without a valid token, from that of the client's address.
+
+        Raises LimitedError. It does not matter here what the user may do.
+        """
+        await self._windows.spend(bucket, self._subject_of(connection, access_token))
+
+    async def spend_for_accounts(self, *names: str | None) -> None:
+        """Count a login for the account that it names, whether or not the account exists. Raises LimitedError."""
+        subjects = [account_subject(name) for name in names if name]
+        if subjects:
+            await self._windows.spend(Bucket.WRITES, *subjects)
+
+    def _subject_of(self, connection: HTTPConnection, access_token: str) -> str:
+        if access_token:
+            try:
+                return user_subject(self._tokens.read_access(access_token).user_id)
+            except UnauthenticatedError:
+                pass  # the route itself refuses the token, if it needs one
+        return address_subject(client_address(connection, self._trusted_proxies))

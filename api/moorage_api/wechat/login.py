@@ -1,0 +1,45 @@
+"""One installation's WeChat login, from the code that WeChat sends to tokens of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+from moorage_api.wechat.client import WechatClient, WechatError
+from moorage_api.wechat.service import WechatAccounts
+from moorage_api.wechat.states import Pending, States
+
+MAX_CODE_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class WechatLogin:
+    """Not every installation has one: without `is_configured` its routes refuse."""
+
+    is_configured: bool
+    callback_url: str
+    frontend_url: str
+    states: States
+    accounts: WechatAccounts
+    client: WechatClient
+
+    async def finish(self, pending: Pending, code: str, *, cookie: str) -> dict[str, str]:
+        """Log in or link, and return the query for the front end. Raises WechatError, DomainError."""
+        if not code:
+            raise WechatError("access_denied", "The user declined the login at WeChat")
+        if len(code) > MAX_CODE_LENGTH:
+            raise WechatError("invalid_code", "This is not a code from WeChat; start the login again")
+        if pending.link_user_id and not secrets.compare_digest(digest_of(cookie), pending.browser):
+            raise WechatError("invalid_state", "This login was started in another browser; start it again in this one")
+        user = await self.client.user_of(code)
+        if pending.link_user_id:
+            await self.accounts.link(user, user_id=UUID(pending.link_user_id))
+            return {"linked": "true"}
+        pair = await self.accounts.log_in(user)
+        return {"access_token": pair.access_token, "refresh_token": pair.refresh_token, "token_type": "bearer"}
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

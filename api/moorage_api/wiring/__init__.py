@@ -1,0 +1,1 @@
+"""The one place that builds things: resources from settings, services from resources."""
