@@ -1,4 +1,4 @@
-"""Settings of the api and the runner, read from the environment once, in `main`."""
+"""Settings of the api and the runner, read from the environment once, in `main`. docs/settings.md is made from them."""
 
 from __future__ import annotations
 
@@ -12,117 +12,158 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Everything below `main` receives values or this object; nothing else reads the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", validate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MOORAGE_", extra="ignore", validate_by_name=True, use_attribute_docstrings=True
+    )
 
     database_url: SecretStr
-    """postgresql+asyncpg://user:password@host:port/name"""
+    """The URL of PostgreSQL: `postgresql+asyncpg://user:password@host:port/name`. It must lead to the server itself,
+    not to a pooler in transaction mode."""
     redis_url: SecretStr
+    """The URL of Redis or Valkey: `redis://:password@host:port/0`."""
     s3_endpoint: str
-    """host:port, no scheme"""
+    """The object store as `host:port`, without a scheme."""
     s3_access_key: str
+    """The access key of the object store."""
     s3_secret_key: SecretStr
+    """The secret key of the object store."""
     s3_secure: bool = False
+    """Whether the object store is reached by HTTPS."""
     s3_bucket: str = "moorage"
+    """The bucket. It belongs to one installation: archives that the database does not know are removed from it."""
     s3_region: str = "us-east-1"
+    """The region that requests to the object store are signed for."""
     s3_public_endpoint: str | None = None
-    """host:port, or a URL of scheme and host: presigned URLs are signed for this one. Without it, for `s3_endpoint`."""
+    """The address at which browsers reach the object store, as `host:port` or as scheme and host. Download links are
+    signed for it. Without it they are signed for `MOORAGE_S3_ENDPOINT`."""
 
     jwt_secret: SecretStr = Field(min_length=32)
-    """Signs users' access and refresh tokens (HS256); at least 32 bytes."""
+    """The secret that signs users' access and refresh tokens (HS256). It has at least 32 bytes."""
     signing_key_file: Path
-    """PEM of this process's Ed25519 key for sandbox access. api and runner have one each."""
+    """A PEM file with this process's Ed25519 key. It signs the tokens for sandboxes. api and runner have one each."""
     signing_key_id: str
+    """The name of that key in the trust file of the gates."""
     sandboxes: Literal["local", "cluster"] = "local"
-    """Who owns the sandboxes: the sandbox host of this machine, or the operator of a cluster."""
+    """Who owns the sandboxes: `local` is the sandbox host of this machine, `cluster` is the operator of a cluster."""
     sandbox_host_socket: Path = Path("/run/moorage/host.sock")
-    """Unix socket of the local sandbox host."""
+    """The Unix socket of the sandbox host. It is used with `MOORAGE_SANDBOXES=local`."""
     cluster_namespace: str | None = None
-    """Where AgentSessions are made; without it in the namespace of this pod."""
+    """The namespace in which AgentSessions are made. Without it they are made in the namespace of this pod."""
     kubeconfig: Path | None = None
-    """Credentials for the cluster; without it those of this pod's service account."""
+    """A kubeconfig file with the credentials for the cluster. Without it this pod's service account is used."""
     sandbox_start_seconds: float = Field(120, gt=0)
-    """How long a sandbox of a cluster may take to be ready before the run is told that there is none."""
+    """How long a sandbox on a cluster may take to become ready. After that the run gets an error."""
     sandbox_idle_seconds: float = Field(0, ge=0)
-    """A sandbox whose session did nothing for so long is suspended, and what is in it is lost. 0: never."""
+    """A sandbox is suspended when its session did nothing for this long. What is in the sandbox is lost. 0 means
+    never."""
     internal_port: int = Field(0, ge=0, le=65535)
-    """Port of the read-only archives that sandbox pods fetch their first skills from. 0: none."""
+    """The port at which sandbox pods fetch the archives of their first skills. It is read-only. 0 means no port."""
 
     database_pool_size: int = 10
+    """How many database connections a process keeps. Under load it opens up to 10 more."""
     access_token_seconds: int = 30 * 60
+    """How long an access token is valid."""
     refresh_token_seconds: int = 7 * 24 * 3600
+    """How long a refresh token is valid."""
     refresh_single_use: bool = False
+    """Whether a refresh token can be used only once."""
     hashing_concurrency: int = 2
-    """Password hashes at once: each takes 64 MiB and a core for about 0.15 s."""
+    """How many passwords are hashed at once. Each hash takes 64 MiB and one core for about 0.15 s."""
 
     stream_max_seconds: int = 600
-    """Longest life of one event stream. Below the ingress's read timeout, so we end it and the client resumes."""
+    """The longest life of one event stream. Keep it below the read timeout of your proxy: then the api ends the stream
+    and the client resumes it."""
     stream_heartbeat_seconds: float = 15
+    """How often a stream without events sends a heartbeat."""
     stream_poll_seconds: float = 2
+    """How often a process reads events from the database that were stored but not announced through Redis."""
     cors_origins: list[str] = []
+    """The origins that browsers may call the api from, as a JSON list."""
     open_config: bool = False
-    """Restores the letter of the contract: configuration endpoints need no token. Logged as a warning."""
+    """Whether the configuration endpoints need no token, as the original contract says. It is logged as a warning."""
 
     config_key: SecretStr | None = Field(default=None, min_length=32)
-    """Encrypts the secrets of stored configuration. Without it a key is derived from `jwt_secret`."""
+    """The key that encrypts the secrets of stored configuration. Without it a key is derived from
+    `MOORAGE_JWT_SECRET`."""
     mcp_commands_url: str | None = None
-    """Where MCP servers that are commands run: `unix:/path` or `tcp://host:port`; else the sandbox host runs them."""
+    """Where MCP servers that are commands run: `unix:/path` or `tcp://host:port`. Without it the sandbox host runs
+    them."""
     mcp_commands_token: SecretStr = SecretStr("")
-    """What a tcp:// one asks for."""
+    """The token that a `tcp://` address of `MOORAGE_MCP_COMMANDS_URL` asks for."""
     outbound_private: str = Field(default="llm,mcp,a2a", pattern="^((llm|mcp|a2a|skills)(,(llm|mcp|a2a|skills))*)?$")
-    """For what private addresses may be configured, of: llm, mcp, a2a, skills. Empty: for nothing."""
+    """The purposes for which a configured URL may lead to a private address, separated by commas: `llm`, `mcp`, `a2a`,
+    `skills`. Empty means that no URL may."""
     outbound_closed_ports: list[int] = []
-    """Further ports of this machine that nothing configured may lead to, as PostgreSQL's, Redis' and S3's own."""
+    """Ports of this machine that no configured URL may lead to, as a JSON list. The ports of PostgreSQL, Redis and the
+    object store are always closed."""
     trusted_proxies: list[str] = []
-    """Addresses or networks of our own proxies: what they write in X-Forwarded-For is believed, nothing else is."""
+    """Addresses or networks of your own proxies, as a JSON list. The header X-Forwarded-For is believed only from
+    them."""
     limit_window_seconds: int = Field(default=60, ge=1)
+    """The length of the window in which requests are counted."""
     limit_reads: int = Field(default=120, ge=1)
-    """Requests in a window for each user, and before a login for each address and account; so are the next three."""
+    """How many reading requests one user may make in a window. Before a login each address and each account is
+    counted."""
     limit_writes: int = Field(default=60, ge=1)
+    """How many writing requests one user may make in a window."""
     limit_chats: int = Field(default=60, ge=1)
+    """How many chat messages one user may send in a window."""
     limit_pictures: int = Field(default=1200, ge=1)
-    """For each address: a page shows all pictures of a session at once, and its links carry no user."""
+    """How many pictures one address may load in a window. A page loads all pictures of a session at once, and the
+    links carry no user."""
     limit_streams: int = Field(default=10, ge=1)
-    """Event streams of one user at the same time, over all replicas."""
+    """How many event streams one user may have open at the same time, on all replicas together."""
     limit_screens: int = Field(default=5, ge=1)
+    """How many screens one user may watch at the same time, on all replicas together."""
     connection_lease_seconds: float = Field(default=15, ge=1)
-    """So long a killed replica's streams still count."""
+    """How long the open streams of a killed replica still count."""
 
     wechat_app_id: str = ""
-    """WeChat login is on where this, the secret and both URLs are set."""
+    """The app id of WeChat. WeChat login is on when this, the secret and both URLs are set."""
     wechat_app_secret: SecretStr = SecretStr("")
+    """The app secret of WeChat."""
     wechat_callback_url: str = ""
-    """Where WeChat sends the browser back to: our /api/auth/wechat/callback as the browser reaches it."""
+    """Where WeChat sends the browser back to: `/api/auth/wechat/callback` of the api, as the browser reaches it."""
     wechat_frontend_url: str = ""
-    """Where the callback sends the browser on to, with tokens or an error in the query."""
+    """Where the callback then sends the browser, with tokens or an error in the query."""
     wechat_open_url: str = "https://open.weixin.qq.com"
+    """The address of WeChat's login page."""
     wechat_api_url: str = "https://api.weixin.qq.com"
+    """The address of WeChat's API."""
 
     upload_limit_bytes: int = 100 * 1024 * 1024
+    """The largest file that can be uploaded."""
 
     skills_root_dir: Path = Field(
         default=Path("/app/data/skills"), validation_alias=AliasChoices("MOORAGE_SKILLS_ROOT_DIR", "SKILLS_ROOT_DIR")
     )
-    """This replica's cache of the archives of skills; they themselves are in the object store."""
+    """The directory in which this process caches the archives of skills. The archives themselves are in the object
+    store."""
     skills_cache_bytes: int = Field(1024**3, ge=0)
-    """Most that the cache holds: what was not read for longest goes first."""
+    """The largest size of that cache. Archives that were not read for the longest time are removed first."""
     skills_local_roots: str = ""
-    """Directories of the api's machine, separated by colons, below which skills may be installed from."""
+    """Directories of the api's machine from which skills may be installed, separated by colons."""
     skills_github_archive_url: str = "https://codeload.github.com"
-    """Where the tarballs of GitHub repositories come from."""
+    """The server that the tarballs of GitHub repositories are downloaded from."""
 
     llm_base_url: str = "https://api.deepseek.com"
+    """The address of the model's API (OpenAI Chat Completions). It is used until an admin stores a configuration."""
     llm_api_key: SecretStr = SecretStr("")
+    """The model's API key. It is used until an admin stores a configuration."""
     llm_model: str = "deepseek-chat"
-    """Defaults until an admin stores a configuration."""
+    """The model's name. It is used until an admin stores a configuration."""
     llm_max_functions: int = Field(default=128, ge=32)
-    """Functions offered to the model in all. OpenAI's own servers refuse a request with more than 128."""
+    """How many functions the model is offered at most. OpenAI's own servers refuse a request with more than 128."""
     searxng_url: str | None = None
-    """Search goes to this SearXNG instance; without it `ddgs` is used."""
+    """A SearXNG instance for web search. Without it the package `ddgs` searches."""
 
     runner_concurrency: int = 8
+    """How many runs one runner works on at the same time."""
     runner_host: str = "0.0.0.0"  # noqa: S104 - probes and metrics come from outside the pod
+    """The address at which a runner listens for probes and metrics."""
     runner_port: int = Field(0, ge=0, le=65535)
-    """Port of a runner's probes and metrics. 0: none."""
+    """The port of a runner's probes and metrics. 0 means no port."""
     lease_seconds: float = 15
+    """How long a run stays with a runner that no longer renews its lease."""
     sweep_seconds: float = 30
-    """How often a runner looks for what could not be done when it was asked for, and for idle sandboxes."""
+    """How often a runner retries work that could not be done when it was asked for, and looks for idle sandboxes."""

@@ -1,4 +1,4 @@
-"""What `moorage up` can be told by the environment."""
+"""Settings of `moorage up`, read from the environment. docs/settings.md is made from them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,45 @@ DEFAULT_PORT = 8000
 class Options(BaseSettings):
     """Each is MOORAGE_<NAME>. A service whose address is given is used as it is, and not started."""
 
-    model_config = SettingsConfigDict(env_prefix="MOORAGE_", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MOORAGE_", extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
+    """The address at which the api listens."""
     port: int | None = Field(default=None, ge=0, le=65535)
-    """Without it 8000, or the next that is free."""
+    """The port at which the api listens. Without it 8000, or the next free port. A given port that is in use is an
+    error."""
     data_dir: Path = Path("~/.local/share/moorage")
+    """The directory in which everything is kept: databases, files, generated passwords and logs."""
 
     database_url: SecretStr | None = None
+    """The URL of your PostgreSQL. Without it `moorage up` starts one."""
     redis_url: SecretStr | None = None
+    """The URL of your Redis or Valkey. Without it `moorage up` starts Valkey."""
     s3_endpoint: str | None = None
+    """Your object store as `host:port`. Without it `moorage up` starts one. It needs both keys beside it."""
     s3_access_key: str | None = None
+    """The access key of your object store."""
     s3_secret_key: SecretStr | None = None
+    """The secret key of your object store."""
     s3_secure: bool = False
+    """Whether your object store is reached by HTTPS."""
     s3_bucket: str = "moorage"
+    """The bucket in your object store."""
     s3_region: str = "us-east-1"
+    """The region of your object store."""
 
     mcp_paths: str = ""
-    """Directories with the programs of stdio MCP servers, separated by colons; shown to them read-only."""
+    """Directories with the programs of MCP servers that are commands, separated by colons. The servers can read them.
+    """
 
     jwt_secret: SecretStr | None = Field(default=None, min_length=32)
+    """The secret that signs users' tokens. Without it one is generated and kept in the data directory."""
     admin_username: str = "admin"
+    """The name of the first admin, who is made at the first start."""
     admin_password: SecretStr | None = None
+    """The password of the first admin. Without it one is generated and shown once."""
 
     @field_validator("database_url")
     @classmethod
