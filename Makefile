@@ -8,7 +8,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor unit test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz check format imports bench lock images
+.PHONY: help setup up doctor unit test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz check format docs imports bench lock images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,6 +58,9 @@ check: setup imports ## lint, formatting, types, layers; models, lock files and 
 format: setup ## format the code
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+docs: setup ## write the generated pages of docs/ anew: settings, chart values, who may call what
+	for page in settings chart_values authorization; do $(PYTHON) docs/$$page.py; done
 
 imports: setup ## prove that imports go one way
 	.venv/bin/lint-imports

@@ -17,8 +17,8 @@ TARGET = ROOT / "docs" / "chart-values.md"
 HEAD = """\
 # Settings of the chart
 
-Made from `charts/moorage/values.schema.json` by `python docs/chart_values.py`. Helm refuses any other name and any
-value outside the limits, before it changes anything.
+Made by `make docs` from `charts/moorage/values.schema.json`. Helm refuses any other name and any value outside the
+limits before it changes anything.
 
 | setting | default | limits | what it is |
 |---|---|---|---|

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,3 +43,23 @@ def test_every_link_in_the_documentation_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", ["settings", "chart_values", "authorization"])
+def test_generated_pages_are_current(page: str) -> None:
+    """Otherwise run `make docs` and commit what it writes."""
+    made = runpy.run_path(str(ROOT / "docs" / f"{page}.py"))
+    assert made["TARGET"].read_text() == made["page"]()
+
+
+def test_every_variable_that_the_product_names_is_in_the_list_of_settings() -> None:
+    described = (ROOT / "docs" / "settings.md").read_text()
+    sources = [path for folder in ("api", "operator", "sandbox", "crds") for path in (ROOT / folder).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r"MOORAGE_[A-Z0-9_]*[A-Z0-9]\b", path.read_text())}
+    assert {name for name in named if name not in described} == set()
+
+
+def test_every_setting_has_a_sentence() -> None:
+    cells = [line.split(" | ") for line in (ROOT / "docs" / "settings.md").read_text().splitlines()]
+    rows = [cell for cell in cells if cell[0].startswith(("| `MOORAGE_", "| `--"))]
+    assert [row[0] for row in rows if not re.search(r"^[A-Z].{12,}\.(?:\)| \(or \w+\))? \|$", row[-1])] == []

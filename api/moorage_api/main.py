@@ -71,12 +71,16 @@ async def internal_port(resources: Resources, *, host: str) -> AsyncIterator[Non
         yield
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="moorage api", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--fd", type=int, default=None, help="inherited listening socket, instead of host and port")
-    arguments = parser.parse_args()
+    parser.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
+    parser.add_argument("--port", type=int, default=8000, help="The port to listen on.")
+    parser.add_argument("--fd", type=int, help="The number of an inherited listening socket, instead of host and port.")
+    return parser
+
+
+def main() -> None:
+    arguments = argument_parser().parse_args()
     configure_logging(quiet=CHATTY_LOGGERS, silent=SILENT_LOGGERS)
     with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
         runner.run(serve(Settings(), host=arguments.host, port=arguments.port, fd=arguments.fd))

@@ -140,14 +140,18 @@ async def serve(*, host: str, port: int, token: str) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="moorage mcp-runner", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8091)
+    parser.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
+    parser.add_argument("--port", type=int, default=8091, help="The port to listen on.")
     purpose = parser.add_mutually_exclusive_group(required=True)
-    purpose.add_argument("--token-file", type=Path, help="what the api and the runners must know")
-    purpose.add_argument("--check", action="store_true", help="exit status 0: the one at this port answers")
-    arguments = parser.parse_args()
+    purpose.add_argument("--token-file", type=Path, help="A file with the token that api and runners send.")
+    purpose.add_argument("--check", action="store_true", help="Only check that a server answers at this port.")
+    return parser
+
+
+def main() -> None:
+    arguments = argument_parser().parse_args()
     if arguments.check:
         sys.exit(0 if asyncio.run(answers(arguments.port)) else "It does not answer")
     configure_logging()

@@ -69,16 +69,22 @@ def command(server: str, *, display: str, rfb_socket: Path, geometry: str) -> li
     ]
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
+    """Each option has a default from the environment, because a container is configured by variables."""
     parser = argparse.ArgumentParser(prog="moorage_sandbox.vnc", description=__doc__.partition("\n")[0])
 
     def add(flag: str, text: str, default: str) -> None:
         name = "MOORAGE_VNC_" + flag.removeprefix("--").upper().replace("-", "_")
         parser.add_argument(flag, default=os.environ.get(name, default), help=f"{text} (or {name})")
 
-    add("--display", "X display", ":1")
-    add("--rfb-socket", "Unix socket to serve RFB on", "/run/moorage/vnc/rfb.sock")
-    add("--geometry", "WIDTHxHEIGHT", "1280x1024")
+    add("--display", "The X display, as a colon and a number.", ":1")
+    add("--rfb-socket", "The Unix socket to serve RFB on.", "/run/moorage/vnc/rfb.sock")
+    add("--geometry", "The size of the screen, as WIDTHxHEIGHT.", "1280x1024")
+    return parser
+
+
+def main() -> None:
+    parser = argument_parser()
     given = parser.parse_args()
     if not re.fullmatch(r":\d{1,4}", given.display):
         parser.error("--display is a colon and a number")

@@ -15,12 +15,18 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 THREAD_STACK_BYTES = 512 * 1024
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="moorage_sandbox.box", description="The executor of a Moorage sandbox.")
-    parser.add_argument("--socket", required=True, help="Unix socket to listen on")
-    parser.add_argument("--home", default="/home/ubuntu", help="home of the commands; the workspace is below it")
-    parser.add_argument("--display", default=":0", help="X display for the browser")
-    options = parser.parse_args()
+    parser.add_argument("--socket", required=True, help="The Unix socket to listen on.")
+    parser.add_argument(
+        "--home", default="/home/ubuntu", help="The home directory of the commands. It holds the workspace."
+    )
+    parser.add_argument("--display", default=":0", help="The X display of the browser.")
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
 
     # Blocked here, before any thread is made, so that only the loop below ever sees them: no handler interrupts
     # anything, and as PID 1 the box is not deaf to SIGTERM.

@@ -99,11 +99,15 @@ def download(address: str) -> bytes:
     return content
 
 
-def main() -> None:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="moorage_sandbox.box.fetch_skills", description=__doc__)
-    parser.add_argument("--url", required=True, help="archives are at URL/DIGEST")
-    parser.add_argument("--home", type=Path, default=HOME, help="home of the commands")
-    options = parser.parse_args()
+    parser.add_argument("--url", required=True, help="Where archives are fetched: URL/DIGEST.")
+    parser.add_argument("--home", type=Path, default=HOME, help="The home directory of the commands.")
+    return parser
+
+
+def main() -> None:
+    options = argument_parser().parse_args()
     os.umask(0o022)
     try:
         pins = wanted(os.environ.get("MOORAGE_SKILLS", "[]"))

@@ -85,7 +85,8 @@ def listener_at(address: str) -> socket.socket:
     )
 
 
-def parse(arguments: list[str] | None = None) -> GateOptions:
+def argument_parser() -> argparse.ArgumentParser:
+    """Each option has a default from the environment, because a container is configured by variables."""
     parser = argparse.ArgumentParser(prog="moorage_sandbox.gate", description=__doc__)
 
     def add(flag: str, text: str, default: str | None = None) -> None:
@@ -93,14 +94,22 @@ def parse(arguments: list[str] | None = None) -> GateOptions:
         value = os.environ.get(name, default)
         parser.add_argument(flag, help=f"{text} (or {name})", default=value)
 
-    add("--listen", "HOST:PORT", "0.0.0.0:8080")
-    add("--listen-fd", "inherited listening socket, instead of --listen")
-    add("--box-socket", "Unix socket of the box", "/run/moorage/box/box.sock")
-    add("--rfb-socket", "Unix socket of the X server's RFB", "/run/moorage/vnc/rfb.sock")
-    add("--state-dir", "directory of the gate's own, for binding and ledger", "/var/lib/moorage")
-    add("--trust-file", "keys and their scopes", "/etc/moorage/trust/trust.json")
-    uid = os.environ.get("MOORAGE_SANDBOX_UID")
-    parser.add_argument("--sandbox-uid", help="audience of tokens (or MOORAGE_SANDBOX_UID)", default=uid)
+    add("--listen", "The address to listen on, as HOST:PORT.", "0.0.0.0:8080")
+    add("--listen-fd", "The number of an inherited listening socket, instead of --listen.")
+    add("--box-socket", "The Unix socket of the box.", "/run/moorage/box/box.sock")
+    add("--rfb-socket", "The Unix socket at which the X server speaks RFB.", "/run/moorage/vnc/rfb.sock")
+    add("--state-dir", "The gate's own directory, for its binding and its ledger.", "/var/lib/moorage")
+    add("--trust-file", "The JSON file with public keys and their scopes.", "/etc/moorage/trust/trust.json")
+    parser.add_argument(
+        "--sandbox-uid",
+        help="The uid of this sandbox. Tokens must name it as their audience. (or MOORAGE_SANDBOX_UID)",
+        default=os.environ.get("MOORAGE_SANDBOX_UID"),
+    )
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> GateOptions:
+    parser = argument_parser()
     given = parser.parse_args(arguments)
     if not given.sandbox_uid:
         parser.error("--sandbox-uid or MOORAGE_SANDBOX_UID must name this sandbox")

@@ -78,36 +78,40 @@ def refuse_paths(settings: HostSettings) -> None:
             raise LayoutError(f"{path} holds the platform's own data, which MCP servers must not see")
 
 
-def parse(arguments: list[str] | None = None) -> HostSettings:
-    parser = argparse.ArgumentParser(prog="moorage_sandbox.host", description=__doc__)
-    parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen on, for this user alone")
-    parser.add_argument("--data-dir", type=Path, required=True, help="where homes and gates' ledgers are kept")
-    parser.add_argument("--trust-file", type=Path, required=True, help="public keys whose tokens the gates believe")
-    parser.add_argument("--max-sandboxes", type=int, default=HostSettings.max_sandboxes, help="running at a time")
-    parser.add_argument("--memory-mib", type=int, default=HostSettings.memory_bytes // MIB, help="of one sandbox")
-    parser.add_argument("--processes", type=int, default=HostSettings.processes, help="and threads, of one sandbox")
-    parser.add_argument(
-        "--cpus", type=float, default=HostSettings.cpus, help="of one sandbox, where control groups work"
-    )
-    parser.add_argument("--no-network", action="store_true", help="sandboxes reach nothing at all")
-    parser.add_argument(
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="moorage sandbox-host", description=__doc__)
+
+    def add(flag: str, kind: type, default: object, text: str) -> None:
+        parser.add_argument(flag, type=kind, default=default, required=default is None, help=text)
+
+    add("--socket", Path, None, "The Unix socket to listen on. Only the starting user can connect.")
+    add("--data-dir", Path, None, "The directory for the homes of sandboxes and the ledgers of gates.")
+    add("--trust-file", Path, None, "A JSON file with the public keys whose tokens the gates accept, and their scopes.")
+    add("--max-sandboxes", int, HostSettings.max_sandboxes, "How many sandboxes run at the same time.")
+    add("--memory-mib", int, HostSettings.memory_bytes // MIB, "The memory limit of one sandbox, in MiB.")
+    add("--processes", int, HostSettings.processes, "How many processes and threads one sandbox may have.")
+    add("--cpus", float, HostSettings.cpus, "The CPU limit of one sandbox, where control groups are available.")
+    parser.add_argument("--no-network", action="store_true", help="Sandboxes get no network at all.")
+    add(
         "--unresponsive-seconds",
-        type=float,
-        default=HostSettings.unresponsive_seconds,
-        help="after which a sandbox that does not answer is restarted",
+        float,
+        HostSettings.unresponsive_seconds,
+        "A part that gives no answer for so long is restarted.",
     )
-    parser.add_argument(
-        "--uid-base", type=int, default=HostSettings.uid_base, help="first of the sandboxes' users (root)"
-    )
-    parser.add_argument("--uid-count", type=int, default=HostSettings.uid_count, help="how many (root)")
+    add("--uid-base", int, HostSettings.uid_base, "The first kernel user id of sandboxes, where the host runs as root.")
+    add("--uid-count", int, HostSettings.uid_count, "How many kernel user ids the host may use for sandboxes.")
     parser.add_argument(
         "--command-path",
         type=Path,
         action="append",
         default=[],
-        help="directory that stdio MCP servers are shown, read-only; may be given several times",
+        help="A directory with programs that MCP servers can read. It may be given several times.",
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> HostSettings:
+    given = argument_parser().parse_args(arguments)
     return HostSettings(
         socket=given.socket.absolute(),
         data_dir=given.data_dir.absolute(),
