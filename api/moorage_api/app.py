@@ -18,6 +18,7 @@ from moorage_api.http.body_limit import BodyLimit
 from moorage_api.http.health import router as health_router
 from moorage_api.http.openapi.document import completed
 from moorage_api.http.provided import Services, check_provided
+from moorage_api.http.request_id import RequestId
 from moorage_api.http.routes import rules_of
 from moorage_api.http.trailing_slash import TrailingSlash
 from moorage_api.sessions.pictures import router as pictures_router
@@ -90,6 +91,7 @@ def create_app(services: Services) -> FastAPI:
             allow_origins=origins,
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-            expose_headers=["Retry-After", "Content-Disposition"],
+            expose_headers=["Retry-After", "Content-Disposition", "X-Request-ID"],
         )
+    app.add_middleware(RequestId)  # the outermost: what the others log has the id
     return app

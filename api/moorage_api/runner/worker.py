@@ -27,6 +27,7 @@ from moorage_api.runner.sweep import Sweep
 from moorage_api.runner.turn import Turns
 from moorage_api.runs import queue
 from moorage_api.runs.queue import LeasedRun
+from moorage_common.logs import log_context
 from moorage_common.tasks import get_error, race
 
 logger = logging.getLogger(__name__)
@@ -148,8 +149,9 @@ class Runner:
             return
         self._journals[run.session_id] = journal
         try:
-            async with race(self._work(journal), self._keep_lease(journal)) as tasks:
-                pass
+            with log_context(session_id=str(run.session_id)):
+                async with race(self._work(journal), self._keep_lease(journal)) as tasks:
+                    pass
         finally:
             self._journals.pop(run.session_id, None)
         for task in tasks:

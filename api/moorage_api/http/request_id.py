@@ -1,0 +1,35 @@
+"""Give every request an id. It is in each log line about the request, and in the response header X-Request-ID."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moorage_common.logs import log_context
+
+HEADER = b"x-request-id"
+ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestId:
+    """Takes the id that a client or a proxy sent, if it has the usual form; makes one otherwise."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        sent = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        request_id = sent if ACCEPTED.fullmatch(sent) else secrets.token_hex(8).encode()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (HEADER, request_id)]
+            await send(message)
+
+        with log_context(request_id=request_id.decode()):
+            await self._app(scope, receive, send_with_id)
