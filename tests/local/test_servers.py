@@ -177,7 +177,7 @@ async def test_data_of_another_major_version_is_refused_clearly(tmp_path: Path) 
     cluster = tmp_path / "postgres" / "cluster"
     cluster.mkdir(parents=True)
     (cluster / "PG_VERSION").write_text("12\n")
-    with pytest.raises(Exception, match="was made by PostgreSQL 12"):
+    with pytest.raises(Exception, match="is from PostgreSQL 12"):
         await own_postgres(tmp_path).start()
 
 
