@@ -1,4 +1,4 @@
-"""A run's way into its session's sandbox: made when first needed, found again when it was replaced.
+"""Connection of a run to its session's sandbox. The sandbox is created when first needed, and found again if replaced.
 
 Implements the agent's `Gate` and `Attachments`.
 """
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60
-"""How long a call waits for a sandbox that is starting or coming back before it says so to the model."""
+"""Longest wait of a call for a sandbox that starts or was lost. After it the call fails and the model gets an error."""
 
 RETRY_SECONDS = 0.1
 AWAY_CODES = frozenset({"unreachable", "box_unavailable"})
@@ -49,7 +49,7 @@ REPLACED_NOTICE = (
 
 
 Pins = Callable[[UUID], Awaitable[Sequence[SkillPin]]]
-"""The skills of a session, pinned at its first need and the same ever after."""
+"""Returns the skills of a session. They are pinned at their first use and never change afterwards."""
 
 
 async def no_skills(_: UUID) -> Sequence[SkillPin]:
@@ -57,17 +57,17 @@ async def no_skills(_: UUID) -> Sequence[SkillPin]:
 
 
 class SandboxContent(Protocol):
-    """What has to be in the sandbox besides, brought there in the background whenever it is another one."""
+    """Content that is copied into each new sandbox in the background."""
 
     def start(self, client: GateClient) -> None: ...
 
     async def stop(self) -> None:
-        """Before the client is closed."""
+        """Stop copying. Called before the client is closed."""
         ...
 
 
 class SandboxLink:
-    """One for each run, used as an async context manager by the turn."""
+    """Each turn has one. The turn closes it at the end."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class SandboxLink:
         self._client: GateClient | None = None
         self._since_seq = 0
         self._notice: str | None = None
-        """What is to be told; None until it was asked for."""
+        """Notice for the model about a replaced sandbox; None until it was read from the database."""
 
     async def close(self) -> None:
         if self._skills is not None:
@@ -103,7 +103,7 @@ class SandboxLink:
             self._client = None
 
     async def prepare(self) -> None:
-        """Have the sandbox ready by the time the first tool is used. What goes wrong here is said there."""
+        """Create the sandbox before the first tool needs it. Errors are only logged; the first call reports them."""
         try:
             await self.ready()
         except FencedError:
@@ -112,7 +112,7 @@ class SandboxLink:
             logger.info("The sandbox of %s is not ready yet: %s", self._journal.session_id, error)
 
     async def ready(self) -> None:
-        """Have the sandbox ready now. Raises DomainError or GateError."""
+        """Return when the sandbox is ready. Raises DomainError or GateError."""
         await self._open()
 
     async def call(
@@ -124,7 +124,7 @@ class SandboxLink:
         timeout_seconds: float,
         read_only: bool = False,
     ) -> GateResult:
-        """See `Gate.call`. `read_only` calls are asked again in a new sandbox; the others are `unknown` then."""
+        """See `Gate.call`. If the sandbox was replaced, `read_only` calls are repeated; others become `unknown`."""
 
         async def ask(client: GateClient) -> CallResponse:
             if abs(int(key)) < self._since_seq and not read_only:
@@ -171,7 +171,9 @@ class SandboxLink:
 
     async def _write(self, path: str, key: str) -> None:
         async def write(client: GateClient) -> None:
-            stored = await self._files.open(key)  # anew for each try: a stream is read once
+            stored = await self._files.open(
+                key
+            )  # opened again for each attempt, because a stream can be read only once
             try:
                 await client.write_file(path, stored.chunks, size=stored.size)
             finally:
@@ -210,7 +212,7 @@ class SandboxLink:
         return key
 
     async def _with_client(self, work: Callable[[GateClient], Awaitable[T]]) -> T:
-        """Do `work`, again while the sandbox is away and there is patience left. Raises DomainError or GateError."""
+        """Do `work`, and retry for PATIENCE_SECONDS while the sandbox is lost. Raises DomainError or GateError."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -220,13 +222,13 @@ class SandboxLink:
                     raise FencedError("A newer runner works on this session") from error
                 if error.code not in AWAY_CODES and error.code != "not_bound":
                     raise
-                await self.close()  # ask again who and where it is
+                await self.close()  # the next attempt looks for the sandbox again
                 if time.monotonic() > deadline:
                     raise UnavailableError(f"The sandbox did not come back: {error}") from error
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _open(self) -> GateClient:
-        """The client of the sandbox as it is now; its start and its end are events. Raises DomainError or GateError."""
+        """Return a client of the current sandbox, which is started if needed. Raises DomainError or GateError."""
         async with self._opening:
             if self._client is None:
                 sandbox = await self._sandboxes.find(self._journal.session_id)
@@ -260,7 +262,7 @@ class SandboxLink:
         )
         try:
             self._since_seq = await self._note(sandbox.uid)
-            self._notice = None  # another sandbox has left one
+            self._notice = None  # the replacement of a sandbox stores a new notice
             await client.bind()
         except BaseException:
             await client.__aexit__(None, None, None)
@@ -268,9 +270,9 @@ class SandboxLink:
         return client
 
     async def _note(self, uid: str) -> int:
-        """Write down which sandbox the session's calls go to from now on; the seq since when. Raises FencedError.
+        """Store the session's current sandbox. Returns the seq from which calls go to it. Raises FencedError.
 
-        Calls stored before a replacement went to the sandbox that is gone.
+        Calls with a smaller seq went to an earlier sandbox that is lost.
         """
         async with self._db.begin() as tx:
             since_seq = await tx.scalar(
@@ -324,7 +326,7 @@ class SandboxLinks:
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """`name`, or with a number before its extension where it is taken; then it is."""
+    """Return `name`, with a number before its extension if it is in `taken`, and add the result to `taken`."""
     stem, dot, extension = name.rpartition(".")
     base, suffix = (stem, dot + extension) if stem else (name, "")
     candidate, number = name, 1

@@ -1,1 +1,1 @@
-"""How api and runner reach a session's sandbox."""
+"""Create, find, suspend and delete the sandboxes of sessions, on one machine or in a cluster."""

@@ -1,4 +1,4 @@
-"""What the gate's refusals mean to us."""
+"""Convert the gate's errors to domain errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NO_SANDBOX = "This session has no live sandbox; it gets one with the next messag
 
 
 def as_domain_error(error: GateError) -> DomainError:
-    """For a reader of files and shells. What is not the caller's doing is a sandbox that can't be had now.
+    """Convert an error for a reader of files and shells. Errors that the caller did not cause are UnavailableError.
 
-    `forbidden` is the box's own file permission: the agent's user may not read that path either.
+    `forbidden` is a file permission in the sandbox: the agent's user may not read that path either.
     """
-    if error.code == "not_bound":  # its run ended before it was taken: nothing of the session is in it
+    if error.code == "not_bound":  # no run has used this sandbox yet, so it contains nothing of the session
         return NotFoundError(NO_SANDBOX)
     if error.code == "forbidden":
-        return InvalidError(f"The sandbox's own user may not read this: {error}")
+        return InvalidError(f"The sandbox's user may not read this file: {error}")
     return DOMAIN_ERROR_BY_CODE.get(error.code, UnavailableError)(str(error))

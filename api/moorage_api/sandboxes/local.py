@@ -1,4 +1,4 @@
-"""Sandboxes of one machine: asks the sandbox host over its Unix socket."""
+"""Sandboxes of one machine: a client of the sandbox host, which listens on a Unix socket."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TIMEOUT_SECONDS = 10
 
 
 class LocalSandboxes:
-    """Implements `Sandboxes`. Opens its connection at first use."""
+    """Implements `Sandboxes`. It connects at first use."""
 
     def __init__(self, socket: Path) -> None:
         transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=1)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://host", timeout=TIMEOUT_SECONDS)
 
     async def register(self, session_id: UUID, *, owner_id: UUID) -> None:
-        """The host needs to know of no session before its sandbox is wanted."""
+        """Nothing to do: the host learns about a session when its sandbox is first needed."""
 
     async def ensure(
         self,
@@ -35,7 +35,7 @@ class LocalSandboxes:
         skills: Sequence[SkillPin] = (),
         report: Report = report_nothing,
     ) -> Sandbox:
-        """Nothing is fetched into a local sandbox: all of `skills` come through the gate."""
+        """See `Sandboxes.ensure`. `skills` is ignored: all skills are sent through the gate later."""
         await report(SandboxState("starting"))
         try:
             sandbox = await self._started(session_id)
@@ -49,7 +49,7 @@ class LocalSandboxes:
         answer = await self._request("PUT", session_id, timeout=ENSURE_TIMEOUT_SECONDS)
         assert answer is not None
         if answer.get("phase") != "ready":
-            raise UnavailableError(f"The sandbox could not be started: {answer.get('reason') or 'no reason given'}")
+            raise UnavailableError(f"The sandbox could not start: {answer.get('reason') or 'no reason given'}")
         return Sandbox(uid=answer["uid"], url=answer["url"])
 
     async def find(self, session_id: UUID) -> Sandbox | None:
@@ -77,7 +77,7 @@ class LocalSandboxes:
     async def _request(
         self, method: str, session_id: UUID, *, timeout: float = TIMEOUT_SECONDS
     ) -> dict[str, Any] | None:
-        """The host's answer, None for its 404."""
+        """Send a request and return the host's response, None for 404."""
         try:
             response = await self._http.request(method, f"/v1/sandboxes/{session_id}", timeout=timeout)
         except httpx.HTTPError as error:
@@ -85,7 +85,7 @@ class LocalSandboxes:
         if response.status_code == 404:
             return None
         if response.status_code >= 400:
-            raise UnavailableError(f"The sandbox host refused: {_message(response)}")
+            raise UnavailableError(f"The sandbox host refused the request: {_message(response)}")
         answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 

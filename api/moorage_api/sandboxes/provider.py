@@ -1,4 +1,4 @@
-"""What api and runner need of whoever owns the sandboxes: the local host, or the cluster."""
+"""The interface through which api and runner use sandboxes. The local host and the cluster implement it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moorage_crds.types import SkillPin
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A sandbox that answers. `uid` is the audience of its tokens: another uid is another computer."""
+    """A sandbox that answers. `uid` is the audience of its tokens; another uid means another sandbox."""
 
     uid: str
     url: str
@@ -22,25 +22,25 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class SandboxState:
-    """What is seen of a sandbox, in the words of the `sandbox` event. `reason` is for people."""
+    """State of a sandbox, as in the `sandbox` event. `reason` is for people."""
 
     phase: SandboxPhase
     reason: str = ""
 
 
 Report = Callable[[SandboxState], Awaitable[None]]
-"""Told each state that a sandbox passes through on its way, each once."""
+"""Called with each new state of a sandbox while it starts."""
 
 
 async def report_nothing(_: SandboxState) -> None:
-    """For those who only want the sandbox."""
+    """Ignore the states of a starting sandbox."""
 
 
 class Sandboxes(Protocol):
     async def register(self, session_id: UUID, *, owner_id: UUID) -> None:
-        """Tell the owner of the sandboxes of a new session; starts nothing, and twice is once.
+        """Make a new session known without starting a sandbox. Safe to repeat.
 
-        Raises UnavailableError. Leaving it out is harmless: `ensure` does it too.
+        It is an optimization: `ensure` also works for unknown sessions. Raises UnavailableError.
         """
         ...
 
@@ -52,32 +52,32 @@ class Sandboxes(Protocol):
         skills: Sequence[SkillPin] = (),
         report: Report = report_nothing,
     ) -> Sandbox:
-        """The session's sandbox, made where there is none; returns when its gate answers.
+        """Find the session's sandbox or create one, and return when its gate answers.
 
-        The last state reported is `ready`, or `failed` before an UnavailableError with a message for people, where
-        none can be had now. `skills` are for a sandbox that is not started yet; a running one keeps what it has.
+        The last reported state is `ready`, or `failed` followed by UnavailableError with a message for people. `skills`
+        are for a sandbox that has not started yet; a running one is not changed.
         """
         ...
 
     async def find(self, session_id: UUID) -> Sandbox | None:
-        """The session's sandbox if it has a live one; makes none. Raises UnavailableError."""
+        """Return the session's sandbox if it has a live one. Never creates one. Raises UnavailableError."""
         ...
 
     async def ping(self) -> None:
-        """Raises UnavailableError while whoever owns the sandboxes cannot be asked."""
+        """Check that the sandbox host or the cluster answers. Raises UnavailableError."""
         ...
 
     async def suspend(self, session_id: UUID) -> bool:
-        """End the sandbox of a session that does not need it now; `ensure` makes another.
+        """End the session's sandbox; its content is lost. `ensure` creates another one when it is needed.
 
-        False where there was none, or somebody else was quicker. What is in it is lost. Raises UnavailableError.
+        False if there was none or another process was faster. Raises UnavailableError.
         """
         ...
 
     async def delete(self, session_id: UUID) -> None:
-        """End the sandbox and remove its files; none is fine. Raises UnavailableError."""
+        """End the sandbox and remove its files. Does nothing if there is none. Raises UnavailableError."""
         ...
 
     async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
-        """Those of `sessions` that `register` is to be called for: it failed, or what it made vanished."""
+        """Return those of `sessions` that need another `register`: it failed, or its result was deleted."""
         ...

@@ -1,4 +1,4 @@
-"""What the api itself reads in a sandbox: files and shells, with its own key's narrow scopes."""
+"""Read files and shells in a sandbox for the api's endpoints. The api's key has only the scopes for reading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moorage_sandbox.messages import ShellView
 from moorage_sandbox.protocol import GateError, Scope
 
 TEXT_LIMIT_BYTES = 2 * 1024 * 1024
-"""A file view is for reading; bigger files are downloaded after the agent saved them."""
+"""Largest file that can be viewed. The agent can save a larger file, and the user can then download it."""
 
 
 class SandboxReader:
@@ -21,7 +21,7 @@ class SandboxReader:
         self._signer = signer
 
     async def find(self, session_id: UUID) -> Sandbox:
-        """Raises NotFoundError where the session has no live sandbox: looking makes none."""
+        """Find the session's sandbox. Raises NotFoundError if it has no live one; it is not created."""
         sandbox = await self._sandboxes.find(session_id)
         if sandbox is None:
             raise NotFoundError(NO_SANDBOX)
@@ -37,7 +37,10 @@ class SandboxReader:
                     async for chunk in file.chunks:
                         size += len(chunk)
                         if size > TEXT_LIMIT_BYTES:
-                            raise TooLargeError("This file is too large to be shown", limit_bytes=TEXT_LIMIT_BYTES)
+                            message = (
+                                f"This file is larger than {TEXT_LIMIT_BYTES // 2**20} MiB; ask the agent to save it"
+                            )
+                            raise TooLargeError(message, limit_bytes=TEXT_LIMIT_BYTES)
                         parts.append(chunk)
             except GateError as error:
                 raise as_domain_error(error) from error

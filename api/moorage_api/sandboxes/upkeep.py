@@ -1,4 +1,4 @@
-"""Keeps sandboxes as the rows want them, whatever failed when it was asked for. Every runner does this now and then."""
+"""Periodic upkeep of sandboxes by every runner: register sessions whose registration failed, suspend idle sandboxes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ RECENT_SECONDS = 24 * 3600
 NEW_SECONDS = 10
 REGISTER_BATCH = 20_000
 REGISTER_FAILURES = 5
-"""One that the cluster refuses holds up no other; with so many it is the cluster."""
+"""After this many failures the rest is left for the next time, because the cluster itself probably fails."""
 SUSPEND_BATCH = 50
 
 RECENT = """
     SELECT id, owner_id FROM sessions
     WHERE deleted_at IS NULL AND id BETWEEN :oldest AND :newest ORDER BY id DESC LIMIT :limit
 """
-"""Ids begin with the time, so this reads a piece of the primary key. Older sessions are known, or become so at their
-next need; the newest are just being made known by who created them."""
+"""Ids begin with the creation time, so this reads a range of the primary key. Older sessions are registered, or will be
+when they need a sandbox. The newest ones are left out, because the api is registering them now."""
 
 IDLE = """
     SELECT session_id FROM session_sandboxes AS known
@@ -42,7 +42,7 @@ IDLE = """
 """
 
 LOCK_HEAD = "SELECT FROM session_heads WHERE session_id = :session_id FOR UPDATE"
-"""First, as everybody does: a run that is being claimed is then seen, or waits."""
+"""The head is locked first, as everywhere. A run that is being claimed is then either visible or waits."""
 
 SUSPENDED = """
     UPDATE session_sandboxes SET suspended_at = now() WHERE session_id = :session_id AND suspended_at IS NULL
@@ -61,7 +61,7 @@ class Upkeep:
         self._idle_seconds = idle_seconds
 
     async def register_missing(self) -> None:
-        """Make the sessions known that could not be when they were created. Several may do this at once."""
+        """Register sessions that could not be registered when they were created. Several runners may do it at once."""
         async with self._db() as tx:
             parameters = {
                 "oldest": first_id_of(time.time() - RECENT_SECONDS),
@@ -76,14 +76,14 @@ class Upkeep:
                 await self._sandboxes.register(session_id, owner_id=owner_of[session_id])
             except UnavailableError as error:
                 failures += 1
-                logger.warning("The session %s is not known to the cluster yet: %s", session_id, error)
+                logger.warning("Could not register session %s with the cluster; will retry: %s", session_id, error)
                 if failures >= REGISTER_FAILURES:
                     return
 
     async def suspend_idle(self) -> None:
-        """End the sandboxes that nobody needed for a while, and say so in their sessions.
+        """End sandboxes that were idle for `idle_seconds`, and store a `sandbox` event in their sessions.
 
-        A run that begins meanwhile finds its sandbox gone, gets another, and is told.
+        A run that begins at the same time finds no sandbox, gets another one, and the model is told.
         """
         if not self._idle_seconds:
             return
@@ -94,19 +94,19 @@ class Upkeep:
             try:
                 await self._suspend(session_id)
             except UnavailableError as error:
-                logger.warning("An idle sandbox stays for now: %s", error)
+                logger.warning("Could not suspend an idle sandbox; will retry: %s", error)
                 return
 
     async def _suspend(self, session_id: UUID) -> None:
-        """Suspending is a compare-and-swap, so of several runners one writes the event.
+        """Suspend one sandbox. This is a compare-and-swap, so only one of several runners stores the event.
 
-        The row follows even where there was nothing to suspend: it is looked at no more.
+        The row is updated even if there was no sandbox, so that it is not checked again.
         """
         was_running = await self._sandboxes.suspend(session_id)
         async with self._db.begin() as tx:
             await tx.execute(text(LOCK_HEAD), {"session_id": session_id})
             is_still_idle = (await tx.execute(text(SUSPENDED), {"session_id": session_id})).first() is not None
-            reason = f"Nobody needed it for {self._idle_seconds:.0f} s"
+            reason = f"It was idle for {self._idle_seconds:.0f} s"
             event = SandboxEvent(phase="suspended", reason=reason)
             stored = await log.append(tx, session_id, [event]) if was_running and is_still_idle else []
         if stored:
@@ -114,5 +114,5 @@ class Upkeep:
 
 
 def first_id_of(timestamp: float) -> UUID:
-    """The smallest id (UUID version 7) that a row made then can have."""
+    """Return the smallest id (UUID version 7) of a row that is created at `timestamp`."""
     return UUID(int=int(timestamp * 1000) << 80)

@@ -1,4 +1,4 @@
-"""The two owners of sandboxes: this machine's host, and a cluster whose pods have real gates on loopback."""
+"""The two implementations of `Sandboxes`: the host of this machine, and a cluster whose pods have real gates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ START_SECONDS = 30.0
 
 @dataclass
 class World:
-    """A cluster with an operator, a kubelet's stand-in and real gates; `kubeconfig` is the api's own account's."""
+    """A cluster with an operator, a simulated kubelet and real gates. `kubeconfig` has the rights of the api."""
 
     control_plane: ControlPlane
     sessions: Sessions
@@ -47,7 +47,7 @@ class World:
         return f"system:serviceaccount:{self.sessions.namespace}:api"
 
     async def replica(self, kubeconfig: Path | None = None, *, seconds: float = START_SECONDS) -> ClusterSandboxes:
-        """What one api or runner process has."""
+        """Build the sandboxes object of one api or runner process."""
         running = ClusterSandboxes.running(
             namespace=self.sessions.namespace, kubeconfig=kubeconfig or self.kubeconfig, start_timeout_seconds=seconds
         )
@@ -76,12 +76,12 @@ async def world(control_plane: ControlPlane, tmp_path: Path, short_directory: Pa
 
 @dataclass
 class Home:
-    """An owner of sandboxes as the behaviour tests see it. `other` is another replica's way to the same."""
+    """An implementation under test. `other` is the same one as another replica sees it."""
 
     sandboxes: Sandboxes
     other: Sandboxes
     away: Sandboxes
-    """The same while whoever owns them does not answer."""
+    """The same implementation while the host or the cluster does not answer."""
     keys: Keys
 
     def client(self, sandbox: Sandbox, session_id: UUID, *, uid: str | None = None) -> GateClient:
@@ -104,7 +104,7 @@ def local_host(services: Services) -> Iterator[tuple[Path, Keys]]:
 
 @pytest.fixture(params=["local", "cluster"])
 def place(request: pytest.FixtureRequest) -> tuple[Path, Keys] | World:
-    """Not a coroutine: what it asks for starts event loops of its own."""
+    """This is not a coroutine, because the fixtures that it needs start their own event loops."""
     found: tuple[Path, Keys] | World = request.getfixturevalue("local_host" if request.param == "local" else "world")
     return found
 
@@ -126,7 +126,7 @@ async def home(place: tuple[Path, Keys] | World, tmp_path: Path) -> AsyncIterato
 
 
 class Heard(list[SandboxState]):
-    """What was reported, in its order."""
+    """The reported states, in order."""
 
     async def report(self, state: SandboxState) -> None:
         self.append(state)

@@ -1,4 +1,4 @@
-"""Two apis and two runners whose sandboxes are pods: what a user sees, and what the cluster is asked for."""
+"""Two apis and two runners whose sandboxes are pods: the events of a chat, and the requests to the cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def turn(command: str) -> list[Turn]:
     return [Plan("A task", "I will try.", ["Try"]), report.shell(command), Finish("done"), Say("That was it.")]
 
 
-async def test_a_session_lives_in_pods_that_come_and_go(platform: Platform, services: Services, world: World) -> None:
+async def test_a_session_survives_a_lost_and_a_suspended_pod(
+    platform: Platform, services: Services, world: World
+) -> None:
     world.gates.keys = Keys(services.keys.trust_file)
     world.gates.has_real_boxes = True
     with ScriptedModel([*turn("echo first"), *turn("echo second"), *turn("echo third")]) as model:
@@ -54,7 +56,7 @@ async def test_a_session_lives_in_pods_that_come_and_go(platform: Platform, serv
             assert [event["phase"] for event in chat.all("sandbox")] == ["starting", "ready"]
             assert "first" in str(chat.all("tool", status="called"))
 
-            # lost: the next need makes it again, and the model is told
+            # the pod is lost: the next call creates another one, and the model is told
             await world.sessions.delete(name)
 
             async def has_no_pod() -> bool:
@@ -65,7 +67,7 @@ async def test_a_session_lives_in_pods_that_come_and_go(platform: Platform, serv
             assert [event["phase"] for event in chat.all("sandbox")] == ["starting", "ready"] * 2
             assert "The sandbox of this session was lost" in str(model.requests[-1]["messages"])
 
-            # idle: one of the runners suspends it, and says so once
+            # the pod is idle: one of the runners suspends it and stores one event
             platform.changes.update(sandbox_idle_seconds=1)
             await platform.start_runner()
             await world.sessions.awaited(name, "Suspended")

@@ -1,4 +1,4 @@
-"""What the api's side does to a cluster, and what it makes of what goes wrong there."""
+"""The api's requests to a cluster, and how it handles errors of the cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(15 * 60)
 
 
 async def test_a_session_life_costs_the_api_three_writes(world: World, session_id: UUID) -> None:
-    """The operator's three are counted in its own tests; six is the aim for both."""
+    """The aim is six writes for api and operator together. The operator's three are counted in its own tests."""
     name = names.resource_name(session_id)
     api, runner = await world.replica(), await world.replica()
     await api.register(session_id, owner_id=OWNER)
@@ -80,8 +80,8 @@ RIGHTS = {
 }
 
 
-async def test_the_rights_in_the_chart_are_no_more_than_needed(world: World) -> None:
-    """That they are enough is shown by all the other tests, which have no others."""
+async def test_the_chart_gives_the_api_no_more_rights_than_needed(world: World) -> None:
+    """All other tests run with these rights, and so show that they are sufficient."""
     answers = {}
     for verb, kind in RIGHTS:
         resource, _, subresource = kind.partition("/")
@@ -105,7 +105,7 @@ async def test_the_rights_in_the_chart_are_no_more_than_needed(world: World) -> 
     assert answers == RIGHTS
 
 
-async def test_a_resource_that_vanishes_is_made_again_at_the_next_need(world: World, session_id: UUID) -> None:
+async def test_a_deleted_resource_is_created_again_when_it_is_needed(world: World, session_id: UUID) -> None:
     replica = await world.replica()
     first = await replica.ensure(session_id, owner_id=OWNER, skills=PINS)
     await world.sessions.delete(names.resource_name(session_id))
@@ -121,10 +121,10 @@ async def test_a_resource_that_vanishes_is_made_again_at_the_next_need(world: Wo
     assert len(again["spec"]["skills"]) == 2
 
 
-async def test_a_resource_that_vanishes_while_it_starts_is_made_again(
+async def test_a_resource_that_is_deleted_during_the_start_is_created_again(
     world: World, session_id: UUID, heard: Heard
 ) -> None:
-    """Nobody has to ask a second time."""
+    """The call that waits for the sandbox creates it again; it does not fail."""
     world.kubelet.behave = lambda pod: status(pod, phase="Pending")
     replica = await world.replica()
     starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=heard.report))
@@ -160,7 +160,7 @@ TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-async def test_trouble_of_a_pod_is_reported_with_its_reason(
+async def test_a_pod_that_cannot_start_is_reported_with_its_reason(
     trouble: str, world: World, session_id: UUID, heard: Heard
 ) -> None:
     world.kubelet.behave, phase, reason = TROUBLE[trouble]
@@ -172,7 +172,7 @@ async def test_trouble_of_a_pod_is_reported_with_its_reason(
     assert reason in str(refused.value)
 
 
-async def test_a_quota_that_is_used_up_is_waited_for(world: World, session_id: UUID, heard: Heard) -> None:
+async def test_a_sandbox_waits_while_the_quota_is_used_up(world: World, session_id: UUID, heard: Heard) -> None:
     quotas = f"/api/v1/namespaces/{world.sessions.namespace}/resourcequotas"
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
     await world.sessions.kube.request("POST", quotas, body=quota)
@@ -204,7 +204,7 @@ def everything(fault: Fault) -> Callable[[web.Request], Fault]:
 
 
 @pytest.mark.parametrize("fault", ["cut", "gone", 410, 429, 500, 503])
-async def test_a_watch_that_fails_misses_nothing(fault: Fault, world: World, tmp_path: Path, session_id: UUID) -> None:
+async def test_a_failed_watch_misses_no_change(fault: Fault, world: World, tmp_path: Path, session_id: UUID) -> None:
     async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
         replica = await world.replica(proxy.kubeconfig)
         before = await replica.ensure(session_id, owner_id=OWNER)
@@ -216,7 +216,7 @@ async def test_a_watch_that_fails_misses_nothing(fault: Fault, world: World, tmp
 
         async def has_failed() -> bool:
             if isinstance(fault, str):
-                await world.sessions.create()  # these faults need something to be said
+                await world.sessions.create()  # these faults need a change that the watch reports
             return proxy.failed.get(str(fault), 0) >= 2
 
         await until(has_failed, "watches fail")
@@ -231,7 +231,7 @@ async def test_a_watch_that_fails_misses_nothing(fault: Fault, world: World, tmp
         await world.stack.aclose()
 
 
-async def test_a_cluster_that_is_away_is_reported_waited_for_and_made_known_to(
+async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_continue(
     world: World, tmp_path: Path, session_id: UUID, heard: Heard
 ) -> None:
     async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
@@ -247,7 +247,7 @@ async def test_a_cluster_that_is_away_is_reported_waited_for_and_made_known_to(
         await until(is_away, "the loss is noticed")
         with pytest.raises(UnavailableError):
             await replica.register(session_id, owner_id=OWNER)
-        assert await replica.find(running) == there  # what runs goes on
+        assert await replica.find(running) == there  # a running sandbox is still found
         assert await replica.ensure(running, owner_id=OWNER) == there
 
         needed = uuid4()
@@ -271,7 +271,7 @@ async def test_a_cluster_that_is_away_is_reported_waited_for_and_made_known_to(
         await world.stack.aclose()
 
 
-async def test_a_refusal_is_not_asked_again(world: World, session_id: UUID, heard: Heard) -> None:
+async def test_a_refused_request_is_not_repeated(world: World, session_id: UUID, heard: Heard) -> None:
     replica = await world.replica()
     with pytest.raises(UnavailableError, match="The cluster refused"):
         await replica.ensure(
@@ -284,8 +284,8 @@ async def test_a_refusal_is_not_asked_again(world: World, session_id: UUID, hear
     assert "at most 12 skills are initial" in heard[0].reason
 
 
-async def test_suspending_loses_against_a_change_it_has_not_seen(world: World, session_id: UUID) -> None:
-    """Many at once: one wins, nobody fails."""
+async def test_only_one_of_many_simultaneous_suspensions_succeeds(world: World, session_id: UUID) -> None:
+    """The others meet a conflict and return False."""
     replicas = [await world.replica() for _ in range(4)]
     await replicas[0].ensure(session_id, owner_id=OWNER)
     assert sorted(await asyncio.gather(*(one.suspend(session_id) for one in replicas))) == [False, False, False, True]

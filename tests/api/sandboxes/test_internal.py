@@ -1,4 +1,4 @@
-"""The port that sandbox pods fetch skills from: archives by digest, and nothing else."""
+"""The internal port, from which sandbox pods download skill archives by digest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_an_accepted_connection_sends_each_part_of_an_answer_at_once(
     assert has_no_delay(platform.processes[0].pid, client_port=client_port)
 
 
-async def test_archives_are_served_by_digest_and_nothing_else(internal: tuple[httpx.AsyncClient, str]) -> None:
+async def test_only_archives_are_served_and_only_by_digest(internal: tuple[httpx.AsyncClient, str]) -> None:
     client, public = internal
     answer = await client.get(f"/internal/skills/sha256:{DIGEST}")
     assert (answer.status_code, answer.content) == (200, ARCHIVE)

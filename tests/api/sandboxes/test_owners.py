@@ -1,4 +1,4 @@
-"""What holds of every owner of sandboxes, asked of both."""
+"""Behaviour of every implementation of `Sandboxes`. Each test runs with the local host and with a cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWNER = uuid4()
 pytestmark = pytest.mark.timeout(15 * 60)
 
 
-async def test_registering_and_looking_start_nothing(home: Home, session_id: UUID) -> None:
+async def test_register_and_find_start_no_sandbox(home: Home, session_id: UUID) -> None:
     await home.sandboxes.register(session_id, owner_id=OWNER)
     await home.other.register(session_id, owner_id=OWNER)
     assert await home.sandboxes.find(session_id) is None
@@ -26,7 +26,7 @@ async def test_registering_and_looking_start_nothing(home: Home, session_id: UUI
     assert await home.sandboxes.suspend(session_id) is False
 
 
-async def test_the_first_need_makes_a_sandbox_whose_gate_takes_the_session(
+async def test_ensure_creates_a_sandbox_whose_gate_accepts_the_session(
     home: Home, session_id: UUID, heard: Heard
 ) -> None:
     await home.sandboxes.register(session_id, owner_id=OWNER)
@@ -40,11 +40,11 @@ async def test_the_first_need_makes_a_sandbox_whose_gate_takes_the_session(
             await stranger.bind()
 
 
-async def test_a_session_that_was_never_registered_gets_one_too(home: Home, session_id: UUID) -> None:
+async def test_ensure_works_for_a_session_that_was_never_registered(home: Home, session_id: UUID) -> None:
     assert await home.sandboxes.ensure(session_id, owner_id=OWNER)
 
 
-async def test_two_replicas_at_once_get_the_same_one(home: Home, session_id: UUID) -> None:
+async def test_two_simultaneous_replicas_get_the_same_sandbox(home: Home, session_id: UUID) -> None:
     await home.sandboxes.register(session_id, owner_id=OWNER)
     first, second = await asyncio.gather(
         home.sandboxes.ensure(session_id, owner_id=OWNER), home.other.ensure(session_id, owner_id=OWNER)
@@ -57,7 +57,7 @@ async def test_two_replicas_at_once_get_the_same_one(home: Home, session_id: UUI
     await until(is_seen, "the other replica finds it")
 
 
-async def test_a_suspended_one_is_gone_and_the_next_need_makes_another(home: Home, session_id: UUID) -> None:
+async def test_after_a_suspension_ensure_creates_another_sandbox(home: Home, session_id: UUID) -> None:
     first = await home.sandboxes.ensure(session_id, owner_id=OWNER)
     assert await home.other.suspend(session_id) is True
     assert await home.other.suspend(session_id) is False
@@ -69,7 +69,7 @@ async def test_a_suspended_one_is_gone_and_the_next_need_makes_another(home: Hom
     assert (await home.sandboxes.ensure(session_id, owner_id=OWNER)).uid != first.uid
 
 
-async def test_a_deleted_one_is_gone_and_deleting_again_is_fine(home: Home, session_id: UUID) -> None:
+async def test_a_sandbox_can_be_deleted_twice(home: Home, session_id: UUID) -> None:
     first = await home.sandboxes.ensure(session_id, owner_id=OWNER)
     await home.sandboxes.delete(session_id)
     await home.other.delete(session_id)
@@ -81,7 +81,7 @@ async def test_a_deleted_one_is_gone_and_deleting_again_is_fine(home: Home, sess
     assert (await home.other.ensure(session_id, owner_id=OWNER)).uid != first.uid
 
 
-async def test_an_owner_that_is_away_is_said_to_be(home: Home, session_id: UUID, heard: Heard) -> None:
+async def test_an_unreachable_host_or_cluster_is_reported(home: Home, session_id: UUID, heard: Heard) -> None:
     with pytest.raises(UnavailableError):
         await home.away.ensure(session_id, owner_id=OWNER, report=heard.report)
     assert heard.phases[-1] == "failed"

@@ -1,4 +1,4 @@
-"""What runners do now and then: make known what could not be, suspend what nobody uses."""
+"""Periodic upkeep by runners: register sessions whose registration failed, suspend idle sandboxes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moorage_crds.types import SkillPin
 
 @dataclass
 class MemorySandboxes:
-    """`Sandboxes` in memory: who is known, and who has one."""
+    """An implementation of `Sandboxes` in memory."""
 
     known: set[UUID] = field(default_factory=set)
     live: set[UUID] = field(default_factory=set)
@@ -93,7 +93,7 @@ async def session(resources: Resources, *, made_seconds_ago: int = 60) -> UUID:
 
 
 async def ran(resources: Resources, session_id: UUID, *, status: str, ended_seconds_ago: int) -> None:
-    """A run that used the sandbox."""
+    """Store a run that used the sandbox."""
     async with resources.db.begin() as tx:
         await tx.execute(
             text(
@@ -123,7 +123,7 @@ async def suspended_events(resources: Resources, session_id: UUID) -> int:
     return int(found or 0)
 
 
-async def test_what_could_not_be_registered_is_later(resources: Resources) -> None:
+async def test_a_failed_registration_is_repeated_later(resources: Resources) -> None:
     recent, new, old = [await session(resources, made_seconds_ago=ago) for ago in (60, 1, 3 * 24 * 3600)]
     owner = MemorySandboxes(is_away=True)
     upkeep = Upkeep(resources.db, resources.hub, owner, idle_seconds=0)
@@ -135,7 +135,7 @@ async def test_what_could_not_be_registered_is_later(resources: Resources) -> No
     assert {new, old} & owner.known == set()
 
 
-async def test_one_that_is_refused_holds_up_no_other(resources: Resources) -> None:
+async def test_a_refused_registration_does_not_block_the_others(resources: Resources) -> None:
     older, refused, newer = [await session(resources, made_seconds_ago=ago) for ago in (90, 60, 30)]
     owner = MemorySandboxes(refused={refused})
     await Upkeep(resources.db, resources.hub, owner, idle_seconds=0).register_missing()

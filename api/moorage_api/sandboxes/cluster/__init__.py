@@ -1,1 +1,1 @@
-"""Sandboxes of a cluster: one AgentSession resource a session, which the operator turns into a pod."""
+"""Sandboxes in a cluster: each session has an AgentSession resource, for which the operator creates a pod."""

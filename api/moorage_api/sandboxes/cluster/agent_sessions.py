@@ -1,4 +1,4 @@
-"""The one module of the api that talks to Kubernetes: the AgentSessions of one namespace, as plain dicts."""
+"""The only module of the api that sends requests to Kubernetes: the AgentSessions of one namespace, as dicts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class AgentSessions:
     @classmethod
     @asynccontextmanager
     async def connected(cls, *, namespace: str | None, kubeconfig: Path | None) -> AsyncIterator[AgentSessions]:
-        """As a kubeconfig says, or as the pod's service account; without `namespace` in the pod's own.
+        """Connect with a kubeconfig, or with the pod's service account. The default namespace is the pod's own.
 
-        Sends nothing yet. Raises KubeError without credentials, OSError without a namespace.
+        Sends no request yet. Raises KubeError without credentials, OSError without a namespace.
         """
         kube = await KubeClient.connect(kubeconfig)
         try:
@@ -38,14 +38,14 @@ class AgentSessions:
         return await self._kube.request("POST", self._path, body=body)
 
     async def patch(self, session_id: UUID, body: Manifest) -> Manifest:
-        """A merge patch; 409 where `body` names another resource version than the stored one."""
+        """Apply a merge patch. The error is a 409 if `body` names a resource version that is not the stored one."""
         return await self._kube.request("PATCH", self._of(session_id), body=body, content_type=MERGE_PATCH)
 
     async def get(self, session_id: UUID) -> Manifest | None:
         return await self._kube.find(self._of(session_id))
 
     async def delete(self, session_id: UUID) -> None:
-        """None is fine."""
+        """Delete the resource. Does nothing if it does not exist."""
         try:
             await self._kube.request("DELETE", self._of(session_id))
         except KubeError as error:
@@ -53,7 +53,7 @@ class AgentSessions:
                 raise
 
     async def follow(self, observer: Observer, *, relist_seconds: float) -> None:
-        """Until it is cancelled."""
+        """Report all resources and their changes to `observer`. Runs until cancelled."""
         await Informer(self._kube, self._path, observer, relist_seconds=relist_seconds).run()
 
     def _of(self, session_id: UUID) -> str:
@@ -65,5 +65,5 @@ def own_namespace() -> str:
 
 
 def is_refusal(error: KubeError) -> bool:
-    """Whether asking the same again would be answered the same."""
+    """Whether a retry of the same request would have the same result."""
     return 400 <= error.status < 500 and error.status not in (404, 408, 409, 410, 429)

@@ -1,4 +1,4 @@
-"""The AgentSession resource as api and runner write and read it. Pure: nothing here talks to a cluster."""
+"""Build and read AgentSession resources. Pure functions: nothing here sends requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def manifest(
     session_id: UUID, *, owner_id: UUID, desired_state: DesiredState, skills: Sequence[SkillPin] = ()
 ) -> Manifest:
-    """The resource as it is created."""
+    """Build a new resource."""
     labels = {**names.MANAGED_BY_API, names.SESSION_LABEL: str(session_id), names.OWNER_LABEL: str(owner_id)}
     spec = AgentSessionSpec(session_id=str(session_id), owner_id=str(owner_id), desired_state=desired_state)
     return {
@@ -34,13 +34,13 @@ def manifest(
 
 
 def running_patch(skills: Sequence[SkillPin]) -> Manifest:
-    """A merge patch: a sandbox is wanted from now on, with these skills. None leaves the list as it is."""
+    """Build a merge patch that asks for a sandbox with these skills. Without skills their list is not changed."""
     wanted: Manifest = {"desiredState": DesiredState.RUNNING.value}
     return {"spec": {**wanted, "skills": skill_list(skills)} if skills else wanted}
 
 
 def suspended_patch(resource_version: str) -> Manifest:
-    """A merge patch that is a conflict where somebody changed the resource since `resource_version`."""
+    """Build a merge patch that suspends the sandbox. It is a conflict if the resource has changed meanwhile."""
     return {"metadata": {"resourceVersion": resource_version}, "spec": {"desiredState": DesiredState.SUSPENDED.value}}
 
 
@@ -50,18 +50,18 @@ def skill_list(skills: Sequence[SkillPin]) -> list[Manifest]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What we keep of a resource: a few hundred bytes for each session of the cluster."""
+    """The part of a resource that we keep in memory: a few hundred bytes per session of the cluster."""
 
     resource_version: str
     is_wanted: bool
     """Whether the spec asks for a sandbox."""
     state: SandboxState
     sandbox: Sandbox | None
-    """Where its gate is; only while it is ready."""
+    """Only set while the sandbox is ready."""
 
 
 def seen(resource: Mapping[str, Any]) -> Seen:
-    """Read a resource. A status that is older than the spec says nothing of what is wanted now."""
+    """Read a resource. A status that is older than the spec is not used."""
     metadata, spec = resource["metadata"], resource["spec"]
     status = status_in(resource)
     is_wanted = spec.get("desiredState") == DesiredState.RUNNING.value
@@ -77,30 +77,30 @@ def seen(resource: Mapping[str, Any]) -> Seen:
 
 
 def status_in(resource: Mapping[str, Any]) -> AgentSessionStatus:
-    """An empty one for what a later version of the operator wrote and we cannot read: nothing is known then."""
+    """Read the status. If a newer operator wrote a status that we cannot parse, return an empty one."""
     try:
         return AgentSessionStatus.model_validate(resource.get("status") or {})
     except ValidationError as error:
-        logger.error("The status of %s cannot be read: %s", resource["metadata"]["name"], error)
+        logger.error("Could not parse the status of AgentSession %s: %s", resource["metadata"]["name"], error)
         return AgentSessionStatus()
 
 
 def state_of(status: AgentSessionStatus) -> SandboxState:
-    """The event that tells of this status, for a sandbox that is wanted."""
+    """Convert the status of a wanted sandbox to a state."""
     ready, scheduled = status.condition("Ready"), status.condition("PodScheduled")
     if status.is_ready:
         return SandboxState("ready") if sandbox_of(status) else SandboxState("starting")
     if scheduled is not None and scheduled.reason == "Unschedulable":
-        return SandboxState("queued", f"No node has room for the sandbox now: {scheduled.message}")
+        return SandboxState("queued", f"No node has enough free resources now: {scheduled.message}")
     if ready is not None and ready.reason == "QuotaExceeded":
-        return SandboxState("queued", f"No more sandboxes are allowed now: {ready.message}")
+        return SandboxState("queued", f"The quota of the namespace is used up: {ready.message}")
     if status.phase == "Failed" and ready is not None:
         return SandboxState("failed", f"{ready.message} ({ready.reason})")
     return SandboxState("starting")
 
 
 def sandbox_of(status: AgentSessionStatus) -> Sandbox | None:
-    """The gate of a pod; None where the status does not say where that is, or not in the form it must have."""
+    """Build the address of a pod's gate. None if the status has no pod uid or no valid IP address."""
     if not status.pod_uid or not status.pod_ip:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Sandboxes of a cluster: says what is wanted in resources, and reads from them what is there."""
+"""Sandboxes in a cluster: writes what is wanted to AgentSession resources, and reads their status."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from moorage_kube.informer import KUBE_BACKOFF
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-"""How long a wait for a change goes on before it is asked whether the cluster is still there."""
+"""Longest wait for a change before checking whether the cluster still answers."""
 
 FAILED_SECONDS = 10.0
-"""The operator may replace a pod that failed, so one that does is waited for so long."""
+"""Time to wait after a pod has failed, because the operator may replace it."""
 
-AWAY = "The cluster does not answer; the sandbox starts when it does"
+AWAY = "The cluster does not answer; the sandbox starts when it answers again"
 
 
 class ClusterSandboxes:
-    """Implements `Sandboxes`. Made by `running`, which also runs its watch."""
+    """Implements `Sandboxes`. Created by `running`, which also runs its watch."""
 
     def __init__(self, resources: AgentSessions, watch: SharedWatch, *, start_timeout_seconds: float) -> None:
         self._resources = resources
@@ -60,7 +60,7 @@ class ClusterSandboxes:
                     following.cancel()
 
     async def register(self, session_id: UUID, *, owner_id: UUID) -> None:
-        """Where the cluster is known to be away nobody waits for it."""
+        """Raises UnavailableError at once if the watch has lost the cluster, so that requests do not wait."""
         if self._watch.is_away:
             raise UnavailableError(AWAY)
         try:
@@ -71,7 +71,7 @@ class ClusterSandboxes:
             )
         except KubeError as error:
             if error.status != 409:
-                raise UnavailableError(f"The session's resource could not be made: {error}") from error
+                raise UnavailableError(f"Could not create the session's resource: {error}") from error
 
     async def ensure(
         self,
@@ -89,11 +89,11 @@ class ClusterSandboxes:
             waited = f"It was not ready after {self._start_timeout_seconds:.0f} s"
             reason = f"{waited}: {told.last.reason}" if told.last and told.last.reason else waited
         except KubeError as error:
-            reason = f"The cluster refused: {error}"
+            reason = f"The cluster refused the request: {error}"
         except SandboxFailedError as error:
             reason = str(error)
         await told.tell(SandboxState("failed", reason))
-        raise UnavailableError(f"The sandbox could not be started: {reason}")
+        raise UnavailableError(f"The sandbox could not start: {reason}")
 
     async def _ensure(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin], told: Told) -> Sandbox:
         failures = 0
@@ -112,7 +112,7 @@ class ClusterSandboxes:
                 await asyncio.sleep(KUBE_BACKOFF.pause_seconds(failures))
 
     async def _want_running(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin]) -> Seen:
-        """Have the resource there and asking for a pod; at most one write where all goes well."""
+        """Make sure that the resource exists and asks for a pod. Without errors this is at most one write."""
         name = resource_name(session_id)
         known = self._watch.get(name)
         if known is None:
@@ -126,7 +126,7 @@ class ClusterSandboxes:
         return known
 
     async def _until_ready(self, name: str, known: Seen, *, told: Told) -> Sandbox | None:
-        """None where the resource vanished or somebody suspended it: what is wanted has to be said again."""
+        """Wait until the sandbox is ready. None if the resource was deleted or suspended and must be written again."""
         current: Seen | None = known
         failed_at: float | None = None
         while current is not None and current.is_wanted:
@@ -145,23 +145,23 @@ class ClusterSandboxes:
         return None
 
     async def find(self, session_id: UUID) -> Sandbox | None:
-        """From what the watch saw last, so running sessions go on while the cluster is away."""
+        """Find the sandbox in the watch's memory, so running sessions continue while the cluster does not answer."""
         name = resource_name(session_id)
         known = self._watch.get(name)
         if known is None and not self._watch.has_listed:
             try:
                 stored = await self._resources.get(session_id)
             except KubeError as error:
-                raise UnavailableError(f"The sandbox cannot be looked for now: {error}") from error
+                raise UnavailableError(f"Could not look for the sandbox: {error}. Try again shortly") from error
             known = seen(stored) if stored is not None else None
         return known.sandbox if known is not None else None
 
     async def ping(self) -> None:
-        """Asks for a resource that does not exist, which needs no right that is not needed anyway."""
+        """Read a resource that does not exist: this needs no additional right."""
         try:
             await self._resources.get(UUID(int=0))
         except KubeError as error:
-            raise UnavailableError(f"The cluster cannot be asked now: {error}") from error
+            raise UnavailableError(f"The cluster does not answer: {error}. Try again shortly") from error
 
     async def suspend(self, session_id: UUID) -> bool:
         try:
@@ -170,16 +170,16 @@ class ClusterSandboxes:
                 return False
             self._watch.offer(await self._resources.patch(session_id, suspended_patch(known.resource_version)))
         except KubeError as error:
-            if error.status in (404, 409):  # gone, or somebody needs it
+            if error.status in (404, 409):  # it was deleted, or another process needs it now
                 return False
-            raise UnavailableError(f"The sandbox cannot be suspended now: {error}") from error
+            raise UnavailableError(f"Could not suspend the sandbox: {error}") from error
         return True
 
     async def delete(self, session_id: UUID) -> None:
         try:
             await self._resources.delete(session_id)
         except KubeError as error:
-            raise UnavailableError(f"The session's resource cannot be deleted now: {error}") from error
+            raise UnavailableError(f"Could not delete the session's resource: {error}. Try again later") from error
 
     async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
         if not self._watch.is_current:
@@ -188,18 +188,18 @@ class ClusterSandboxes:
 
 
 class SandboxFailedError(Exception):
-    """The operator says that this sandbox will not come; the message says why."""
+    """The operator reports that this sandbox has failed. The message is the reason."""
 
 
 class Told:
-    """Passes each state on once."""
+    """Reports each state once, without repetitions."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self.last: SandboxState | None = None
 
     async def tell(self, state: SandboxState) -> None:
-        if state.phase == "suspended":  # not what was asked for: it is on its way out of that
+        if state.phase == "suspended":  # an old state: the sandbox was already asked to start
             return
         if state != self.last:
             self.last = state

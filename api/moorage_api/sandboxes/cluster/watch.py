@@ -1,4 +1,4 @@
-"""One watch for a whole replica: what the cluster last said of every session's resource."""
+"""One watch per replica: keeps the last known state of all AgentSession resources in memory."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from moorage_api.sandboxes.cluster.agent_sessions import AgentSessions
 from moorage_api.sandboxes.cluster.resource import Seen, seen
 
 RELIST_SECONDS = 600.0
-"""The whole list is read again this often: what a watch failed to say is found out."""
+"""Interval of reading the whole list again, in case the watch has missed a change."""
 
 
 class SharedWatch:
-    """`run()` follows the cluster until it is cancelled; the rest answers from memory."""
+    """`run()` follows the cluster until it is cancelled. The other methods read from memory."""
 
     def __init__(self, resources: AgentSessions) -> None:
         self._resources = resources
         self._seen: dict[str, Seen] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self.has_listed = False
-        """Whether absence here means anything."""
+        """Whether the list was read at least once. Before that, an unknown name may exist."""
         self.is_current = False
-        """Whether absence means that there is none now."""
+        """Whether the watch is connected, so that an unknown name does not exist now."""
         self.is_away = False
-        """What is here is what the cluster said last, before it was lost."""
+        """Whether the cluster was lost, so that the known states may be outdated."""
 
     def get(self, name: str) -> Seen | None:
         return self._seen.get(name)
 
     def offer(self, resource: Mapping[str, Any]) -> Seen:
-        """Take in what a request was answered, unless the watch was faster. Returns what is known now."""
+        """Store the resource from a response unless a newer one is known. Returns the newest one."""
         name, new = resource["metadata"]["name"], seen(resource)
         known = self._seen.get(name)
         if known is None or int(known.resource_version) < int(new.resource_version):
@@ -41,7 +41,7 @@ class SharedWatch:
         return known
 
     async def changed(self, name: str, since: Seen | None, *, within_seconds: float) -> None:
-        """Return when something else than `since` is known of `name`, or after `within_seconds`."""
+        """Return when the known state of `name` differs from `since`, or after `within_seconds`."""
         if self._seen.get(name) != since:
             return
         event = asyncio.Event()
@@ -64,7 +64,7 @@ class SharedWatch:
         self.offer(manifest)
 
     def on_deleted(self, manifest: Mapping[str, Any]) -> None:
-        """Unless what we know is a later one of that name."""
+        """Forget the resource, unless we already know a newer one with this name."""
         name, version = manifest["metadata"]["name"], int(manifest["metadata"]["resourceVersion"])
         known = self._seen.get(name)
         if known is not None and int(known.resource_version) <= version:
@@ -73,7 +73,7 @@ class SharedWatch:
 
     def on_listed(self, names: set[str], version: int) -> None:
         for name in self._seen.keys() - names:
-            if int(self._seen[name].resource_version) <= version:  # else a request was answered while we read
+            if int(self._seen[name].resource_version) <= version:  # a newer one is from a response during the list
                 del self._seen[name]
                 self._wake(name)
         self.has_listed = True
