@@ -1,4 +1,4 @@
-"""The bodies of the gate's requests and responses. Needs pydantic and nothing else."""
+"""The bodies of the gate's requests and responses, and the trust file. Needs only pydantic."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from moorage_sandbox.protocol import Scope
+from moorage_sandbox.protocol import MAX_CALL_SECONDS, Scope
 
 
 class TrustedKey(BaseModel):
-    """A public key (PEM, SubjectPublicKeyInfo) and the scopes it may give."""
+    """A public key (PEM, SubjectPublicKeyInfo) and the scopes that it may give."""
 
     public_key: str
     scopes: list[Scope]
 
 
 class TrustFile(BaseModel):
-    """`{"keys": {key id: …}}`; mounted, and read again when it changes, so keys rotate without a restart."""
+    """`{"keys": {key id: …}}`. The gate reads the file again when it changes, so keys rotate without a restart."""
 
     keys: dict[str, TrustedKey]
 
 
 class BindResponse(BaseModel):
-    """`box_boot_id` changes whenever the box is started anew: its shells and its browser are new then."""
+    """`box_boot_id` changes each time the box starts. A new box has new shells and a new browser."""
 
     session_id: str
     box_boot_id: str
 
 
 class CallRequest(BaseModel):
-    """`timeout_seconds` bounds the box's work. A shell command that takes longer goes on in its shell."""
+    """`timeout_seconds` limits how long the box works on the call. A longer shell command goes on in its shell."""
 
     function: str = Field(max_length=64, pattern=r"^[a-z_]+$")
     args: dict[str, Any]
-    timeout_seconds: float = Field(default=60, gt=0, le=3600)
+    timeout_seconds: float = Field(default=60, gt=0, le=MAX_CALL_SECONDS)
 
 
 class CallError(BaseModel):
@@ -43,7 +43,7 @@ class CallError(BaseModel):
 
 
 class CallResponse(BaseModel):
-    """`unknown`: the call was started and nobody can tell any more how it ended; it is not run again."""
+    """`unknown`: the call was started, and it cannot be found out how it ended. It is not run again."""
 
     key: str
     outcome: Literal["succeeded", "failed", "unknown"]
@@ -57,7 +57,7 @@ class FileWritten(BaseModel):
 
 
 class SkillDigests(BaseModel):
-    """The skills that are in the sandbox: SHA-256 of each one's archive, in hexadecimal, by id."""
+    """The skills in the sandbox: by id, the hexadecimal SHA-256 of the archive that each was unpacked from."""
 
     digests: dict[str, str]
 
@@ -74,7 +74,7 @@ class ShellView(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Every refusal of the gate. `error` is one of the codes below and is what clients branch on."""
+    """The body of every refusal of the gate. `error` is a code of `gate.errors` or of the box; clients decide by it."""
 
     error: str
     message: str

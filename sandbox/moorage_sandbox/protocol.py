@@ -1,36 +1,69 @@
-"""Values that gate, box, host and clients agree on. Standard library only, since the box imports it."""
+"""Names and limits that gate, box, host and their clients share. Standard library only, since the box imports it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 MAX_TOKEN_SECONDS = 120
-"""Longest life of a token; the gate refuses one that was made for longer."""
+"""The longest lifetime of a token. The gate refuses a token that was made for longer."""
+
+MAX_CALL_SECONDS = 3600
+"""The longest timeout that a call may ask for."""
 
 MAX_CALL_BODY_BYTES = 4 * 1024 * 1024
 MAX_RESULT_BYTES = 8 * 1024 * 1024
-"""A result with its picture, as the box may answer it."""
+"""The largest result of a call, its screenshot included."""
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
+MAX_PATH_CHARS = 4096
 
 MAX_SKILL_ARCHIVE_BYTES = 16 * 1024 * 1024
-"""A skill's archive as it is sent; what is in it has limits of its own."""
+"""The largest archive of a skill, as it is sent. The unpacked files have their own limits."""
 
 HOME = "/home/ubuntu"
-WORKSPACE = "/home/ubuntu/workspace"
-UPLOADS = "/home/ubuntu/workspace/upload"
-SKILLS = "/home/ubuntu/workspace/.skills"
-"""Each skill is in a directory named by its id; the digests of their archives are in `.digests/<id>` beside them."""
+WORKSPACE_FOLDER = "workspace"
+"""In the home directory."""
+SKILLS_FOLDER = ".skills"
+"""In the workspace. Each skill is in a folder named by its id; `.digests/<id>` beside it holds its archive's digest."""
+WORKSPACE = f"{HOME}/{WORKSPACE_FOLDER}"
+UPLOADS = f"{WORKSPACE}/upload"
+SKILLS = f"{WORKSPACE}/{SKILLS_FOLDER}"
 
 SKILL_ID_PATTERN = r"[a-z0-9]+(-+[a-z0-9]+)*"
 MAX_SKILL_ID_CHARS = 100
 DIGEST_PATTERN = r"[0-9a-f]{64}"
+"""A SHA-256 in hexadecimal, as the gate's URLs and bodies hold it."""
+DIGEST_PREFIX = "sha256:"
+"""Stands before the hexadecimal digest in resources, in addresses of archives and in `.digests` files."""
 
 ALGORITHM = "EdDSA"
 
+SHELL_FUNCTIONS = frozenset(
+    {"shell_execute", "shell_read_output", "shell_wait_process", "shell_write_input", "shell_kill_process"}
+)
+FILE_FUNCTIONS = frozenset({"read_file", "write_file", "replace_in_file", "search_in_file", "find_files"})
+BROWSER_FUNCTIONS = frozenset(
+    {
+        "browser_view",
+        "browser_navigate",
+        "browser_restart",
+        "browser_click",
+        "browser_input",
+        "browser_move_mouse",
+        "browser_press_key",
+        "browser_select_option",
+        "browser_scroll_up",
+        "browser_scroll_down",
+        "browser_console_exec",
+        "browser_console_view",
+    }
+)
+SANDBOX_FUNCTIONS = SHELL_FUNCTIONS | FILE_FUNCTIONS | BROWSER_FUNCTIONS
+"""Everything that a call can run in the box. Tests compare it with the box's signatures and the agent's tools."""
+
 
 class Scope(StrEnum):
-    """What a token allows. Which key may give which is in the trust file."""
+    """What a token allows. The trust file says which key may give which scopes."""
 
     BIND = "bind"
     CALL = "call"
@@ -46,7 +79,7 @@ RUNNER_SCOPES = frozenset(Scope)
 
 
 class GateError(Exception):
-    """The gate refused, or could not be reached. `code` is the refusal's, or `unreachable`."""
+    """The gate refused a request (`code` says why), or it cannot be reached (`code` is `unreachable`)."""
 
     def __init__(self, code: str, message: str, *, status: int = 0) -> None:
         super().__init__(message)

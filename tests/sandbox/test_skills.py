@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import moorage_sandbox
-from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES
+from moorage_sandbox.protocol import MAX_SKILL_ARCHIVE_BYTES
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -161,7 +161,7 @@ BOMB = gzip.compress(bytes(200 * 1024 * 1024))
 OFFERS: dict[str, tuple[Callable[[Server], str], str]] = {
     "another archive": (lambda server: server.offer(GOOD, digest=digest_of(b"")), "not the one that the digest says"),
     "none": (lambda server: digest_of(b"nowhere"), "the archive is not there (404)"),
-    "a large archive": (lambda server: server.offer(bytes(MAX_ARCHIVE_BYTES + 1)), "the archive is larger than"),
+    "a large archive": (lambda server: server.offer(bytes(MAX_SKILL_ARCHIVE_BYTES + 1)), "the archive is larger than"),
     "a bomb": (lambda server: server.offer(BOMB), "unfolds to more than"),
     "no skill": (lambda server: server.offer(archive(member("README.md"))), "has no SKILL.md"),
     "a path upwards": (lambda server: server.offer(archive(member("../evil"))), "leads out of it"),

@@ -1,1 +1,1 @@
-"""The box: the executor beside the agent's commands. Standard library only, so that it starts at once."""
+"""The box: runs the agent's shell commands, file functions and browser. Standard library only, so it starts fast."""

@@ -10,6 +10,7 @@ import threading
 from moorage_sandbox.box.box import Box
 from moorage_sandbox.box.server import BoxServer
 from moorage_sandbox.box.shared.processes import adopt_orphans
+from moorage_sandbox.protocol import HOME
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 THREAD_STACK_BYTES = 512 * 1024
@@ -18,9 +19,7 @@ THREAD_STACK_BYTES = 512 * 1024
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="moorage_sandbox.box", description="The executor of a Moorage sandbox.")
     parser.add_argument("--socket", required=True, help="The Unix socket to listen on.")
-    parser.add_argument(
-        "--home", default="/home/ubuntu", help="The home directory of the commands. It holds the workspace."
-    )
+    parser.add_argument("--home", default=HOME, help="The home directory of the commands. It holds the workspace.")
     parser.add_argument("--display", default=":0", help="The X display of the browser.")
     return parser
 
@@ -28,8 +27,8 @@ def argument_parser() -> argparse.ArgumentParser:
 def main() -> None:
     options = argument_parser().parse_args()
 
-    # Blocked here, before any thread is made, so that only the loop below ever sees them: no handler interrupts
-    # anything, and as PID 1 the box is not deaf to SIGTERM.
+    # The signals are blocked before any thread starts, so only the loop below receives them. No handler interrupts
+    # other code, and SIGTERM also works when the box is PID 1, for which the kernel ignores unhandled signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.stack_size(THREAD_STACK_BYTES)
     adopt_orphans()
@@ -45,7 +44,7 @@ def main() -> None:
             break
     box.end()
     os.unlink(options.socket)
-    # Threads may still wait for a program or a client; there is nothing left that they could do.
+    # Threads may still wait for a program or a client. A normal exit would wait for them.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Every call at most once: a repeated key joins the running call or gets the kept answer."""
+"""Runs every call at most once. A repeated key waits for the running call, or gets the stored answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
 class AnswerForgottenError(Exception):
-    """The call ran, and its answer was dropped to make room."""
+    """The call ran before. Its answer was removed to make room for newer ones."""
 
 
 class _Call:
@@ -21,8 +21,10 @@ class _Call:
 
 
 class AnsweredCalls:
-    """Answers by key. Their number and size are bounded; the keys are not, at about a hundred bytes each: a key that
-    was ever used must never run again, and a session makes some thousands of calls.
+    """The answers of the latest calls, by key.
+
+    The number and size of answers are bounded. The keys of older calls are kept without a bound, at about a hundred
+    bytes each: a key that was used once must never run again, and a session makes some thousands of calls.
     """
 
     def __init__(self, *, max_kept: int = MAX_KEPT, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
@@ -35,9 +37,9 @@ class AnsweredCalls:
         self._dropped: set[str] = set()
 
     def answer(self, key: str, run: Callable[[], bytes]) -> bytes:
-        """What `run` returns, from this call or the first one with `key`. `run` must not raise.
+        """Return what `run` returned for the first call with `key`. Only that call runs it. `run` must not raise.
 
-        Raises AnswerForgottenError if it ran and the answer is gone.
+        Raises AnswerForgottenError if the call ran before and its answer is no longer stored.
         """
         with self._lock:
             if key in self._dropped:

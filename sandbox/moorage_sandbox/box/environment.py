@@ -1,4 +1,4 @@
-"""The environment of everything that runs in the box."""
+"""The environment variables of every program that runs in the box."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PASSED_ON = ("TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-"""Nothing else of the box's own environment reaches a command."""
+"""Commands get no other variable of the box's own environment."""
 
 
 def command_environment(*, home: str, display: str) -> dict[str, str]:
-    """A dumb terminal and no pager: programs then print text and neither draw nor wait for a key."""
+    """Return variables for a dumb terminal without a pager, so that programs print plain text and do not wait."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "HOME": home,
         "USER": "ubuntu",

@@ -1,8 +1,8 @@
 """Fetches a session's initial skills before its tools start.
 
-Runs as the pod's init container, as the box's own user, and unpacks as the box does. Which skills: `MOORAGE_SKILLS`,
-`[{"id": …, "digest": "sha256:…"}]`. An archive is asked for by its digest, and the digest is the check: whoever answers
-can't make it anything else.
+Runs as the init container of a pod, as the user of the box, and unpacks with the box's code. `MOORAGE_SKILLS` lists
+the skills: `[{"id": …, "digest": "sha256:…"}]`. An archive is requested by its digest and checked against it, so a
+wrong or forged response is refused.
 """
 
 from __future__ import annotations
@@ -20,38 +20,48 @@ from pathlib import Path
 from typing import Any
 
 from moorage_sandbox.box.shared.errors import BoxError
-from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES, Skills, is_id
+from moorage_sandbox.box.skills import Skills, is_skill_id
+from moorage_sandbox.protocol import (
+    DIGEST_PATTERN,
+    DIGEST_PREFIX,
+    HOME,
+    MAX_SKILL_ARCHIVE_BYTES,
+    SKILLS_FOLDER,
+    WORKSPACE_FOLDER,
+)
 
-HOME = Path("/home/ubuntu")
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.5
 TIMEOUT_SECONDS = 20
 
-PINNED = re.compile(r"sha256:([0-9a-f]{64})")
+PINNED_DIGEST = re.compile(f"{DIGEST_PREFIX}({DIGEST_PATTERN})")
 TERMINATION_LOG = Path("/dev/termination-log")
 
 
 class SkillError(Exception):
-    """A skill can't be had or may not be used. The text is for people."""
+    """A skill cannot be fetched or unpacked. The text is for people."""
 
 
-def wanted(text: str) -> list[tuple[str, str]]:
-    """Ids and hexadecimal digests. Raises SkillError for what is none: they become paths and addresses."""
+def parse_pins(text: str) -> list[tuple[str, str]]:
+    """Return the ids and hexadecimal digests in MOORAGE_SKILLS.
+
+    Raises SkillError for an invalid id or digest, because they become parts of paths and addresses.
+    """
     try:
         pins = [(str(pin["id"]), str(pin["digest"])) for pin in json.loads(text)]
     except (ValueError, TypeError, KeyError) as error:
-        raise SkillError("MOORAGE_SKILLS is no list of skills") from error
+        raise SkillError("MOORAGE_SKILLS is not a JSON list of objects with `id` and `digest`") from error
     found = []
     for skill_id, pinned in pins:
-        digest = PINNED.fullmatch(pinned)
-        if not is_id(skill_id) or digest is None:
-            raise SkillError(f"{skill_id[:100]!r} with {pinned[:80]!r} is no skill")
+        digest = PINNED_DIGEST.fullmatch(pinned)
+        if not is_skill_id(skill_id) or digest is None:
+            raise SkillError(f"MOORAGE_SKILLS names an invalid skill: id {skill_id[:100]!r}, digest {pinned[:80]!r}")
         found.append((skill_id, digest[1]))
     return found
 
 
-def sync(pins: list[tuple[str, str]], *, url: str, directory: Path) -> list[str]:
-    """Have every skill in `directory`; those that are there in their version stay. Returns the ids of the new ones."""
+def fetch_missing(pins: list[tuple[str, str]], *, url: str, directory: Path) -> list[str]:
+    """Fetch the skills that `directory` does not hold in the wanted version. Returns the ids of the fetched ones."""
     skills = Skills(str(directory))
     there = skills.digests()
     fetched = []
@@ -59,7 +69,7 @@ def sync(pins: list[tuple[str, str]], *, url: str, directory: Path) -> list[str]
         if there.get(skill_id) == digest:
             continue
         try:
-            skills.put(skill_id, digest, fetch(f"{url.rstrip('/')}/sha256:{digest}"))
+            skills.put(skill_id, digest, fetch(f"{url.rstrip('/')}/{DIGEST_PREFIX}{digest}"))
         except (SkillError, BoxError) as error:
             raise SkillError(f"{skill_id}: {error}") from error
         fetched.append(skill_id)
@@ -67,14 +77,14 @@ def sync(pins: list[tuple[str, str]], *, url: str, directory: Path) -> list[str]
 
 
 def fetch(address: str) -> bytes:
-    """Raises SkillError when it cannot be had after some tries."""
+    """Download an archive, with retries. Raises SkillError when the last attempt fails too."""
     for attempt in range(TRIES):
         try:
             return download(address)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in (408, 429) and error.code < 500:
-                raise SkillError(f"the archive is not there ({error.code})") from None
+                raise SkillError(f"the server refuses the archive with status {error.code}") from None
             reason = str(error.code)
         except (OSError, http.client.HTTPException) as error:
             reason = str(error)
@@ -91,10 +101,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def download(address: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     with opener.open(address, timeout=TIMEOUT_SECONDS) as answer:
-        content: bytes = answer.read(MAX_ARCHIVE_BYTES + 1)
-        if len(content) > MAX_ARCHIVE_BYTES:
-            raise SkillError(f"the archive is larger than {MAX_ARCHIVE_BYTES} bytes")
-        if answer.length:  # a bounded read says nothing of an answer that was cut off
+        content: bytes = answer.read(MAX_SKILL_ARCHIVE_BYTES + 1)
+        if len(content) > MAX_SKILL_ARCHIVE_BYTES:
+            raise SkillError(f"the archive is larger than {MAX_SKILL_ARCHIVE_BYTES} bytes")
+        if answer.length:  # read() with a size does not report a response that ended too early
             raise http.client.IncompleteRead(content, answer.length)
     return content
 
@@ -102,7 +112,7 @@ def download(address: str) -> bytes:
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="moorage_sandbox.box.fetch_skills", description=__doc__)
     parser.add_argument("--url", required=True, help="Where archives are fetched: URL/DIGEST.")
-    parser.add_argument("--home", type=Path, default=HOME, help="The home directory of the commands.")
+    parser.add_argument("--home", type=Path, default=Path(HOME), help="The home directory of the commands.")
     return parser
 
 
@@ -110,11 +120,11 @@ def main() -> None:
     options = argument_parser().parse_args()
     os.umask(0o022)
     try:
-        pins = wanted(os.environ.get("MOORAGE_SKILLS", "[]"))
-        fetched = sync(pins, url=options.url, directory=options.home / "workspace" / ".skills")
+        pins = parse_pins(os.environ.get("MOORAGE_SKILLS", "[]"))
+        fetched = fetch_missing(pins, url=options.url, directory=options.home / WORKSPACE_FOLDER / SKILLS_FOLDER)
     except (SkillError, OSError) as error:
         print(f"skills: {error}", file=sys.stderr)
-        if TERMINATION_LOG.exists():  # what the pod's status shows
+        if TERMINATION_LOG.exists():  # Kubernetes shows its content in the pod's status
             TERMINATION_LOG.write_text(str(error)[:4000])
         sys.exit(1)
     print(f"skills: {len(fetched)} of {len(pins)} fetched", file=sys.stderr)

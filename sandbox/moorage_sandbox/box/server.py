@@ -1,4 +1,7 @@
-"""The Unix socket: one connection per request, one JSON line each way, raw bytes after it where a size says so."""
+"""Serves the box's Unix socket. A connection carries one request: a JSON line in each direction.
+
+Raw bytes follow a line that contains their `size`.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,24 @@ from typing import Any
 
 from moorage_sandbox.box.box import Box
 from moorage_sandbox.box.calls import AnsweredCalls, AnswerForgottenError
-from moorage_sandbox.box.files.transfer import ConnectionLostError, open_for_sending, receive, receive_bytes, send
+from moorage_sandbox.box.files.transfer import ConnectionLostError, open_to_send, receive, receive_bytes, send
 from moorage_sandbox.box.shared.errors import BoxError
-from moorage_sandbox.box.skills import MAX_ARCHIVE_BYTES as MAX_SKILL_BYTES
+from moorage_sandbox.protocol import MAX_CALL_BODY_BYTES, MAX_CALL_SECONDS, MAX_RESULT_BYTES, MAX_SKILL_ARCHIVE_BYTES
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
-MAX_ANSWER_BYTES = 8 * 1024 * 1024 - 64 * 1024
-"""A little less than a client takes, for what it wraps around it."""
+MAX_LINE_BYTES = MAX_CALL_BODY_BYTES
+MAX_ANSWER_BYTES = MAX_RESULT_BYTES - 64 * 1024
+"""The gate accepts MAX_RESULT_BYTES for its own answer, which contains this one."""
 MAX_CONNECTIONS = 128
-MAX_TIMEOUT_SECONDS = 3600
 DRAIN_SECONDS = 2
 MAX_DRAINED_BYTES = 128 * 1024 * 1024
 IDLE_SECONDS = 60
-"""A connection on which nothing moves for this long is given up."""
+"""A connection on which no byte moves for this long is closed."""
 
 
 class BoxServer:
     def __init__(self, box: Box, path: str) -> None:
         self._box = box
-        self._ledger = AnsweredCalls()
+        self._answered = AnsweredCalls()
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._operations: dict[str, Callable[[socket.socket, dict[str, Any], bytes], None]] = {
@@ -45,7 +47,7 @@ class BoxServer:
             "skill_list": self._skill_list,
             "skill_write": self._skill_write,
         }
-        # Bound under another name and renamed, so that whoever finds the socket can connect to it.
+        # The socket is bound under a temporary name and renamed when it listens, so a client that finds it can connect.
         temporary = f"{path}.new"
         for stale in (temporary, path):
             if os.path.exists(stale):
@@ -64,24 +66,26 @@ class BoxServer:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                # No descriptor left, or the caller has already gone; either way the next one must be served.
+                # No file descriptor is free, or the client has gone. The next client must still be served.
                 time.sleep(0.05)
                 continue
-            # The kernel's own timeouts: with Python's, the descriptor would not block and sendfile would not wait.
+            # The timeouts of the kernel. Python's own timeout makes the descriptor non-blocking, and sendfile fails.
             patience = struct.pack("ll", IDLE_SECONDS, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
             if not self._slots.acquire(blocking=False):
                 with connection:
-                    refuse(connection, BoxError("limit", f"More than {MAX_CONNECTIONS} requests at a time."))
+                    message = f"The box already handles {MAX_CONNECTIONS} requests. Try again later."
+                    refuse(connection, BoxError("limit", message))
                 continue
             try:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
             except RuntimeError:
-                # The commands have used up the number of processes that we share with them.
+                # Commands share the limit of processes and threads with the box, and have used all of it.
                 self._slots.release()
                 with connection:
-                    refuse(connection, BoxError("limit", "No thread can be started: too many processes are running."))
+                    message = "The box cannot start a thread: too many processes are running. End some of them."
+                    refuse(connection, BoxError("limit", message))
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
@@ -91,7 +95,7 @@ class BoxServer:
                 refuse(connection, error)
                 drain(connection)
             except (ConnectionLostError, OSError):
-                # Whoever asked has gone, or reads no more.
+                # The client has gone, or no longer reads.
                 return
             except Exception as error:  # noqa: BLE001 - the outermost loop; the next request must be served
                 traceback.print_exc(file=sys.stderr)
@@ -104,7 +108,7 @@ class BoxServer:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise BoxError("invalid", "The request is not a line of JSON.") from error
+            raise BoxError("invalid", "The request is not valid JSON.") from error
         if not isinstance(request, dict):
             raise BoxError("invalid", "The request is not a JSON object.")
         operation = self._operations.get(str(request.get("op")))
@@ -120,51 +124,52 @@ class BoxServer:
         try:
             expected = request.get("boot_id")
             if expected is not None and expected != boot_id:
-                raise BoxError("rebooted", "The box was started anew; nothing was run.")
-            line = self._answer_of(request)
+                raise BoxError("rebooted", "The box was restarted before this call; it did not run.")
+            line = self._answer_call(request)
         except BoxError as error:
-            line = encoded(refusal(error, boot_id=boot_id))
+            line = encode(refusal_of(error, boot_id=boot_id))
         connection.sendall(line)
 
-    def _answer_of(self, request: dict[str, Any]) -> bytes:
+    def _answer_call(self, request: dict[str, Any]) -> bytes:
         key = field(request, "key", str)
         function = field(request, "function", str)
         args = field(request, "args", dict)
         timeout = request.get("timeout_seconds", 60)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_SECONDS:
-            raise BoxError("invalid", f"'timeout_seconds' must be above 0 and at most {MAX_TIMEOUT_SECONDS}.")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_CALL_SECONDS:
+            raise BoxError("invalid", f"'timeout_seconds' must be above 0 and at most {MAX_CALL_SECONDS}.")
         if not 0 < len(key) <= 256:
             raise BoxError("invalid", "'key' must have 1 to 256 characters.")
         try:
-            return self._ledger.answer(key, lambda: self._run(function, args, timeout))
+            return self._answered.answer(key, lambda: self._run(function, args, timeout))
         except AnswerForgottenError as error:
-            raise BoxError("forgotten", "This call was run, and its answer is no longer kept.") from error
+            raise BoxError("forgotten", "This call ran before, and its answer is no longer stored.") from error
 
     def _run(self, function: str, args: dict[str, Any], timeout_seconds: float) -> bytes:
-        """The call's answer as a line. Never raises: what is in the ledger must have an end."""
+        """Run the function and return the answer as a line. Never raises, because other calls wait for the answer."""
         boot_id = self._box.boot_id
         try:
-            line = encoded({"ok": True, "boot_id": boot_id, "result": self._box.run(function, args, timeout_seconds)})
+            line = encode({"ok": True, "boot_id": boot_id, "result": self._box.run(function, args, timeout_seconds)})
             if len(line) > MAX_ANSWER_BYTES:
-                raise BoxError("too_large", f"The result of {function} has {len(line)} bytes, too many to hand over.")
+                message = f"The result of {function} has {len(line)} bytes. At most {MAX_ANSWER_BYTES} can be sent."
+                raise BoxError("too_large", message)
         except BoxError as error:
-            line = encoded(refusal(error, boot_id=boot_id))
+            line = encode(refusal_of(error, boot_id=boot_id))
         except Exception as error:  # noqa: BLE001 - see above
             traceback.print_exc(file=sys.stderr)
-            line = encoded(refusal(BoxError("internal", f"{type(error).__name__}: {error}"), boot_id=boot_id))
+            line = encode(refusal_of(BoxError("internal", f"{type(error).__name__}: {error}"), boot_id=boot_id))
         return line
 
     def _file_read(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        shown = field(request, "path", str)
-        file, size, content = open_for_sending(self._box.paths.resolve(shown), shown)
+        path = field(request, "path", str)
+        file, size, content = open_to_send(self._box.paths.resolve(path), path)
         with file:
             answer(connection, {"ok": True, "size": size})
             send(connection, file, size, content)
 
     def _file_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        shown = field(request, "path", str)
+        path = field(request, "path", str)
         size = size_of(request)
-        receive(connection, early, self._box.paths.resolve(shown), shown, size)
+        receive(connection, early, self._box.paths.resolve(path), path, size)
         answer(connection, {"ok": True, "size": size})
 
     def _shell_view(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
@@ -176,8 +181,8 @@ class BoxServer:
     def _skill_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
         skill_id, digest = field(request, "id", str), field(request, "digest", str)
         size = size_of(request)
-        if size > MAX_SKILL_BYTES:
-            raise BoxError("too_large", f"A skill's archive has at most {MAX_SKILL_BYTES >> 20} MiB.")
+        if size > MAX_SKILL_ARCHIVE_BYTES:
+            raise BoxError("too_large", f"A skill's archive has at most {MAX_SKILL_ARCHIVE_BYTES >> 20} MiB.")
         archive = receive_bytes(connection, early, size)
         self._box.skills.put(skill_id, digest, archive)
         answer(connection, {"ok": True, "size": size})
@@ -191,7 +196,7 @@ def size_of(request: dict[str, Any]) -> int:
 
 
 def read_line(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The request's line, and what already came of the body after it."""
+    """Return the line of the request, and the part of the body that arrived with it."""
     data = bytearray()
     while (end := data.find(b"\n", max(0, len(data) - 65536))) < 0:
         if len(data) > MAX_LINE_BYTES:
@@ -210,20 +215,20 @@ def field(request: dict[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def refusal(error: BoxError, **more: str) -> dict[str, Any]:
+def refusal_of(error: BoxError, **more: str) -> dict[str, Any]:
     return {"ok": False, **more, "error": {"code": error.code, "message": error.message}}
 
 
 def refuse(connection: socket.socket, error: BoxError) -> None:
     try:
-        answer(connection, refusal(error))
+        answer(connection, refusal_of(error))
     except OSError:
-        # Nobody is left to read it.
+        # The client has gone.
         return
 
 
 def drain(connection: socket.socket) -> None:
-    """Take what is still being sent: closed with that unread, the connection would lose the refusal."""
+    """Read what the client still sends. Closing the connection with unread data would discard our refusal."""
     try:
         connection.shutdown(socket.SHUT_WR)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", DRAIN_SECONDS, 0))
@@ -235,9 +240,9 @@ def drain(connection: socket.socket) -> None:
 
 
 def answer(connection: socket.socket, value: dict[str, Any]) -> None:
-    connection.sendall(encoded(value))
+    connection.sendall(encode(value))
 
 
-def encoded(value: dict[str, Any]) -> bytes:
-    # A lone surrogate, from a file's name or a page's text, has no UTF-8.
+def encode(value: dict[str, Any]) -> bytes:
+    # File names and texts of pages may contain lone surrogates, which UTF-8 cannot encode.
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"

@@ -1,7 +1,7 @@
-"""Unpacks skills below the workspace and remembers which versions are there.
+"""Unpacks skills into the workspace and records which versions are there.
 
-What arrives was checked when it was installed; it is checked again here, since whoever unpacks an archive answers for
-where its members go. Needs the standard library alone, and imports what takes long to load only when it is used.
+An archive was checked when the skill was installed. It is checked again here, because the code that unpacks it must
+make sure where its members are written. Slow modules are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -12,31 +12,27 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
+from moorage_sandbox.protocol import DIGEST_PATTERN, DIGEST_PREFIX, MAX_SKILL_ID_CHARS, SKILL_ID_PATTERN, SKILLS_FOLDER
 
 if TYPE_CHECKING:
     import tarfile
 
-MAX_ARCHIVE_BYTES = 16 * 1024 * 1024
 MAX_UNPACKED_BYTES = 12 * 1024 * 1024
-"""Of the tar: 10 MiB of files and a little for the headers of at most 200 of them."""
+"""The size of the tar: 10 MiB of files, and the headers of at most 200 files."""
 MAX_FILES = 200
-MAX_ID_CHARS = 100
 
-ID = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*")
-DIGEST = re.compile(r"[0-9a-f]{64}")
-MARKS = ".digests"
-MARK_PREFIX = "sha256:"
+DIGESTS_FOLDER = ".digests"
 
 
-def is_id(text: str) -> bool:
-    return len(text) <= MAX_ID_CHARS and ID.fullmatch(text) is not None
+def is_skill_id(text: str) -> bool:
+    return len(text) <= MAX_SKILL_ID_CHARS and re.fullmatch(SKILL_ID_PATTERN, text) is not None
 
 
 class Skills:
-    """`root` holds a directory for each skill, and beside them `.digests/<id>`: the archive it was made from.
+    """`root` holds a folder for each skill, and `.digests/<id>` with the digest of the archive that it came from.
 
-    Also the init container of a pod is at work here, before the box: `moorage_sandbox.box.fetch_skills`.
+    In a pod, the init container uses this class too, before the box starts: `moorage_sandbox.box.fetch_skills`.
     """
 
     def __init__(self, root: str) -> None:
@@ -44,47 +40,46 @@ class Skills:
         self._writing = threading.Lock()
 
     def digests(self) -> dict[str, str]:
-        """By id; a skill whose directory is gone is not there, whatever is written about it."""
+        """The hexadecimal digests of the installed skills by id. A skill whose folder was deleted is not listed."""
         found = {}
-        marks = os.path.join(self._root, MARKS)
+        folder = os.path.join(self._root, DIGESTS_FOLDER)
         try:
-            names = os.listdir(marks)
+            names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         for name in names:
-            if is_id(name) and os.path.isdir(os.path.join(self._root, name)):
-                digest = _read_mark(os.path.join(marks, name)).removeprefix(MARK_PREFIX)
-                if DIGEST.fullmatch(digest):
+            if is_skill_id(name) and os.path.isdir(os.path.join(self._root, name)):
+                digest = _read_digest(os.path.join(folder, name)).removeprefix(DIGEST_PREFIX)
+                if re.fullmatch(DIGEST_PATTERN, digest):
                     found[name] = digest
         return found
 
     def put(self, skill_id: str, digest: str, archive: bytes) -> None:
-        """Put the archive's files in place of those of an older version. Raises BoxError, and then nothing changed."""
+        """Replace an older version of the skill by the files of `archive`. After a BoxError nothing has changed."""
         import hashlib
         import shutil
 
-        if not is_id(skill_id):
-            raise BoxError("invalid", "The id of a skill is lower-case letters, digits and hyphens.")
+        if not is_skill_id(skill_id):
+            raise BoxError("invalid", "A skill's id consists of lower-case letters, digits and single hyphens.")
         if hashlib.sha256(archive).hexdigest() != digest:
-            raise BoxError("invalid", "The archive is not the one that the digest says.")
-        files = unpacked(archive)
-        shown = f".skills/{skill_id}"
-        with self._writing, explained(shown):
+            raise BoxError("invalid", "The SHA-256 of the archive is not the digest of the request.")
+        files = unpack(archive)
+        with self._writing, translate_os_errors(f"{SKILLS_FOLDER}/{skill_id}"):
             staged = os.path.join(self._root, f".new-{os.urandom(6).hex()}")
-            os.makedirs(os.path.join(self._root, MARKS), exist_ok=True)
+            os.makedirs(os.path.join(self._root, DIGESTS_FOLDER), exist_ok=True)
             try:
-                _write(staged, files)
+                _write_files(staged, files)
                 self._swap(skill_id, staged)
             except BaseException:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise
-            _write_mark(os.path.join(self._root, MARKS, skill_id), digest)
+            _write_digest(os.path.join(self._root, DIGESTS_FOLDER, skill_id), digest)
 
     def _swap(self, skill_id: str, staged: str) -> None:
         target = os.path.join(self._root, skill_id)
-        mark = os.path.join(self._root, MARKS, skill_id)
-        if os.path.lexists(mark):
-            os.unlink(mark)  # first: a mark must never speak of files that are half replaced
+        digest_file = os.path.join(self._root, DIGESTS_FOLDER, skill_id)
+        if os.path.lexists(digest_file):
+            os.unlink(digest_file)  # first, so that no digest stands for files that are only half replaced
         if os.path.lexists(target):
             aside = f"{staged}.old"
             os.rename(target, aside)
@@ -94,52 +89,55 @@ class Skills:
             os.rename(staged, target)
 
 
-def unpacked(archive: bytes) -> list[tuple[str, bool, bytes]]:
-    """Path, whether it may be run, and content of each file. Raises BoxError for anything but plain files within."""
+def unpack(archive: bytes) -> list[tuple[str, bool, bytes]]:
+    """Return path, whether it is executable, and content of each file of a tar.gz.
+
+    Raises BoxError unless the archive holds only plain files whose paths stay inside it.
+    """
     import tarfile
     import zlib
 
     try:
-        data = _inflated(archive)
+        data = _inflate(archive)
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            files = [_file(tar, member) for member in tar.getmembers() if not member.isdir()]
+            files = [_read_member(tar, member) for member in tar.getmembers() if not member.isdir()]
     except (tarfile.TarError, zlib.error, EOFError, OverflowError, ValueError) as error:
         raise BoxError("invalid", f"The archive cannot be read: {error}") from error
     if len(files) > MAX_FILES:
-        raise BoxError("too_large", f"A skill has at most {MAX_FILES} files.")
+        raise BoxError("too_large", f"The archive holds {len(files)} files. A skill has at most {MAX_FILES}.")
     names = {name for name, _, _ in files}
     if len(names) < len(files):
-        raise BoxError("invalid", "The archive holds a file twice.")
+        raise BoxError("invalid", "The archive holds two files with the same path.")
     if "SKILL.md" not in names:
         raise BoxError("invalid", "The archive has no SKILL.md.")
     return files
 
 
-def _inflated(archive: bytes) -> bytes:
+def _inflate(archive: bytes) -> bytes:
     import zlib
 
     inflater = zlib.decompressobj(wbits=31)
     data = inflater.decompress(archive, MAX_UNPACKED_BYTES)
     if inflater.unconsumed_tail:
-        raise BoxError("too_large", f"The archive unfolds to more than {MAX_UNPACKED_BYTES >> 20} MiB.")
+        raise BoxError("too_large", f"The unpacked archive has more than {MAX_UNPACKED_BYTES >> 20} MiB.")
     if not inflater.eof or inflater.unused_data:
-        raise BoxError("invalid", "The archive is cut off, or something follows it.")
+        raise BoxError("invalid", "The archive is incomplete, or other data follows it.")
     return data
 
 
-def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, bool, bytes]:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, bool, bytes]:
     parts = member.name.split("/")
     if not member.isreg() or member.issparse():
-        raise BoxError("invalid", "The archive holds something that is no plain file.")
+        raise BoxError("invalid", f"The archive's member {member.name[:200]!r} is not a plain file.")
     if any(part in ("", ".", "..") for part in parts) or "\0" in member.name or "\\" in member.name:
-        raise BoxError("invalid", "The archive holds a path that leads out of it.")
+        raise BoxError("invalid", f"The archive's path {member.name[:200]!r} is not a relative path inside it.")
     content = tar.extractfile(member)
     if content is None:
-        raise BoxError("invalid", "The archive holds something that is no plain file.")
+        raise BoxError("invalid", f"The archive's member {member.name[:200]!r} is not a plain file.")
     return member.name, bool(member.mode & 0o100), content.read()
 
 
-def _write(root: str, files: list[tuple[str, bool, bytes]]) -> None:
+def _write_files(root: str, files: list[tuple[str, bool, bytes]]) -> None:
     made = {root}
     os.mkdir(root)
     for name, may_run, content in files:
@@ -156,7 +154,7 @@ def _write(root: str, files: list[tuple[str, bool, bytes]]) -> None:
 
 
 def _remove(path: str) -> None:
-    """Also a file or a link that the agent has put there. What cannot be removed is only litter."""
+    """Remove the old version, which may also be a file or a link that the agent made. Leftovers do no harm."""
     import shutil
 
     if os.path.isdir(path) and not os.path.islink(path):
@@ -165,7 +163,7 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _read_mark(path: str) -> str:
+def _read_digest(path: str) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -177,8 +175,8 @@ def _read_mark(path: str) -> str:
             return ""
 
 
-def _write_mark(path: str, digest: str) -> None:
+def _write_digest(path: str, digest: str) -> None:
     temporary = f"{path}.{os.urandom(6).hex()}"
     with open(temporary, "x", encoding="ascii") as file:
-        file.write(f"{MARK_PREFIX}{digest}")
+        file.write(f"{DIGEST_PREFIX}{digest}")
     os.rename(temporary, path)

@@ -321,13 +321,13 @@ def test_a_crashed_page_is_replaced_and_told(browser_box: RunningBox, site: Site
     assert opened(browser_box, site, "/plain")["title"] == "Plain"
 
 
-def test_a_killed_browser_is_started_anew_and_told(browser_box: RunningBox, site: Site) -> None:
+def test_a_killed_browser_is_restarted_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
     opened(browser_box, site, "/plain")
     os.kill(browser_of(browser_box), signal.SIGKILL)
     block_until(lambda: not processes_with(f"--user-data-dir={browser_box.home}"), "Chromium is gone")
     seen = browser_box.call("browser_view")
     assert seen["url"] == "about:blank"
-    assert "started anew" in seen["content"]
+    assert "The browser had ended and was restarted" in seen["content"]
     assert opened(browser_box, site, "/plain")["title"] == "Plain"
 
 

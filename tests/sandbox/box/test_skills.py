@@ -51,7 +51,7 @@ def test_what_the_box_has_is_not_fetched_again_for_it_and_the_other_way_round(bo
     digest = hashlib.sha256(archive).hexdigest()
     put(box, archive)
     root = box.workspace / ".skills"
-    assert fetch_skills.sync([(SKILL, digest)], url="http://127.0.0.1:1", directory=root) == []
+    assert fetch_skills.fetch_missing([(SKILL, digest)], url="http://127.0.0.1:1", directory=root) == []
     (root / "fetched").mkdir()
     (root / ".digests" / "fetched").write_text(f"sha256:{digest}")
     assert digests(box) == {SKILL: digest, "fetched": digest}

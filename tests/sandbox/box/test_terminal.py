@@ -6,8 +6,14 @@ import random
 
 import pytest
 
-from moorage_sandbox.box.shell.output import HEAD_BYTES, SHOWN_HEAD, SHOWN_TAIL, TAIL_BYTES, Output
-from moorage_sandbox.box.shell.terminal import readable
+from moorage_sandbox.box.shell.output import (
+    HEAD_BYTES,
+    HEAD_CHARACTERS,
+    TAIL_BYTES,
+    TAIL_CHARACTERS,
+    Output,
+)
+from moorage_sandbox.box.shell.terminal import to_plain_text
 
 SCREENS = {
     "plain": ("a\tb\nc", "a\tb\nc"),
@@ -38,11 +44,11 @@ SCREENS = {
 
 @pytest.mark.parametrize(("written", "shown"), SCREENS.values(), ids=SCREENS)
 def test_text_is_what_the_terminal_shows(written: str, shown: str) -> None:
-    assert readable(written.encode()) == shown
+    assert to_plain_text(written.encode()) == shown
 
 
 def test_bytes_that_are_no_text_are_marked_once() -> None:
-    assert readable(b"a\xff\xfe\xfd\xfcb") == "a\ufffdb"
+    assert to_plain_text(b"a\xff\xfe\xfd\xfcb") == "a\ufffdb"
 
 
 GROWING = {
@@ -57,7 +63,7 @@ GROWING = {
 
 @pytest.mark.parametrize("piece", GROWING.values(), ids=GROWING)
 def test_no_sequence_makes_much_of_little(piece: str) -> None:
-    assert len(readable((piece * 2000).encode())) < 4_000_000
+    assert len(to_plain_text((piece * 2000).encode())) < 4_000_000
 
 
 def test_random_bytes_always_become_text() -> None:
@@ -65,25 +71,25 @@ def test_random_bytes_always_become_text() -> None:
     alphabet = b"\x1b[]0123456789;?ABCDEFGHJKPX@hlmr\r\n\b\x07abc\xff"
     for _ in range(300):
         data = bytes(generator.choice(alphabet) for _ in range(500))
-        assert not set(readable(data)) & set("\x1b\r\b\x07")
+        assert not set(to_plain_text(data)) & set("\x1b\r\b\x07")
 
 
 def test_a_long_output_keeps_its_beginning_and_end() -> None:
     output = Output()
     for n in range(200_000):
         output.append(b"line %d\n" % n)
-    text, truncated = output.shown()
+    text, truncated = output.render()
     assert truncated
     assert text.startswith("line 0\nline 1\n")
     assert text.endswith("line 199998\nline 199999\n")
     assert "bytes left out" in text
-    assert len(text) < SHOWN_HEAD + SHOWN_TAIL + 100
+    assert len(text) < HEAD_CHARACTERS + TAIL_CHARACTERS + 100
 
 
 def test_an_output_just_small_enough_is_whole() -> None:
     output = Output()
-    output.append(b"x" * (SHOWN_HEAD + SHOWN_TAIL))
-    assert output.shown() == ("x" * (SHOWN_HEAD + SHOWN_TAIL), False)
+    output.append(b"x" * (HEAD_CHARACTERS + TAIL_CHARACTERS))
+    assert output.render() == ("x" * (HEAD_CHARACTERS + TAIL_CHARACTERS), False)
 
 
 def test_a_progress_bar_does_not_push_the_text_out() -> None:
@@ -92,4 +98,4 @@ def test_a_progress_bar_does_not_push_the_text_out() -> None:
     while_drawing = HEAD_BYTES + TAIL_BYTES - 1000
     output.append(b"\r 50% ####" * (while_drawing // 10))
     output.append(b"\r\nend\n")
-    assert output.shown() == ("begin\n 50% ####\nend\n", False)
+    assert output.render() == ("begin\n 50% ####\nend\n", False)

@@ -1,1 +1,1 @@
-"""One Chromium on the sandbox's screen. Imported at the first use, so that a box without a browser starts at once."""
+"""The one Chromium of the box. Imported at its first use, so that the box starts faster."""

@@ -8,12 +8,12 @@ from base64 import b64encode
 from contextlib import suppress
 from typing import Any
 
-from moorage_sandbox.box.browser.addresses import checked_url
+from moorage_sandbox.box.browser.addresses import check_url
 from moorage_sandbox.box.browser.cdp import CdpError, CdpTimeout
-from moorage_sandbox.box.browser.display import picture_of_screen
-from moorage_sandbox.box.browser.keys import NAMED, parse
+from moorage_sandbox.box.browser.display import capture_screen
+from moorage_sandbox.box.browser.keys import NAMED, parse_key
 from moorage_sandbox.box.browser.page import Page, require_present
-from moorage_sandbox.box.browser.tabs import exception_text
+from moorage_sandbox.box.browser.tabs import describe_exception
 from moorage_sandbox.box.browser.window import Window
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
@@ -21,14 +21,14 @@ from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcesses
 
 OBSERVING_SECONDS = 8
-"""Kept back from an action's time to look at what came of it."""
+"""The part of a call's time that is reserved for observing the page after the action."""
 
 LOAD_SECONDS = 10
 SCREEN_SECONDS = 3
 IDLE_SECONDS = 0.8
 SETTLE_SECONDS = 8
 REACTION_SECONDS = 0.25
-"""How long a page may take to begin something after a click."""
+"""How long to wait for a page to start loading after an action."""
 
 DOWNLOAD_SECONDS = 5
 MAX_RESULT_CHARACTERS = 20_000
@@ -36,7 +36,7 @@ DEFAULT_CONSOLE_LINES = 100
 
 HISTORY_KEYS = {"Alt+ArrowLeft": -1, "Alt+ArrowRight": 1}
 RELOAD_KEYS = ("F5", "Control+r", "Control+R")
-"""Keys that a page never sees: the browser's own, which events sent to a page do not reach."""
+"""The browser itself handles these keys. Key events that are sent to a page do not trigger them."""
 
 
 class Browser:
@@ -46,18 +46,18 @@ class Browser:
         self._window = Window(children=children, paths=paths, env=env)
 
     def browser_view(self, deadline: Deadline) -> dict[str, Any]:
-        with self._window.opened(deadline) as page:
-            return self._seen(page, content=True)
+        with self._window.use_page(deadline) as page:
+            return self._observe(page, content=True)
 
     def browser_navigate(self, deadline: Deadline, *, url: str) -> dict[str, Any]:
-        address = checked_url(url, self._paths)
-        with self._window.opened(deadline) as page:
-            return self._navigated(page, address, deadline)
+        address = check_url(url, self._paths)
+        with self._window.use_page(deadline) as page:
+            return self._navigate(page, address, deadline)
 
     def browser_restart(self, deadline: Deadline, *, url: str) -> dict[str, Any]:
-        address = checked_url(url, self._paths)
-        with self._window.opened(deadline, anew=True) as page:
-            return self._navigated(page, address, deadline)
+        address = check_url(url, self._paths)
+        with self._window.use_page(deadline, restart=True) as page:
+            return self._navigate(page, address, deadline)
 
     def browser_click(
         self,
@@ -67,9 +67,9 @@ class Browser:
         coordinate_x: float | None = None,
         coordinate_y: float | None = None,
     ) -> dict[str, Any]:
-        with self._window.opened(deadline) as page:
+        with self._window.use_page(deadline) as page:
             before = page.url()
-            page.click(*_point(page, index, coordinate_x, coordinate_y))
+            page.click(*_find_point(page, index, coordinate_x, coordinate_y))
             return self._after_action(page, before, deadline)
 
     def browser_input(
@@ -82,15 +82,15 @@ class Browser:
         coordinate_x: float | None = None,
         coordinate_y: float | None = None,
     ) -> dict[str, Any]:
-        """Replace what a field holds; without index and coordinates, that of the field which has the focus."""
-        with self._window.opened(deadline) as page:
+        """Replace the content of a field: the one at the index or coordinates, otherwise the one with the focus."""
+        with self._window.use_page(deadline) as page:
             before = page.url()
             if index is not None and page.locate(index)["file"]:
                 self._give_file(page, index, text)
             else:
                 if (index, coordinate_x, coordinate_y) != (None, None, None):
-                    page.click(*_point(page, index, coordinate_x, coordinate_y))
-                page.press(*parse("Control+a"))
+                    page.click(*_find_point(page, index, coordinate_x, coordinate_y))
+                page.press(*parse_key("Control+a"))
                 if text:
                     page.type(text)
                 else:
@@ -100,14 +100,14 @@ class Browser:
             return self._after_action(page, before, deadline)
 
     def browser_move_mouse(self, deadline: Deadline, *, coordinate_x: float, coordinate_y: float) -> dict[str, Any]:
-        with self._window.opened(deadline) as page:
+        with self._window.use_page(deadline) as page:
             before = page.url()
             page.move(coordinate_x, coordinate_y)
             return self._after_action(page, before, deadline)
 
     def browser_press_key(self, deadline: Deadline, *, key: str) -> dict[str, Any]:
-        parsed, modifiers = parse(key)
-        with self._window.opened(deadline) as page:
+        parsed, modifiers = parse_key(key)
+        with self._window.use_page(deadline) as page:
             before = page.url()
             if key in HISTORY_KEYS:
                 page.go(HISTORY_KEYS[key])
@@ -118,8 +118,8 @@ class Browser:
             return self._after_action(page, before, deadline)
 
     def browser_select_option(self, deadline: Deadline, *, index: int, option: int) -> dict[str, Any]:
-        """`option` counts from 0, as the list of elements shows it."""
-        with self._window.opened(deadline) as page:
+        """Choose an option of a <select>. `option` counts from 0, as in the list of elements."""
+        with self._window.use_page(deadline) as page:
             before = page.url()
             chosen = page.ask("choose", index, option)
             require_present(chosen, index)
@@ -128,43 +128,43 @@ class Browser:
             return self._after_action(page, before, deadline)
 
     def browser_scroll_up(self, deadline: Deadline, *, to_top: bool = False) -> dict[str, Any]:
-        return self._scrolled(deadline, -1, to_top)
+        return self._scroll(deadline, -1, to_top)
 
     def browser_scroll_down(self, deadline: Deadline, *, to_bottom: bool = False) -> dict[str, Any]:
-        return self._scrolled(deadline, 1, to_bottom)
+        return self._scroll(deadline, 1, to_bottom)
 
     def browser_console_exec(self, deadline: Deadline, *, javascript: str) -> dict[str, Any]:
-        """Run a script in the page itself. `result` is its value as JSON, or what it threw."""
-        with self._window.opened(deadline) as page:
+        """Run a script in the page. `result` is its value as JSON, or the exception that it threw."""
+        with self._window.use_page(deadline) as page:
             before = page.url()
-            seconds = _time_to_act(deadline)
+            seconds = _action_seconds(deadline)
             try:
-                result = _run(page, javascript, seconds)
+                result = _run_script(page, javascript, seconds)
             except CdpTimeout as error:
                 page.call("Runtime.terminateExecution", seconds=2)
                 raise BoxError("timeout", f"The script did not end within {seconds:.0f} s and was stopped.") from error
             return self._after_action(page, before, deadline) | {"result": result}
 
     def browser_console_view(self, deadline: Deadline, *, max_lines: int = DEFAULT_CONSOLE_LINES) -> dict[str, Any]:
-        with self._window.opened(deadline) as page:
-            return self._seen(page, content=False) | {"console": self._window.tabs.console_lines(max_lines)}
+        with self._window.use_page(deadline) as page:
+            return self._observe(page, content=False) | {"console": self._window.tabs.console_lines(max_lines)}
 
-    def _seen(self, page: Page, *, content: bool) -> dict[str, Any]:
-        """The result of a call: what `page` shows now, after what is to be said about the way there."""
+    def _observe(self, page: Page, *, content: bool) -> dict[str, Any]:
+        """Return the result of a call: the present state of `page`, preceded by notes about what happened."""
         tabs = self._window.tabs
         seen = page.observe(content=content)
-        picture = self._picture(page)
+        picture = self._take_picture(page)
         elements = list(seen["elements"])
         if seen["more"]:
             elements.append(f"({seen['more']} more elements are not listed; scroll to reach them)")
         remarks = tabs.take_notes()
         if seen.get("stopped"):
-            remarks.append("The page's script did not end and was stopped.")
+            remarks.append("A script of the page did not end and was stopped.")
         if tabs.count > 1:
             remarks.append(f"This is the newest of {tabs.count} tabs.")
         position, height, whole = seen["scroll"]
         if content and whole > height:
-            remarks.append(f"Scrolled to {position} of {whole} pixels; {height} are seen.")
+            remarks.append(f"Scrolled to pixel {position} of {whole}; {height} pixels are visible.")
         result = {"url": seen["url"], "title": seen["title"], "elements": elements, "screenshot_png": picture}
         if content or remarks:
             text = [*(f"[{remark}]" for remark in remarks), seen.get("content", "")]
@@ -173,20 +173,21 @@ class Browser:
             result["content"] = "\n".join(text).strip("\n")
         return result
 
-    def _picture(self, page: Page) -> str:
-        """Of the page; of the whole screen if the page gives none, as one that never drew anything does."""
+    def _take_picture(self, page: Page) -> str:
+        """Return a picture of the page. A page that never drew anything gives none; then it is the whole screen."""
         try:
             return page.picture()
         except CdpTimeout:
-            self._window.tabs.note("The page gave no picture; this one shows the whole screen.")
+            self._window.tabs.note("The page gave no picture. The screenshot shows the whole screen.")
         try:
-            return b64encode(picture_of_screen(self._display, Deadline(SCREEN_SECONDS))).decode()
+            return b64encode(capture_screen(self._display, Deadline(SCREEN_SECONDS))).decode()
         except OSError as error:
-            raise BoxError("browser_failed", f"Neither the page nor the screen gives a picture: {error}.") from error
+            message = f"Neither the page nor the screen gives a picture: {error}. Call browser_restart."
+            raise BoxError("browser_failed", message) from error
 
-    def _navigated(self, page: Page, address: str, deadline: Deadline) -> dict[str, Any]:
+    def _navigate(self, page: Page, address: str, deadline: Deadline) -> dict[str, Any]:
         tabs, tab = self._window.tabs, page.tab
-        seconds = _time_to_act(deadline)
+        seconds = _action_seconds(deadline)
         downloads_before = tabs.downloads_begun
         try:
             answer = page.call("Page.navigate", seconds=seconds, url=address)
@@ -195,7 +196,7 @@ class Browser:
             raise BoxError("timeout", f"{address[:200]} did not answer within {seconds:.0f} s.") from error
         problem, loader = answer.get("errorText"), answer.get("loaderId")
         if problem:
-            # A download ends the navigation too, and its own event may come a moment later.
+            # A download also aborts the navigation, and its own event may come a moment later.
             became_download = problem == "net::ERR_ABORTED" and tabs.wait_until(
                 lambda: tabs.downloads_begun > downloads_before, deadline.within(1)
             )
@@ -207,53 +208,56 @@ class Browser:
                 tabs.note("The page has not finished loading.")
             tabs.wait_until(lambda: tab.has_reached(loader, "networkAlmostIdle"), deadline.within(IDLE_SECONDS))
         self._await_downloads(deadline)
-        return self._seen(self._window.newest_page(deadline), content=True)
+        return self._observe(self._window.newest_page(deadline), content=True)
 
     def _after_action(self, page: Page, url_before: str, deadline: Deadline) -> dict[str, Any]:
-        """Wait for what the action began, then look. The text is worth its length only where the page is another."""
+        """Wait for the effects of the action, then observe. The page's text is returned only if the page changed."""
         tabs, tab = self._window.tabs, page.tab
         tabs.wait_until(lambda: tab.loading or tabs.current is not tab, deadline.within(REACTION_SECONDS))
         if not tabs.wait_until(lambda: not tabs.loading, deadline.within(SETTLE_SECONDS)):
             tabs.note("The page has not finished loading.")
         self._await_downloads(deadline)
         newest = self._window.newest_page(deadline)
-        return self._seen(newest, content=newest.tab is not tab or newest.url() != url_before)
+        return self._observe(newest, content=newest.tab is not tab or newest.url() != url_before)
 
-    def _scrolled(self, deadline: Deadline, direction: int, to_end: bool) -> dict[str, Any]:
-        with self._window.opened(deadline) as page:
+    def _scroll(self, deadline: Deadline, direction: int, to_end: bool) -> dict[str, Any]:
+        with self._window.use_page(deadline) as page:
             page.ask("scroll", direction, to_end)
-            # What comes into view may be loaded only now.
+            # The page may load more content when it is scrolled.
             self._window.tabs.wait_until(lambda: page.tab.loading, deadline.within(REACTION_SECONDS))
-            return self._seen(page, content=True)
+            return self._observe(page, content=True)
 
     def _give_file(self, page: Page, index: int, text: str) -> None:
         path = self._paths.resolve(text)
         if not os.path.isfile(path):
-            raise BoxError("not_found", f"{text} is no file; for this field 'text' must be a file's path.")
+            raise BoxError("not_found", f"There is no file {text}. For this field, 'text' must be the path of a file.")
         page.call("DOM.setFileInputFiles", files=[path], objectId=page.element(index))
 
     def _await_downloads(self, deadline: Deadline) -> None:
         tabs = self._window.tabs
         if not tabs.wait_until(lambda: not tabs.downloading, deadline.within(DOWNLOAD_SECONDS)):
-            tabs.note(f"Still being downloaded to {self._paths.downloads}: {', '.join(tabs.downloading)}")
+            tabs.note(f"These downloads to {self._paths.downloads} still run: {', '.join(tabs.downloading)}.")
 
 
-def _time_to_act(deadline: Deadline) -> float:
+def _action_seconds(deadline: Deadline) -> float:
     return max(1.0, deadline.remaining() - OBSERVING_SECONDS)
 
 
-def _point(page: Page, index: int | None, x: float | None, y: float | None) -> tuple[float, float]:
+def _find_point(page: Page, index: int | None, x: float | None, y: float | None) -> tuple[float, float]:
     if index is not None:
         found = page.locate(index)
         return found["x"], found["y"]
     if x is None or y is None:
-        raise BoxError("invalid", "Say where: 'index' of an element, or 'coordinate_x' and 'coordinate_y'.")
+        raise BoxError("invalid", "Give the 'index' of an element, or 'coordinate_x' and 'coordinate_y'.")
     return x, y
 
 
-def _run(page: Page, javascript: str, seconds: float) -> str:
-    """The script's value as JSON, a promise's once it is kept; what was thrown; a description of what has no JSON."""
-    # With replMode, `await` and a second `let` of the same name are allowed, as in the browser's own console.
+def _run_script(page: Page, javascript: str, seconds: float) -> str:
+    """Return the script's value as JSON, the exception, or a description of a value that has no JSON.
+
+    If the value is a promise, wait for its result.
+    """
+    # replMode allows `await` and a second `let` of the same name, as the browser's console does.
     answer = page.call(
         "Runtime.evaluate",
         seconds=seconds,
@@ -277,10 +281,10 @@ def _run(page: Page, javascript: str, seconds: float) -> str:
                 returnByValue=True,
             )
     if "exceptionDetails" in answer:
-        shown = exception_text(answer["exceptionDetails"])
+        text = describe_exception(answer["exceptionDetails"])
     elif "value" in answer["result"]:
-        shown = json.dumps(answer["result"]["value"], ensure_ascii=False)
+        text = json.dumps(answer["result"]["value"], ensure_ascii=False)
     else:
-        shown = str(described.get("unserializableValue") or described.get("description") or "undefined")
-    left_out = len(shown) - MAX_RESULT_CHARACTERS
-    return shown if left_out <= 0 else f"{shown[:MAX_RESULT_CHARACTERS]} [{left_out} characters left out]"
+        text = str(described.get("unserializableValue") or described.get("description") or "undefined")
+    left_out = len(text) - MAX_RESULT_CHARACTERS
+    return text if left_out <= 0 else f"{text[:MAX_RESULT_CHARACTERS]} [{left_out} characters left out]"

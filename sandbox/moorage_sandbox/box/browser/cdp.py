@@ -26,7 +26,7 @@ class CdpTimeout(Exception):
 
 
 class CdpClosed(Exception):
-    """The browser has gone."""
+    """The browser has ended, or its connection is closed."""
 
 
 class _Pending:
@@ -37,7 +37,7 @@ class _Pending:
 
 
 class Cdp:
-    """One thread reads; `on_event(method, params, session)` runs in it and must not wait for an answer."""
+    """The connection to the browser. `on_event(method, params, session)` runs in its thread and must not `call`."""
 
     def __init__(self, *, commands: int, answers: int, on_event: Callable[[str, dict[str, Any], str], None]) -> None:
         self._commands = commands
@@ -73,7 +73,7 @@ class Cdp:
             return
 
     def abandon(self, session: str) -> None:
-        """Refuse what `session` has not answered; after a crash it never will."""
+        """Fail the pending calls of `session`. After a crash it never answers them."""
         with self._lock:
             lost = {number: it for number, it in self._pending.items() if it.session == session}
             for number in lost:
@@ -96,14 +96,14 @@ class Cdp:
             try:
                 self._write(json.dumps(message).encode() + b"\0")
             except OSError as error:
-                # Half a message may be under way, so nothing can follow it.
+                # A part of the message may have been written, so no other message can follow it.
                 self.closed = True
                 self._pending.pop(number, None)
                 raise CdpClosed from error
         return number
 
     def _write(self, data: bytes) -> None:
-        """Raises TimeoutError, an OSError, when the browser takes nothing: half a message cannot be taken back."""
+        """Write all of `data`. Raises TimeoutError, which is an OSError, when the browser does not read."""
         poller = select.poll()
         poller.register(self._commands, select.POLLOUT)
         ends = time.monotonic() + WRITE_SECONDS
@@ -114,7 +114,7 @@ class Cdp:
             try:
                 left = left[os.write(self._commands, left) :]
             except BlockingIOError:
-                # Room for less than what must go in at one time.
+                # The pipe has room, but less than the kernel writes at once.
                 time.sleep(0.002)
 
     def _read(self) -> None:
@@ -129,7 +129,7 @@ class Cdp:
                 break
             first, *others = block.split(b"\0")
             size += len(first)
-            # Of a message that is too long the beginning is kept: it tells which call it would have answered.
+            # The beginning of a message that is too long is kept, because it contains the number of its call.
             if size <= MAX_MESSAGE_BYTES or not pieces:
                 pieces.append(first)
             for other in others:

@@ -1,4 +1,4 @@
-"""Starts and ends the one Chromium of the box."""
+"""Starts and ends the Chromium of the box."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcess, ChildProcesses
 
 PROGRAMS = ("/usr/lib/chromium/chromium", "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-"""Debian's own script comes second: it adds flags of its own and takes a tenth of a second."""
+"""Debian's start script comes second, because it adds its own flags and takes a tenth of a second."""
 
 COMMANDS_FD = 3
 ANSWERS_FD = 4
@@ -60,14 +60,14 @@ FLAGS = (
 
 
 class Chromium:
-    """A running browser, as long as it answers."""
+    """A started browser and the connection to it."""
 
     def __init__(self, child: ChildProcess, cdp: Cdp) -> None:
         self._child = child
         self.cdp = cdp
 
     def is_alive(self, deadline: Deadline) -> bool:
-        """Asked rather than remembered: the news of its end may still be on its way."""
+        """Ask the browser. A stored state could be wrong, because the event of its end may not have arrived yet."""
         try:
             self.cdp.call("Browser.getVersion", deadline)
         except CdpClosed:
@@ -75,7 +75,7 @@ class Chromium:
         return True
 
     def end(self) -> None:
-        """By itself first, so that the profile is written, then by signals."""
+        """Ask the browser to close, so that it writes its profile. Then end it with signals."""
         if not self.cdp.closed:
             self.cdp.post("Browser.close")
             self._child.wait(2)
@@ -90,19 +90,19 @@ def start(
     on_event: Callable[[str, dict[str, Any], str], None],
     deadline: Deadline,
 ) -> Chromium:
-    """Start Chromium on the screen; raises `browser_failed` with the reason."""
+    """Start Chromium on the screen. Raises BoxError `browser_failed` with the reason."""
     program = next((it for it in PROGRAMS if os.access(it, os.X_OK)), None)
     if program is None:
-        raise BoxError("browser_failed", "Chromium is not installed.")
+        raise BoxError("browser_failed", "Chromium is not installed in this sandbox.")
     screen = wait_for_screen(env["DISPLAY"], deadline.within(SCREEN_SECONDS))
     profile = os.path.join(paths.home, ".config", "moorage-chromium")
     os.makedirs(profile, exist_ok=True)
-    _unlock(profile)
+    _remove_locks(profile)
     problem = "it did not start"
-    # The probe may say yes where Chromium still finds something missing; without its own sandbox it then starts.
-    for sandboxed in (True, False) if has_user_namespaces(children) else (False,):
-        argv = [program, *FLAGS, *_dynamic_flags(profile, screen, sandboxed), "about:blank"]
-        chromium, problem = _try(
+    # Chromium's own sandbox may fail although the probe succeeded. Then Chromium is started without it.
+    for sandboxed in (True, False) if can_make_namespaces(children) else (False,):
+        argv = [program, *FLAGS, *_machine_flags(profile, screen, sandboxed), "about:blank"]
+        chromium, problem = _try_start(
             argv, children=children, env=_environment(env, paths), on_event=on_event, deadline=deadline
         )
         if chromium is not None:
@@ -110,8 +110,8 @@ def start(
     raise BoxError("browser_failed", f"Chromium could not be started: {problem}")
 
 
-def has_user_namespaces(children: ChildProcesses) -> bool:
-    """Try what Chromium's own sandbox needs. Root may not use it, and restricted pods may not make namespaces."""
+def can_make_namespaces(children: ChildProcesses) -> bool:
+    """Try to make the namespaces that Chromium's own sandbox needs. Root and restricted pods cannot use it."""
     if os.geteuid() == 0 or not os.access("/usr/bin/unshare", os.X_OK):
         return False
     null = os.open("/dev/null", os.O_RDWR)
@@ -124,7 +124,7 @@ def has_user_namespaces(children: ChildProcesses) -> bool:
     return probe.exit_code == 0
 
 
-def _try(
+def _try_start(
     argv: list[str],
     *,
     children: ChildProcesses,
@@ -153,14 +153,14 @@ def _try(
     except (CdpClosed, CdpError, CdpTimeout) as error:
         child.signal_group(signal.SIGKILL)
         child.wait(2)
-        return None, _last_words(log_path) or f"no answer ({type(error).__name__})"
+        return None, _last_log_lines(log_path) or f"no answer ({type(error).__name__})"
     return chromium, ""
 
 
-def _dynamic_flags(profile: str, screen: Screen, sandboxed: bool) -> list[str]:
+def _machine_flags(profile: str, screen: Screen, sandboxed: bool) -> list[str]:
     flags = [f"--user-data-dir={profile}", f"--window-size={screen.width},{screen.height}"]
     if not sandboxed:
-        # --test-type takes away the bar that warns of the other.
+        # --test-type hides the bar that warns about --no-sandbox.
         flags += ["--no-sandbox", "--test-type"]
     if not _has_shared_memory():
         flags.append("--disable-dev-shm-usage")
@@ -176,12 +176,12 @@ def _has_shared_memory() -> bool:
 
 
 def _environment(env: dict[str, str], paths: Paths) -> dict[str, str]:
-    # Without the address Chromium looks for a session bus and starts one.
+    # Without this address Chromium looks for a session bus and starts one.
     return env | {"DBUS_SESSION_BUS_ADDRESS": "disabled:", "XDG_CONFIG_HOME": os.path.join(paths.home, ".config")}
 
 
-def _unlock(profile: str) -> None:
-    """Remove the lock of a browser that was killed; ours is the only one, and it is not running."""
+def _remove_locks(profile: str) -> None:
+    """Remove the locks of a browser that was killed. No other browser uses the profile, and ours is not running."""
     for name in ("SingletonLock", "SingletonCookie", "SingletonSocket"):
         try:
             os.unlink(os.path.join(profile, name))
@@ -189,7 +189,7 @@ def _unlock(profile: str) -> None:
             continue
 
 
-def _last_words(log_path: str) -> str:
+def _last_log_lines(log_path: str) -> str:
     with open(log_path, "rb") as log:
         lines = log.read(65536).decode("utf-8", "replace").strip().splitlines()
     return " / ".join(lines[-3:])[:500]

@@ -1,4 +1,4 @@
-"""The little of the X protocol that is needed: is there a screen, how large is it, what does it show."""
+"""A minimal X client: waits for the screen, reads its size and takes a picture of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
 
 HELLO = struct.pack("<BxHHHHxx", ord("l"), 11, 0, 0, 0)
-"""Little-endian, protocol 11.0, no authorization: the server is ours alone."""
+"""Little-endian, protocol 11.0, no authorization, because only the box can reach the server."""
 
 RETRY_SECONDS = 0.05
 
@@ -30,27 +30,27 @@ class Screen(NamedTuple):
 
 
 def wait_for_screen(display: str, deadline: Deadline) -> Screen:
-    """The size of the screen, as soon as the server at `display` takes connections; else `browser_failed`."""
+    """Wait until the server at `display` takes connections. Raises BoxError `browser_failed` at the deadline."""
     while True:
         try:
-            with _connected(display, max(0.1, deadline.remaining(at_most=2))) as connection:
-                return _greet(connection)
+            with _connect(display, max(0.1, deadline.remaining(at_most=2))) as connection:
+                return _read_setup(connection)
         except OSError as error:
-            if deadline.expired():
-                raise BoxError("browser_failed", f"The screen {display} is not there: {error}.") from error
+            if deadline.has_expired():
+                raise BoxError("browser_failed", f"The screen {display} cannot be reached: {error}.") from error
             time.sleep(RETRY_SECONDS)
 
 
-def picture_of_screen(display: str, deadline: Deadline) -> bytes:
-    """A PNG of all that a person sees. Raises OSError when the server does not answer."""
-    with _connected(display, max(0.1, deadline.remaining())) as connection:
-        screen = _greet(connection)
+def capture_screen(display: str, deadline: Deadline) -> bytes:
+    """Return a PNG of the whole screen. Raises OSError when the server does not answer."""
+    with _connect(display, max(0.1, deadline.remaining())) as connection:
+        screen = _read_setup(connection)
         request = struct.pack("<BBHI4HI", GET_IMAGE, ROOT_PIXELS_FORMAT, 5, screen.root, 0, 0, *screen[1:], ALL_PLANES)
         connection.sendall(request)
-        header = _exactly(connection, 32)
+        header = _receive_exactly(connection, 32)
         if header[0] != 1:
-            raise ConnectionError("it gives no picture")
-        pixels = _exactly(connection, 4 * struct.unpack_from("<I", header, 4)[0])
+            raise ConnectionError("the X server refuses the picture")
+        pixels = _receive_exactly(connection, 4 * struct.unpack_from("<I", header, 4)[0])
     return png(pixels, screen.width, screen.height)
 
 
@@ -70,38 +70,38 @@ def png(pixels: bytes, width: int, height: int) -> bytes:
     )
 
 
-def _greet(connection: socket.socket) -> Screen:
+def _read_setup(connection: socket.socket) -> Screen:
     connection.sendall(HELLO)
-    status, units = struct.unpack("<B5xH", _exactly(connection, 8))
+    status, units = struct.unpack("<B5xH", _receive_exactly(connection, 8))
     if status != 1:
-        raise ConnectionRefusedError("it refuses the connection")
-    setup = _exactly(connection, 4 * units)
+        raise ConnectionRefusedError("the X server refuses the connection")
+    setup = _receive_exactly(connection, 4 * units)
     vendor_length, formats = struct.unpack_from("<H", setup, 16)[0], setup[21]
-    # Fixed part, vendor padded to 4, pixmap formats, then the first screen: its root at 0, its size at 20.
+    # A fixed part, the vendor padded to 4 bytes, pixmap formats, then the first screen: root at 0, size at 20.
     first_screen = 32 + (vendor_length + 3) // 4 * 4 + 8 * formats
     root = struct.unpack_from("<I", setup, first_screen)[0]
     return Screen(root, *struct.unpack_from("<HH", setup, first_screen + 20))
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _receive_exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         block = connection.recv(size - len(data))
         if not block:
-            raise ConnectionResetError("it closed the connection")
+            raise ConnectionResetError("the X server closed the connection")
         data += block
     return bytes(data)
 
 
-def _connected(display: str, timeout_seconds: float) -> socket.socket:
+def _connect(display: str, timeout_seconds: float) -> socket.socket:
     match = re.fullmatch(r"([^:]*):(\d+)(?:\.\d+)?", display)
     if match is None:
-        raise BoxError("browser_failed", f"{display!r} is no X display.")
+        raise BoxError("browser_failed", f"{display!r} is not a valid X display.")
     host, number = match[1], int(match[2])
     if host:
         return socket.create_connection((host, 6000 + number), timeout_seconds)
-    # As libxcb does: first the abstract name, which in a pod is all that the containers share.
-    path = f"/tmp/.X11-unix/X{number}"  # noqa: S108 - the protocol's own place
+    # Like libxcb, try the abstract name first. The containers of a pod share only that.
+    path = f"/tmp/.X11-unix/X{number}"  # noqa: S108 - the X protocol defines this path
     problem: OSError = ConnectionRefusedError()
     for address in (f"\0{path}", path):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""Key names, as in "Enter" or "Control+Shift+a", and the events that stand for them."""
+"""Translates key names such as "Enter" or "Control+Shift+a" to key events of the DevTools Protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
 
 
 class Key(NamedTuple):
-    """`code` is the key's place on a US keyboard, `number` the virtual key code that pages still read."""
+    """`code` is the position on a US keyboard. `number` is the virtual key code, which many pages still read."""
 
     name: str
     code: str
@@ -79,28 +79,28 @@ PUNCTUATION = {
 SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
 
 
-def parse(text: str) -> tuple[Key, int]:
-    """The key and the modifiers held with it, as the protocol's bits."""
+def parse_key(text: str) -> tuple[Key, int]:
+    """Return the key, and the held modifiers as the bits of the protocol. Raises `invalid` for an unknown name."""
     *held, last = ["+"] if text == "+" else text.replace("++", "+Plus").split("+")
     modifiers = 0
     for name in held:
-        modifier = _named(name)
+        modifier = _find_named_key(name)
         if modifier is None or modifier.name not in MODIFIERS:
-            raise BoxError("invalid", f"{name!r} is no modifier: use {', '.join(MODIFIERS)}, as in Control+a.")
+            raise BoxError("invalid", f"{name!r} is not a modifier. Use {', '.join(MODIFIERS)}, as in Control+a.")
         modifiers |= MODIFIERS[modifier.name]
-    key = character("+") if last == "Plus" else character(" ") if last.lower() == "space" else _named(last)
+    key = character("+") if last == "Plus" else character(" ") if last.lower() == "space" else _find_named_key(last)
     if key is None and len(last) == 1:
         key = character(last)
     if key is not None and len(key.name) == 1 and modifiers & MODIFIERS["Shift"]:
-        key = character(_shifted(key.name))
+        key = character(_shift(key.name))
     if key is None:
         names = ", ".join(it.name for it in NAMED.values())
-        raise BoxError("invalid", f"{text!r} is no key: use a character or one of {names}, Space.")
+        raise BoxError("invalid", f"{text!r} is not a key. Use a character or one of {names}, Space.")
     return key, modifiers
 
 
 def character(text: str) -> Key:
-    """The key that types one character; one without a key of its own is typed all the same."""
+    """Return the key that types a character. A character that no key types gets an empty code."""
     base = SHIFTED.get(text, text.lower())
     if base.isascii() and base.isalpha():
         return Key(text, f"Key{base.upper()}", ord(base.upper()), text)
@@ -111,7 +111,7 @@ def character(text: str) -> Key:
 
 
 def events(key: Key, modifiers: int) -> list[dict[str, Any]]:
-    """Parameters of Input.dispatchKeyEvent for pressing and letting go."""
+    """Return the parameters of Input.dispatchKeyEvent for pressing and releasing the key."""
     if len(key.name) == 1 and (key.name in SHIFTED or key.name.isupper()):
         modifiers |= MODIFIERS["Shift"]
     common: dict[str, Any] = {
@@ -121,17 +121,17 @@ def events(key: Key, modifiers: int) -> list[dict[str, Any]]:
         "modifiers": modifiers,
     }
     down = common | {"type": "rawKeyDown"}
-    # With Control, Alt or Meta a character is a command and types nothing.
+    # With Control, Alt or Meta a key is a command and types no text.
     if key.text and not modifiers & ~MODIFIERS["Shift"]:
         down |= {"type": "keyDown", "text": key.text, "unmodifiedText": key.text}
     return [down, common | {"type": "keyUp"}]
 
 
-def _shifted(text: str) -> str:
-    """What a key types together with Shift."""
+def _shift(text: str) -> str:
+    """Return the character that a key types together with Shift."""
     return next((upper for upper, lower in SHIFTED.items() if lower == text), text.upper())
 
 
-def _named(name: str) -> Key | None:
+def _find_named_key(name: str) -> Key | None:
     lowered = name.lower()
     return NAMED.get(ALIASES.get(lowered, lowered))

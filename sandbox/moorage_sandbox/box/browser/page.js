@@ -1,4 +1,4 @@
-// Runs in a world of its own in each page: it sees the document, and the page sees nothing of it.
+// Runs in an isolated world of each page: it can use the document, and scripts of the page cannot see it.
 globalThis.moorage ??= (() => {
   const INTERACTIVE = [
     "a[href]", "button", "input:not([type=hidden])", "select", "textarea", "summary", "video[controls]", "audio[controls]",
@@ -14,7 +14,7 @@ globalThis.moorage ??= (() => {
     return text.length > most ? text.slice(0, most) + "…" : text;
   };
 
-  // Where an element is in the viewport of the tab, through the frames it is in.
+  // The position of an element in the viewport of the tab, with the offsets of the frames that contain it.
   const place = (element) => {
     const box = [...element.getClientRects()].find((it) => it.width > 0 && it.height > 0);
     if (!box) return null;
@@ -40,7 +40,7 @@ globalThis.moorage ??= (() => {
     return element;
   };
 
-  // Is something else on top of it, such as a dialog?
+  // Whether another element, such as a dialog, is on top of it.
   const isCovered = (element) => {
     if (element.ownerDocument !== document) return false;
     const box = element.getBoundingClientRect();
@@ -68,7 +68,7 @@ globalThis.moorage ??= (() => {
         if (++examined > MOST_EXAMINED) return;
         if (element.shadowRoot) visit(element.shadowRoot);
         if (element.tagName === "IFRAME") {
-          try { if (element.contentDocument) visit(element.contentDocument); } catch { /* of another origin */ }
+          try { if (element.contentDocument) visit(element.contentDocument); } catch { /* a frame of another origin */ }
         }
         if (!isInteractive(element) || element.disabled) continue;
         if (!element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
@@ -82,30 +82,30 @@ globalThis.moorage ??= (() => {
 
   const describe = (element) => {
     const tag = element.tagName.toLowerCase();
-    const shown = [];
+    const attributes = [];
     for (const name of ["type", "name", "placeholder", "role"]) {
       const value = element.getAttribute(name);
-      if (value && !(tag === "button" && name === "type")) shown.push(`${name}="${short(value, 40)}"`);
+      if (value && !(tag === "button" && name === "type")) attributes.push(`${name}="${short(value, 40)}"`);
     }
-    if (element.checked) shown.push("checked");
+    if (element.checked) attributes.push("checked");
     let text = element.getAttribute("aria-label") || element.innerText || element.getAttribute("title") || element.getAttribute("alt") ||
       element.querySelector?.("img[alt]")?.alt || "";
     if (tag === "select") {
       text = [...element.options].slice(0, 30).map((it, at) => `${at}: ${short(it.text, 40)}${it.selected ? " (selected)" : ""}`).join(", ");
-      return `<${[tag, ...shown].join(" ")}> [${text}]`;
+      return `<${[tag, ...attributes].join(" ")}> [${text}]`;
     }
     if (tag === "input" || tag === "textarea") {
       const label = element.labels?.[0]?.innerText;
       text = [label && short(label, LABEL), element.type === "password" ? "" : element.value].filter(Boolean).join(": ");
     }
-    return `<${[tag, ...shown].join(" ")}> ${short(text, LABEL)}`.trimEnd();
+    return `<${[tag, ...attributes].join(" ")}> ${short(text, LABEL)}`.trimEnd();
   };
 
   const observe = (withContent) => {
     let found = collect();
     let more = 0;
     if (found.length > MOST_LISTED) {
-      // On a long page: from the top of what is seen downwards.
+      // On a long page, list only the elements from the top of the visible part downwards.
       const below = found.filter(({ box }) => box.y + box.height > 0);
       more = found.length - Math.min(below.length, MOST_LISTED);
       found = below.slice(0, MOST_LISTED);
@@ -131,7 +131,7 @@ globalThis.moorage ??= (() => {
     return element?.isConnected ? element : null;
   };
 
-  // Scrolls an element into view and says where to click it.
+  // Scrolls an element into view and returns where to click it.
   const locate = (index) => {
     const element = known(index);
     if (!element) return { missing: index < elements.length ? "gone" : "unknown", count: elements.length };
@@ -157,7 +157,7 @@ globalThis.moorage ??= (() => {
     return {};
   };
 
-  // Scrolls what is in the middle of the screen: the page, or the part of it that has its own scroll bar.
+  // Scrolls the page, or the part with its own scroll bar that is in the middle of the screen.
   const scroll = (direction, toEnd) => {
     let target = deepest(document, innerWidth / 2, innerHeight / 2);
     const canScroll = (it) => it.scrollHeight > it.clientHeight + 1 && ["auto", "scroll"].includes(getComputedStyle(it).overflowY);

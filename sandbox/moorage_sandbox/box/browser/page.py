@@ -1,4 +1,4 @@
-"""One tab as a caller uses it: look at it, run a script in it, click and type."""
+"""One tab of the browser: observe it, run a script in it, click and type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from moorage_sandbox.box.browser.cdp import Cdp, CdpError, CdpTimeout
 from moorage_sandbox.box.browser.keys import Key, character, events
-from moorage_sandbox.box.browser.tabs import Tab, exception_text
+from moorage_sandbox.box.browser.tabs import Tab, describe_exception
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
 
@@ -19,7 +19,7 @@ INPUT_SECONDS = 2
 AFTER_STOP_SECONDS = 3
 MAX_PICTURE_CHARACTERS = 5 * 1024 * 1024
 MAX_SINGLE_KEYS = 500
-"""Longer texts go in as a paste would."""
+"""A longer text is inserted at once, like a paste."""
 
 with open(os.path.join(os.path.dirname(__file__), "page.js"), encoding="utf-8") as _file:
     LIBRARY = _file.read()
@@ -37,8 +37,10 @@ class Page:
         return self._cdp.call(method, deadline, session=self.tab.session, **params)
 
     def observe(self, *, content: bool) -> dict[str, Any]:
-        """What `moorage.observe` of page.js says. A script that never ends is stopped to find out, and a page that
-        does not answer even then is ended: nothing else could be opened in its place.
+        """Return the result of `moorage.observe` in page.js.
+
+        A page script that does not end is stopped first. A page that still does not answer is crashed on purpose,
+        because otherwise no other page can be opened in its tab.
         """
         try:
             return self.ask("observe", content)
@@ -55,16 +57,17 @@ class Page:
 
     def ask(self, function: str, *args: Any, seconds: float = SCRIPT_SECONDS) -> dict[str, Any]:
         """Call a function of page.js."""
-        shown = ", ".join(json.dumps(it) for it in args)
-        result: dict[str, Any] = self._in_own_world(f"moorage.{function}({shown})", seconds, by_value=True)["value"]
+        arguments = ", ".join(json.dumps(it) for it in args)
+        call = f"moorage.{function}({arguments})"
+        result: dict[str, Any] = self._evaluate_in_own_world(call, seconds, by_value=True)["value"]
         return result
 
     def element(self, index: int) -> str:
-        """A handle for the protocol."""
-        remote = self._in_own_world(f"moorage.known({index})", SCRIPT_SECONDS, by_value=False)
+        """Return the object id of an element for the protocol."""
+        remote = self._evaluate_in_own_world(f"moorage.known({index})", SCRIPT_SECONDS, by_value=False)
         return str(remote["objectId"])
 
-    def _in_own_world(self, expression: str, seconds: float, *, by_value: bool) -> dict[str, Any]:
+    def _evaluate_in_own_world(self, expression: str, seconds: float, *, by_value: bool) -> dict[str, Any]:
         deadline = self._deadline.within(seconds)
         while True:
             try:
@@ -85,17 +88,17 @@ class Page:
                     timeout=seconds * 1000,
                 )
             except CdpError as error:
-                # The document was replaced between the two; the new one has its own world.
-                if "context" not in str(error).lower() or deadline.expired():
+                # The document was replaced between the two calls. The new document has its own world.
+                if "context" not in str(error).lower() or deadline.has_expired():
                     raise
                 continue
             if "exceptionDetails" in answer:
-                raise CdpError(exception_text(answer["exceptionDetails"]))
+                raise CdpError(describe_exception(answer["exceptionDetails"]))
             result: dict[str, Any] = answer["result"]
             return result
 
     def picture(self) -> str:
-        """A PNG of what the tab shows, as base64; smaller where it would be too large to hand over."""
+        """Return a PNG of the visible part of the tab as base64, at half the scale if it would be too large."""
         options = {"format": "png", "optimizeForSpeed": True}
         data: str = self.call("Page.captureScreenshot", seconds=PICTURE_SECONDS, **options)["data"]
         if len(data) > MAX_PICTURE_CHARACTERS:
@@ -111,18 +114,18 @@ class Page:
         return data
 
     def locate(self, index: int) -> dict[str, Any]:
-        """Where to click element `index` of the last result; raises `not_found` for one that is not there."""
+        """Return where to click element `index` of the last result. Raises `not_found` if it is not there."""
         found = self.ask("locate", index)
         require_present(found, index)
         return found
 
     def url(self) -> str:
-        """Known to the browser, so that a page which is busy is not needed for it."""
+        """Return the tab's address. The browser knows it, so a busy page does not delay the answer."""
         target = self._cdp.call("Target.getTargetInfo", self._deadline, targetId=self.tab.target)
         return str(target["targetInfo"]["url"])
 
     def go(self, step: int) -> None:
-        """Back (-1) or forward (1) in the tab's history."""
+        """Go back (-1) or forward (1) in the tab's history."""
         history = self.call("Page.getNavigationHistory")
         position = history["currentIndex"] + step
         if not 0 <= position < len(history["entries"]):
@@ -142,8 +145,9 @@ class Page:
             self._act("Input.dispatchKeyEvent", **event)
 
     def _act(self, method: str, **params: Any) -> None:
-        """Send an input event. It is answered when the page has dealt with it; one that never does is not waited for,
-        and the events after it queue up behind.
+        """Send an input event and wait until the page has handled it.
+
+        If the page does not handle one in time, later events are sent without waiting.
         """
         if self._is_stuck:
             self._cdp.post(method, session=self.tab.session, **params)
@@ -169,6 +173,7 @@ def require_present(found: dict[str, Any], index: int) -> None:
     missing, count = found.get("missing"), found.get("count")
     if missing == "unknown":
         known = f"from 0 to {count - 1}" if count else "none"
-        raise BoxError("not_found", f"There is no element {index}; there are {known}. browser_view lists them.")
+        raise BoxError("not_found", f"There is no element {index}. Known elements: {known}. browser_view lists them.")
     if missing is not None:
-        raise BoxError("not_found", f"Element {index} is {missing} now: the page has changed. browser_view lists anew.")
+        message = f"The page has changed, and element {index} is {missing} now. browser_view lists the elements again."
+        raise BoxError("not_found", message)

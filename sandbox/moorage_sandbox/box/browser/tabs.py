@@ -1,4 +1,4 @@
-"""What the browser's events tell: which tabs there are, what loads, which dialogs and downloads there were."""
+"""Keeps the state that the browser's events report: open tabs, loading, dialogs, downloads and the console."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MAX_CONSOLE_LINES = 1000
 MAX_CONSOLE_LINE = 1000
 MAX_NOTES = 20
 MAX_DIALOGS = 20
-"""In one call; more is a loop."""
+"""The dialogs that a page may open during one call. More of them are a loop."""
 CONFIRMED_DIALOGS = ("alert", "beforeunload")
-"""An alert has only one answer; leaving a page is what was asked for. Everything else is declined."""
+"""These dialogs are accepted: an alert has only one answer, and the caller wants to leave the page. Others are not."""
 
 NO_PRINTING = "window.print = () => console.log('The page asked to be printed.')"
-"""The dialog for printing would hold up the page until a person closes it."""
+"""The print dialog would block the page until a person closes it."""
 
 
 class Tab:
@@ -30,15 +30,15 @@ class Tab:
         self.crashed = False
         self.dialogs = 0
         self.reached: set[tuple[str, str]] = set()
-        """(loader, lifecycle name) of the main frame's present document."""
+        """The lifecycle events of the main frame's present document, as (loader id, event name)."""
 
     def has_reached(self, loader: str, name: str) -> bool:
-        """A crashed tab reaches nothing any more and is not waited for."""
+        """Whether the event has happened. True for a crashed tab, because waiting for it is useless."""
         return self.crashed or (loader, name) in self.reached
 
 
 class Tabs:
-    """Events come in on the protocol's thread, callers wait in `wait_until`."""
+    """The connection's thread delivers the events. Callers wait in `wait_until`."""
 
     def __init__(self, notes: list[str] | None = None) -> None:
         self.cdp: Cdp | None = None
@@ -70,7 +70,7 @@ class Tabs:
 
     @property
     def current(self) -> Tab | None:
-        """The newest tab that is open: what a click opened is what the caller wants to see."""
+        """The newest open tab. If a click opened a tab, the caller wants to see that one."""
         newest = self._tabs[-1:]
         return newest[0] if newest else None
 
@@ -87,7 +87,7 @@ class Tabs:
         return list(self._downloads.values())
 
     def note(self, text: str) -> None:
-        """Something to be said in the next result."""
+        """Add a note to the next result."""
         with self._changed:
             self._notes.append(text)
 
@@ -116,10 +116,10 @@ class Tabs:
                 self._changed.notify_all()
 
     def wait_until(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
-        """True once `condition()` holds; it is asked after each event."""
+        """Wait until `condition()` is true. It is checked after each event. False at the deadline."""
         with self._changed:
             while not condition():
-                if deadline.expired() or self._closed:
+                if deadline.has_expired() or self._closed:
                     return False
                 self._changed.wait(deadline.remaining())
         return True
@@ -226,10 +226,10 @@ class Tabs:
             self._notes.append(f"The download of {name} was cancelled.")
 
     def _on_console(self, params: dict[str, Any], tab: Tab | None) -> None:
-        self._print(params["type"], " ".join(_described(it) for it in params["args"]))
+        self._print(params["type"], " ".join(_describe_argument(it) for it in params["args"]))
 
     def _on_exception(self, params: dict[str, Any], tab: Tab | None) -> None:
-        self._print("exception", exception_text(params["exceptionDetails"]))
+        self._print("exception", describe_exception(params["exceptionDetails"]))
 
     def _on_log(self, params: dict[str, Any], tab: Tab | None) -> None:
         entry = params["entry"]
@@ -239,17 +239,17 @@ class Tabs:
         self._console.append(f"{kind}: {text}"[:MAX_CONSOLE_LINE])
 
 
-def exception_text(details: dict[str, Any]) -> str:
+def describe_exception(details: dict[str, Any]) -> str:
     exception = details.get("exception", {})
     description = str(exception.get("description") or exception.get("value") or "")
     return f"{details.get('text', '')} {description}".strip()
 
 
-def _described(remote: dict[str, Any]) -> str:
-    """A console argument as text."""
+def _describe_argument(remote: dict[str, Any]) -> str:
+    """Return a console argument as text."""
     if "value" in remote:
         return str(remote["value"])
     if preview := remote.get("preview"):
-        shown = ", ".join(f"{it['name']}: {it.get('value', it['type'])}" for it in preview.get("properties", ()))
-        return f"{remote.get('description', '')} {{{shown}}}"
+        properties = ", ".join(f"{it['name']}: {it.get('value', it['type'])}" for it in preview.get("properties", ()))
+        return f"{remote.get('description', '')} {{{properties}}}"
     return str(remote.get("unserializableValue") or remote.get("description") or remote.get("type"))

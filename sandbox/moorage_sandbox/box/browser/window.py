@@ -1,4 +1,4 @@
-"""Keeps one Chromium running: starts it at the first use and after it has ended, and hands out its newest tab."""
+"""Keeps one Chromium running: starts it when it is needed, and gives callers its newest tab."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moorage_sandbox.box.browser.chromium import Chromium, start
 from moorage_sandbox.box.browser.page import Page
 from moorage_sandbox.box.browser.tabs import Tabs
 from moorage_sandbox.box.shared.deadline import Deadline
-from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcesses
 
@@ -20,7 +20,7 @@ TAB_SECONDS = 10
 
 
 class Window:
-    """`opened` lets one call in at a time; everything else is for the call that is in."""
+    """`use_page` lets one call in at a time. Only that call may use the other members."""
 
     def __init__(self, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
         self.tabs = Tabs()
@@ -31,31 +31,33 @@ class Window:
         self._chromium: Chromium | None = None
 
     @contextmanager
-    def opened(self, deadline: Deadline, *, anew: bool = False) -> Iterator[Page]:
-        """The newest tab of a running browser, of a new one if `anew`. What goes wrong becomes a BoxError."""
+    def use_page(self, deadline: Deadline, *, restart: bool = False) -> Iterator[Page]:
+        """Yield the newest tab. With `restart`, start a new browser first. Errors of the browser become BoxError."""
         if not self._lock.acquire(timeout=deadline.remaining()):
-            raise BoxError("busy", "Another call still uses the browser.")
+            raise BoxError("busy", "Another call still uses the browser. Try again later.")
         try:
-            if anew:
+            if restart:
                 self._end()
             yield self.newest_page(deadline)
         except CdpClosed as error:
-            raise BoxError("browser_failed", "The browser ended during this call; the next starts it anew.") from error
+            raise BoxError(
+                "browser_failed", "The browser ended during this call. The next call restarts it."
+            ) from error
         except CdpTimeout as error:
-            message = "The page or the browser does not answer. browser_restart starts it anew."
+            message = "The page or the browser does not answer. Call browser_restart."
             raise BoxError("browser_failed", message) from error
         except CdpError as error:
             raise BoxError(
-                "browser_failed", f"The browser refused: {error}. browser_view shows what is left."
+                "browser_failed", f"The browser refused the action: {error}. browser_view shows the page now."
             ) from error
         finally:
             self._lock.release()
 
     def newest_page(self, deadline: Deadline) -> Page:
-        """Makes what is missing: the browser, a tab, a tab in place of one that crashed."""
+        """Return the newest tab. Starts the browser, opens a tab or replaces a crashed tab where needed."""
         if self._chromium is not None and not self._chromium.is_alive(deadline):
             self._end()
-            self.tabs.note("The browser had ended and was started anew; what it showed is gone.")
+            self.tabs.note("The browser had ended and was restarted. Its open pages are lost.")
         chromium = self._chromium or self._start(deadline)
         tabs = self.tabs
         crashed = tabs.current
@@ -73,9 +75,9 @@ class Window:
         return Page(chromium.cdp, tabs.current, deadline)
 
     def _start(self, deadline: Deadline) -> Chromium:
-        # A new list: events of an older browser may still be on their way to the old one.
+        # A new object, because late events of an older browser may still change the old one.
         self.tabs = tabs = Tabs(notes=self.tabs.take_notes())
-        with explained("The browser"):
+        with translate_os_errors("The browser"):
             os.makedirs(self._paths.downloads, exist_ok=True)
             self._chromium = chromium = start(
                 children=self._children, paths=self._paths, env=self._env, on_event=tabs.on_event, deadline=deadline
@@ -88,7 +90,7 @@ class Window:
             downloadPath=self._paths.downloads,
             eventsEnabled=True,
         )
-        # Paused at first, so that nothing a new page does comes before we listen.
+        # New pages start paused, so that no event of a page comes before its events are enabled.
         chromium.cdp.call(
             "Target.setAutoAttach",
             deadline,
@@ -99,7 +101,7 @@ class Window:
         )
         tabs.wait_until(lambda: tabs.current is not None, deadline.within(TAB_SECONDS))
         if tabs.current is not None:
-            # Sent on before its first, empty document is there, a tab sometimes crashes.
+            # Navigating before the tab's first, empty document exists sometimes crashes the tab.
             Page(chromium.cdp, tabs.current, deadline).call("Runtime.evaluate", seconds=TAB_SECONDS, expression="0")
         return chromium
 

@@ -1,1 +1,1 @@
-"""Files as the box's own user sees them: the five file functions and the two transfers."""
+"""The five file functions and the two file transfers. The kernel checks permissions, for the user of the box."""

@@ -1,4 +1,4 @@
-"""Finds files by a pattern in one walk, so that neither a link to a parent nor `**/**/**` makes it long."""
+"""Finds files by a glob pattern in one walk. Links to parent folders and patterns like `**/**/**` do not slow it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ ANY_DEPTH = "**"
 
 
 class _Pattern:
-    """A glob pattern as a list of segments; a state is the set of segments that may come next."""
+    """A glob pattern as a list of segments. A state is the set of segments that may match the next name."""
 
     def __init__(self, text: str) -> None:
         self.segments = [it for it in text.split("/") if it not in ("", ".")]
         if text.startswith("/") or ".." in self.segments or not self.segments:
-            raise BoxError("invalid", "find_files: 'glob_pattern' is relative to 'dir_path', as in '**/*.py'.")
+            raise BoxError(
+                "invalid",
+                "find_files: 'glob_pattern' must be relative to 'dir_path' and have no '..', as in '**/*.py'.",
+            )
         self._compiled = [re.compile(fnmatch.translate(it)) for it in self.segments]
 
     def start(self) -> frozenset[int]:
-        return self._closed({0})
+        return self._with_empty_folders({0})
 
     def is_match(self, state: frozenset[int]) -> bool:
         return len(self.segments) in state
@@ -41,10 +44,10 @@ class _Pattern:
                 after.add(position)
             elif self._compiled[position].match(name):
                 after.add(position + 1)
-        return self._closed(after)
+        return self._with_empty_folders(after)
 
-    def _closed(self, positions: set[int]) -> frozenset[int]:
-        """With what can follow where `**` stands for no folder at all."""
+    def _with_empty_folders(self, positions: set[int]) -> frozenset[int]:
+        """Add the segments that may come next when `**` matches no folder at all."""
         closed = set(positions)
         for position in sorted(positions):
             while position < len(self.segments) and self.segments[position] == ANY_DEPTH:
@@ -54,14 +57,14 @@ class _Pattern:
 
 
 def find(root: str, pattern_text: str, *, most: int, deadline: Deadline) -> tuple[list[str], bool]:
-    """Paths of at most `most` files, and whether there may be more. Links are found but not followed."""
+    """Return the paths of at most `most` files, and whether there may be more. Links are listed but not followed."""
     pattern = _Pattern(pattern_text)
     found: list[str] = []
     waiting = [(root, pattern.start())]
     while waiting:
         folder, state = waiting.pop()
         for entry in _entries(folder):
-            if deadline.expired():
+            if deadline.has_expired():
                 return sorted(found), True
             after = pattern.step(state, entry.name)
             if not after:
@@ -80,5 +83,5 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder) as scan:
             yield from scan
     except (PermissionError, FileNotFoundError, NotADirectoryError):
-        # Not ours to read, or gone since we saw it: like find, go on with the rest.
+        # The folder is not readable, or it was deleted meanwhile. Like `find`, go on with the rest.
         return

@@ -11,9 +11,9 @@ from typing import Any
 
 from moorage_sandbox.box.files.finding import find
 from moorage_sandbox.box.files.opening import open_regular, read_bytes, require_regular, require_text
-from moorage_sandbox.box.files.writing import replaced, write_all
+from moorage_sandbox.box.files.writing import replace_file, write_all
 from moorage_sandbox.box.shared.deadline import Deadline
-from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcesses
 
@@ -41,7 +41,7 @@ class Files:
         end_line: int | None = None,
         max_length: int = DEFAULT_LENGTH,
     ) -> dict[str, Any]:
-        """Lines from `start_line`, counted from 0, up to but without `end_line`; at most `max_length` characters."""
+        """Return lines `start_line` (counted from 0) to `end_line` (excluded), at most `max_length` characters."""
         if end_line is not None and end_line < start_line:
             raise BoxError("invalid", "read_file: 'end_line' must not be before 'start_line' (both count from 0).")
         wanted = bytearray()
@@ -49,17 +49,20 @@ class Files:
         line = 0
         size = 0
         ends_in_newline = True
-        with open_regular(self._paths.resolve(filepath), filepath) as file, explained(filepath):
+        with open_regular(self._paths.resolve(filepath), filepath) as file, translate_os_errors(filepath):
             while block := file.read(1 << 20):
                 if size == 0:
                     require_text(block, filepath)
                 size += len(block)
                 deadline.check("Reading")
                 if size > MAX_READ_BYTES:
-                    raise BoxError("too_large", f"{filepath} is too large. Use the shell (head, sed, grep, …).")
+                    message = (
+                        f"{filepath} has more than {MAX_READ_BYTES >> 20} MiB. Use the shell (head, sed, grep, …)."
+                    )
+                    raise BoxError("too_large", message)
                 newlines = block.count(b"\n")
                 if len(wanted) < limit and line + newlines >= start_line and (end_line is None or line < end_line):
-                    wanted += _lines(block, start_line - line, None if end_line is None else end_line - line)
+                    wanted += _cut_lines(block, start_line - line, None if end_line is None else end_line - line)
                     del wanted[limit:]
                 line += newlines
                 ends_in_newline = block.endswith(b"\n")
@@ -84,20 +87,20 @@ class Files:
         path = self._paths.resolve(filepath)
         data = ("\n" * leading_newline + content + "\n" * trailing_newline).encode()
         if not append:
-            with replaced(path, filepath) as file:
+            with replace_file(path, filepath) as file:
                 write_all(file, data, filepath)
         else:
-            with explained(filepath):
+            with translate_os_errors(filepath):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
                 with open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
                     require_regular(os.fstat(file.fileno()), filepath)
                     write_all(file, data, filepath)
-        with explained(filepath):
+        with translate_os_errors(filepath):
             return {"filepath": path, "size": os.stat(path).st_size}
 
     def replace_in_file(self, deadline: Deadline, *, filepath: str, old_str: str, new_str: str) -> dict[str, Any]:
-        """Replace every occurrence. Bytes are compared, so that line ends and an unknown encoding stay as they are."""
+        """Replace every occurrence. It compares bytes, so line ends and unknown encodings stay unchanged."""
         if not old_str:
             raise BoxError("invalid", "replace_in_file: 'old_str' must not be empty.")
         path = self._paths.resolve(filepath)
@@ -108,18 +111,19 @@ class Files:
         if not count:
             raise BoxError(
                 "not_found",
-                f"{filepath} does not hold 'old_str'. It must match exactly, with spaces and line ends.",
+                f"{filepath} does not contain 'old_str'. It must match exactly, with spaces and line ends.",
             )
         if len(before) + count * (len(new) - len(old)) > MAX_EDIT_BYTES:
-            raise BoxError("too_large", f"{filepath} would have more than {MAX_EDIT_BYTES >> 20} MiB.")
-        with replaced(path, filepath) as file:
+            message = f"{filepath} would have more than {MAX_EDIT_BYTES >> 20} MiB. Use the shell (sed, …)."
+            raise BoxError("too_large", message)
+        with replace_file(path, filepath) as file:
             write_all(file, before.replace(old, new), filepath)
         return {"filepath": path, "replacements": count}
 
     def search_in_file(self, deadline: Deadline, *, filepath: str, regex: str) -> dict[str, Any]:
-        """Lines that hold a match, counted from 0. A process of its own: nothing can stop a regular expression."""
+        """Return matching lines, counted from 0. Runs in its own process, because only a kill can stop a regex."""
         path = self._paths.resolve(filepath)
-        with open_regular(path, filepath) as file, explained("The search"):
+        with open_regular(path, filepath) as file, translate_os_errors("The search"):
             output, output_write = os.pipe()
             try:
                 child = self._children.spawn(
@@ -133,21 +137,23 @@ class Files:
         child.signal(signal.SIGKILL)
         if answer is None:
             raise BoxError(
-                "timeout", f"The regular expression took longer than {limit.seconds:g} s. Make it simpler, or use grep."
+                "timeout",
+                f"The search took longer than {limit.seconds:g} s. Simplify the regular expression or use grep.",
             )
         try:
             result = json.loads(answer)
         except ValueError as error:
-            raise BoxError("limit", f"{filepath} cannot be searched within the memory of one search.") from error
+            message = f"{filepath} cannot be searched with the memory that a search may use. Use grep in the shell."
+            raise BoxError("limit", message) from error
         if "error" in result:
             raise BoxError(result["error"], f"{filepath}: {result['message']}")
         found: dict[str, Any] = result
         return found
 
     def find_files(self, deadline: Deadline, *, dir_path: str, glob_pattern: str) -> dict[str, Any]:
-        """Files below `dir_path`; `**` stands for any number of folders, hidden ones must be named."""
+        """Return files below `dir_path`. `**` matches any number of folders; hidden names need a literal dot."""
         root = os.path.normpath(self._paths.resolve(dir_path))
-        with explained(dir_path):
+        with translate_os_errors(dir_path):
             if not os.path.isdir(root):
                 os.stat(root)
                 raise BoxError("invalid", f"{dir_path} is not a directory.")
@@ -155,14 +161,14 @@ class Files:
         return {"files": files, "truncated": truncated}
 
 
-def _lines(block: bytes, first: int, end: int | None) -> bytes:
-    """Lines `first` to `end` of `block`, whose first line has number 0; negative numbers lie before it."""
-    start = _offset(block, first)
-    return block[start:] if end is None else block[start : _offset(block, end)]
+def _cut_lines(block: bytes, first: int, end: int | None) -> bytes:
+    """Return lines `first` to `end` (excluded) of `block`. Its first line is 0; negative numbers are before it."""
+    start = _find_line(block, first)
+    return block[start:] if end is None else block[start : _find_line(block, end)]
 
 
-def _offset(block: bytes, line: int) -> int:
-    """Where line number `line` starts in `block`, its length if it starts after it."""
+def _find_line(block: bytes, line: int) -> int:
+    """Return the offset where line `line` starts in `block`, or the length of `block` if it starts later."""
     position = 0
     for _ in range(line):
         position = block.find(b"\n", position) + 1
@@ -172,7 +178,7 @@ def _offset(block: bytes, line: int) -> int:
 
 
 def _read_until(fd: int, deadline: Deadline) -> bytes | None:
-    """All that comes until the other side closes; None if it does not in time."""
+    """Read until the other side closes. None if it does not close in time."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     data = bytearray()

@@ -1,4 +1,4 @@
-"""A program: prints as JSON which lines of standard input match the regular expression in its first argument."""
+"""A program that prints, as JSON, the lines of standard input that match the regular expression in its argument."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def search(regex: str) -> dict[str, object]:
                 return {"matches": matches, "truncated": True}
             start = max(0, found.start() - MAX_TEXT // 2) if len(text) > MAX_TEXT else 0
             matches.append({"line": number, "text": text[start : start + MAX_TEXT]})
-        # A line longer than that comes in several parts and counts once.
+        # readline returns a longer line in several parts. Only the last part ends the line.
         number += line.endswith(b"\n")
     return {"matches": matches, "truncated": False}
 

@@ -1,4 +1,4 @@
-"""The two operations that move whole files over the socket, a piece at a time."""
+"""The two operations that send a whole file over the socket or receive one, piece by piece."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import socket
 from typing import BinaryIO
 
 from moorage_sandbox.box.files.opening import open_regular
-from moorage_sandbox.box.files.writing import replaced, write_all
-from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.files.writing import replace_file, write_all
+from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
+from moorage_sandbox.protocol import MAX_FILE_BYTES
 
-MAX_FILE_BYTES = 100 * 1024 * 1024
 PIECE_BYTES = 256 * 1024
 MAX_SIZELESS_BYTES = 1024 * 1024
-"""Files of /proc and /sys say that they have no bytes; this much of one is read to find out."""
+"""Files of /proc and /sys report a size of 0. At most this much of such a file is read to find its real size."""
 
 
 class ConnectionLostError(Exception):
-    """The other side went away in the middle."""
+    """The other side closed the connection before all bytes were transferred."""
 
 
-def open_for_sending(path: str, shown: str) -> tuple[BinaryIO, int, bytes]:
-    """The file, its size, and its content where the size could only be had by reading it."""
-    file = open_regular(path, shown)
+def open_to_send(path: str, display_path: str) -> tuple[BinaryIO, int, bytes]:
+    """Open a file. Returns it, its size, and its content if it had to be read to know the size."""
+    file = open_regular(path, display_path)
     size = os.fstat(file.fileno()).st_size
     if size > 0:
         return file, size, b""
     try:
-        with explained(shown):
-            content = file.read(MAX_SIZELESS_BYTES)  # some files of /proc can be opened and not read
+        with translate_os_errors(display_path):
+            content = file.read(MAX_SIZELESS_BYTES)  # some files of /proc can be opened but not read
     except BoxError:
         file.close()
         raise
@@ -48,12 +48,12 @@ def send(connection: socket.socket, file: BinaryIO, size: int, content: bytes) -
         sent += count
 
 
-def receive(connection: socket.socket, early: bytes, path: str, shown: str, size: int) -> None:
-    """Write `size` bytes, of which `early` came with the request, to `path`."""
+def receive(connection: socket.socket, early: bytes, path: str, display_path: str, size: int) -> None:
+    """Write `size` bytes to `path`. `early` are the first of them, which arrived with the request."""
     if size > MAX_FILE_BYTES:
-        raise BoxError("too_large", f"{shown}: a file may have at most {MAX_FILE_BYTES >> 20} MiB.")
-    with replaced(path, shown) as file:
-        write_all(file, early[:size], shown)
+        raise BoxError("too_large", f"{display_path}: a file may have at most {MAX_FILE_BYTES >> 20} MiB.")
+    with replace_file(path, display_path) as file:
+        write_all(file, early[:size], display_path)
         left = size - min(size, len(early))
         buffer = bytearray(min(PIECE_BYTES, max(1, left)))
         view = memoryview(buffer)
@@ -61,12 +61,12 @@ def receive(connection: socket.socket, early: bytes, path: str, shown: str, size
             count = connection.recv_into(view[: min(left, len(view))])
             if count == 0:
                 raise ConnectionLostError
-            write_all(file, view[:count], shown)
+            write_all(file, view[:count], display_path)
             left -= count
 
 
 def receive_bytes(connection: socket.socket, early: bytes, size: int) -> bytes:
-    """`size` bytes, of which `early` came with the request, in memory: for what is small."""
+    """Return `size` bytes, for small bodies. `early` are the first of them, which arrived with the request."""
     data = bytearray(early[:size])
     while len(data) < size:
         block = connection.recv(min(PIECE_BYTES, size - len(data)))

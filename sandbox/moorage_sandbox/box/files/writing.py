@@ -1,4 +1,4 @@
-"""Writes a file so that a reader sees the old one or the new one, never half of it."""
+"""Writes files atomically: a reader sees the old file or the new file, never a part of it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 
 _unfinished: set[str] = set()
 
 
 @contextmanager
-def replaced(path: str, shown: str) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and vanishes when it does not.
+def replace_file(path: str, display_path: str) -> Iterator[BinaryIO]:
+    """Yield a temporary file that replaces `path` when the block ends, and is deleted if the block raises.
 
-    Folders are made. A link is followed, so that what it points to is replaced. The mode of an older file is kept.
+    Missing folders are made. If `path` is a link, its target is replaced. The mode of an older file is kept.
     """
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(6).hex()}.part")
-    with explained(shown):
-        mode = _mode_of(target, shown)
+    with translate_os_errors(display_path):
+        mode = _check_target(target, display_path)
         os.makedirs(folder, exist_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     _unfinished.add(temporary)
@@ -32,7 +32,7 @@ def replaced(path: str, shown: str) -> Iterator[BinaryIO]:
             yield file
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
-        with explained(shown):
+        with translate_os_errors(display_path):
             os.rename(temporary, target)
     except BaseException:
         os.unlink(temporary)
@@ -41,15 +41,15 @@ def replaced(path: str, shown: str) -> Iterator[BinaryIO]:
         _unfinished.discard(temporary)
 
 
-def write_all(file: BinaryIO, data: bytes | memoryview, shown: str) -> None:
+def write_all(file: BinaryIO, data: bytes | memoryview, display_path: str) -> None:
     view = memoryview(data)
-    with explained(shown):
+    with translate_os_errors(display_path):
         while view:
             view = view[file.write(view) :]
 
 
 def remove_unfinished() -> None:
-    """For the box's end: the threads that would have done it do not get to."""
+    """Delete temporary files when the box ends, because the threads that write them are stopped."""
     for path in list(_unfinished):
         try:
             os.unlink(path)
@@ -57,14 +57,14 @@ def remove_unfinished() -> None:
             continue
 
 
-def _mode_of(path: str, shown: str) -> int | None:
+def _check_target(path: str, display_path: str) -> int | None:
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise BoxError("not_a_file", f"{shown} is {kind}.")
+        raise BoxError("not_a_file", f"{display_path} is {kind}.")
     if not os.access(path, os.W_OK):
-        raise BoxError("forbidden", f"{shown}: Permission denied")
+        raise BoxError("forbidden", f"{display_path}: Permission denied")
     return stat.S_IMODE(status.st_mode)

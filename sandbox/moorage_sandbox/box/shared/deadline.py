@@ -1,4 +1,4 @@
-"""How long a call may still take."""
+"""The time that is left for a call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moorage_sandbox.box.shared.errors import BoxError
 
 
 class Deadline:
-    """A point in time; everything that waits on behalf of a call asks it how long."""
+    """The point in time when a call must end. All code that waits during a call asks it for the time that is left."""
 
     __slots__ = ("_at", "seconds")
 
@@ -17,16 +17,16 @@ class Deadline:
         self._at = time.monotonic() + seconds
 
     def remaining(self, at_most: float | None = None) -> float:
-        """Seconds left, never below zero, and no more than `at_most`."""
+        """Seconds that are left: never below zero and never more than `at_most`."""
         left = max(0.0, self._at - time.monotonic())
         return left if at_most is None else min(left, at_most)
 
-    def expired(self) -> bool:
+    def has_expired(self) -> bool:
         return time.monotonic() >= self._at
 
     def check(self, activity: str) -> None:
-        """Raise `timeout` when the time is up."""
-        if self.expired():
+        """Raise BoxError `timeout` when the time is over."""
+        if self.has_expired():
             raise BoxError("timeout", f"{activity} took longer than {self.seconds:g} s.")
 
     def within(self, seconds: float) -> Deadline:

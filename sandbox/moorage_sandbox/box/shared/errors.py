@@ -1,4 +1,4 @@
-"""The one error a call may end with, and what the operating system's errors mean to a caller."""
+"""The error type of the box, and the translation of operating system errors to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODE_BY_ERRNO = {
 
 
 class BoxError(Exception):
-    """A refusal or failure with a code that clients branch on and a message that a model can act on."""
+    """A call failed. Clients decide by `code`; `message` tells the model what is wrong and what to do."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -38,8 +38,8 @@ class BoxError(Exception):
 
 
 @contextmanager
-def explained(subject: str) -> Iterator[None]:
-    """Turn an OSError about `subject` into a BoxError that names it."""
+def translate_os_errors(subject: str) -> Iterator[None]:
+    """Raise an OSError of the block again as a BoxError whose message begins with `subject`."""
     try:
         yield
     except OSError as error:

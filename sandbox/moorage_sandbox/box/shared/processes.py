@@ -1,7 +1,7 @@
-"""Starts every child of the box, collects every exit status, and ends them all.
+"""Starts every child process of the box, collects every exit status, and ends all processes.
 
-One place waits for children, for two reasons: as PID 1 of a container the box also inherits orphans, which somebody
-must collect, and a second waiter elsewhere would lose its exit code to that one.
+Only this module waits for child processes. As PID 1 of a container the box also inherits orphans, and it must collect
+them. A second place that waits would sometimes find that its exit code was already collected here.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterator, Mapping
 PR_SET_CHILD_SUBREAPER = 36
 
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT, signal.SIGHUP)
-"""Python ignores SIGPIPE; a child that inherited that would not end when its reader does."""
+"""Python ignores SIGPIPE. A child process that inherits this does not end when the reader of its output ends."""
 
 
 class ChildProcess:
-    """A process that the box started itself. It leads a session of its own, so its group has its id."""
+    """A process that the box started. It leads its own session, so its process group has the same id."""
 
     def __init__(self, pid: int, on_exit: Callable[[], None] | None) -> None:
         self.pid = pid
         self.exit_code: int | None = None
-        """As a shell would show it: 128 + n for signal n. None while it runs."""
+        """The exit code as a shell reports it: 128 + n for signal n. None while the process runs."""
         self._on_exit = on_exit
         self._ended = threading.Event()
 
     def wait(self, seconds: float) -> bool:
-        """True if it ended within `seconds`."""
+        """Wait at most `seconds`. True if the process has ended."""
         return self._ended.wait(seconds)
 
     def signal(self, number: int) -> None:
@@ -43,14 +43,14 @@ class ChildProcess:
         send_group_signal(self.pid, number)
 
     def end(self, grace_seconds: float) -> None:
-        """SIGTERM to its group, and SIGKILL for what is left after `grace_seconds`."""
+        """Send SIGTERM to its process group, then SIGKILL when `grace_seconds` are over."""
         if self.exit_code is None:
             self.signal_group(signal.SIGTERM)
             self.wait(grace_seconds)
         self.signal_group(signal.SIGKILL)
         self.wait(2)
 
-    def ended(self, status: int) -> None:
+    def set_exit_status(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         self.exit_code = 128 - code if code < 0 else code
         self._ended.set()
@@ -59,7 +59,7 @@ class ChildProcess:
 
 
 class ChildProcesses:
-    """`reap` must be called on SIGCHLD by one thread; nothing else in the box waits for a process."""
+    """All child processes. One thread must call `reap` on SIGCHLD; no other code in the box waits for a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,12 +75,12 @@ class ChildProcesses:
         terminal: str | None = None,
         on_exit: Callable[[], None] | None = None,
     ) -> ChildProcess:
-        """Start `argv` in a session of its own. `fds` maps the child's descriptors to ours.
+        """Start `argv` in a new session. `fds` maps descriptors of the child to descriptors of the box.
 
-        With `terminal`, that one becomes its controlling terminal and its standard input, output and error. Raises
+        The device `terminal`, if given, becomes the controlling terminal and standard input, output and error. Raises
         OSError when the program cannot be started.
         """
-        # Copies above every target, so that no dup2 in the child overwrites the source of another.
+        # The copies have higher numbers than every target, so no dup2 in the child overwrites another source.
         floor = max([2, *fds]) + 1
         sources: list[int] = []
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = []
@@ -91,10 +91,10 @@ class ChildProcesses:
             if terminal is not None:
                 actions.append((os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0))
                 actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
-            # Under the lock, so that a child which ends at once is known before `reap` looks at it.
+            # The lock is held, so a child that ends at once is registered before `reap` collects it.
             with self._lock:
                 if self._closed:
-                    raise OSError("the box is being ended")
+                    raise OSError("the box is shutting down")
                 pid = os.posix_spawn(
                     argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET_SIGNALS
                 )
@@ -105,7 +105,7 @@ class ChildProcesses:
         return child
 
     def reap(self) -> bool:
-        """Collect every process that has ended: children, and orphans that became ours. True if none is left."""
+        """Collect every child or adopted orphan that has ended. True if no child process is left."""
         while True:
             with self._lock:
                 try:
@@ -116,20 +116,20 @@ class ChildProcesses:
                     return False
                 child = self._running.pop(pid, None)
             if child is not None:
-                child.ended(status)
+                child.set_exit_status(status)
 
     def end_all(self, *, grace_seconds: float) -> None:
-        """End every process below this one, by id; no child can be made after. For the thread that reaps."""
+        """End every descendant process; afterwards no child can be started. Only for the thread that reaps."""
         with self._lock:
             self._closed = True
         for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 3.0)):
             ends = time.monotonic() + seconds
             signalled: set[int] = set()
-            # Orphans become our children, so without a child there is nobody below either. What /proc shows at one
-            # moment proves less: it is read while processes end and change their parents.
+            # Orphans become our children, so when no child is left, no descendant is left. A walk of /proc cannot
+            # prove this, because processes end and change their parents while it is read.
             while not self.reap() and time.monotonic() < ends:
                 below = set(descendants(os.getpid()))
-                # An interactive bash ignores SIGTERM and takes SIGHUP as its terminal going away.
+                # An interactive bash ignores SIGTERM, but ends on SIGHUP.
                 for pid in below - signalled:
                     send_signal(pid, number)
                     if number == signal.SIGTERM:
@@ -154,7 +154,7 @@ def send_group_signal(group: int, number: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of processes below us whose own parent ends; PID 1 is that already."""
+    """Become the parent of descendants whose own parent ends. PID 1 already is."""
     if os.getpid() == 1:
         return
     import ctypes
@@ -165,7 +165,7 @@ def adopt_orphans() -> None:
 
 
 def descendants(root: int) -> Iterator[int]:
-    """Ids of all processes below `root`, zombies left out."""
+    """Ids of all descendants of `root`, without zombies."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (parent := _parent(int(entry))) is not None:
@@ -178,10 +178,10 @@ def descendants(root: int) -> Iterator[int]:
 
 
 def _parent(pid: int) -> int | None:
-    """The parent's id; None for a process that has gone or is a zombie."""
+    """The id of the parent. None if the process has ended, also if it is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name may hold spaces and brackets; what follows its last bracket is regular.
+            # The name may contain spaces and brackets. The fields after the last bracket are regular.
             state, parent = file.read().rpartition(b")")[2].split()[:2]
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None

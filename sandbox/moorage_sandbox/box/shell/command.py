@@ -1,4 +1,4 @@
-"""A command that was given to a shell, and what came of it."""
+"""A command of a shell, with its output and exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moorage_sandbox.box.shell.output import Output
 
 
 class ShellCommand:
-    """`exit_code` is None while it runs. `token` tells its report and its marker from all others."""
+    """`exit_code` is None while the command runs. `token` is unique: its report and its marker contain it."""
 
     def __init__(self, text: str, *, ps1: str) -> None:
         self.text = text
@@ -19,14 +19,14 @@ class ShellCommand:
         self.exit_code: int | None = None
         self.note = ""
 
-    def shown(self) -> tuple[str, bool]:
-        text, truncated = self.output.shown()
+    def render(self) -> tuple[str, bool]:
+        text, truncated = self.output.render()
         text = text.strip("\n")
         return f"{text}\n{self.note}".strip("\n") if self.note else text, truncated
 
-    def result(self) -> dict[str, Any]:
+    def to_result(self) -> dict[str, Any]:
         running = self.exit_code is None
-        output, truncated = self.shown()
+        output, truncated = self.render()
         result: dict[str, Any] = {"output": output, "status": "running" if running else "exited"}
         if not running:
             result["exit_code"] = self.exit_code

@@ -1,22 +1,22 @@
-"""What one command printed: its beginning and its end, within a fixed amount of memory."""
+"""Stores the beginning and the end of a command's output in a fixed amount of memory."""
 
 from __future__ import annotations
 
 from collections import deque
 
-from moorage_sandbox.box.shell.terminal import readable
+from moorage_sandbox.box.shell.terminal import to_plain_text
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
-"""Raw bytes kept: more than is shown, because colours and progress bars shrink to little text."""
+"""Raw bytes that are stored: more than the text needs, because colours and progress bars become little text."""
 
-SHOWN_HEAD = 12 * 1024
-SHOWN_TAIL = 20 * 1024
-"""Characters shown of a long output. The end counts for more: errors come last."""
+HEAD_CHARACTERS = 12 * 1024
+TAIL_CHARACTERS = 20 * 1024
+"""Characters that a long output is cut to. The end gets more of them, because errors come last."""
 
 
 class Output:
-    """Not locked: the shell that owns it does that."""
+    """The output of one command. Not thread-safe: the shell that owns it holds a lock."""
 
     def __init__(self) -> None:
         self._head = bytearray()
@@ -38,26 +38,27 @@ class Output:
                 self._tail_size -= gone
                 self._dropped += gone
 
-    def shown(self) -> tuple[str, bool]:
-        """Readable text, and whether something was left out of it."""
+    def render(self) -> tuple[str, bool]:
+        """Return the output as plain text, and whether a part of it was left out."""
         if self._final is not None:
             return self._final
         if not self._dropped:
-            return shortened(readable(bytes(self._head) + b"".join(self._tail)))
-        head = readable(bytes(self._head))
-        # The tail may start within a line, a character or a control sequence.
-        tail = readable(b"".join(self._tail).partition(b"\n")[2] or b"".join(self._tail))
-        return f"{head[:SHOWN_HEAD]}\n[... about {self._dropped} bytes left out ...]\n{tail[-SHOWN_TAIL:]}", True
+            return shorten(to_plain_text(bytes(self._head) + b"".join(self._tail)))
+        head = to_plain_text(bytes(self._head))
+        # The tail may start inside a line, a character or a control sequence.
+        tail = to_plain_text(b"".join(self._tail).partition(b"\n")[2] or b"".join(self._tail))
+        gap = f"[... about {self._dropped} bytes left out ...]"
+        return f"{head[:HEAD_CHARACTERS]}\n{gap}\n{tail[-TAIL_CHARACTERS:]}", True
 
     def close(self) -> None:
-        """Keep what is shown and let go of the raw bytes; nothing is appended after."""
-        self._final = self.shown()
+        """Keep the plain text and free the raw bytes. Nothing may be appended afterwards."""
+        self._final = self.render()
         self._head.clear()
         self._tail.clear()
 
 
-def shortened(text: str, *, head: int = SHOWN_HEAD, tail: int = SHOWN_TAIL) -> tuple[str, bool]:
-    """Cut the middle out of a text longer than `head + tail`, and say how much that was."""
+def shorten(text: str, *, head: int = HEAD_CHARACTERS, tail: int = TAIL_CHARACTERS) -> tuple[str, bool]:
+    """Cut the middle out of a text longer than `head + tail`. Returns the text, and whether it was cut."""
     left_out = len(text) - head - tail
     if left_out <= 0:
         return text, False

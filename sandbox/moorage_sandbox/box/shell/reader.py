@@ -1,4 +1,4 @@
-"""Reads what comes out of a shell: the output from its terminal, and its reports of commands that have ended."""
+"""Reads from a shell: the output on its terminal, and its reports of commands that have ended."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Protocol
 from moorage_sandbox.box.shared.processes import ChildProcess
 
 MARKER_SECONDS = 1.0
-"""How long the marker in the output may come after the report; longer only when a command broke the terminal."""
+"""How long to wait for the marker in the output after the report. It is missing if a command broke the terminal."""
 
 
 class ShellListener(Protocol):
-    """The shell, as far as its reader knows it."""
+    """What the reader calls in its shell."""
 
     def running_token(self) -> str | None: ...
 
-    def took(self, data: bytes) -> None: ...
+    def on_output(self, data: bytes) -> None: ...
 
-    def finished(self, token: str, status: int, directory: str) -> None: ...
+    def on_command_ended(self, token: str, status: int, directory: str) -> None: ...
 
 
 class ShellReader:
-    """Puts together what arrives in pieces: the reports, and the markers among the output."""
+    """Assembles the reports and the markers in the output, which arrive in pieces."""
 
     def __init__(self, *, terminal: int, reports: int, listener: ShellListener) -> None:
         self._terminal = terminal
@@ -37,7 +37,7 @@ class ShellReader:
         self._marker_seen = False
 
     def follow(self, wake: int, child: ChildProcess) -> None:
-        """Read until `child` has ended, which closes the other end of `wake`."""
+        """Read until `child` has ended. Its end closes the other side of `wake`."""
         poller = select.poll()
         for fd in (self._terminal, self._reports, wake):
             poller.register(fd, select.POLLIN)
@@ -59,7 +59,7 @@ class ShellReader:
         return max(0.0, self._reported_at + MARKER_SECONDS - time.monotonic()) * 1000
 
     def _read_terminal(self) -> bool:
-        """False when no process has the terminal open any more."""
+        """Read once. False when no process has the terminal open any more."""
         try:
             data = os.read(self._terminal, 65536)
         except BlockingIOError:
@@ -71,14 +71,14 @@ class ShellReader:
             recent = self._recent + data
             self._marker_seen = b"\x1b]777;%s\x07" % token.encode() in recent
             self._recent = recent[-64:]
-        self._listener.took(data)
+        self._listener.on_output(data)
         return bool(data)
 
     def _read_reports(self) -> bool:
         data = os.read(self._reports, 65536)
         *whole, self._partial = (self._partial + data).split(b"\0")
         for token, status, directory in zip(whole[0::3], whole[1::3], whole[2::3], strict=False):
-            # Whatever else may have got into the pipe is no report.
+            # A command may have written other data into the pipe. It is ignored.
             if token.decode("ascii", "replace") == self._listener.running_token() and status.isdigit():
                 self._report = (token.decode(), int(status), os.fsdecode(directory))
                 self._reported_at = time.monotonic()
@@ -87,13 +87,13 @@ class ShellReader:
         return bool(data)
 
     def _settle(self) -> None:
-        """Finish the command once both its report and its marker are here."""
+        """Report the end of the command once both its report and its marker have arrived."""
         if self._report is not None and (self._marker_seen or self._timeout_ms() == 0):
             report, self._report, self._marker_seen, self._recent = self._report, None, False, b""
-            self._listener.finished(*report)
+            self._listener.on_command_ended(*report)
 
     def _read_rest(self) -> None:
-        """What bash left behind; processes in the background may go on writing, so not to the end of it."""
+        """Read the last output of bash. Background processes may write without end, so the time is limited."""
         ends = time.monotonic() + 0.2
         poller = select.poll()
         poller.register(self._terminal, select.POLLIN)

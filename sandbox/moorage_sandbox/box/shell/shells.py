@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from moorage_sandbox.box.shared.deadline import Deadline
-from moorage_sandbox.box.shared.errors import BoxError, explained
+from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcesses
 from moorage_sandbox.box.shell.shell import Shell
@@ -24,7 +24,7 @@ class Shells:
         self._by_name: dict[str, Shell] = {}
 
     def shell_execute(self, deadline: Deadline, *, session_id: str, exec_dir: str, command: str) -> dict[str, Any]:
-        """An empty `exec_dir` means where the shell is."""
+        """Run a command. With an empty `exec_dir` the shell stays in its current directory."""
         directory = self._directory(exec_dir)
         return self._open(session_id).execute(command, directory=directory, deadline=deadline)
 
@@ -53,7 +53,7 @@ class Shells:
         directory = os.path.normpath(self._paths.resolve(exec_dir))
         if directory == self._paths.workspace:
             os.makedirs(directory, exist_ok=True)
-        with explained(exec_dir):
+        with translate_os_errors(exec_dir):
             if not os.path.isdir(directory):
                 os.stat(directory)
                 raise BoxError("not_found", f"{exec_dir} is not a directory.")
@@ -66,14 +66,15 @@ class Shells:
             shell = self._by_name.get(name)
         if shell is None:
             known = ", ".join(sorted(self._by_name)) or "none"
-            raise BoxError("not_found", f"There is no shell {name!r}; shells: {known}. shell_execute makes one.")
+            message = f"There is no shell {name!r}. Existing shells: {known}. shell_execute makes a new one."
+            raise BoxError("not_found", message)
         return shell
 
     def _open(self, name: str) -> Shell:
-        """The shell of that name, a new one if there is none or it has ended."""
+        """Return the shell with that name. Makes a new one if there is none, or if it has ended."""
         with self._lock:
             shell = self._by_name.get(name)
-            if shell is not None and not shell.ended:
+            if shell is not None and not shell.has_ended:
                 return shell
             if shell is None and len(self._by_name) >= MAX_SHELLS:
                 self._make_room()
@@ -83,10 +84,10 @@ class Shells:
             return shell
 
     def _make_room(self) -> None:
-        """Forget the oldest shell that has ended."""
-        ended = next((name for name, shell in self._by_name.items() if shell.ended), None)
+        """Remove the oldest shell that has ended. Raises `limit` if none has."""
+        ended = next((name for name, shell in self._by_name.items() if shell.has_ended), None)
         if ended is None:
-            idle = [name for name, shell in self._by_name.items() if not shell.busy]
+            idle = [name for name, shell in self._by_name.items() if not shell.is_busy]
             raise BoxError(
                 "limit",
                 f"There are {MAX_SHELLS} shells already. Use one of them (not busy: {', '.join(idle) or 'none'}), "

@@ -1,6 +1,6 @@
-# Read by every shell of the box (bash --rcfile). Commands come through descriptor 200, reports go out on 201, and the
-# terminal carries nothing but what programs read and print. A command therefore cannot be garbled by type-ahead, cut at
-# the terminal's line length, or taken for finished because of what it prints.
+# Every shell of the box reads this file (bash --rcfile). Commands arrive on descriptor 200 and reports leave on 201, so
+# the terminal carries only the input and output of programs. Typed-ahead input cannot mix with a command, the line
+# length of the terminal does not limit it, and its output cannot be mistaken for its end.
 
 set +H +o history
 PS1= PS2=
@@ -9,14 +9,14 @@ cd "$HOME/workspace" 2>/dev/null
 
 __moorage_status() { __moorage_last=0; return "$1"; }
 
-# Bash runs this before each prompt and never gets to the prompt: it waits here for the next command. After an
-# interrupt or a failed expansion bash starts anew at the top, which leads here again with that status. The outer loop
-# is for a command that says "break" outside of a loop of its own.
+# Bash runs this before each prompt and never reaches the prompt: it waits here for the next command. After an
+# interrupt or a failed expansion, bash returns to its top level and comes here again with that status. The outer loop
+# is needed when a command runs "break" outside of its own loop.
 #
 # A report is the command's token, its status and the directory, each ended by NUL. The token is also written to the
-# terminal, because only there its place in the output is certain; /dev/tty, because a command may redirect the shell.
-# Neither descriptor is seen by the command. -e, -u and -x end with the command that set them: left on, they would end
-# the shell at the next failure, or trace this loop.
+# terminal, because only there its position in the output is known. It goes to /dev/tty, because a command may redirect
+# the shell's output. The command inherits neither descriptor. The options -e, -u and -x are reset after each command:
+# otherwise they would end the shell at the next failure, or trace this loop.
 PROMPT_COMMAND='{ __moorage_last=$?; } 2>/dev/null
 while :; do
   while {

@@ -1,4 +1,4 @@
-"""What a person would see after a program wrote these bytes to a terminal, as plain text."""
+"""Converts the bytes that programs write to a terminal into the plain text that a person would see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ROWS = 50
 COLUMNS = 160
 
 FURTHEST = 1000
-"""No control sequence moves the cursor further than this, whatever number it holds."""
+"""A control sequence moves the cursor at most this far, whatever number it contains."""
 
 PIECE = re.compile(
     r"\x1b\[(?P<args>[0-?]*)[ -/]*(?P<final>[@-~])"  # CSI
@@ -25,7 +25,7 @@ PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*")
 UNDECODABLE = re.compile("\ufffd{3,}")
 
 
-def readable(data: bytes) -> str:
+def to_plain_text(data: bytes) -> str:
     """Decode `data` and apply carriage returns, backspaces, cursor movement and erasing; colours are dropped."""
     text = INVISIBLE.sub("", UNDECODABLE.sub("\ufffd", data.decode("utf-8", "replace"))).replace("\r\n", "\n")
     if PLAIN.fullmatch(text):
@@ -42,14 +42,14 @@ def readable(data: bytes) -> str:
 
 
 class _Screen:
-    """Rows of characters that grow downwards; the last ROWS of them are the screen that sequences speak of."""
+    """A growing list of rows. The last ROWS of them are the screen that control sequences refer to."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = [[]]
         self.row = 0
         self.column = 0
         self.behind: list[list[str]] | None = None
-        """The ordinary screen while a full-screen program shows its own."""
+        """The normal screen, while a full-screen program uses the alternate screen."""
 
     @property
     def top(self) -> int:

@@ -243,7 +243,8 @@ def furnish(layout: Layout, *, python: str) -> None:
     for part in ("box", "vnc"):
         package = layout.code / part / "moorage_sandbox"
         package.mkdir(parents=True)
-        shutil.copy(source / "__init__.py", package)
+        for shared in ("__init__.py", "protocol.py"):
+            shutil.copy(source / shared, package)
         if (source / part).is_dir():
             shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
