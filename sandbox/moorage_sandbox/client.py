@@ -1,4 +1,4 @@
-"""Talks to a gate: signs the short-lived tokens it asks for and speaks its HTTP. Needs httpx and pyjwt, no server."""
+"""The client of a gate: signs short-lived tokens and sends HTTP requests. Needs httpx and pyjwt, but no web server."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TOKEN_SECONDS = 60
 REUSE_SECONDS = 30
 CONNECT_TIMEOUT_SECONDS = 5
 CALL_MARGIN_SECONDS = 15
-"""How much longer than the call itself its answer may take."""
+"""How much longer than a call's timeout the client waits for its answer."""
 
 
 class TokenSigner:
-    """Signs tokens with one Ed25519 key. A token is used again while it is fresh: signing costs more than looking."""
+    """Signs tokens with one Ed25519 key. A token is reused for REUSE_SECONDS, because signing is slow."""
 
     def __init__(self, key: Ed25519PrivateKey, *, key_id: str, issuer: str) -> None:
         self._key = key
@@ -81,7 +81,7 @@ class RemoteFile:
 
 
 class GateClient:
-    """One session's way into its sandbox, as an async context manager. Every method raises GateError."""
+    """The connection of one session to its sandbox, as an async context manager. Every method raises GateError."""
 
     def __init__(self, url: str, *, signer: TokenSigner, sandbox_uid: str, session_id: str, epoch: int) -> None:
         self._url = url.rstrip("/")
@@ -92,7 +92,7 @@ class GateClient:
         self._http = httpx.AsyncClient(
             base_url=self._url,
             timeout=httpx.Timeout(30, connect=CONNECT_TIMEOUT_SECONDS),
-            trust_env=False,  # a proxy of the environment has no business between us and a sandbox
+            trust_env=False,  # requests to a sandbox must not go through a proxy of the environment
         )
 
     async def __aenter__(self) -> Self:
@@ -110,15 +110,15 @@ class GateClient:
         return {"Authorization": f"Bearer {token}"}
 
     def vnc_url(self) -> str:
-        """For a WebSocket client; it sends `headers(Scope.VNC)`."""
+        """Return the address for a WebSocket client, which must send `headers(Scope.VNC)`."""
         return self._url.replace("http", "ws", 1) + "/v1/vnc"
 
     async def bind(self) -> BindResponse:
-        """Tie the sandbox to this session. The same session again is fine; another one is refused."""
+        """Bind the sandbox to this session. Binding it again is allowed; another session is refused."""
         return BindResponse.model_validate_json(await self._request("POST", "/v1/bind", Scope.BIND))
 
     async def call(self, key: str, function: str, args: Mapping[str, Any], *, timeout_seconds: float) -> CallResponse:
-        """Run a function at most once for `key`. Asked again, it answers what came of the first time."""
+        """Run a function at most once for `key`. A repeated call returns the outcome of the first one."""
         body = CallRequest(function=function, args=dict(args), timeout_seconds=timeout_seconds)
         content = await self._request(
             "POST",
@@ -135,7 +135,7 @@ class GateClient:
 
     @asynccontextmanager
     async def read_file(self, path: str) -> AsyncIterator[RemoteFile]:
-        """Open a file of the sandbox; its bytes arrive as they are read."""
+        """Open a file of the sandbox and stream its bytes."""
         try:
             async with self._http.stream(
                 "GET", "/v1/files", params={"path": path}, headers=self.headers(Scope.FILE_READ)
@@ -147,7 +147,7 @@ class GateClient:
             raise GateError("unreachable", "The sandbox does not answer") from error
 
     async def write_file(self, path: str, chunks: AsyncIterable[bytes], *, size: int) -> FileWritten:
-        """Stream `size` bytes into a file; it appears whole or not at all."""
+        """Stream `size` bytes into a file. The file is replaced only when all bytes have arrived."""
         content = await self._request(
             "PUT",
             "/v1/files",
@@ -160,12 +160,12 @@ class GateClient:
         return FileWritten.model_validate_json(content)
 
     async def skill_digests(self) -> dict[str, str]:
-        """The skills that are there, as the digests of their archives by id: what matches need not be sent."""
+        """Return the digests of installed skills' archives by id. A skill with the same digest need not be sent."""
         content = await self._request("GET", "/v1/skills", Scope.SKILLS)
         return SkillDigests.model_validate_json(content).digests
 
     async def put_skill(self, skill_id: str, digest: str, archive: bytes) -> None:
-        """Unpack a skill's archive (tar.gz) in place of an older version; all of it is there then, or nothing."""
+        """Install a skill from its archive (tar.gz) in place of an older version, completely or not at all."""
         await self._request(
             "PUT",
             f"/v1/skills/{quote(skill_id, safe='')}",

@@ -1,7 +1,7 @@
-"""Runs stdio MCP servers on a cluster, in a container of their own that holds no secret of the platform.
+"""Runs stdio MCP servers on a cluster, in their own container, which holds no secret of the platform.
 
-A restricted pod can change no user and make no namespace, so the container is what confines them, with its network
-policy; each process gets an environment and a directory of its own. On one machine the sandbox host does this instead.
+A restricted pod cannot change users or make namespaces, so the container and its network policy confine the servers.
+Each server gets its own environment and directory. On one machine the sandbox host runs the servers instead.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ log = logging.getLogger(__name__)
 KEPT_VARIABLES = ("PATH", "LANG", "TZ")
 GRACE_SECONDS = 2.0
 MAX_COMMANDS = 64
-LIFE_SIGNS = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3, socket.TCP_USER_TIMEOUT: 60_000}
-"""A caller whose node is gone says no goodbye: within a minute its command ends all the same."""
+KEEPALIVE_OPTIONS = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
+"""If the node of a client fails, the connection is not closed. With these options its command ends within a minute."""
 
 
 class PipeStdio:
@@ -52,7 +57,7 @@ class PipeStdio:
 
 
 class CommandRunner:
-    """`run` starts one command. At most MAX_COMMANDS at a time."""
+    """`run` runs one command. At most MAX_COMMANDS run at a time."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -60,7 +65,7 @@ class CommandRunner:
     @asynccontextmanager
     async def run(self, command: McpCommand) -> AsyncIterator[PipeStdio]:
         if self._running >= MAX_COMMANDS:
-            raise McpCommandError(f"At most {MAX_COMMANDS} commands run at a time")
+            raise McpCommandError(f"Already {MAX_COMMANDS} commands run, which is the limit")
         self._running += 1
         home = tempfile.mkdtemp(prefix="mcp-")
         try:
@@ -80,11 +85,11 @@ class CommandRunner:
                 cwd=home,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,  # what it says may hold its secrets
+                stderr=asyncio.subprocess.DEVNULL,  # it may contain secrets
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a command"
+            reason = error.strerror if isinstance(error, OSError) else "it is not a valid command"
             raise McpCommandError(f"{command.argv[0]} cannot be started: {reason}") from error
         log.info("Started %s, pid %s", command.argv[0], process.pid)
         try:
@@ -96,13 +101,13 @@ class CommandRunner:
                 async with asyncio.timeout(GRACE_SECONDS):
                     await process.wait()
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # it, or whatever it left behind
+                os.killpg(process.pid, signal.SIGKILL)  # the command, and the processes that it started
             await process.wait()
             log.info("Ended %s, pid %s", command.argv[0], process.pid)
 
 
-async def answers(port: int) -> bool:
-    """Whether who listens on this machine's `port` still says no to what is no request. For probes: it runs nothing."""
+async def is_answering(port: int) -> bool:
+    """Send an invalid request to the runner at `port` and tell whether it answers. For probes; it runs no command."""
     try:
         async with asyncio.timeout(mcp_commands.REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -116,7 +121,7 @@ async def answers(port: int) -> bool:
 
 
 async def serve(*, host: str, port: int, token: str) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -124,15 +129,15 @@ async def serve(*, host: str, port: int, token: str) -> None:
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(mcp_commands.answer(reader, writer, token=token, run=runner.run))
+        task = asyncio.create_task(mcp_commands.serve_connection(reader, writer, token=token, run=runner.run))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(accept, host, port, limit=mcp_commands.REQUEST_BYTES)
-    for option, value in LIFE_SIGNS.items():  # connections inherit them
+    for option, value in KEEPALIVE_OPTIONS.items():  # accepted connections inherit them
         server.sockets[0].setsockopt(socket.IPPROTO_TCP, option, value)
     server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    log.info("Runs commands for %s:%s", *server.sockets[0].getsockname()[:2])
+    log.info("Listening on %s:%s", *server.sockets[0].getsockname()[:2])
     await stop.wait()
     server.close()
     for task in tuple(tasks):
@@ -153,7 +158,7 @@ def argument_parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = argument_parser().parse_args()
     if arguments.check:
-        sys.exit(0 if asyncio.run(answers(arguments.port)) else "It does not answer")
+        sys.exit(0 if asyncio.run(is_answering(arguments.port)) else f"No runner answers at port {arguments.port}")
     configure_logging()
     token = arguments.token_file.read_text().strip()
     if len(token) < 32:

@@ -10,6 +10,7 @@ MAX_TOKEN_SECONDS = 120
 MAX_CALL_SECONDS = 3600
 """The longest timeout that a call may ask for."""
 
+MAX_CALL_KEY_CHARS = 100
 MAX_CALL_BODY_BYTES = 4 * 1024 * 1024
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 """The largest result of a call, its screenshot included."""

@@ -1,9 +1,9 @@
-"""The screen of a sandbox: makes room for Xvnc, then becomes it. Standard library only.
+"""The screen of a sandbox: prepares the directories and then executes Xvnc. Standard library only.
 
-Works with a read-only root file system and without privileges. What Xvnc writes is its lock file (/tmp/.X<n>-lock),
-the X socket (/tmp/.X11-unix) and the RFB socket; `xkbcomp` falls back to /tmp for anybody but root. So /tmp must be
-writable, and /tmp/.X11-unix is the directory that it shares with the box. The socket there needs no shared network
-namespace; where there is one, as in a pod, clients also find the abstract socket of the same name.
+It works with a read-only root file system and without privileges. Xvnc writes its lock file (/tmp/.X<n>-lock), the X
+socket (in /tmp/.X11-unix) and the RFB socket; its `xkbcomp` writes to /tmp unless it runs as root. So /tmp must be
+writable, and /tmp/.X11-unix is shared with the box. The X socket works across network namespaces. Containers of a pod
+share the network namespace, and clients there can also use the abstract socket of the same name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 SERVERS = ("Xtigervnc", "Xvnc")
-X_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108 - the place is part of the X protocol
+X_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108 - the X protocol defines this path
 
 
 def remove_stale(display: str, rfb_socket: Path) -> None:
-    """A killed Xvnc leaves its lock and its sockets, and the next one would refuse to start."""
+    """Remove the lock and sockets of an Xvnc that was killed. With them the next one refuses to start."""
     number = display.removeprefix(":")
     for path in (rfb_socket, X_SOCKETS / f"X{number}", Path(f"/tmp/.X{number}-lock")):  # noqa: S108
         with suppress(FileNotFoundError):
@@ -29,10 +29,10 @@ def remove_stale(display: str, rfb_socket: Path) -> None:
 
 
 def command(server: str, *, display: str, rfb_socket: Path, geometry: str) -> list[str]:
-    """Xvnc that listens on Unix sockets alone and never ends by itself.
+    """Return the command line of an Xvnc that listens only on Unix sockets and never ends by itself.
 
-    Who may connect is decided by who can reach the sockets (directories and the gate), so X's own access control is
-    off: it knows users by number, and box and vnc are different ones.
+    The access control of X is off, because it compares user ids, and box and vnc are different users. The permissions
+    of the sockets' directories, and the gate, decide who may connect.
     """
     return [
         server,
@@ -50,7 +50,7 @@ def command(server: str, *, display: str, rfb_socket: Path, geometry: str) -> li
         "-SecurityTypes",
         "None",
         "-AlwaysShared",
-        "-UseBlacklist=0",  # all viewers come from one address, the gate: five that left early would lock out everybody
+        "-UseBlacklist=0",  # all viewers connect from the gate, so five that disconnect early would block all of them
         "-geometry",
         geometry,
         "-depth",
@@ -87,9 +87,9 @@ def main() -> None:
     parser = argument_parser()
     given = parser.parse_args()
     if not re.fullmatch(r":\d{1,4}", given.display):
-        parser.error("--display is a colon and a number")
+        parser.error(f"--display must be a colon and a number, not {given.display!r}")
     if not re.fullmatch(r"\d{2,5}x\d{2,5}", given.geometry):
-        parser.error("--geometry is WIDTHxHEIGHT")
+        parser.error(f"--geometry must be WIDTHxHEIGHT, not {given.geometry!r}")
     server = next((found for name in SERVERS if (found := shutil.which(name))), None)
     if server is None:
         sys.exit("Xvnc is missing: apt-get install tigervnc-standalone-server")

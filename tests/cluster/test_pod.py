@@ -164,7 +164,7 @@ async def test_no_container_has_a_service_account_token(sandbox: SandboxPod, con
 async def test_a_key_that_is_added_to_the_trust_file_is_trusted_without_a_restart(sandbox: SandboxPod) -> None:
     restarts = sandbox.status("gate")["restartCount"]
     async with sandbox.client(key="new") as newcomer:
-        with pytest.raises(GateError, match="nobody this sandbox trusts"):
+        with pytest.raises(GateError, match="not signed with a key that this sandbox trusts"):
             await newcomer.bind()
         sandbox.keys.trust("new", RUNNER_SCOPES)
         sandbox.publish_trust()

@@ -29,20 +29,20 @@ def port(tmp_path: Path) -> Iterator[int]:
         yield port
 
 
-async def test_a_caller_that_vanished_with_its_node_is_noticed(port: int) -> None:
+async def test_a_connection_whose_client_vanished_is_closed(port: int) -> None:
     """It says no goodbye, and its command would hold a place and memory for ever."""
 
     async def is_asked_for_life_signs() -> bool:
         return timers_of(port) == [KEEPALIVE]
 
-    async with mcp_commands.opened(f"tcp://127.0.0.1:{port}", McpCommand(["cat"]), token=TOKEN):
+    async with mcp_commands.open_command(f"tcp://127.0.0.1:{port}", McpCommand(["cat"]), token=TOKEN):
         await until(is_asked_for_life_signs, "the kernel asks the caller now and then")
 
 
 @pytest.mark.parametrize(
     "request_line", [b"", b"[]", b'{"token": 1}', b'{"token": "\\ud800", "argv": ["id"], "env": {}}']
 )
-async def test_what_is_no_request_is_told_so(port: int, request_line: bytes) -> None:
+async def test_an_invalid_request_gets_an_error(port: int, request_line: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request_line + b"\n")
     assert "error" in json.loads(await reader.readline())

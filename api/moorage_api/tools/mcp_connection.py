@@ -276,7 +276,7 @@ def _words(error: BaseException) -> str:
 @asynccontextmanager
 async def command_streams(where: Commands, command: McpCommand) -> AsyncIterator[Streams]:
     """A stdio server that runs elsewhere: one JSON-RPC message a line, both ways."""
-    async with mcp_commands.opened(where.url, command, token=where.token) as (reader, writer):
+    async with mcp_commands.open_command(where.url, command, token=where.token) as (reader, writer):
         to_client, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, from_client = anyio.create_memory_object_stream[SessionMessage](0)
         async with anyio.create_task_group() as group, incoming, outgoing:

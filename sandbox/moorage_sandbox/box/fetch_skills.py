@@ -84,7 +84,7 @@ def fetch(address: str) -> bytes:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in (408, 429) and error.code < 500:
-                raise SkillError(f"the server refuses the archive with status {error.code}") from None
+                raise SkillError(f"the server refused the archive with status {error.code}") from None
             reason = str(error.code)
         except (OSError, http.client.HTTPException) as error:
             reason = str(error)

@@ -62,7 +62,7 @@ class Skills:
         if not is_skill_id(skill_id):
             raise BoxError("invalid", "A skill's id consists of lower-case letters, digits and single hyphens.")
         if hashlib.sha256(archive).hexdigest() != digest:
-            raise BoxError("invalid", "The SHA-256 of the archive is not the digest of the request.")
+            raise BoxError("invalid", "The SHA-256 of the archive is not the expected digest.")
         files = unpack(archive)
         with self._writing, translate_os_errors(f"{SKILLS_FOLDER}/{skill_id}"):
             staged = os.path.join(self._root, f".new-{os.urandom(6).hex()}")

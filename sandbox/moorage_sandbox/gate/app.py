@@ -1,4 +1,4 @@
-"""The gate's HTTP: every route but health checks a token first."""
+"""The HTTP application of the gate. Every route except the health checks verifies a token first."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ from moorage_sandbox.gate.box_client import (
     send,
 )
 from moorage_sandbox.gate.calls import Calls
-from moorage_sandbox.gate.errors import RefusedError
+from moorage_sandbox.gate.errors import BOX_UNAVAILABLE, INVALID_ANSWER, RefusedError
 from moorage_sandbox.gate.ledger import CallLedger
-from moorage_sandbox.gate.tokens import Grant, TrustStore, verify
+from moorage_sandbox.gate.tokens import Grant, TrustStore, verify_token
 from moorage_sandbox.gate.vnc_proxy import proxy
 from moorage_sandbox.messages import BindResponse, CallRequest, ErrorResponse, FileWritten, ShellView, SkillDigests
 from moorage_sandbox.protocol import (
     DIGEST_PATTERN,
     MAX_CALL_BODY_BYTES,
+    MAX_CALL_KEY_CHARS,
     MAX_FILE_BYTES,
+    MAX_PATH_CHARS,
     MAX_SKILL_ARCHIVE_BYTES,
     MAX_SKILL_ID_CHARS,
     SKILL_ID_PATTERN,
@@ -43,11 +45,11 @@ from moorage_sandbox.protocol import (
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 FENCED_SCOPES = frozenset({Scope.BIND, Scope.CALL, Scope.FILE_WRITE, Scope.SKILLS})
-"""What only the newest runner may do; looking is free of the lease."""
+"""Only the newest runner may use these. Reading needs no lease."""
 
 
 class GateApp:
-    """Holds what the routes share. `asgi` is the application."""
+    """The routes and the objects that they share. `asgi` is the application."""
 
     def __init__(
         self, *, box: BoxClient, calls: Calls, ledger: CallLedger, trust: TrustStore, rfb_socket: Path, sandbox_uid: str
@@ -88,36 +90,36 @@ class GateApp:
         return JSONResponse({"status": "ok"})
 
     async def bind(self, request: Request) -> Response:
-        grant = self._verified(request, Scope.BIND)
+        grant = self._verify_token(request, Scope.BIND)
         await self._ledger.bind(grant.session_id, grant.epoch)
-        return answer(BindResponse(session_id=grant.session_id, box_boot_id=await self._box.boot_id()))
+        return json_response(BindResponse(session_id=grant.session_id, box_boot_id=await self._box.boot_id()))
 
     async def call(self, request: Request) -> Response:
-        await self._authorized(request, Scope.CALL)
+        await self._authorize(request, Scope.CALL)
         key = request.path_params["key"]
-        if len(key) > 100:
-            raise RefusedError("invalid", "A call's key has at most 100 characters")
+        if len(key) > MAX_CALL_KEY_CHARS:
+            raise RefusedError("invalid", f"The key of a call may have at most {MAX_CALL_KEY_CHARS} characters")
         try:
-            call = CallRequest.model_validate_json(await bounded_body(request, MAX_CALL_BODY_BYTES))
+            call = CallRequest.model_validate_json(await read_body(request, MAX_CALL_BODY_BYTES))
         except ValidationError as error:
             raise RefusedError("invalid", f"The call is not valid: {error.errors()[0]['msg']}") from error
-        return answer(await self._calls.run(key, call))
+        return json_response(await self._calls.run(key, call))
 
     async def view_shell(self, request: Request) -> Response:
-        await self._authorized(request, Scope.SHELL_READ)
-        shown = await self._box.ask({"op": "shell_view", "name": request.path_params["name"]})
-        raise_refusal(shown)
-        return answer(ShellView.model_validate(shown.get("result")))
+        await self._authorize(request, Scope.SHELL_READ)
+        reply = await self._box.ask({"op": "shell_view", "name": request.path_params["name"]})
+        raise_refusal(reply)
+        return json_response(ShellView.model_validate(reply.get("result")))
 
     async def read_file(self, request: Request) -> Response:
-        await self._authorized(request, Scope.FILE_READ)
+        await self._authorize(request, Scope.FILE_READ)
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._box.connect())
             await send(connection, {"op": "file_read", "path": path_of(request)})
             found = await receive(connection)
             raise_refusal(found)
             size = size_of(found)
-            rest = stack.pop_all()  # from here on the connection is closed by whoever streams
+            rest = stack.pop_all()  # from here on the streaming response closes the connection
         return StreamingResponse(
             file_chunks(connection, rest, size),
             media_type="application/octet-stream",
@@ -125,38 +127,38 @@ class GateApp:
         )
 
     async def write_file(self, request: Request) -> Response:
-        await self._authorized(request, Scope.FILE_WRITE)
+        await self._authorize(request, Scope.FILE_WRITE)
         path = path_of(request)
         size = length_of(request, MAX_FILE_BYTES)
-        written = await self._send_body(request, {"op": "file_write", "path": path, "size": size})
-        return answer(FileWritten(path=path, size=size_of(written)))
+        written = await self._forward_body(request, {"op": "file_write", "path": path, "size": size})
+        return json_response(FileWritten(path=path, size=size_of(written)))
 
     async def skill_digests(self, request: Request) -> Response:
-        await self._authorized(request, Scope.SKILLS)
-        there = await self._box.ask({"op": "skill_list"})
-        raise_refusal(there)
-        digests = there.get("digests")
+        await self._authorize(request, Scope.SKILLS)
+        reply = await self._box.ask({"op": "skill_list"})
+        raise_refusal(reply)
+        digests = reply.get("digests")
         if not isinstance(digests, dict):
-            raise RefusedError("internal", "The sandbox answered something unreadable")
+            raise RefusedError("internal", INVALID_ANSWER)
         found = {
             skill_id: digest
             for skill_id, digest in digests.items()
             if is_skill_id(skill_id) and isinstance(digest, str) and re.fullmatch(DIGEST_PATTERN, digest)
         }
-        return answer(SkillDigests(digests=found))
+        return json_response(SkillDigests(digests=found))
 
     async def put_skill(self, request: Request) -> Response:
-        await self._authorized(request, Scope.SKILLS)
+        await self._authorize(request, Scope.SKILLS)
         skill_id, digest = request.path_params["skill_id"], request.query_params.get("digest", "")
         if not is_skill_id(skill_id) or not re.fullmatch(DIGEST_PATTERN, digest):
-            raise RefusedError("invalid", "A skill is put by its id, with `digest`, the SHA-256 of its archive")
+            raise RefusedError("invalid", "The id is not a skill's id, or `digest` is not the SHA-256 of the archive")
         size = length_of(request, MAX_SKILL_ARCHIVE_BYTES)
         question = {"op": "skill_write", "id": skill_id, "digest": digest, "size": size}
-        await self._send_body(request, question)
-        return answer(SkillDigests(digests={skill_id: digest}))
+        await self._forward_body(request, question)
+        return json_response(SkillDigests(digests={skill_id: digest}))
 
-    async def _send_body(self, request: Request, question: dict[str, object]) -> dict[str, object]:
-        """Stream the request's body to the box behind `question`; what it answers, unless that is a refusal."""
+    async def _forward_body(self, request: Request, question: dict[str, object]) -> dict[str, object]:
+        """Send `question` and then the request's body to the box. Returns its answer, or raises its refusal."""
         async with self._box.connect() as connection:
             await send(connection, question)
             async for chunk in request.stream():
@@ -171,41 +173,41 @@ class GateApp:
 
     async def vnc(self, socket: WebSocket) -> None:
         try:
-            await self._authorized(socket, Scope.VNC)
+            await self._authorize(socket, Scope.VNC)
             await proxy(socket, self._rfb_socket)
         except RefusedError as error:
-            await socket.send_denial_response(refusal(error))
+            await socket.send_denial_response(refusal_response(error))
 
-    def _verified(self, request: HTTPConnection, scope: Scope) -> Grant:
+    def _verify_token(self, request: HTTPConnection, scope: Scope) -> Grant:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token:
-            raise RefusedError("unauthorized", "A token is needed")
-        grant = verify(token.strip(), trust=self._trust, sandbox_uid=self._sandbox_uid)
+            raise RefusedError("unauthorized", "The request has no bearer token")
+        grant = verify_token(token.strip(), trust=self._trust, sandbox_uid=self._sandbox_uid)
         if scope not in grant.scopes:
-            raise RefusedError("forbidden", f"This token does not allow {scope}")
+            raise RefusedError("forbidden", f"This token does not have the scope {scope}")
         return grant
 
-    async def _authorized(self, request: HTTPConnection, scope: Scope) -> None:
-        """Raises RefusedError unless a valid token allows `scope` for the session this sandbox is bound to."""
-        grant = self._verified(request, scope)
+    async def _authorize(self, request: HTTPConnection, scope: Scope) -> None:
+        """Raise RefusedError unless a valid token allows `scope` for the session that this sandbox is bound to."""
+        grant = self._verify_token(request, scope)
         if scope in FENCED_SCOPES and grant.epoch == 0:
-            raise RefusedError("stale_epoch", "Only a runner with a lease may do this")
+            raise RefusedError("stale_epoch", "Only a runner that holds the session's lease may do this")
         await self._ledger.check(grant.session_id, grant.epoch if scope in FENCED_SCOPES else 0)
 
 
-async def bounded_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(request: Request, limit_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit_bytes:
-            raise RefusedError("too_large", f"A call has at most {limit_bytes} bytes")
+            raise RefusedError("too_large", f"The body of a call may have at most {limit_bytes} bytes")
         parts.append(chunk)
     return b"".join(parts)
 
 
 async def file_chunks(connection: BoxConnection, rest: AsyncExitStack, size: int) -> AsyncIterator[bytes]:
-    """Exactly `size` bytes, or an error that cuts the response off: a client then sees that it is short."""
+    """Yield exactly `size` bytes, or raise. The response then ends early, and the client sees that it is too short."""
     async with rest:
         remaining = size
         while remaining:
@@ -219,9 +221,9 @@ async def file_chunks(connection: BoxConnection, rest: AsyncExitStack, size: int
 def length_of(request: Request, limit_bytes: int) -> int:
     length = request.headers.get("content-length", "")
     if not length.isdigit():
-        raise RefusedError("length_required", "A file is sent with its Content-Length")
+        raise RefusedError("length_required", "The request must have a Content-Length")
     if int(length) > limit_bytes:
-        raise RefusedError("too_large", f"It has at most {limit_bytes // 2**20} MiB")
+        raise RefusedError("too_large", f"The body has {length} bytes; at most {limit_bytes // 2**20} MiB are allowed")
     return int(length)
 
 
@@ -231,30 +233,30 @@ def is_skill_id(text: object) -> bool:
 
 def path_of(request: Request) -> str:
     path = request.query_params.get("path", "")
-    if not path or len(path) > 4096 or "\0" in path:
-        raise RefusedError("invalid", "`path` names a file with at most 4096 characters")
+    if not path or len(path) > MAX_PATH_CHARS or "\0" in path:
+        raise RefusedError("invalid", f"`path` must be the path of a file, with at most {MAX_PATH_CHARS} characters")
     return path
 
 
 def size_of(found: dict[str, object]) -> int:
     size = found.get("size")
     if type(size) is not int or size < 0:
-        raise RefusedError("internal", "The sandbox answered something unreadable")
+        raise RefusedError("internal", INVALID_ANSWER)
     return size
 
 
-def answer(model: BaseModel) -> Response:
+def json_response(model: BaseModel) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
 
 
-def refusal(error: RefusedError) -> JSONResponse:
+def refusal_response(error: RefusedError) -> JSONResponse:
     body = ErrorResponse(error=error.code, message=str(error))
     return JSONResponse(body.model_dump(), status_code=error.status)
 
 
 async def render_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return refusal(error)
+    return refusal_response(error)
 
 
 async def render_http_exception(_: Request, error: Exception) -> Response:
@@ -264,12 +266,14 @@ async def render_http_exception(_: Request, error: Exception) -> Response:
 
 
 async def render_box_gone(_: Request, __: Exception) -> Response:
-    return refusal(RefusedError("box_unavailable", "The sandbox is starting or was restarted, try again"))
+    return refusal_response(RefusedError("box_unavailable", BOX_UNAVAILABLE))
 
 
 async def render_disconnect(_: Request, __: Exception) -> Response:
-    return refusal(RefusedError("invalid", "The upload was cut off"))
+    return refusal_response(RefusedError("invalid", "The upload ended before all of its bytes had arrived"))
 
 
 async def render_unexpected(_: Request, __: Exception) -> Response:
-    return refusal(RefusedError("internal", "Something went wrong in the gate"))
+    return refusal_response(
+        RefusedError("internal", "An unexpected error happened in the gate; its log has the details")
+    )

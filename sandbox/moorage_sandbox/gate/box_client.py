@@ -1,6 +1,6 @@
-"""The gate's side of the box's socket: one connection a request, one JSON line each way, raw bytes behind it.
+"""The gate's client of the box's socket. A connection carries one request: a JSON line each way, then raw bytes.
 
-Nothing the box says is believed beyond its own session: lines are bounded, sizes checked, types validated.
+The gate does not trust the box: it limits the length of lines, and checks sizes and types.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moorage_sandbox.gate.errors import RefusedError
-from moorage_sandbox.gate.sockets import connect_itself
+from moorage_sandbox.gate.errors import BOX_UNAVAILABLE, INVALID_ANSWER, RefusedError
+from moorage_sandbox.gate.sockets import connect_without_links
 from moorage_sandbox.protocol import MAX_RESULT_BYTES
 
 CHUNK_BYTES = 512 * 1024
@@ -22,7 +22,7 @@ SHORT_TIMEOUT_SECONDS = 10
 
 
 class BoxGoneError(Exception):
-    """The connection ended before an answer: whether the box did anything is not known from this alone."""
+    """The connection ended before an answer. This alone does not tell whether the box ran the request."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class BoxClient:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[BoxConnection]:
-        """Raises RefusedError `box_unavailable` when nobody listens: then nothing was asked either."""
+        """Connect to the box. Raises RefusedError `box_unavailable` when it does not listen; then it got no request."""
         try:
-            reader, writer = await connect_itself(self._socket, limit=MAX_RESULT_BYTES)
+            reader, writer = await connect_without_links(self._socket, limit=MAX_RESULT_BYTES)
         except OSError as error:
-            raise RefusedError("box_unavailable", "The sandbox is starting or was restarted, try again") from error
+            raise RefusedError("box_unavailable", BOX_UNAVAILABLE) from error
         try:
             yield BoxConnection(reader, writer)
         finally:
             writer.close()
 
     async def ask(self, request: dict[str, Any], *, timeout_seconds: float = SHORT_TIMEOUT_SECONDS) -> dict[str, Any]:
-        """One question without bytes behind it. The answer may be a refusal; raises BoxGoneError without one."""
+        """Send a request without raw bytes. The answer may be a refusal. Raises BoxGoneError if none comes."""
         async with self.connect() as connection:
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -61,7 +61,7 @@ class BoxClient:
         try:
             answer = await self.ask({"op": "ping"})
         except BoxGoneError as error:
-            raise RefusedError("box_unavailable", "The sandbox is starting or was restarted, try again") from error
+            raise RefusedError("box_unavailable", BOX_UNAVAILABLE) from error
         return str(answer.get("boot_id"))
 
 
@@ -76,7 +76,7 @@ async def send(connection: BoxConnection, request: dict[str, Any]) -> None:
 async def receive(connection: BoxConnection) -> dict[str, Any]:
     try:
         line = await connection.reader.readline()
-    except (OSError, ValueError) as error:  # ValueError: a line beyond the limit
+    except (OSError, ValueError) as error:  # ValueError: the line is longer than the limit
         raise BoxGoneError from error
     if not line.endswith(b"\n"):
         raise BoxGoneError
@@ -90,10 +90,10 @@ async def receive(connection: BoxConnection) -> dict[str, Any]:
 
 
 def raise_refusal(answer: dict[str, Any]) -> None:
-    """Turn an answer that says no into RefusedError; the box's words are cut, its code is one word."""
+    """Raise RefusedError if the answer is a refusal. The box's code and message are cut to a limited length."""
     if answer.get("ok") is True:
         return
     error = answer.get("error")
     if not isinstance(error, dict):
-        raise RefusedError("internal", "The sandbox answered something unreadable")
+        raise RefusedError("internal", INVALID_ANSWER)
     raise RefusedError(str(error.get("code", "internal"))[:50], str(error.get("message", ""))[:2000])

@@ -1,4 +1,4 @@
-"""What the gate refuses, and the one table from error code to HTTP status."""
+"""The error of a refused request, and the table from error codes to HTTP statuses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ STATUS_BY_CODE = {
 }
 
 
+BOX_UNAVAILABLE = "The sandbox is starting or was restarted, try again"
+INVALID_ANSWER = "The sandbox sent an answer that is not valid"
+
+
 class RefusedError(Exception):
-    """`code` is public; `str(error)` is for people."""
+    """The gate refuses a request. Clients decide by `code`; `str(error)` is for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -29,5 +33,5 @@ class RefusedError(Exception):
 
     @property
     def status(self) -> int:
-        """What the box says beyond our own codes is its caller's mistake or its own trouble: 400."""
+        """The HTTP status. The box has more codes than the table; they are all 400."""
         return STATUS_BY_CODE.get(self.code, 400)

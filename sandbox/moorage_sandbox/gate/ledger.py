@@ -1,8 +1,7 @@
-"""What must outlive the gate's process: the binding, and what became of every call.
+"""The gate's SQLite database: the session that the sandbox is bound to, and the state of every call.
 
-SQLite in a directory of the gate's own. Whatever decides that something may happen (the binding, "this call was sent
-to the box") is on the disk before it happens; a result need only survive the process, since a machine that loses power
-loses the box with it.
+The binding and the fact that a call is sent are on the disk before the call is sent. A result need only survive the
+process: when the machine loses power, the box is lost too.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from moorage_sandbox.gate.errors import RefusedError
 T = TypeVar("T")
 
 KEPT_RESULTS = 64
-"""Finished calls whose answer is kept. A caller asks again for its last call only; of older ones we know they ran."""
+"""How many answers are kept. A caller asks again only for its last call; of older calls only the fact that they ran."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS binding (
@@ -37,7 +36,11 @@ CREATE TABLE IF NOT EXISTS calls (
 
 @dataclass(frozen=True)
 class CallRecord:
-    """`started`: sent to the box that had `boot_id`. `finished`: `answer` is kept. `forgotten`: it ran, that is all."""
+    """The state of a call.
+
+    `started`: it was sent to the box with `boot_id`. `finished`: `answer` is stored. `forgotten`: it ran, and its
+    answer is no longer stored.
+    """
 
     digest: str
     boot_id: str
@@ -50,7 +53,7 @@ def digest_of(function: str, args: dict[str, Any]) -> str:
 
 
 class CallLedger:
-    """All its work happens on one thread of its own, so a slow disk never holds up the event loop."""
+    """Runs all queries on its own thread, so a slow disk does not block the event loop."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,21 +62,21 @@ class CallLedger:
         self._connection: sqlite3.Connection | None = None
 
     async def bind(self, session_id: str, epoch: int) -> None:
-        """Tie this sandbox to `session_id` for good and note the newest epoch.
+        """Bind this sandbox to `session_id` forever and store the newest epoch.
 
-        Raises RefusedError: `forbidden` once it is another session's, `stale_epoch` for an older runner.
+        Raises RefusedError: `forbidden` if it is bound to another session, `stale_epoch` for an older runner.
         """
         await self._run(lambda db: bind(db, session_id, epoch))
 
     async def check(self, session_id: str, epoch: int) -> None:
-        """Raises RefusedError unless this session is bound. `epoch` 0 is a reader's: it is not compared."""
+        """Raise RefusedError unless the sandbox is bound to this session. Readers have `epoch` 0, which is accepted."""
         await self._run(lambda db: check(db, session_id, epoch))
 
     async def find(self, key: str) -> CallRecord | None:
         return await self._run(lambda db: find(db, key))
 
     async def start(self, key: str, *, digest: str, boot_id: str) -> None:
-        """Note, on the disk, that the call is now sent to the box with `boot_id`."""
+        """Store on the disk that the call is now sent to the box with `boot_id`."""
         await self._run(lambda db: start(db, key, digest, boot_id))
 
     async def finish(self, key: str, answer: str) -> None:
@@ -133,7 +136,7 @@ def start(db: sqlite3.Connection, key: str, digest: str, boot_id: str) -> None:
 
 
 def finish(db: sqlite3.Connection, key: str, answer: str) -> None:
-    db.execute("PRAGMA synchronous = NORMAL")  # in WAL mode: no wait for the disk
+    db.execute("PRAGMA synchronous = NORMAL")  # in WAL mode this does not wait for the disk
     try:
         db.execute("UPDATE calls SET state = 'finished', answer = ? WHERE key = ?", (answer, key))
         db.execute(

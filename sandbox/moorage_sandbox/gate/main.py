@@ -1,4 +1,4 @@
-"""Entry point of the gate. Importing this loads everything it needs, so that a preloaded process can be forked."""
+"""Entry point of the gate. Importing it loads all that a gate needs, so the host can fork a process that loaded it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOP_GRACE_SECONDS = 2
 
 @dataclass(frozen=True)
 class GateOptions:
-    """`listener` is a listening TCP socket; the one of a restarted gate is the same, so callers just wait."""
+    """`listener` is a listening TCP socket. A restarted gate gets the same one, so callers wait instead of failing."""
 
     listener: socket.socket
     box_socket: Path
@@ -68,7 +68,7 @@ async def serve(options: GateOptions) -> None:
 
 
 def forbid_inspection() -> None:
-    """No process of the same user may read our memory (prctl(2), PR_SET_DUMPABLE)."""
+    """Forbid other processes of the same user to read our memory (prctl(2), PR_SET_DUMPABLE)."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

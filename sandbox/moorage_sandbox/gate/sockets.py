@@ -1,4 +1,4 @@
-"""Unix sockets in directories that somebody else may write."""
+"""Unix sockets in directories that another user can write to."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import stat
 from pathlib import Path
 
 
-async def connect_itself(path: Path, *, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to the socket at `path`, and never to where a link at its place leads. Raises OSError.
+async def connect_without_links(path: Path, *, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the socket at `path`, but do not follow a symbolic link there. Raises OSError.
 
-    connect() follows links. What runs beside the socket may put one there, to a socket that it can't reach and we can.
+    connect() follows links. A program in the sandbox could put a link at `path` that leads to a socket which only we
+    can reach.
     """
     socket = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""Who may do what: signatures checked against a trust file that may change at any time."""
+"""Verifies tokens against the trust file, which may change at any time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLOCK_SKEW_SECONDS = 5
 
 @dataclass(frozen=True)
 class Grant:
-    """What a valid token allows: one session, one epoch (0 for readers without a lease), some scopes."""
+    """What a valid token allows: one session, one epoch (0 for readers without a lease) and some scopes."""
 
     session_id: str
     epoch: int
@@ -37,7 +37,7 @@ class TrustedSigner:
 
 
 class TrustStore:
-    """The trust file as it is now. A broken file leaves the keys of the last good one in force, and is logged."""
+    """The keys of the trust file. If the file becomes invalid, this is logged and the previous keys stay valid."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class TrustStore:
         return self._signers.get(key_id)
 
     def _reload_when_changed(self) -> None:
-        """Kubernetes swaps a mounted file by a link, so the inode tells as well as the time."""
+        """Read the file again if its time, inode or size changed. Kubernetes replaces a mounted file through a link."""
         try:
             status = self._path.stat()
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
@@ -58,11 +58,11 @@ class TrustStore:
             self._signers = read_trust(self._path.read_bytes())
             self._version = version
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
-            logger.warning("The trust file cannot be used, the keys before stay: %s", type(error).__name__)
+            logger.warning("The trust file is not valid; the previous keys stay valid: %s", type(error).__name__)
 
 
 def read_trust(content: bytes) -> dict[str, TrustedSigner]:
-    """Raises ValueError for what is no trust file (pydantic's ValidationError is one)."""
+    """Parse a trust file. Raises ValueError if it is invalid (pydantic's ValidationError is a ValueError)."""
     signers = {}
     for key_id, trusted in TrustFile.model_validate_json(content).keys.items():
         key = load_pem_public_key(trusted.public_key.encode())
@@ -72,13 +72,16 @@ def read_trust(content: bytes) -> dict[str, TrustedSigner]:
     return signers
 
 
-def verify(token: str, *, trust: TrustStore, sandbox_uid: str) -> Grant:
-    """Raises RefusedError: `unauthorized` for what proves nothing, `forbidden` for a scope its key can't give."""
+def verify_token(token: str, *, trust: TrustStore, sandbox_uid: str) -> Grant:
+    """Check signature, audience, lifetime and scopes of a token.
+
+    Raises RefusedError: `unauthorized` for an invalid token, `forbidden` for a scope that its key may not give.
+    """
     try:
         key_id = jwt.get_unverified_header(token).get("kid")
         signer = trust.signer(key_id) if isinstance(key_id, str) else None
         if signer is None:
-            raise RefusedError("unauthorized", "This token is signed by nobody this sandbox trusts")
+            raise RefusedError("unauthorized", "This token is not signed with a key that this sandbox trusts")
         claims = jwt.decode(
             token,
             signer.key,
@@ -90,11 +93,11 @@ def verify(token: str, *, trust: TrustStore, sandbox_uid: str) -> Grant:
         session_id, epoch = claims["session"], claims["epoch"]
         scopes = frozenset(Scope(scope) for scope in claims["scopes"])
         if not isinstance(session_id, str) or not session_id or type(epoch) is not int or epoch < 0:
-            raise ValueError("claims of the wrong type")
+            raise ValueError("a claim has the wrong type")
         if claims["exp"] - claims["iat"] > MAX_TOKEN_SECONDS:
-            raise ValueError("made for too long")
+            raise ValueError(f"the lifetime is longer than {MAX_TOKEN_SECONDS} s")
     except (jwt.PyJWTError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise RefusedError("unauthorized", "This token is not valid") from error
     if not scopes <= signer.scopes:
-        raise RefusedError("forbidden", "The key of this token may not give that scope")
+        raise RefusedError("forbidden", "The key that signed this token may not give all of its scopes")
     return Grant(session_id, epoch, scopes)

@@ -1,4 +1,4 @@
-"""RFB over a WebSocket: bytes pass both ways as they are, and whoever reads slowly slows the other side down."""
+"""Carries RFB over a WebSocket. Bytes pass unchanged in both directions, and a slow reader slows down the writer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from moorage_common.tasks import race
 from moorage_sandbox.gate.errors import RefusedError
-from moorage_sandbox.gate.sockets import connect_itself
+from moorage_sandbox.gate.sockets import connect_without_links
 
 CHUNK_BYTES = 256 * 1024
 FAILED = 1011
-"""RFC 6455, section 7.4.1: the server met a condition it did not expect."""
+"""RFC 6455, section 7.4.1: the server met an unexpected condition."""
 
 
 async def proxy(socket: WebSocket, rfb: Path) -> None:
-    """Accept and join the two. Raises RefusedError, before accepting, while there is no screen."""
+    """Accept the WebSocket and connect it to the screen. Raises RefusedError if there is no screen."""
     try:
-        reader, writer = await connect_itself(rfb, limit=CHUNK_BYTES)
+        reader, writer = await connect_without_links(rfb, limit=CHUNK_BYTES)
     except OSError as error:
-        raise RefusedError("vnc_unavailable", "The screen of this sandbox is not up") from error
+        raise RefusedError("vnc_unavailable", "The screen of this sandbox is not running") from error
     try:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(subprotocol="binary" if "binary" in offered else None)
@@ -30,7 +30,7 @@ async def proxy(socket: WebSocket, rfb: Path) -> None:
             pass
         if socket.application_state is WebSocketState.CONNECTED:
             with suppress(RuntimeError, WebSocketDisconnect):
-                await socket.close(FAILED, "The screen went away")
+                await socket.close(FAILED, "The screen has ended")
     finally:
         writer.close()
 

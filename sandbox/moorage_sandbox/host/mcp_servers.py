@@ -66,7 +66,7 @@ class McpServers:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # no token: the socket is our own user's alone
-        task = asyncio.create_task(mcp_commands.answer(reader, writer, token="", run=self.run))
+        task = asyncio.create_task(mcp_commands.serve_connection(reader, writer, token="", run=self.run))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

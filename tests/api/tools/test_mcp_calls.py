@@ -318,7 +318,7 @@ def test_a_probe_tells_a_runner_that_hangs_from_one_that_answers(commands: Comma
         hanging = subprocess.run(probe, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     finally:
         runner.resume()
-    assert (hanging.returncode, hanging.stderr) == (1, "It does not answer\n")
+    assert (hanging.returncode, hanging.stderr) == (1, f"No runner answers at port {port}\n")
 
 
 def is_runner(process: psutil.Process, port: str) -> bool:

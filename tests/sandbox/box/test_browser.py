@@ -37,7 +37,7 @@ def opened(box: RunningBox, site: Site, path: str, *, timeout: float = 30) -> di
     return box.call("browser_navigate", url=site.url(path), timeout=timeout)
 
 
-def test_a_page_is_seen_as_text_elements_and_picture(browser_box: RunningBox, site: Site) -> None:
+def test_a_page_is_returned_as_text_elements_and_picture(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/plain")
     assert (seen["url"], seen["title"]) == (site.url("/plain"), "Plain")
     assert seen["content"] == "A heading\n\nSome text"
@@ -90,7 +90,7 @@ def test_keys_reach_the_page_with_their_modifiers(browser_box: RunningBox, site:
         assert refused.value.code == "invalid"
 
 
-def test_a_click_hits_by_index_and_by_place(browser_box: RunningBox, site: Site) -> None:
+def test_a_click_hits_by_index_and_by_coordinates(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/buttons")
     assert not [it for it in seen["elements"] if "Hidden" in it or "Disabled" in it]
     assert click(browser_box, seen, "Click me")["title"] == "clicked"
@@ -116,7 +116,7 @@ def test_elements_that_are_gone_are_not_clicked(browser_box: RunningBox, site: S
     assert refused.value.code == "not_found"
 
 
-def test_dialogs_are_answered_and_told(browser_box: RunningBox, site: Site) -> None:
+def test_dialogs_are_answered_and_named_in_the_result(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/buttons")
     told = click(browser_box, seen, "Ask")
     assert told["title"] == "told false"
@@ -125,7 +125,7 @@ def test_dialogs_are_answered_and_told(browser_box: RunningBox, site: Site) -> N
     assert "dialog" not in browser_box.call("browser_view")["content"]
 
 
-def test_a_new_tab_is_followed_and_its_end_leads_back(browser_box: RunningBox, site: Site) -> None:
+def test_a_new_tab_becomes_current_and_closing_it_returns_to_the_old_one(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/buttons")
     popup = click(browser_box, seen, "Open")
     assert popup["title"] == "Popup"
@@ -138,7 +138,7 @@ def test_a_navigation_that_a_click_causes_is_waited_for(browser_box: RunningBox,
     assert click(browser_box, seen, "Leave")["content"] == "A heading\n\nSome text"
 
 
-def test_frames_and_shadows_are_seen_into(browser_box: RunningBox, site: Site) -> None:
+def test_elements_in_frames_and_shadow_roots_are_listed(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/nested")
     assert click(browser_box, seen, "In the frame")["title"] == "frame"
     assert click(browser_box, seen, "In the shadow")["title"] == "shadow"
@@ -162,12 +162,12 @@ def test_a_long_page_is_scrolled_and_bounded(browser_box: RunningBox, site: Site
     assert "characters left out" in top["content"]
     assert len(top["elements"]) == 201
     assert "2800 more elements" in top["elements"][-1]
-    assert "[Scrolled to 0 of" in top["content"]
-    assert "[Scrolled to 0 of" not in browser_box.call("browser_scroll_down")["content"]
+    assert "[Scrolled to pixel 0 of" in top["content"]
+    assert "[Scrolled to pixel 0 of" not in browser_box.call("browser_scroll_down")["content"]
     bottom = browser_box.call("browser_scroll_down", to_bottom=True)
     assert len(bottom["elements"]) < 200
     assert picture(bottom).tobytes() != picture(top).tobytes()
-    assert "[Scrolled to 0 of" in browser_box.call("browser_scroll_up", to_top=True)["content"]
+    assert "[Scrolled to pixel 0 of" in browser_box.call("browser_scroll_up", to_top=True)["content"]
 
 
 SCRIPTS = {
@@ -258,7 +258,7 @@ def test_a_download_lands_in_the_workspace(browser_box: RunningBox, site: Site) 
     assert saved.stat().st_size == 100_000
 
 
-def test_a_page_that_spins_is_stopped_and_told(browser_box: RunningBox, site: Site) -> None:
+def test_a_page_script_without_end_is_stopped_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/buttons")
     began = time.monotonic()
     spun = click(browser_box, seen, "Spin")
@@ -267,7 +267,7 @@ def test_a_page_that_spins_is_stopped_and_told(browser_box: RunningBox, site: Si
     assert click(browser_box, spun, "Click me")["title"] == "clicked"
 
 
-def test_a_page_that_asks_without_end_is_closed(browser_box: RunningBox, site: Site) -> None:
+def test_a_page_that_opens_dialogs_without_end_is_closed(browser_box: RunningBox, site: Site) -> None:
     began = time.monotonic()
     answer = browser_box.answer_to("browser_navigate", url=site.url("/dialogs"))
     assert time.monotonic() - began < 20
@@ -276,7 +276,7 @@ def test_a_page_that_asks_without_end_is_closed(browser_box: RunningBox, site: S
     assert opened(browser_box, site, "/plain")["title"] == "Plain"
 
 
-def test_a_page_cannot_hold_on_to_the_browser(browser_box: RunningBox, site: Site) -> None:
+def test_a_page_cannot_keep_the_browser_from_leaving_it(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/leaving")
     click(browser_box, seen, "Do nothing")
     assert click(browser_box, seen, "Print")["title"] == "Leaving"
@@ -306,7 +306,7 @@ def test_shell_and_files_do_not_wait_for_the_browser(browser_box: RunningBox, si
     slow.join(20)
 
 
-def test_a_crashed_page_is_replaced_and_told(browser_box: RunningBox, site: Site) -> None:
+def test_a_crashed_page_is_replaced_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
     opened(browser_box, site, "/plain")
     renderers = [pid for pid in processes_with(str(browser_box.home)) if "--type=renderer" in command_line(pid)]
     for pid in renderers:
@@ -339,7 +339,7 @@ def test_a_restart_is_another_browser(browser_box: RunningBox, site: Site) -> No
     assert not is_running(before)
 
 
-def test_without_a_screen_the_reason_is_told() -> None:
+def test_without_a_screen_the_error_names_the_reason() -> None:
     with tempfile.TemporaryDirectory(prefix="mb") as path, running_box(Path(path), display=":9999") as box:
         with pytest.raises(Refused) as refused:
             box.call("browser_view", timeout=1)
@@ -348,7 +348,7 @@ def test_without_a_screen_the_reason_is_told() -> None:
         assert box.output("echo fine") == "fine"
 
 
-def test_the_end_of_the_box_is_the_end_of_its_browser(display: str) -> None:
+def test_the_browser_ends_with_the_box(display: str) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="mb", ignore_cleanup_errors=True) as path,
         running_box(Path(path), display=display) as box,

@@ -37,14 +37,14 @@ def test_a_failure_is_kept_like_a_success(box: RunningBox) -> None:
     assert box.answer_to("read_file", call_key="1", filepath="later.txt") == first
 
 
-def test_a_caller_that_hangs_up_does_not_stop_its_call(box: RunningBox) -> None:
+def test_a_call_goes_on_when_its_client_disconnects(box: RunningBox) -> None:
     request = {"op": "call", "key": "1", "function": "shell_execute", "args": APPEND, "timeout_seconds": 30}
     with box.connect() as connection:
         connection.sendall(json.dumps(request).encode() + b"\n")
     assert box.answer_to("shell_execute", call_key="1", **APPEND)["result"]["output"] == "1"
 
 
-def test_a_call_for_an_earlier_box_runs_nothing(box: RunningBox) -> None:
+def test_a_call_for_a_box_that_has_been_restarted_does_not_run(box: RunningBox) -> None:
     request = {"op": "call", "key": "1", "boot_id": "earlier", "function": "shell_execute", "args": APPEND}
     answer, _ = box.send(json.dumps(request).encode() + b"\n")
     assert answer["error"]["code"] == "rebooted"

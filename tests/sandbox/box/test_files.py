@@ -62,7 +62,7 @@ def test_a_long_file_is_cut_at_the_default_length(shared_box: RunningBox) -> Non
     assert (len(read["content"]), read["truncated"]) == (20_000, True)
 
 
-def test_text_that_is_not_utf8_is_shown_as_well_as_can_be(shared_box: RunningBox) -> None:
+def test_text_that_is_not_utf8_is_read_with_replacement_characters(shared_box: RunningBox) -> None:
     write(shared_box, "a.txt", b"caf\xe9\n")
     assert shared_box.call("read_file", filepath="a.txt")["content"] == "caf\ufffd\n"
 
@@ -82,7 +82,7 @@ def test_a_binary_file_is_refused_with_a_hint(shared_box: RunningBox) -> None:
     assert refusal(shared_box, "search_in_file", filepath="a.png", regex="PNG") == "invalid"
 
 
-def test_what_is_no_file_neither_hangs_nor_fills_the_memory(box: RunningBox) -> None:
+def test_devices_and_fifos_neither_block_nor_fill_the_memory(box: RunningBox) -> None:
     os.mkfifo(box.workspace / "fifo")
     (box.workspace / "folder").mkdir()
     box.output("python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'")
@@ -146,7 +146,7 @@ def test_every_occurrence_is_replaced_and_nothing_else_changes(shared_box: Runni
     assert path.read_bytes() == b"1 two\r\n1\xff\r\n"
 
 
-def test_what_cannot_be_replaced_is_said(shared_box: RunningBox) -> None:
+def test_an_impossible_replacement_is_an_error_with_its_reason(shared_box: RunningBox) -> None:
     path = write(shared_box, "a.txt", "text")
     with pytest.raises(Refused) as refused:
         shared_box.call("replace_in_file", filepath="a.txt", old_str="Text", new_str="x")
@@ -156,7 +156,7 @@ def test_what_cannot_be_replaced_is_said(shared_box: RunningBox) -> None:
     assert path.read_text() == "text"
 
 
-def test_a_replacement_that_explodes_is_refused(shared_box: RunningBox) -> None:
+def test_a_replacement_that_makes_the_file_too_large_is_refused(shared_box: RunningBox) -> None:
     path = write(shared_box, "a.txt", "x" * 1000)
     assert refusal(shared_box, "replace_in_file", filepath="a.txt", old_str="x", new_str="y" * 100_000) == "too_large"
     assert path.stat().st_size == 1000

@@ -13,7 +13,7 @@ from sandbox.box.running import RunningBox, is_running, running_box
 from support.waiting import block_until
 
 
-def test_the_end_of_the_box_is_the_end_of_all_it_started(box: RunningBox) -> None:
+def test_all_processes_end_with_the_box(box: RunningBox) -> None:
     script = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"
     (box.workspace / "daemon.py").write_text(script)
     background = int(box.output("sleep 600 & echo $!"))

@@ -60,7 +60,7 @@ BAD_REQUESTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("request_line", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_a_bad_request_is_refused_and_the_box_goes_on(shared_box: RunningBox, request_line: Any) -> None:
+def test_a_bad_request_is_refused_and_the_box_keeps_serving(shared_box: RunningBox, request_line: Any) -> None:
     line = request_line if isinstance(request_line, bytes) else json.dumps(request_line).encode()
     answer, _ = shared_box.send(line + b"\n")
     assert (answer["ok"], answer["error"]["code"]) == (False, "invalid")
@@ -82,12 +82,12 @@ BAD_ARGUMENTS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("function", "args", "told"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
-def test_bad_arguments_are_named(shared_box: RunningBox, function: str, args: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("function", "args", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
+def test_bad_arguments_are_named(shared_box: RunningBox, function: str, args: dict[str, Any], message: str) -> None:
     with pytest.raises(Refused) as refused:
         shared_box.call(function, **args)
     assert refused.value.code == "invalid"
-    assert told in refused.value.message
+    assert message in refused.value.message
 
 
 def test_null_stands_for_an_optional_argument_left_out(box: RunningBox) -> None:
@@ -110,7 +110,7 @@ def test_each_function_takes_exactly_the_parameters_of_its_signature(function: s
     }
 
 
-def test_a_result_too_large_to_hand_over_is_refused(box: RunningBox) -> None:
+def test_a_result_that_is_too_large_to_send_is_refused(box: RunningBox) -> None:
     # Each of these characters takes six bytes in JSON.
     folder = box.workspace.joinpath(*["\x01" * 250] * 13)
     folder.mkdir(parents=True)

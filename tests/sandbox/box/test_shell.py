@@ -21,7 +21,7 @@ def test_variables_functions_and_directory_persist(box: RunningBox) -> None:
     assert box.output("pwd; cd -", directory="/usr") == f"/usr\n{box.home}"
 
 
-def test_shells_are_apart(box: RunningBox) -> None:
+def test_shells_do_not_share_variables_or_directories(box: RunningBox) -> None:
     box.output("A=1", shell="one")
     assert box.output("echo $A.", shell="two") == "."
 
@@ -73,7 +73,7 @@ def test_a_program_inherits_nothing_but_its_standard_streams(box: RunningBox) ->
     assert box.output(f'python3 -c "{listing}"') == "0 1 2 3"
 
 
-def test_standard_streams_can_be_taken_away_and_the_end_is_still_seen(box: RunningBox) -> None:
+def test_the_end_of_a_command_is_seen_even_if_it_redirects_the_shells_streams(box: RunningBox) -> None:
     result = box.run("exec >/dev/null 2>&1; echo unseen", shell="silent")
     assert (result["output"], result["exit_code"]) == ("", 0)
     assert box.run("exec >&- 2>&- <&-; true", shell="silent")["exit_code"] == 0
@@ -91,7 +91,7 @@ def test_exit_ends_the_shell_and_the_next_command_starts_another(box: RunningBox
 @pytest.mark.parametrize(
     ("command", "status"), [("kill -9 $$", 137), ("exec true", 0), ("exec sh -c 'exit 6'", 6), ("set -e; false", 1)]
 )
-def test_a_shell_that_ends_otherwise_is_reported_too(shared_box: RunningBox, command: str, status: int) -> None:
+def test_a_shell_that_ends_in_another_way_is_reported_too(shared_box: RunningBox, command: str, status: int) -> None:
     result = shared_box.run(command)
     assert (result["status"], result["exit_code"]) == ("exited", status)
     assert "the shell ended" in result["output"]
@@ -111,7 +111,7 @@ def test_a_missing_directory_is_an_error_and_the_workspace_is_made(box: RunningB
     assert box.output("pwd", directory="~/workspace") == str(box.workspace)
 
 
-def test_a_second_command_is_told_what_to_do(box: RunningBox) -> None:
+def test_a_second_command_gets_an_error_that_says_what_to_do(box: RunningBox) -> None:
     assert box.run("sleep 60", timeout=0.2)["status"] == "running"
     with pytest.raises(Refused) as refused:
         box.run("echo")
@@ -177,7 +177,9 @@ STUBBORN = {
 
 
 @pytest.mark.parametrize(("command", "status"), STUBBORN.values(), ids=STUBBORN)
-def test_what_runs_can_be_killed_and_the_shell_stays(shared_box: RunningBox, command: str, status: int | None) -> None:
+def test_a_running_command_is_killed_and_the_shell_stays(
+    shared_box: RunningBox, command: str, status: int | None
+) -> None:
     shared_box.output("KEPT=1")
     if shared_box.run(command, timeout=0.5)["status"] == "running":
         killed = shared_box.call("shell_kill_process", session_id="main")
@@ -227,7 +229,7 @@ def test_a_flood_can_be_read_and_killed_while_it_lasts(box: RunningBox) -> None:
     assert memory_of(box) < 64 * 1024 * 1024
 
 
-def test_many_large_outputs_do_not_add_up(box: RunningBox) -> None:
+def test_many_large_outputs_use_bounded_memory(box: RunningBox) -> None:
     for _ in range(25):
         box.run("head -c 100000 /dev/zero | tr '\\0' x")
     view = box.ask(op="shell_view", name="main")[0]["result"]

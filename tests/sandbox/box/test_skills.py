@@ -33,7 +33,7 @@ def digests(box: RunningBox) -> Any:
     return box.ask(op="skill_list")[0]["digests"]
 
 
-def test_a_skill_is_there_as_it_was_packed(box: RunningBox) -> None:
+def test_an_installed_skill_has_the_files_that_were_packed(box: RunningBox) -> None:
     archive = archive_of(brand_report())
     assert digests(box) == {}
     put(box, archive)
@@ -46,7 +46,7 @@ def test_a_skill_is_there_as_it_was_packed(box: RunningBox) -> None:
     assert not os.access(root / "SKILL.md", os.X_OK)
 
 
-def test_what_the_box_has_is_not_fetched_again_for_it_and_the_other_way_round(box: RunningBox) -> None:
+def test_the_box_and_the_init_container_see_each_others_skills(box: RunningBox) -> None:
     archive = archive_of(brand_report())
     digest = hashlib.sha256(archive).hexdigest()
     put(box, archive)
@@ -68,7 +68,7 @@ def test_an_update_leaves_nothing_of_the_older_version(box: RunningBox) -> None:
     assert digests(box) == {SKILL: hashlib.sha256(newer).hexdigest()}
 
 
-def test_what_the_agent_did_to_a_skill_is_noticed_or_mended(box: RunningBox) -> None:
+def test_changes_that_the_agent_made_to_a_skill_are_detected_or_repaired(box: RunningBox) -> None:
     archive = archive_of(brand_report())
     put(box, archive)
     box.output(f"rm -r .skills/{SKILL}; ln -s /etc .skills/{SKILL}; mkdir -p other", directory="")
@@ -112,7 +112,7 @@ MEMBERS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", MEMBERS.values(), ids=MEMBERS)
-def test_an_archive_that_reaches_out_leaves_the_older_version(shared_box: RunningBox, change: Change) -> None:
+def test_an_archive_with_paths_outside_of_it_leaves_the_older_version(shared_box: RunningBox, change: Change) -> None:
     good = archive_of(brand_report())
     put(shared_box, good)
     plain = io.BytesIO()
@@ -145,7 +145,7 @@ GOOD = archive_of(brand_report())
     ],
     ids=["digest", "id", "marks", "cut", "longer", "bomb", "no_archive", "no_skill"],
 )
-def test_what_is_no_skill_is_refused(shared_box: RunningBox, archive: bytes, skill_id: str, digest: str) -> None:
+def test_an_invalid_skill_is_refused(shared_box: RunningBox, archive: bytes, skill_id: str, digest: str) -> None:
     before = sorted(path.name for path in shared_box.workspace.rglob("*"))
     with pytest.raises(Refused):
         put(shared_box, archive, skill_id=skill_id, digest=digest)

@@ -42,12 +42,12 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize(("written", "shown"), SCREENS.values(), ids=SCREENS)
-def test_text_is_what_the_terminal_shows(written: str, shown: str) -> None:
-    assert to_plain_text(written.encode()) == shown
+@pytest.mark.parametrize(("written", "text"), SCREENS.values(), ids=SCREENS)
+def test_text_is_what_the_terminal_shows(written: str, text: str) -> None:
+    assert to_plain_text(written.encode()) == text
 
 
-def test_bytes_that_are_no_text_are_marked_once() -> None:
+def test_a_run_of_undecodable_bytes_becomes_one_replacement_character() -> None:
     assert to_plain_text(b"a\xff\xfe\xfd\xfcb") == "a\ufffdb"
 
 
@@ -62,7 +62,7 @@ GROWING = {
 
 
 @pytest.mark.parametrize("piece", GROWING.values(), ids=GROWING)
-def test_no_sequence_makes_much_of_little(piece: str) -> None:
+def test_a_short_sequence_cannot_make_a_large_text(piece: str) -> None:
     assert len(to_plain_text((piece * 2000).encode())) < 4_000_000
 
 
@@ -86,7 +86,7 @@ def test_a_long_output_keeps_its_beginning_and_end() -> None:
     assert len(text) < HEAD_CHARACTERS + TAIL_CHARACTERS + 100
 
 
-def test_an_output_just_small_enough_is_whole() -> None:
+def test_an_output_of_the_largest_size_is_not_cut() -> None:
     output = Output()
     output.append(b"x" * (HEAD_CHARACTERS + TAIL_CHARACTERS))
     assert output.render() == ("x" * (HEAD_CHARACTERS + TAIL_CHARACTERS), False)

@@ -25,7 +25,7 @@ def beginning_of_upload(path: str) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 5 * MIB + 1])
-def test_a_file_comes_back_as_it_went(box: RunningBox, size: int) -> None:
+def test_a_file_comes_back_unchanged(box: RunningBox, size: int) -> None:
     content = os.urandom(size)
     assert box.ask(content, op="file_write", path="a/b/c.bin", size=size)[0] == {"ok": True, "size": size}
     assert (box.workspace / "a/b/c.bin").read_bytes() == content
@@ -82,7 +82,7 @@ def test_readers_see_the_old_file_or_the_new_one(box: RunningBox) -> None:
     assert all(len(content) == MIB and len(set(content)) == 1 for content in seen)
 
 
-def test_what_is_no_file_is_refused(box: RunningBox) -> None:
+def test_directories_devices_and_fifos_are_refused(box: RunningBox) -> None:
     os.mkfifo(box.workspace / "fifo")
     for path in ("fifo", "/dev/zero", "~"):
         for request in ({"op": "file_read", "path": path}, {"op": "file_write", "path": path, "size": 0}):

@@ -70,7 +70,7 @@ async def test_the_apis_key_cannot_call_or_bind_or_write(gate: Gate, box: FakeBo
     assert (error.value.code, box.files) == ("forbidden", {})
 
 
-async def test_a_key_nobody_trusts_is_refused(gate: Gate) -> None:
+async def test_a_key_that_is_not_in_the_trust_file_is_refused(gate: Gate) -> None:
     assert await refused(gate.client(key="stranger"), bind=True) == ("unauthorized", 401)
 
 
@@ -87,7 +87,7 @@ async def test_keys_rotate_without_a_restart(gate: Gate) -> None:
     assert await refused(gate.client()) == ("unauthorized", 401)
 
 
-async def test_a_broken_trust_file_leaves_the_keys_before_in_force(gate: Gate) -> None:
+async def test_an_invalid_trust_file_leaves_the_previous_keys_valid(gate: Gate) -> None:
     await bound(gate)
     gate.keys.trust_file.write_text("{")
     async with gate.client() as client:
@@ -116,7 +116,7 @@ FORGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", FORGED.values(), ids=FORGED.keys())
-async def test_a_token_that_is_not_as_it_must_be_is_refused(gate: Gate, changes: dict[str, Any]) -> None:
+async def test_a_token_with_wrong_claims_is_refused(gate: Gate, changes: dict[str, Any]) -> None:
     payload = {name: value for name, value in claims(gate, **changes).items() if value is not None}
     token = jwt.encode(payload, gate.keys.private["runner"], algorithm="EdDSA", headers={"kid": "runner"})
     assert await bind_with(gate, token) == 401
@@ -131,7 +131,7 @@ async def test_tokens_without_a_good_signature_are_refused(gate: Gate) -> None:
         assert await bind_with(gate, token) == 401
 
 
-async def test_a_scope_beyond_the_keys_own_is_refused(gate: Gate) -> None:
+async def test_a_scope_that_the_key_may_not_give_is_refused(gate: Gate) -> None:
     token = jwt.encode(claims(gate), gate.keys.private["api"], algorithm="EdDSA", headers={"kid": "api"})
     assert await bind_with(gate, token) == 403
 

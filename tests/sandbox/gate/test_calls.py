@@ -43,7 +43,7 @@ async def test_another_call_under_a_known_key_is_refused(gate: Gate, box: FakeBo
     assert (refused.value.code, refused.value.status, box.ran) == ("key_reused", 409, ["1"])
 
 
-async def test_a_caller_that_leaves_does_not_stop_the_call(gate: Gate, box: FakeBox) -> None:
+async def test_a_call_goes_on_when_its_caller_disconnects(gate: Gate, box: FakeBox) -> None:
     async with gate.client() as client:
         await client.bind()
         leaving = asyncio.create_task(client.call("1", "slow", {}, timeout_seconds=HANG_SECONDS))
@@ -126,7 +126,7 @@ async def test_a_failed_call_says_why(gate: Gate) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'{"function": "x"}', b'{"function": "../x", "args": {}}', b"\xff"], ids=repr
 )
-async def test_a_body_that_is_no_call_is_refused(gate: Gate, box: FakeBox, body: bytes) -> None:
+async def test_an_invalid_body_is_refused(gate: Gate, box: FakeBox, body: bytes) -> None:
     async with gate.client() as client, httpx.AsyncClient(base_url=gate.url) as http:
         await client.bind()
         response = await http.post("/v1/calls/1", content=body, headers=client.headers("call"))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ ARCHIVE = b"a skill's archive"
 DIGEST = hashlib.sha256(ARCHIVE).hexdigest()
 
 
-async def test_what_was_put_is_listed_by_its_digest(gate: Gate, box: FakeBox) -> None:
+async def test_an_installed_skill_is_listed_with_its_digest(gate: Gate, box: FakeBox) -> None:
     async with gate.client() as client:
         await client.bind()
         assert await client.skill_digests() == {}
@@ -24,7 +24,7 @@ async def test_what_was_put_is_listed_by_its_digest(gate: Gate, box: FakeBox) ->
     assert box.files == {"pdf--0a1b2c3d": ARCHIVE}
 
 
-async def test_only_what_a_box_can_mean_is_believed(gate: Gate, box: FakeBox) -> None:
+async def test_invalid_ids_and_digests_from_the_box_are_left_out(gate: Gate, box: FakeBox) -> None:
     box.skills = {"pdf": DIGEST, "../pdf": DIGEST, "other": "no digest", "third": 3, "a" * 101: DIGEST}
     async with gate.client() as client:
         await client.bind()
@@ -63,7 +63,7 @@ async def refused(client: GateClient) -> list[str]:
     return codes
 
 
-async def test_only_the_runner_with_the_lease_may(gate: Gate, box: FakeBox) -> None:
+async def test_only_the_runner_with_the_lease_may_install_skills(gate: Gate, box: FakeBox) -> None:
     async with gate.client(epoch=5) as client:
         await client.bind()
         call_only = client.headers(Scope.CALL)

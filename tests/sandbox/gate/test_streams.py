@@ -90,7 +90,7 @@ async def screen(directory: Path) -> AsyncIterator[list[bytes]]:
     server.close()
 
 
-async def test_the_screen_is_joined_both_ways(gate: Gate, screen: list[bytes]) -> None:
+async def test_bytes_reach_the_screen_and_come_back(gate: Gate, screen: list[bytes]) -> None:
     async with gate.client() as client:
         await client.bind()
     async with gate.client(key="api", epoch=0) as client:
@@ -114,7 +114,7 @@ async def test_the_screen_is_joined_both_ways(gate: Gate, screen: list[bytes]) -
 
 
 @pytest.mark.parametrize(("scope", "status"), [(Scope.FILE_READ, 403), (Scope.VNC, 503)])
-async def test_a_screen_that_may_not_or_cannot_be_seen_is_refused(gate: Gate, scope: Scope, status: int) -> None:
+async def test_a_screen_without_the_scope_or_without_a_server_is_refused(gate: Gate, scope: Scope, status: int) -> None:
     async with gate.client() as client:
         await client.bind()
         with pytest.raises(InvalidStatus) as refused:

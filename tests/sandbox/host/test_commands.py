@@ -12,7 +12,7 @@ import pytest
 from moorage_sandbox.host.main import refuse_paths
 from moorage_sandbox.host.sandboxes.layout import LayoutError
 from moorage_sandbox.host.settings import HostSettings
-from moorage_sandbox.mcp_commands import McpCommand, McpCommandError, opened
+from moorage_sandbox.mcp_commands import McpCommand, McpCommandError, open_command
 from support.sandbox_host import SandboxHost
 from support.waiting import block_until
 
@@ -44,7 +44,7 @@ print(json.dumps(seen), flush=True)
 async def look(host: SandboxHost, *, ports: list[int], paths: list[str]) -> dict[str, object]:
     url = f"unix:{host.socket.with_name('commands.sock')}"
     command = McpCommand(["python3", "-c", LOOK % {"ports": ports, "paths": paths}], {"SECRET": "s3cret"})
-    async with opened(url, command) as (reader, writer):
+    async with open_command(url, command) as (reader, writer):
         writer.write(b"hello\n")
         answer: dict[str, object] = json.loads(await reader.readline())
     return answer
@@ -65,7 +65,7 @@ async def test_a_command_speaks_and_sees_nothing_of_the_platform(shared_host: Sa
 
 
 async def test_a_secret_is_in_no_argument_list_of_the_machine(shared_host: SandboxHost) -> None:
-    async with opened(
+    async with open_command(
         f"unix:{shared_host.socket.with_name('commands.sock')}", McpCommand(["cat"], {"TOKEN": "very-s3cret-token"})
     ) as (reader, writer):
         writer.write(b"x\n")
@@ -77,7 +77,7 @@ async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> N
     mark = f"sleep {os.getpid()}9999"
     script = f"trap '' TERM; exec 0</dev/null; {mark} & until pgrep sleep >/dev/null; do :; done; echo ready; wait"
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
-    async with opened(url, McpCommand(["bash", "-c", script])) as (reader, _):
+    async with open_command(url, McpCommand(["bash", "-c", script])) as (reader, _):
         assert await reader.readline() == b"ready\n"
         assert [one for one in psutil.process_iter(["cmdline"]) if mark == " ".join(one.info["cmdline"] or [])]
     block_until(
@@ -88,7 +88,7 @@ async def test_a_command_ends_with_its_connection(shared_host: SandboxHost) -> N
 
 async def test_the_connection_ends_with_the_command(shared_host: SandboxHost) -> None:
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
-    async with opened(url, McpCommand(["bash", "-c", "echo bye"])) as (reader, _):
+    async with open_command(url, McpCommand(["bash", "-c", "echo bye"])) as (reader, _):
         assert await reader.read() == b"bye\n"
 
 
@@ -117,5 +117,5 @@ def test_a_directory_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> N
 async def test_what_is_not_there_is_an_error_that_names_it(shared_host: SandboxHost, argv: list[str]) -> None:
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
     with pytest.raises(McpCommandError, match="is not there"):
-        async with opened(url, McpCommand(argv, {"TOKEN": "s3cret"})):
+        async with open_command(url, McpCommand(argv, {"TOKEN": "s3cret"})):
             raise AssertionError("it was started")
