@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,9 @@ class Machine:
 
     data: Path
     changes: dict[str, str] = field(default_factory=dict)
+    within: Sequence[str] = ()
+    """Words that go before the command."""
+    python: str = sys.executable
     child: Child | None = None
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
 
@@ -58,7 +61,7 @@ class Machine:
         """Start it and do not wait."""
         log = self.data.with_name(f"{self.data.name}.out")
         log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "moorage_local.cli", "up"]
+        command = [*self.within, self.python, "-m", "moorage_local.cli", "up"]
         self.child = Child.start(command, log=log, environment=environment(self.data, self.changes))
 
     async def start(self) -> None:

@@ -7,8 +7,11 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +19,20 @@ from pathlib import Path
 import moorage_sandbox
 from moorage_sandbox.host.confinement import command_lines, limits
 from moorage_sandbox.host.confinement.identities import identity_of, is_root
+from moorage_sandbox.host.processes import readable_environment
 from moorage_sandbox.host.processes.fork_server import TUN
 from moorage_sandbox.host.settings import HostSettings
 
 TRIAL_SECONDS = 10
 OLDEST_BWRAP = (0, 7)
 OLDEST_PYTHON = (3, 11)
-GATE_MODULES = ("starlette", "uvicorn", "httptools", "uvloop", "websockets", "jwt", "cryptography", "pydantic")
 SOFTWARE_FILE = Path(moorage_sandbox.__file__).parent.parent / "software.txt"
 
 ROOT_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_ADMIN": 21}
 """linux/capability.h. What a host that is root needs to give its sandboxes users of their own."""
+
+RUNTIME_PARENTS = ("/run", "/tmp")  # noqa: S108 - a directory of our own is made in it
+"""Directories that every user can enter."""
 
 APPARMOR_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 USERNS_SWITCHES = {
@@ -57,6 +63,7 @@ def checks(*, software_file: Path = SOFTWARE_FILE) -> list[SandboxCheck]:
         python_inside(),
         gate_packages(),
         root_capabilities(),
+        gate_can_read(),
         user_namespaces(),
         control_groups(),
         program("slirp4netns", package="slirp4netns", purpose="without it sandboxes have no network"),
@@ -107,7 +114,7 @@ def bubblewrap() -> SandboxCheck:
 
 
 def python_inside() -> SandboxCheck:
-    python = command_lines.find_python()
+    python = command_lines.find_python(shown_in=None)
     version = re.search(r"(\d+)\.(\d+)", output_of(python.executable, "--version"))
     new_enough = version is not None and (int(version[1]), int(version[2])) >= OLDEST_PYTHON
     oldest = ".".join(map(str, OLDEST_PYTHON))
@@ -117,7 +124,7 @@ def python_inside() -> SandboxCheck:
 
 
 def gate_packages() -> SandboxCheck:
-    missing = [name for name in GATE_MODULES if importlib.util.find_spec(name) is None]
+    missing = [name for name in readable_environment.GATE_MODULES if importlib.util.find_spec(name) is None]
     detail = "missing: " + ", ".join(missing) if missing else "installed"
     return SandboxCheck(
         "the gate's packages", ok=not missing, detail=detail, fix="pip install 'moorage[gate]'", required=True
@@ -134,6 +141,29 @@ def root_capabilities() -> SandboxCheck:
     detail = "root without " + ", ".join(missing) if missing else "the host is root and gives each sandbox its own"
     fix = "run the sandbox host as an ordinary user, or give the container these capabilities"
     return SandboxCheck(name, ok=not missing, detail=detail, fix=fix, required=True)
+
+
+def gate_can_read() -> SandboxCheck:
+    """Start what a gate is forked from, as a gate's user: nothing else tells whether that user can read its modules."""
+    name = "files of the gate"
+    identity = identity_of(0, uid_base=HostSettings.uid_base)
+    if identity.group is None:
+        return SandboxCheck(name, ok=True, detail="the gate runs as this user", fix="", required=True)
+    parent = next((path for path in RUNTIME_PARENTS if os.access(path, os.W_OK)), None)
+    with tempfile.TemporaryDirectory(prefix="moorage-doctor-", dir=parent) as directory:
+        Path(directory).chmod(0o711)
+        users = (str(identity.gate), str(identity.group))
+        command = readable_environment.command(Path(directory, "shown"), readable_environment.TRIAL, *users)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False)
+            failure = (done.stderr.strip().splitlines() or ["no output"])[-1] if done.returncode else ""
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failure = str(error)
+    if not failure:
+        return SandboxCheck(name, ok=True, detail="the sandboxes' users can read them", fix="", required=True)
+    detail = f"a gate's own kernel user cannot read what it imports: {failure}"
+    fix = f"chmod --recursive o+rX {shlex.quote(sys.prefix)} {shlex.quote(sys.base_prefix)}"
+    return SandboxCheck(name, ok=False, detail=detail, fix=fix, required=True)
 
 
 def user_namespaces() -> SandboxCheck:

@@ -37,11 +37,11 @@ async def run(settings: HostSettings) -> None:
         places = Layout(settings.data_dir)
         closing.callback(places.close)
         refuse_paths(settings)
-        python = find_python()
+        python = find_python(shown_in=places.environment)
         layout.furnish(places, python=python.executable)
         parents = limits.find_parents()
         await limits.remove_leftovers(parents, f"moorage-{places.name}-")
-        launcher = Launcher()
+        launcher = Launcher(shown_in=places.environment)
         closing.push_async_callback(launcher.close)
         await launcher.start()
         surroundings = SharedResources(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_sandbox.host.processes import readable_environment
+
 BWRAP = "/usr/bin/bwrap"
 DEBIAN_PYTHON = "/usr/bin/python3"
 PRLIMIT = "/usr/bin/prlimit"
@@ -76,18 +78,19 @@ ETC_OF_THE_HOST = (
 
 @dataclass(frozen=True)
 class Python:
-    """The interpreter inside, and where it is on the host when /usr does not hold it."""
+    """The interpreter inside. When /usr does not hold it: its prefix, and the path that bubblewrap reads that from."""
 
     executable: str
     prefix: str | None = None
+    source: str | None = None
 
 
-def find_python() -> Python:
+def find_python(*, shown_in: Path | None) -> Python:
     """Debian's, since the libraries of software.txt are installed for it; else the one we run on."""
     if os.access(DEBIAN_PYTHON, os.X_OK):
         return Python(DEBIAN_PYTHON)
-    executable = os.path.realpath(sys.executable)
-    return Python(executable, prefix=sys.base_prefix)
+    executable, prefix = os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix)
+    return Python(executable, prefix=prefix, source=str(shown_in / readable_environment.PYTHON) if shown_in else prefix)
 
 
 def limit_arguments(*, processes: int | None, data_bytes: int | None) -> list[str]:
@@ -125,8 +128,8 @@ def system_arguments(*, etc: Path, python: Python) -> list[str]:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for path in sorted(etc.iterdir()):
         arguments += ["--ro-bind", str(path), f"/etc/{path.name}"]
-    if python.prefix is not None:
-        arguments += ["--ro-bind", python.prefix, python.prefix]
+    if python.prefix is not None and python.source is not None:
+        arguments += ["--ro-bind", python.source, python.prefix]
     return [*arguments, "--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
 
 

@@ -45,6 +45,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 MS_NOSUID = 0x2
+MS_NODEV = 0x4
 MS_NOEXEC = 0x8
 MS_BIND = 0x1000
 MS_REC = 0x4000
@@ -66,15 +67,24 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def enter_mount_namespace() -> None:
+    """What is mounted from now on, this process and its children see alone."""
+    check(libc.unshare(CLONE_NEWNS), "unshare")
+    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+
+
+def bind(source: str, target: str, *, flags: int = MS_BIND) -> None:
+    check(libc.mount(os.fsencode(source), os.fsencode(target), None, flags, None), f"mount {source} at {target}")
+
+
 def mount_privately(mounts: list[list[str]]) -> None:
     """Show directories at places that the sandbox's user can reach, seen by this process and its children alone.
 
     The user has no way through the data directory, and bubblewrap resolves what it binds as that user.
     """
-    check(libc.unshare(CLONE_NEWNS), "unshare")
-    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+    enter_mount_namespace()
     for source, target in mounts:
-        check(libc.mount(source.encode(), target.encode(), None, MS_BIND, None), f"mount {target}")
+        bind(source, target)
 
 
 def show_tun() -> None:
@@ -82,8 +92,7 @@ def show_tun() -> None:
 
     With udev it is one (mode 0666, 50-udev-default.rules); machines and containers without it may have root's alone.
     """
-    check(libc.unshare(CLONE_NEWNS), "unshare")
-    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+    enter_mount_namespace()
     place = os.path.dirname(TUN)
     check(libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NOEXEC, b"mode=755,size=64k"), f"mount {place}")
     os.mknod(TUN, stat.S_IFCHR, os.makedev(*TUN_NUMBER))

@@ -9,14 +9,14 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from moorage_sandbox.host.processes import fork_server
+from moorage_sandbox.host.processes import fork_server, readable_environment
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +149,13 @@ class LaunchedProcess:
 
 
 class Launcher:
-    """Starts the launcher process, and starts it anew when it died; its children are gone then too."""
+    """Starts the launcher process, and starts it anew when it died; its children are gone then too.
 
-    def __init__(self) -> None:
+    `shown_in`: as root, the directory in which it and its children see Python and the gate's packages.
+    """
+
+    def __init__(self, *, shown_in: Path | None) -> None:
+        self._shown_in = shown_in
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[LaunchedProcess]] = {}
         self._requests: dict[int, tuple[Program, int]] = {}
@@ -178,9 +182,7 @@ class Launcher:
         ours.setblocking(False)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "moorage_sandbox.host.processes.fork_server",
+                *readable_environment.command(self._shown_in, readable_environment.FORK_SERVER),
                 str(theirs.fileno()),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -58,7 +58,7 @@ class StoredFiles:
 
 @dataclass(frozen=True)
 class RuntimeFiles:
-    """One sandbox below the runtime directory. At `home` and `state` its processes see their own, see the launcher."""
+    """One sandbox below the runtime directory. The fork server shows its processes their own at `home` and `state`."""
 
     root: Path
 
@@ -106,6 +106,11 @@ class Layout:
     @property
     def etc(self) -> Path:
         return self.runtime / "etc"
+
+    @property
+    def environment(self) -> Path | None:
+        """Where, as root, the fork server shows Python and the gate's packages to the sandboxes' users."""
+        return self.runtime / "environment" if is_root() else None
 
     @property
     def trust_file(self) -> Path:
