@@ -1,4 +1,4 @@
-"""The AgentSession resource as Python types, and the names and labels that API and operator share.
+"""The AgentSession resource as Python types, and the names and labels that api, operator and chart share.
 
-Imports neither of them. `moorage.dev_agentsessions.yaml` is what the API server enforces.
+It imports nothing else of ours. `moorage.dev_agentsessions.yaml` is the same contract as the API server enforces it.
 """

@@ -1,4 +1,4 @@
-"""Names and labels on which API, operator and chart agree."""
+"""The names and labels that api, operator and chart share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ PLURAL = "agentsessions"
 
 SESSION_LABEL = f"{GROUP}/session"
 OWNER_LABEL = f"{GROUP}/owner"
-SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 
 SANDBOX_SELECTOR = {"app.kubernetes.io/name": "moorage", "app.kubernetes.io/component": "sandbox"}
-"""Every sandbox pod has these, and network policies select by them."""
+"""The labels of every sandbox pod; the network policies select by them."""
 
 MANAGED_BY_API = {"app.kubernetes.io/part-of": "moorage", "app.kubernetes.io/managed-by": "moorage-api"}
 MANAGED_BY_OPERATOR = {"app.kubernetes.io/part-of": "moorage", "app.kubernetes.io/managed-by": "moorage-operator"}
 
 GATE_PORT = 8080
+"""The port of the gate in every sandbox pod."""
 
 
 def resource_name(session_id: UUID) -> str:
-    """A session's resource; its pod is called the same, so there are never two."""
+    """The name of a session's resource. Its pod has the same name, so a session never has two pods."""
     return f"session-{session_id}"

@@ -1,4 +1,4 @@
-"""The resource's spec and status. Field names are camelCase outside and snake_case here."""
+"""The spec and status of an AgentSession. Field names are camelCase in Kubernetes and snake_case in Python."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pydantic.alias_generators import to_camel
 
 MAX_SKILLS = 500
 MAX_INITIAL_SKILLS = 12
+SKILL_ID_PATTERN = r"^[a-z0-9]+(-+[a-z0-9]+)*$"
+SKILL_DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+SESSION_ID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 SkillPhase = Literal["initial", "backfill"]
 ConditionStatus = Literal["True", "False", "Unknown"]
 ConditionType = Literal["PodScheduled", "SkillsSynced", "VNCReady", "Ready"]
-Phase = Literal["Suspended", "Starting", "Running", "Failed", "Terminating"]
+Phase = Literal["Suspended", "Starting", "Running", "Failed"]
 
 
 class DesiredState(StrEnum):
@@ -27,38 +30,27 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
     def manifest(self) -> dict[str, Any]:
-        """As Kubernetes has it."""
+        """Return the JSON object as Kubernetes stores it, without the fields that have no value."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class SkillPin(_Model):
-    """One skill of a session, in the version that the session began with."""
+    """One skill of a session, in the version that the session started with."""
 
-    id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9]+(-+[a-z0-9]+)*$")]
-    digest: Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
+    id: Annotated[str, Field(min_length=1, max_length=100, pattern=SKILL_ID_PATTERN)]
+    digest: Annotated[str, Field(max_length=71, pattern=SKILL_DIGEST_PATTERN)]
     phase: SkillPhase
 
 
-class SandboxResources(_Model):
-    cpu: Annotated[
-        str | None, Field(max_length=16, pattern=r"^([1-9][0-9]*m?|[1-9][0-9]*\.[0-9]+|0\.[0-9]*[1-9][0-9]*)$")
-    ] = None
-    memory: Annotated[str | None, Field(max_length=16, pattern=r"^[1-9][0-9]*(Mi|Gi)$")] = None
-
-
 class AgentSessionSpec(_Model):
-    session_id: Annotated[
-        str, Field(max_length=36, pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-    ]
+    session_id: Annotated[str, Field(max_length=36, pattern=SESSION_ID_PATTERN)]
     owner_id: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
     desired_state: DesiredState = DesiredState.SUSPENDED
     skills: Annotated[list[SkillPin], Field(max_length=MAX_SKILLS)] = []
-    resources: SandboxResources = SandboxResources()
-    ttl_seconds_after_suspended: Annotated[int | None, Field(ge=60, le=31_536_000)] = None
 
 
 class Condition(_Model):
-    """`reason` is one CamelCase word and public; `message` is for people."""
+    """`reason` is one CamelCase word and public API; `message` is for people."""
 
     type: Annotated[str, Field(max_length=64)]
     status: ConditionStatus
@@ -80,7 +72,7 @@ class AgentSessionStatus(_Model):
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
 
     def condition(self, kind: ConditionType) -> Condition | None:
-        return next((one for one in self.conditions if one.type == kind), None)
+        return next((condition for condition in self.conditions if condition.type == kind), None)
 
     @property
     def is_ready(self) -> bool:
@@ -89,7 +81,7 @@ class AgentSessionStatus(_Model):
 
 
 class AgentSession(BaseModel):
-    """The parts of a resource that anybody here reads."""
+    """The parts of the resource that we read."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -104,7 +96,7 @@ class AgentSession(BaseModel):
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> AgentSession:
-        """Raises pydantic's ValidationError for a resource that the schema should have refused."""
+        """Raises pydantic's ValidationError for a resource that the API server's schema should have refused."""
         metadata = manifest["metadata"]
         return cls(
             namespace=metadata["namespace"],

@@ -13,7 +13,7 @@ from moorage_kube.client import SILENT_SECONDS, WATCH_SECONDS, KubeClient, KubeE
 logger = logging.getLogger(__name__)
 
 KUBE_BACKOFF = Backoff(0.4, 15.0, jitter=0.5)
-"""After a request that the API server refused or did not answer. Replicas do not come back at the same moment."""
+"""The pauses after failed requests to the API server. The jitter keeps replicas from retrying at the same moment."""
 LIST_AGAIN_SECONDS = 30.0
 """How long the informer waits before it repeats a periodic list that failed."""
 SHORTEST_WATCH_SECONDS = 0.5

@@ -1,1 +1,1 @@
-"""The cluster side: keeps a sandbox pod for every AgentSession that wants one."""
+"""The operator: it keeps one sandbox pod for every AgentSession whose desired state is Running."""

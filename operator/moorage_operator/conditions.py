@@ -1,8 +1,9 @@
-"""A pod as the conditions of its session. Pure; `phase_of` is the one place that makes one word of them."""
+"""Derives the conditions of a session from its pod. Pure. `phase_of` alone reduces them to one word."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from moorage_crds import names
 from moorage_crds.types import (
@@ -14,47 +15,51 @@ from moorage_crds.types import (
     DesiredState,
     Phase,
 )
-from moorage_operator.pods import Pod, Trouble
+from moorage_operator.sandbox_pod.state import PodProblem, PodState
 
 MAX_MESSAGE_CHARS = 1000
 NAME_TAKEN = "PodNameTaken"
 NODE_LOST = "NodeLost"
 QUOTA_EXCEEDED = "QuotaExceeded"
 
-Said = tuple[ConditionStatus, str, str]
-"""Status, reason and message."""
+
+class Finding(NamedTuple):
+    """The content of a condition."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
 
 
 def status_of(
-    session: AgentSession, pod: Pod | None, *, now: datetime, trouble: Trouble | None = None
+    session: AgentSession, pod: PodState | None, *, now: datetime, problem: PodProblem | None = None
 ) -> AgentSessionStatus:
-    """What is to be told of `session` whose pod is `pod`. `trouble` is what the pod itself does not say."""
-    trouble = trouble or (pod.trouble if pod else None)
-    said: dict[ConditionType, Said] = {
-        "PodScheduled": _scheduled(session, pod, trouble),
-        "SkillsSynced": _skills(session, pod, trouble),
-        "VNCReady": _screen(session, pod),
-        "Ready": _ready(session, pod, trouble),
+    """The status of `session` with the pod `pod`. `problem` replaces the pod's own problem."""
+    problem = problem or (pod.problem if pod else None)
+    findings: dict[ConditionType, Finding] = {
+        "PodScheduled": _find_scheduled(session, pod, problem),
+        "SkillsSynced": _find_skills(session, pod, problem),
+        "VNCReady": _find_screen(session, pod),
+        "Ready": _find_ready(session, pod, problem),
     }
-    conditions = [_condition(session, kind, *said[kind], now=now) for kind in said]
-    is_there = pod is not None and pod.deleted_at is None and (trouble is None or trouble.reason != NAME_TAKEN)
+    conditions = [_build_condition(session, kind, finding, now=now) for kind, finding in findings.items()]
+    is_ours = problem is None or problem.reason != NAME_TAKEN
+    current = pod if pod is not None and pod.deleted_at is None and is_ours else None
     return AgentSessionStatus(
         observed_generation=session.generation,
-        phase=phase_of(session, conditions),
-        pod_name=pod.name if pod and is_there else None,
-        pod_uid=pod.uid if pod and is_there else None,
-        pod_ip=pod.ip if pod and is_there else None,
-        gate_port=names.GATE_PORT if is_there else None,
+        phase=phase_of(conditions),
+        pod_name=current.name if current else None,
+        pod_uid=current.uid if current else None,
+        pod_ip=current.ip if current else None,
+        gate_port=names.GATE_PORT if current else None,
         failures=session.status.failures,
         last_failure_time=session.status.last_failure_time,
         conditions=conditions,
     )
 
 
-def phase_of(session: AgentSession, conditions: list[Condition]) -> Phase:
-    (ready,) = [one for one in conditions if one.type == "Ready"]
-    if session.deleted_at is not None:
-        return "Terminating"
+def phase_of(conditions: list[Condition]) -> Phase:
+    (ready,) = [condition for condition in conditions if condition.type == "Ready"]
     if ready.status == "True":
         return "Running"
     if ready.reason in ("Suspended", "Suspending"):
@@ -62,70 +67,70 @@ def phase_of(session: AgentSession, conditions: list[Condition]) -> Phase:
     return "Starting" if ready.reason in ("Starting", "PodTerminating") else "Failed"
 
 
-def _condition(
-    session: AgentSession, kind: ConditionType, status: ConditionStatus, reason: str, message: str, *, now: datetime
-) -> Condition:
-    """`lastTransitionTime` moves only when `status` changes."""
+def _build_condition(session: AgentSession, kind: ConditionType, finding: Finding, *, now: datetime) -> Condition:
+    """`lastTransitionTime` changes only when `status` changes."""
     before = session.status.condition(kind)
-    since = before.last_transition_time if before and before.status == status else now.replace(microsecond=0)
+    is_same = before is not None and before.status == finding.status
     return Condition(
         type=kind,
-        status=status,
-        reason=reason,
-        message=message[:MAX_MESSAGE_CHARS],
-        last_transition_time=since,
+        status=finding.status,
+        reason=finding.reason,
+        message=finding.message[:MAX_MESSAGE_CHARS],
+        last_transition_time=before.last_transition_time if before and is_same else now.replace(microsecond=0),
         observed_generation=session.generation,
     )
 
 
-def _absent(session: AgentSession, pod: Pod | None) -> Said | None:
+def _find_absent(session: AgentSession, pod: PodState | None) -> Finding | None:
+    """The content of every condition while the session has no pod that it can use."""
     if session.spec.desired_state is DesiredState.SUSPENDED:
         if pod is not None:
-            return "False", "Suspending", "The sandbox is ending"
-        return "False", "Suspended", "No sandbox is wanted"
+            return Finding("False", "Suspending", "The sandbox is being stopped")
+        return Finding("False", "Suspended", "The session is suspended and has no sandbox")
     if pod is None:
-        return "False", "Starting", "The pod is being made"
+        return Finding("False", "Starting", "The pod is being created")
     if pod.deleted_at is not None:
-        return "False", "PodTerminating", "The last pod is ending; a new one follows"
+        return Finding("False", "PodTerminating", "The previous pod is terminating; a new pod follows")
     return None
 
 
-def _ready(session: AgentSession, pod: Pod | None, trouble: Trouble | None) -> Said:
-    if trouble is not None and session.spec.desired_state is DesiredState.RUNNING:
-        return "False", trouble.reason, trouble.message
-    if (absent := _absent(session, pod)) is not None:
+def _find_ready(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> Finding:
+    if problem is not None and session.spec.desired_state is DesiredState.RUNNING:
+        return Finding("False", problem.reason, problem.message)
+    if (absent := _find_absent(session, pod)) is not None:
         return absent
     if pod is not None and pod.is_ready and pod.ip:
-        return "True", "SandboxReady", "The sandbox answers"
-    return "False", "Starting", "The pod is starting"
+        return Finding("True", "SandboxReady", "The sandbox accepts calls")
+    return Finding("False", "Starting", "The pod is starting")
 
 
-def _scheduled(session: AgentSession, pod: Pod | None, trouble: Trouble | None) -> Said:
-    if (absent := _absent(session, pod)) is not None:
+def _find_scheduled(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> Finding:
+    if (absent := _find_absent(session, pod)) is not None:
         return absent
     if pod is not None and pod.is_scheduled:
-        return "True", "Scheduled", "A node runs the pod"
-    if trouble is not None and trouble.reason == "Unschedulable":
-        return "False", trouble.reason, trouble.message
-    return "False", "Starting", "No node has the pod yet"
+        return Finding("True", "Scheduled", "The pod is assigned to a node")
+    if problem is not None and problem.reason == "Unschedulable":
+        return Finding("False", problem.reason, problem.message)
+    return Finding("False", "Starting", "The pod is not assigned to a node yet")
 
 
-def _skills(session: AgentSession, pod: Pod | None, trouble: Trouble | None) -> Said:
-    if (absent := _absent(session, pod)) is not None:
+def _find_skills(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> Finding:
+    if (absent := _find_absent(session, pod)) is not None:
         return absent
     state = pod.skills if pod else "syncing"
     if state == "none":
-        return "True", "NoSkills", "No skill has to be there from the start"
+        return Finding("True", "NoSkills", "The session has no initial skills")
     if state == "synced":
-        return "True", "Synced", "The initial skills are there"
+        return Finding("True", "Synced", "The initial skills are in the sandbox")
     if state == "failed":
-        return "False", "SkillsFailed", trouble.message if trouble else "The skills could not be fetched"
-    return "False", "Starting", "The initial skills are being fetched"
+        message = problem.message if problem else "The initial skills could not be fetched"
+        return Finding("False", "SkillsFailed", message)
+    return Finding("False", "Starting", "The initial skills are being fetched")
 
 
-def _screen(session: AgentSession, pod: Pod | None) -> Said:
-    if (absent := _absent(session, pod)) is not None:
+def _find_screen(session: AgentSession, pod: PodState | None) -> Finding:
+    if (absent := _find_absent(session, pod)) is not None:
         return absent
     if pod is not None and pod.has_screen:
-        return "True", "ScreenUp", "The screen runs"
-    return "False", "Starting", "The screen is starting"
+        return Finding("True", "ScreenUp", "The screen is running")
+    return Finding("False", "Starting", "The screen is starting")

@@ -4,45 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-class PodSettings(BaseModel):
-    """What sandbox pods are made of. Every value is part of a pod's hash."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    gate_image: str
-    """The image of the gate."""
-    vnc_image: str
-    """The image of the screen."""
-    box_image: str
-    """The image of the box."""
-    image_pull_policy: str = "IfNotPresent"
-    """When a node pulls these images: `Always`, `IfNotPresent` or `Never`."""
-    image_pull_secrets: list[str] = []
-    """Names of Secrets with the credentials of the registry, as a JSON list."""
-    trust_config_map: str = "moorage-trust"
-    """The ConfigMap with the trust file: key ids, public keys and scopes. A gate reads changes of it without a
-    restart."""
-    skills_url: str = ""
-    """Where a pod fetches archives of skills: `{skills_url}/{digest}`. Without it a pod fetches none before the box
-    starts."""
-    runtime_class_name: str = ""
-    """The runtime class of sandbox pods, for example of gVisor or Kata. Empty means the cluster's default."""
-    box_seccomp_profile: str = ""
-    """A Localhost seccomp profile with which Chromium keeps its own sandbox. Without it the box has RuntimeDefault."""
-    node_selector: dict[str, str] = {}
-    """The labels of the nodes that sandbox pods run on, as a JSON object."""
-    cpu: str = "2"
-    """The CPU limit of the box."""
-    memory: str = "2Gi"
-    """The memory limit of the box."""
-    home_size: str = "4Gi"
-    """The size limit of a sandbox's home directory."""
-    shm_size: str = "512Mi"
-    """The size limit of the box's /dev/shm, which Chromium uses."""
+from moorage_operator.sandbox_pod.settings import PodSettings
 
 
 class OperatorSettings(BaseSettings):
@@ -53,7 +17,7 @@ class OperatorSettings(BaseSettings):
     namespace: str
     """The namespace of the AgentSessions and their pods."""
     pod: PodSettings
-    """What sandbox pods are made of."""
+    """The settings that every sandbox pod is built from."""
     kubeconfig: Path | None = None
     """A kubeconfig file with the credentials for the cluster. Without it this pod's service account is used."""
     workers: int = 8

@@ -1,4 +1,4 @@
-"""What the watches and the lists have shown: sessions and pods by name, never older than before."""
+"""The latest known sessions and pods by name. An older state that arrives later does not replace a newer one."""
 
 from __future__ import annotations
 
@@ -8,86 +8,97 @@ from pydantic import ValidationError
 
 from moorage_crds.types import AgentSession
 from moorage_kube.client import Manifest
-from moorage_operator.pods import Pod
+from moorage_operator.sandbox_pod.state import PodState
 
 logger = logging.getLogger(__name__)
 
-GONE_REMEMBERED = 10_000
+MAX_DELETED = 10_000
 
 
 class Store:
     def __init__(self) -> None:
         self.sessions: dict[str, AgentSession] = {}
-        self.pods: dict[str, Pod] = {}
-        self._versions: dict[str, int] = {}
-        """Of the sessions, of those too that cannot be read."""
-        self._gone: dict[str, float] = {}
-        """Uids that were seen deleted, the last so many, and at which version: the answer to a request can come after
-        that event. An object of that very version or later is there: it had only left what a watch selects."""
+        self.pods: dict[str, PodState] = {}
+        self._session_versions: dict[str, int] = {}
+        """The resource version of every session, including those that cannot be parsed."""
+        self._deleted: dict[str, float] = {}
+        """The resource version at which each uid was deleted, for the last MAX_DELETED objects.
+
+        The response to a request can arrive after the event of the deletion; it must not bring the object back. A
+        state of that version or a later one is valid: then the object only stopped matching the selector of a watch.
+        """
 
     def has_session(self, manifest: Manifest) -> bool:
-        """Whether it is known as it is shown here."""
+        """Whether the session is known in exactly this version."""
         metadata = manifest["metadata"]
-        return self._versions.get(metadata["name"]) == int(metadata["resourceVersion"])
+        return self._session_versions.get(metadata["name"]) == int(metadata["resourceVersion"])
 
     def has_pod(self, manifest: Manifest) -> bool:
+        """Whether the pod is known in exactly this version."""
         known = self.pods.get(manifest["metadata"]["name"])
         return known is not None and known.version == int(manifest["metadata"]["resourceVersion"])
 
-    def see_session(self, manifest: Manifest) -> str:
-        """Take a resource as it was shown. Returns its name. One that cannot be read is left out."""
+    def put_session(self, manifest: Manifest) -> str:
+        """Store a session and return its name. A session that cannot be parsed is logged and left out."""
         name, version = str(manifest["metadata"]["name"]), int(manifest["metadata"]["resourceVersion"])
-        if not self._is_gone(manifest["metadata"]["uid"], version) and version >= self._versions.get(name, 0):
+        if not self._is_deleted(manifest["metadata"]["uid"], version) and version >= self._session_versions.get(
+            name, 0
+        ):
             try:
                 self.sessions[name] = AgentSession.from_manifest(manifest)
             except ValidationError as error:
-                logger.error("A session cannot be read and is left alone", extra={"session": name, "error": str(error)})
+                logger.error(
+                    "An AgentSession cannot be parsed and is ignored", extra={"session": name, "error": str(error)}
+                )
                 self.sessions.pop(name, None)
-            self._versions[name] = version
+            self._session_versions[name] = version
         return name
 
-    def see_pod(self, manifest: Manifest) -> str:
-        pod = Pod.from_manifest(manifest)
+    def put_pod(self, manifest: Manifest) -> str:
+        """Store a pod and return its name."""
+        pod = PodState.from_manifest(manifest)
         known = self.pods.get(pod.name)
-        if not self._is_gone(pod.uid, pod.version) and (known is None or pod.version >= known.version):
+        if not self._is_deleted(pod.uid, pod.version) and (known is None or pod.version >= known.version):
             self.pods[pod.name] = pod
         return pod.name
 
-    def forget_session(self, manifest: Manifest) -> str:
+    def remove_session(self, manifest: Manifest) -> str:
+        """Remove a deleted session and return its name. A later session of that name stays."""
         name = str(manifest["metadata"]["name"])
         known = self.sessions.get(name)
         if known is None or known.uid == manifest["metadata"]["uid"]:
             self.sessions.pop(name, None)
-            self._versions.pop(name, None)
-        self._remember_gone(manifest)
+            self._session_versions.pop(name, None)
+        self._remember_deleted(manifest)
         return name
 
-    def forget_pod(self, manifest: Manifest) -> str:
+    def remove_pod(self, manifest: Manifest) -> str:
+        """Remove a deleted pod and return its name. A later pod of that name stays."""
         name = str(manifest["metadata"]["name"])
         if name in self.pods and self.pods[name].uid == manifest["metadata"]["uid"]:
             del self.pods[name]
-        self._remember_gone(manifest)
+        self._remember_deleted(manifest)
         return name
 
-    def _is_gone(self, uid: str, version: int) -> bool:
-        return version < self._gone.get(uid, 0)
+    def _is_deleted(self, uid: str, version: int) -> bool:
+        return version < self._deleted.get(uid, 0)
 
-    def _remember_gone(self, manifest: Manifest) -> None:
-        """One that was looked for and not found has no version."""
+    def _remember_deleted(self, manifest: Manifest) -> None:
+        """An object that a request did not find has no resource version: then every version counts as deleted."""
         metadata = manifest["metadata"]
-        self._gone[metadata["uid"]] = float(metadata.get("resourceVersion", "inf"))
-        if len(self._gone) > GONE_REMEMBERED:
-            del self._gone[next(iter(self._gone))]
+        self._deleted[metadata["uid"]] = float(metadata.get("resourceVersion", "inf"))
+        if len(self._deleted) > MAX_DELETED:
+            del self._deleted[next(iter(self._deleted))]
 
     def keep_sessions(self, names: set[str], listed_at: int) -> None:
-        """Drop what a list of that version no longer had."""
-        for name in self._versions.keys() - names:
-            if self._versions[name] <= listed_at:
+        """Remove the sessions that a list of resource version `listed_at` no longer contains."""
+        for name in self._session_versions.keys() - names:
+            if self._session_versions[name] <= listed_at:
                 self.sessions.pop(name, None)
-                del self._versions[name]
+                del self._session_versions[name]
 
     def keep_pods(self, names: set[str], listed_at: int) -> list[str]:
-        """Drop what a list of that version no longer had. Returns their names."""
+        """Remove the pods that a list of resource version `listed_at` no longer contains. Returns their names."""
         gone = [name for name in self.pods.keys() - names if self.pods[name].version <= listed_at]
         for name in gone:
             del self.pods[name]

@@ -1,4 +1,7 @@
-"""Names that want a pass. Each is worked on by one worker at a time; what comes meanwhile is one more pass after it."""
+"""The names of the sessions that need to be reconciled.
+
+One worker at a time works on a name. If the name is added meanwhile, it is worked on once more afterwards.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,22 @@ from moorage_operator import metrics
 
 logger = logging.getLogger(__name__)
 
-BACKOFF = Backoff(0.5, 60.0)
+RETRY_BACKOFF = Backoff(0.5, 60.0)
 
-Pass = Callable[[str], Awaitable[float | None]]
-"""Works on a name; returns after how many seconds it wants another pass, if at all. Raises KubeError to be retried."""
+Work = Callable[[str], Awaitable[float | None]]
+"""Works on a name. Returns after how many seconds the name must be worked on again, or None. A KubeError is retried."""
 
 
 class WorkQueue:
-    def __init__(self, work: Pass, *, workers: int) -> None:
+    def __init__(self, work: Work, *, workers: int) -> None:
         self._work = work
         self._workers = workers
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._waiting: set[str] = set()
+        """The names in `_ready`."""
         self._running: set[str] = set()
         self._again: set[str] = set()
+        """The names that were added while a worker worked on them."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
 
@@ -36,45 +41,45 @@ class WorkQueue:
         elif name not in self._waiting:
             self._waiting.add(name)
             self._ready.put_nowait(name)
-            metrics.WAITING.set(len(self._waiting))
+            metrics.QUEUE_LENGTH.set(len(self._waiting))
 
     def add_all(self, names: Iterable[str]) -> None:
         for name in names:
             self.add(name)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
-                    group.create_task(self._serve())
+                    group.create_task(self._run_worker())
         finally:
             for timer in self._timers.values():
                 timer.cancel()
 
-    async def _serve(self) -> None:
+    async def _run_worker(self) -> None:
         while True:
             name = await self._ready.get()
             self._waiting.discard(name)
             self._running.add(name)
-            metrics.WAITING.set(len(self._waiting))
+            metrics.QUEUE_LENGTH.set(len(self._waiting))
             self._cancel_timer(name)
             began = time.perf_counter()
             try:
                 wait = await self._work(name)
                 self._failures.pop(name, None)
             except KubeError as error:
-                wait = self._retry_after(name, error)
+                wait = self._record_failure(name, error)
             finally:
-                metrics.PASSES.observe(time.perf_counter() - began)
+                metrics.RECONCILES.observe(time.perf_counter() - began)
                 self._running.discard(name)
             if name in self._again:
                 self._again.discard(name)
                 self.add(name)
             elif wait is not None:
-                self._timers[name] = asyncio.get_running_loop().call_later(wait, self._due, name)
+                self._timers[name] = asyncio.get_running_loop().call_later(wait, self._add_due, name)
 
-    def _due(self, name: str) -> None:
+    def _add_due(self, name: str) -> None:
         self._timers.pop(name, None)
         self.add(name)
 
@@ -82,9 +87,13 @@ class WorkQueue:
         if (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
 
-    def _retry_after(self, name: str, error: KubeError) -> float:
+    def _record_failure(self, name: str, error: KubeError) -> float:
+        """Count and log a failure. Returns the seconds until the next attempt."""
         failures = self._failures[name] = self._failures.get(name, 0) + 1
-        metrics.FAILED_PASSES.labels(reason=error.reason or str(error.status)).inc()
-        wait = BACKOFF.pause_seconds(failures)
-        logger.warning("A pass failed, will try again", extra={"session": name, "error": str(error), "seconds": wait})
+        metrics.RECONCILE_FAILURES.labels(reason=error.reason or str(error.status)).inc()
+        wait = RETRY_BACKOFF.pause_seconds(failures)
+        logger.warning(
+            "A session could not be reconciled, will try again",
+            extra={"session": name, "error": str(error), "seconds": wait},
+        )
         return wait

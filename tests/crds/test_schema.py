@@ -1,4 +1,4 @@
-"""The resource definition: what the API server enforces, and that the Python types say the same."""
+"""The resource definition: what the API server enforces, and that the Python types and other patterns agree with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from moorage_crds import names
-from moorage_crds.types import AgentSessionSpec, AgentSessionStatus
+from moorage_crds.types import SKILL_DIGEST_PATTERN, SKILL_ID_PATTERN, AgentSessionSpec, AgentSessionStatus
 from moorage_kube.client import Manifest
+from moorage_sandbox import protocol
 from support.kube.control_plane import ControlPlane
 from support.kube.fixtures import crd
 
@@ -27,19 +28,19 @@ def schema_of(part: str) -> dict[str, Any]:
 LIMITS = ("minLength", "maxLength", "pattern", "minimum", "maximum", "maxItems", "enum", "type")
 
 
-def resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Without references, and without the `null` that stands for an absent field."""
+def resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Resolve references, and remove the `null` that pydantic uses for an absent field."""
     if "$ref" in schema:
         return {**definitions[schema["$ref"].rpartition("/")[2]], **schema}
     if "anyOf" in schema:
         (only,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
-        return {**resolved(only, definitions), **{name: value for name, value in schema.items() if name != "anyOf"}}
+        return {**resolve(only, definitions), **{name: value for name, value in schema.items() if name != "anyOf"}}
     return schema
 
 
 def bounds(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """What either side says of a value, in one form: type, limits, allowed values, default, parts."""
-    schema = resolved(schema, definitions)
+    """A schema of either side in one form: type, limits, allowed values, default, parts."""
+    schema = resolve(schema, definitions)
     found = {name: schema[name] for name in LIMITS if name in schema}
     if schema.get("format") == "date-time":
         found["format"] = "date-time"
@@ -54,12 +55,22 @@ def bounds(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 @pytest.mark.parametrize(("part", "model"), [("spec", AgentSessionSpec), ("status", AgentSessionStatus)])
-def test_the_python_types_say_what_the_schema_says(part: str, model: type[BaseModel]) -> None:
+def test_the_python_types_equal_the_schema(part: str, model: type[BaseModel]) -> None:
     theirs = model.model_json_schema(by_alias=True)
     assert bounds(theirs, theirs.get("$defs", {})) == bounds(schema_of(part), {})
 
 
-def test_names_are_the_definitions() -> None:
+@pytest.mark.parametrize(
+    ("ours", "others"),
+    [(SKILL_ID_PATTERN, protocol.SKILL_ID_PATTERN), (SKILL_DIGEST_PATTERN, f"sha256:{protocol.DIGEST_PATTERN}")],
+    ids=["skill id", "skill digest"],
+)
+def test_the_sandbox_accepts_the_same_ids_and_digests(ours: str, others: str) -> None:
+    """A sandbox imports nothing of the resource, so it declares both again."""
+    assert ours == f"^{others}$"
+
+
+def test_the_names_equal_those_of_the_definition() -> None:
     spec = crd()["spec"]
     assert (spec["group"], spec["names"]["kind"], spec["names"]["plural"], spec["versions"][0]["name"]) == (
         names.GROUP,
@@ -84,38 +95,34 @@ def skill(name: str, *, phase: str = "initial", digest: str = DIGEST) -> dict[st
 
 
 REFUSED = {
-    "no session": ({"sessionId": None}, "sessionId"),
-    "a session id that is none": ({"sessionId": "../etc"}, "sessionId"),
+    "no session id": ({"sessionId": None}, "sessionId"),
+    "an invalid session id": ({"sessionId": "../etc"}, "sessionId"),
     "no owner": ({"ownerId": ""}, "ownerId"),
-    "a state nobody knows": ({"desiredState": "Paused"}, "desiredState"),
-    "a digest that is none": ({"skills": [skill("pdf", digest="latest")]}, "digest"),
-    "a skill's name that is a path": ({"skills": [skill("../pdf")]}, "skills[0].id"),
-    "a skill twice": ({"skills": [skill("pdf"), skill("pdf")]}, "Duplicate value"),
-    "more initial skills than twelve": ({"skills": [skill(f"s{n}") for n in range(13)]}, "at most 12 skills"),
-    "memory without a unit": ({"resources": {"memory": "lots"}}, "memory"),
-    "no limit of memory, which is what 0 means": ({"resources": {"memory": "0Mi"}}, "memory"),
-    "no limit of cores": ({"resources": {"cpu": "0.0"}}, "cpu"),
-    "a time to live of nothing": ({"ttlSecondsAfterSuspended": 1}, "ttlSecondsAfterSuspended"),
+    "an unknown desired state": ({"desiredState": "Paused"}, "desiredState"),
+    "an invalid digest": ({"skills": [skill("pdf", digest="latest")]}, "digest"),
+    "a skill id that is a path": ({"skills": [skill("../pdf")]}, "skills[0].id"),
+    "the same skill twice": ({"skills": [skill("pdf"), skill("pdf")]}, "Duplicate value"),
+    "thirteen initial skills": ({"skills": [skill(f"s{n}") for n in range(13)]}, "at most 12 skills"),
 }
 
 
 @pytest.mark.parametrize(("spec", "named"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_is_wrong_is_refused_and_named(control_plane: ControlPlane, spec: dict[str, Any], named: str) -> None:
+def test_an_invalid_field_is_refused_by_name(control_plane: ControlPlane, spec: dict[str, Any], named: str) -> None:
     created = control_plane.kubectl_result("create", "--filename=-", stdin=yaml.safe_dump(session(**spec)))
     assert created.returncode == 1
     assert named in created.stderr
 
 
-def test_a_name_that_another_pod_may_want_is_refused(control_plane: ControlPlane) -> None:
-    """A sandbox's pod is called as its resource: it must not be in the way of, say, a StatefulSet's."""
+def test_a_resource_name_that_does_not_come_from_the_session_id_is_refused(control_plane: ControlPlane) -> None:
+    """The pod has the name of its resource, so the name must not clash with, for example, the pod of a StatefulSet."""
     manifest = session()
     manifest["metadata"]["name"] = "moorage-postgresql-0"
     created = control_plane.kubectl_result("create", "--filename=-", stdin=yaml.safe_dump(manifest))
     assert created.returncode == 1
-    assert "named session- and its sessionId" in created.stderr
+    assert "metadata.name must be session-" in created.stderr
 
 
-def test_what_is_right_is_taken_with_its_defaults(control_plane: ControlPlane) -> None:
+def test_a_valid_resource_is_stored_with_its_defaults(control_plane: ControlPlane) -> None:
     manifest = session(skills=[skill(f"s{n}", phase="initial" if n < 12 else "backfill") for n in range(40)])
     control_plane.apply([manifest])
     name = manifest["metadata"]["name"]
@@ -126,15 +133,18 @@ def test_what_is_right_is_taken_with_its_defaults(control_plane: ControlPlane) -
 
 
 CHANGES = {
-    "the session": ({"sessionId": "0198b3a2-0000-7000-8000-000000000000"}, "sessionId never changes"),
+    "the session id": ({"sessionId": "0198b3a2-0000-7000-8000-000000000000"}, "sessionId never changes"),
     "the owner": ({"ownerId": "bob"}, "ownerId never changes"),
-    "a skill's version": ({"skills": [skill("pdf", digest="sha256:" + "1" * 64)]}, "keeps its version"),
-    "a skill away": ({"skills": []}, "not taken away"),
+    "the digest of a skill": (
+        {"skills": [skill("pdf", digest="sha256:" + "1" * 64)]},
+        "the digest of a skill never changes",
+    ),
+    "a skill is removed": ({"skills": []}, "cannot be removed"),
 }
 
 
 @pytest.mark.parametrize(("spec", "named"), CHANGES.values(), ids=CHANGES.keys())
-def test_what_must_not_change_does_not(control_plane: ControlPlane, spec: dict[str, Any], named: str) -> None:
+def test_an_immutable_field_cannot_change(control_plane: ControlPlane, spec: dict[str, Any], named: str) -> None:
     manifest = session(skills=[skill("pdf")])
     control_plane.apply([manifest])
     manifest["spec"] |= spec
@@ -144,14 +154,13 @@ def test_what_must_not_change_does_not(control_plane: ControlPlane, spec: dict[s
     control_plane.kubectl("delete", "ags", manifest["metadata"]["name"])
 
 
-def test_kubectl_explains_and_lists_it(control_plane: ControlPlane) -> None:
+def test_kubectl_explains_every_field_and_lists_the_columns(control_plane: ControlPlane) -> None:
     explained = control_plane.kubectl("explain", "agentsession.spec", "--recursive=false")
     for words in (
-        "What is wanted",
+        "The desired state",
         "desiredState",
-        "Running keeps a sandbox pod",
+        "Running keeps one sandbox pod",
         "sessionId",
-        "ttlSecondsAfterSuspended",
     ):
         assert words in explained
     undescribed = [line for line in explained.splitlines() if "<no description>" in line]

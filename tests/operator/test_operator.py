@@ -81,14 +81,14 @@ FAILURES: dict[str, tuple[Behaviour, str, str]] = {
     "an image is not there": (
         lambda pod: status(pod, phase="Pending", containers={"box": waiting("ImagePullBackOff", "no such image")}),
         "ImagePullFailed",
-        "The image of box cannot be pulled: no such image",
+        "The image of the container box cannot be pulled: no such image",
     ),
     "a container can't start": (
         lambda pod: status(
             pod, phase="Pending", containers={"gate": waiting("CreateContainerConfigError", "no trust file")}
         ),
         "ContainerCannotStart",
-        "gate cannot start: no trust file",
+        "The container gate cannot start: no trust file",
     ),
     "the box needs too much": (
         lambda pod: status(
@@ -102,7 +102,7 @@ FAILURES: dict[str, tuple[Behaviour, str, str]] = {
             },
         ),
         "OutOfMemory",
-        "more memory",
+        "exceeded its memory limit",
     ),
     "the vnc ends": (
         lambda pod: status(
@@ -112,7 +112,7 @@ FAILURES: dict[str, tuple[Behaviour, str, str]] = {
             },
         ),
         "ContainerEnded",
-        "vnc ended with exit code 1",
+        "The container vnc ended with exit code 1",
     ),
 }
 
@@ -263,7 +263,7 @@ async def test_somebody_elses_pod_of_that_name_is_left_alone(
     await start_operator()
     await sessions.create(session_id=session_id, desiredState="Running")
     condition = await sessions.awaited(name, "PodNameTaken")
-    assert "somebody else" in condition["message"]
+    assert "does not belong to this session" in condition["message"]
     pod = await sessions.pod(name)
     assert pod is not None
     assert pod["metadata"]["uid"] == made["metadata"]["uid"]
@@ -405,4 +405,4 @@ async def test_a_leader_whose_lease_was_taken_ends(sessions: Sessions, start_ope
     await sessions.kube.request("PATCH", path, body=body, content_type=MERGE_PATCH)
     async with asyncio.timeout(HANG_SECONDS):
         assert await operator.process.wait() == 1
-    assert "The Lease is lost" in operator.said()
+    assert "lost the Lease" in operator.said()

@@ -1,4 +1,4 @@
-"""Of two replicas one leads, whatever the API server does meanwhile."""
+"""Only one of two replicas leads, even while the API server fails."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 from aiohttp import web
 
-from moorage_operator.lease import Lease, LeaseTimes
+from moorage_operator.leader_election import ElectionTimes, LeaderElection
 from support.kube.control_plane import ControlPlane
 from support.kube.faults import Fault, FaultyProxy
 from support.kube.sessions import Sessions, kube_client
 
-TIMES = LeaseTimes(lease_seconds=4, renew_seconds=2, retry_seconds=0.2)
+TIMES = ElectionTimes(lease_seconds=4, renew_seconds=2, retry_seconds=0.2)
 
 
-async def test_whoever_is_told_late_that_it_leads_ends_before_another_begins(
+async def test_a_leader_whose_lease_was_confirmed_late_stops_before_another_replica_starts(
     control_plane: ControlPlane, sessions: Sessions, tmp_path: Path
 ) -> None:
-    """The Lease runs from when it was written, not from when the answer came."""
+    """The Lease counts from the request that took it, not from its response."""
     async with FaultyProxy.before(control_plane, tmp_path) as proxy, kube_client(proxy.kubeconfig) as kube:
 
         def fault(request: web.Request) -> Fault:
             return "late" if request.method == "POST" else 503 if "late" in proxy.failed else None
 
         proxy.fault, proxy.late_seconds = fault, 1.8
-        lease = Lease(kube, namespace=sessions.namespace, name="one", identity="a", times=TIMES)
+        election = LeaderElection(kube, namespace=sessions.namespace, name="one", identity="a", times=TIMES)
         began = time.monotonic()
         leads = asyncio.Event()
 
@@ -34,6 +34,6 @@ async def test_whoever_is_told_late_that_it_leads_ends_before_another_begins(
             leads.set()
             await asyncio.Event().wait()
 
-        await lease.lead(work)
+        await election.lead(work)
         assert leads.is_set()
         assert time.monotonic() - began < 3

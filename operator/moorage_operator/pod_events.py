@@ -1,4 +1,4 @@
-"""What the follower of pods shows, on its way into the store and the queue."""
+"""Passes what the informer reads about pods to the store and the work queue."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from moorage_operator.store import Store
 from moorage_operator.work_queue import WorkQueue
 
 
-class FollowedPods:
+class PodEvents:
+    """The observer of the pod informer."""
+
     def __init__(self, store: Store, queue: WorkQueue) -> None:
         self._store = store
         self._queue = queue
         self.are_listed = asyncio.Event()
-        """Before, a session whose pod is not known looks as if it had none."""
+        """Set after the first list. Before that, a session whose pod is unknown looks like a session without a pod."""
 
     def on_object(self, manifest: Manifest) -> None:
         if not self._store.has_pod(manifest):
-            self._queue.add(self._store.see_pod(manifest))
+            self._queue.add(self._store.put_pod(manifest))
 
     def on_deleted(self, manifest: Manifest) -> None:
-        self._queue.add(self._store.forget_pod(manifest))
+        self._queue.add(self._store.remove_pod(manifest))
 
     def on_listed(self, names: set[str], version: int) -> None:
         self._queue.add_all(self._store.keep_pods(names, version))
         self.are_listed.set()
 
-    def on_disconnected(self) -> None:
-        """What is known stays, and so do passes over it: each write says what it was made for."""
-        metrics.LOSSES.inc()
-
     def on_connected(self) -> None:
-        """Nothing waits for that."""
+        """Nothing waits for the connection."""
+
+    def on_disconnected(self) -> None:
+        """Reconciling goes on with what is known: each write names the version or uid that it is meant for."""
+        metrics.POD_WATCH_FAILURES.inc()

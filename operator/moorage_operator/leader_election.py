@@ -1,7 +1,7 @@
-"""One replica leads: it holds a coordination.k8s.io Lease and works for as long as it can renew it.
+"""Leader election: one replica holds a coordination.k8s.io Lease, and it works for as long as it can renew the Lease.
 
-Our own, since the election in `kubernetes.aio` ends with an unreachable API server, goes on when what it leads has
-failed, and never gives a Lease back.
+We do not use the election in `kubernetes.aio`: it ends when the API server cannot be reached, it goes on when the work
+has failed, and it never releases a Lease.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LeaseTimes:
-    """Whoever can't renew for `renew_seconds` stops; others take over after `lease_seconds`, which is longer."""
+class ElectionTimes:
+    """A leader that cannot renew for `renew_seconds` stops. After `lease_seconds`, which is longer, another takes over.
+
+    `retry_seconds` lie between two attempts to take or renew the Lease. Raises ValueError for times in another order.
+    """
 
     lease_seconds: float = 15
     renew_seconds: float = 10
@@ -31,67 +34,72 @@ class LeaseTimes:
 
     def __post_init__(self) -> None:
         if not self.retry_seconds < self.renew_seconds < self.lease_seconds:
-            raise ValueError("a Lease needs retry < renew < lease")
+            raise ValueError(
+                "The times of the leader election must satisfy retry_seconds < renew_seconds < lease_seconds, but they "
+                f"are {self.retry_seconds}, {self.renew_seconds} and {self.lease_seconds}"
+            )
 
 
-class Lease:
-    def __init__(self, kube: KubeClient, *, namespace: str, name: str, identity: str, times: LeaseTimes) -> None:
+class LeaderElection:
+    def __init__(self, kube: KubeClient, *, namespace: str, name: str, identity: str, times: ElectionTimes) -> None:
         self._kube = kube
-        self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._path = f"{self._all}/{name}"
+        self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._path = f"{self._leases}/{name}"
         self._name = name
         self._identity = identity
         self._times = times
-        self._seen: tuple[str, float] = ("", 0.0)
-        """The version last seen of another's Lease, and when, by our own clock: nobody's else is trusted."""
+        self._last_read: tuple[str, float] = ("", 0.0)
+        """The last version of another replica's Lease, and when we first read it. Only our own clock counts."""
+        self._is_held_by_other = False
 
     async def lead(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Wait for the Lease, then do `work` until it ends, fails or the Lease is lost; then give the Lease back."""
+        """Wait for the Lease, then do `work` until it ends or fails or the Lease is lost. Then release the Lease."""
         began = time.monotonic()
-        while not await self._take():  # another process gives it up
+        while not await self._acquire():
             await asyncio.sleep(self._times.retry_seconds)
             began = time.monotonic()
-        logger.info("This replica leads", extra={"identity": self._identity})
+        logger.info("This replica is the leader now", extra={"identity": self._identity})
         try:
             async with race(work(), self._renew(began)) as tasks:
                 pass
         finally:
             with suppress(KubeError):
-                await self._give_back()
+                await self._release()
         for task in tasks:
             if (error := get_error(task)) is not None:
                 raise error
 
     async def _renew(self, renewed: float) -> None:
-        """Ends when the Lease is lost. It counts from when it was asked for: the answer may have come much later."""
+        """Renew the Lease; return when it is lost.
+
+        A renewal counts from the time of its request, because the response can arrive much later.
+        """
         while time.monotonic() - renewed < self._times.renew_seconds:
             await asyncio.sleep(self._times.retry_seconds)
             began = time.monotonic()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._times.renew_seconds - (began - renewed)):
-                    if await self._take():
+                    if await self._acquire():
                         renewed = began
-                    elif self._is_anothers:
+                    elif self._is_held_by_other:
                         break
-        logger.error("The Lease is lost", extra={"identity": self._identity})
+        logger.error("This replica lost the Lease and stops working", extra={"identity": self._identity})
 
-    _is_anothers = False
-
-    async def _take(self) -> bool:
-        """Take or renew it. False while another holds it, and when the API server does not let us know."""
+    async def _acquire(self) -> bool:
+        """Take or renew the Lease. False while another replica holds it, and when the API server does not respond."""
         try:
             found = await self._kube.find(self._path)
             if found is None:
-                await self._kube.request("POST", self._all, body=self._wanted(None))
+                await self._kube.request("POST", self._leases, body=self._build_lease(None))
                 return True
             if not self._is_free(found):
-                self._is_anothers = True
+                self._is_held_by_other = True
                 return False
-            await self._kube.request("PUT", self._path, body=self._wanted(found))
+            await self._kube.request("PUT", self._path, body=self._build_lease(found))
         except KubeError as error:
-            logger.warning("The Lease could not be had", extra={"error": str(error)})
+            logger.warning("The Lease could not be taken or renewed, will try again", extra={"error": str(error)})
             return False
-        self._is_anothers = False
+        self._is_held_by_other = False
         return True
 
     def _is_free(self, found: Manifest) -> bool:
@@ -99,11 +107,13 @@ class Lease:
         if spec.get("holderIdentity") in (None, "", self._identity):
             return True
         version = found["metadata"]["resourceVersion"]
-        if version != self._seen[0]:
-            self._seen = (version, time.monotonic())
-        return time.monotonic() - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._times.lease_seconds)
+        if version != self._last_read[0]:
+            self._last_read = (version, time.monotonic())
+        return time.monotonic() - self._last_read[1] > float(
+            spec.get("leaseDurationSeconds") or self._times.lease_seconds
+        )
 
-    def _wanted(self, found: Manifest | None) -> Manifest:
+    def _build_lease(self, found: Manifest | None) -> Manifest:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         spec = dict(found.get("spec", {})) if found else {}
         is_ours = spec.get("holderIdentity") == self._identity
@@ -120,8 +130,8 @@ class Lease:
             },
         }
 
-    async def _give_back(self) -> None:
-        """So that another need not wait."""
+    async def _release(self) -> None:
+        """Let another replica take the Lease without waiting for its end."""
         found = await self._kube.find(self._path)
         if found is not None and found.get("spec", {}).get("holderIdentity") == self._identity:
             found["spec"]["holderIdentity"] = ""

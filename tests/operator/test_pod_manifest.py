@@ -1,4 +1,4 @@
-"""The pod that a session gets: the one that was tried by hand, with what a session adds."""
+"""The manifest of a session's pod. Its specification equals the one that tests/cluster runs on a real node."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from uuid import uuid4
 
 import kubernetes_validate
 import pytest
+from pydantic import ValidationError
 
 from moorage_crds import names
 from moorage_crds.types import AgentSession
-from moorage_operator.children.pod import sandbox_pod
-from moorage_operator.settings import PodSettings
+from moorage_operator.sandbox_pod.manifest import build_pod
+from moorage_operator.sandbox_pod.settings import PodSettings
 from support.kube.control_plane import ControlPlane
 from support.kube.sandbox_pod import manifests
 
@@ -38,9 +39,9 @@ def session(**spec: Any) -> AgentSession:
     )
 
 
-def test_it_is_the_pod_that_was_tried_by_hand() -> None:
+def test_the_pod_equals_the_one_that_runs_on_a_real_node() -> None:
     _, by_hand = manifests()
-    made = sandbox_pod(session(), settings=SETTINGS)["spec"]
+    made = build_pod(session(), settings=SETTINGS)["spec"]
     assert made.pop("tolerations")
     wanted = copy.deepcopy(by_hand["spec"])
     assert made == wanted
@@ -62,45 +63,34 @@ SKILLS = [
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["defaults", "everything"])
-def test_it_is_a_pod_to_kubernetes(settings: PodSettings) -> None:
-    pod = sandbox_pod(session(skills=SKILLS, resources={"cpu": "500m", "memory": "1Gi"}), settings=settings)
+def test_the_pod_is_valid_for_the_schema_of_kubernetes(settings: PodSettings) -> None:
+    pod = build_pod(session(skills=SKILLS), settings=settings)
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["defaults", "everything"])
-def test_the_restricted_standard_takes_it(control_plane: ControlPlane, settings: PodSettings) -> None:
+def test_the_pod_meets_the_restricted_standard(control_plane: ControlPlane, settings: PodSettings) -> None:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "restricted"}}
     namespace["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "restricted"}  # type: ignore[index]
     runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "gvisor"}, "handler": "x"}
     control_plane.apply([namespace, runtime])
-    pod = sandbox_pod(session(skills=SKILLS), settings=settings)
+    pod = build_pod(session(skills=SKILLS), settings=settings)
     pod["metadata"]["namespace"] = "restricted"
     taken = control_plane.kubectl_result("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
     assert taken.returncode == 0, taken.stderr
     assert "Warning" not in taken.stderr
 
 
-def test_the_initial_skills_alone_are_fetched_before_the_box() -> None:
-    pod = sandbox_pod(session(skills=SKILLS), settings=FULL)
+def test_only_initial_skills_are_fetched_before_the_box_starts() -> None:
+    pod = build_pod(session(skills=SKILLS), settings=FULL)
     gate, vnc, skills = pod["spec"]["initContainers"]
     assert [gate["name"], vnc["name"], skills["name"]] == ["gate", "vnc", "skills"]
     assert "restartPolicy" not in skills
     assert json.loads(skills["env"][0]["value"]) == [{"id": "pdf", "digest": DIGEST}]
 
 
-def test_the_same_in_is_the_same_out_and_what_differs_has_another_hash() -> None:
-    one = session(skills=SKILLS)
-    first, second = (sandbox_pod(one, settings=FULL) for _ in range(2))
-    assert first == second
-
-    def hash_of(settings: PodSettings) -> str:
-        return str(sandbox_pod(one, settings=settings)["metadata"]["annotations"][names.SPEC_HASH_ANNOTATION])
-
-    assert hash_of(FULL) != hash_of(FULL.model_copy(update={"box_image": "another"}))
-
-
 @pytest.mark.parametrize(
-    ("resources", "requests"),
+    ("limits", "requests"),
     [
         ({}, {"cpu": "100m", "memory": "512Mi"}),
         ({"cpu": "1.5", "memory": "1Gi"}, {"cpu": "100m", "memory": "512Mi"}),
@@ -109,12 +99,14 @@ def test_the_same_in_is_the_same_out_and_what_differs_has_another_hash() -> None
     ],
     ids=str,
 )
-def test_no_more_is_asked_for_than_may_be_used(resources: dict[str, str], requests: dict[str, str]) -> None:
-    """The API server takes no pod that asks for more."""
-    (box,) = sandbox_pod(session(resources=resources), settings=SETTINGS)["spec"]["containers"]
+def test_the_box_requests_no_more_than_its_limits(limits: dict[str, str], requests: dict[str, str]) -> None:
+    """The API server refuses a pod that requests more."""
+    (box,) = build_pod(session(), settings=SETTINGS.model_copy(update=limits))["spec"]["containers"]
     assert box["resources"]["requests"] == requests
+    assert box["resources"]["limits"] == {"cpu": SETTINGS.cpu, "memory": SETTINGS.memory} | limits
 
 
-def test_a_sessions_own_limits_win() -> None:
-    (box,) = sandbox_pod(session(resources={"memory": "8Gi"}), settings=SETTINGS)["spec"]["containers"]
-    assert box["resources"]["limits"] == {"cpu": "2", "memory": "8Gi"}
+@pytest.mark.parametrize("limits", [{"cpu": "0"}, {"cpu": "0.0"}, {"memory": "0Mi"}, {"memory": "lots"}], ids=str)
+def test_limits_that_mean_no_limit_are_refused(limits: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        PodSettings(**IMAGES, **limits)

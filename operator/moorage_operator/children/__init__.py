@@ -1,1 +1,0 @@
-"""Manifests of what a session owns, as pure functions."""
