@@ -1,1 +1,1 @@
-"""Tools of others: MCP servers and A2A agents that an admin connects, and what each user wants of them."""
+"""Remote tools: MCP servers and A2A agents that an admin connects, and the tools each user has switched off."""

@@ -1,4 +1,4 @@
-"""Speak to one remote agent: read its card, give it a task, wait for what comes of it."""
+"""Client of one remote agent: read its card, send it a message, wait for the reply."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from moorage_api.errors import InvalidError
 from moorage_api.outbound import Limits, Outbound
 
 CARD_PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
-"""The second is where agents before 0.3 have it."""
+"""Agents of protocol versions before 0.3 use the second path."""
 CARD_LIMITS = Limits(256 * 1024, seconds=15)
 BINDINGS = (TransportProtocol.JSONRPC.value, TransportProtocol.HTTP_JSON.value)
 TASK_SECONDS = 300.0
@@ -49,15 +49,15 @@ ENDED = frozenset(
         TaskState.TASK_STATE_AUTH_REQUIRED,
     }
 )
-"""States in which an agent does nothing until somebody speaks again."""
+"""States in which an agent does nothing until it gets another message."""
 
 
 class AgentLostError(Exception):
-    """A message was sent, or may have been, and what came of it is not known."""
+    """A message was sent, or may have been sent, and its outcome is unknown."""
 
 
 class AgentRefusedError(Exception):
-    """The agent did not take the message. The text is for people."""
+    """The agent did not accept the message. The text is for people."""
 
 
 @dataclass(frozen=True)
@@ -71,48 +71,48 @@ class Reply:
 
 
 async def fetch_card(outbound: Outbound, base_url: str) -> dict[str, Any]:
-    """The agent's card in the JSON of protocol 1.0, whatever it was written in.
+    """Read the agent's card and convert it to the JSON of protocol 1.0.
 
-    Raises InvalidError when there is none that can be used, and OutboundRefusedError.
+    Raises InvalidError if there is no usable card, and OutboundRefusedError.
     """
-    problem = "it does not answer"
+    problem = "the server cannot be reached"
     async with outbound.client("a2a", base_url, limits=CARD_LIMITS, timeout=CARD_LIMITS.seconds) as client:
         for path in CARD_PATHS:
             try:
                 response = await client.get(f"{base_url}{path}", headers={"Accept": "application/json"})
                 response.raise_for_status()
                 card = json.loads(response.content)
-                if "\\u0000" in json.dumps(card):  # which no database holds
+                if "\\u0000" in json.dumps(card):  # PostgreSQL cannot store it in JSON
                     raise ValueError("NUL")
                 await check_card(outbound, base_url, card)
-                card = MessageToDict(parsed_card(card))
+                card = MessageToDict(parse_card(card))
             except httpx.HTTPStatusError as error:
-                problem = f"HTTP status {error.response.status_code} for its card"
+                problem = f"the request for its card was answered with HTTP status {error.response.status_code}"
                 if error.response.status_code == 404:
                     continue
                 break
             except httpx.HTTPError:
                 break
             except (ValueError, TypeError, ParseError, RecursionError):
-                problem = "its card is none"
+                problem = "its answer is not a valid agent card"
                 break
             else:
                 return dict(card)
-    raise InvalidError(f"There is no A2A agent at {base_url}: {problem}")
+    raise InvalidError(f"No A2A agent was found at {base_url}: {problem}; check the base URL")
 
 
 async def check_card(outbound: Outbound, base_url: str, card: dict[str, Any]) -> None:
-    """Raises InvalidError for an agent that we can't speak to, and OutboundRefusedError."""
-    parsed = parsed_card(card)
+    """Raises InvalidError if we support none of the agent's protocols, and OutboundRefusedError."""
+    parsed = parse_card(card)
     if not parsed.supported_interfaces:
-        raise InvalidError(f"The agent at {base_url} speaks neither JSON-RPC nor HTTP+JSON")
+        raise InvalidError(f"The agent at {base_url} offers neither JSON-RPC nor HTTP+JSON, so it cannot be used")
     for interface in parsed.supported_interfaces:
         await outbound.check("a2a", interface.url, named_by=base_url)
 
 
-def parsed_card(card: dict[str, Any]) -> AgentCard:
-    """The card with those of its interfaces that we can use. Raises ParseError."""
-    parsed = parse_agent_card(copy.deepcopy(card))  # which changes what it reads
+def parse_card(card: dict[str, Any]) -> AgentCard:
+    """Parse the card and drop the interfaces that we cannot use. Raises ParseError."""
+    parsed = parse_agent_card(copy.deepcopy(card))  # a copy, because the parser changes its argument
     usable = [one for one in parsed.supported_interfaces if one.protocol_binding in BINDINGS]
     del parsed.supported_interfaces[:]
     parsed.supported_interfaces.extend(usable)
@@ -120,13 +120,13 @@ def parsed_card(card: dict[str, Any]) -> AgentCard:
 
 
 class RemoteAgent:
-    """One conversation with an agent. The connection is made for each message."""
+    """One conversation with an agent. Each message uses a new connection."""
 
     def __init__(self, outbound: Outbound, base_url: str, card: dict[str, Any]) -> None:
         self._outbound = outbound
         self._base_url = base_url
-        self._card = parsed_card(card)
-        # the sort keeps the agent's own order within a protocol
+        self._card = parse_card(card)
+        # protocol 1 comes first; the sort is stable, so the agent's own order stays within a protocol
         by_protocol = sorted(self._card.supported_interfaces, key=lambda one: not one.protocol_version.startswith("1"))
         self._interface = by_protocol[0]
 
@@ -157,12 +157,11 @@ class RemoteAgent:
 
 
 class _Exchange:
-    """Send one message and gather what comes, as a stream or by asking again."""
+    """Sends one message and collects the reply, from a stream or by polling."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._task = Task()
-        self._said: list[str] = []
 
     async def run(self, message: Message) -> Reply:
         try:
@@ -175,15 +174,15 @@ class _Exchange:
             raise AgentRefusedError("The agent could not be reached") from error
         except (A2AError, httpx.HTTPError, ValueError) as error:
             if not self._task.id:
-                raise self._explained(error) from error
+                raise self._to_agent_error(error) from error
         if not self._task.id:
-            raise AgentLostError("The agent answered nothing")
+            raise AgentLostError("The agent sent an empty reply")
         while self._task.status.state not in ENDED:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 self._task = await self._client.get_task(GetTaskRequest(id=self._task.id))
             except (A2AError, httpx.HTTPError, ValueError) as error:
-                raise AgentLostError("The agent was lost while it worked") from error
+                raise AgentLostError("The connection to the agent was lost while it worked on the task") from error
         return self._reply()
 
     def _take(self, event: Any) -> None:
@@ -198,7 +197,7 @@ class _Exchange:
             self._task.id, self._task.context_id = update.task_id, update.context_id
             self._add_artifact(update.artifact, append=update.append)
         if self._task.ByteSize() > MAX_TEXT_CHARS:
-            raise ValueError("too much")
+            raise ValueError(f"the reply is longer than {MAX_TEXT_CHARS} bytes")
 
     def _add_artifact(self, artifact: Artifact, *, append: bool) -> None:
         known = next((one for one in self._task.artifacts if one.artifact_id == artifact.artifact_id), None)
@@ -211,17 +210,20 @@ class _Exchange:
 
     def _reply(self) -> Reply:
         task = self._task
-        said = [text_of(artifact.parts) for artifact in task.artifacts]
+        texts = [text_of(artifact.parts) for artifact in task.artifacts]
         if task.status.HasField("message"):
-            said.append(text_of(task.status.message.parts))
+            texts.append(text_of(task.status.message.parts))
         state = TaskState.Name(task.status.state).removeprefix("TASK_STATE_").lower()
         waits = task.status.state in (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
         context_id, task_id = task.context_id.replace("\x00", ""), task.id.replace("\x00", "")
-        return Reply(state, "\n".join(filter(None, said)), context_id, task_id if waits else "")
+        return Reply(state, "\n".join(filter(None, texts)), context_id, task_id if waits else "")
 
     @staticmethod
-    def _explained(error: Exception) -> Exception:
-        """An answer that is an error was an answer; a connection that broke may have come too late."""
+    def _to_agent_error(error: Exception) -> Exception:
+        """AgentRefusedError if the agent answered with an error; AgentLostError if the connection broke.
+
+        When the connection breaks, the agent may have got the message.
+        """
         if isinstance(error, httpx.HTTPError | ValueError) or "timeout" in type(error).__name__.lower():
             return AgentLostError("The connection to the agent was lost")
         words = " ".join(str(error).split())[:300]
@@ -232,7 +234,7 @@ class _Exchange:
 
 
 def text_of(parts: Any) -> str:
-    """What a model can read of it; files are named."""
+    """The parts as text for the model. A file becomes a line with its name, type and size or URL."""
     lines = []
     for part in parts:
         match part.WhichOneof("content"):

@@ -1,4 +1,4 @@
-"""A2A servers: remote agents that an admin adds, and how a run speaks to them."""
+"""A2A servers: remote agents that an admin adds and that runs send messages to."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from moorage_api.tools.a2a_client import Reply
 
 MAX_SERVERS = 50
-A2A = "moorage_api.tools.a2a_client"
-"""Imports the A2A project's SDK, which takes most of a second: at its first use, and beside the event loop."""
+CLIENT_MODULE = "moorage_api.tools.a2a_client"
+"""Imports the A2A project's SDK, which takes most of a second. It is imported at its first use, in a thread."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,17 @@ class A2aService:
     async def read_all(self) -> A2aServerList:
         async with self._db() as tx:
             rows = await ToolRepository(tx).a2a_servers()
-        return A2aServerList(a2a_servers=[shown(row) for row in rows])
+        return A2aServerList(a2a_servers=[to_read(row) for row in rows])
 
     async def create(self, base_url: str) -> None:
-        """Raises InvalidError for an agent that is away, and stores nothing; ConflictError for a known one."""
+        """Read the agent's card and add the agent.
+
+        Raises InvalidError if it cannot be reached and ConflictError if it was added before.
+        """
         card = await self._fetch_card(base_url)
         async with self._db.begin() as tx:
             if len(await ToolRepository(tx).a2a_servers()) >= MAX_SERVERS:
-                raise InvalidError(f"At most {MAX_SERVERS} A2A servers can be configured")
+                raise InvalidError(f"At most {MAX_SERVERS} A2A servers can be configured; delete one first")
             await ToolRepository(tx).add_a2a_server(
                 A2aServerRow(id=uuid7(), base_url=base_url, card=card, enabled=True)
             )
@@ -65,7 +68,7 @@ class A2aService:
             await ToolRepository(tx).delete_a2a_server(server_id)
 
     async def set_enabled(self, server_id: UUID, *, enabled: bool) -> None:
-        """Enabling reads the card anew; that of an agent that is away stays as it was. Raises NotFoundError."""
+        """Enabling reads the card again; if the agent cannot be reached, the old card stays. Raises NotFoundError."""
         async with self._db() as tx:
             row = await ToolRepository(tx).a2a_server(server_id)
         card = row.card
@@ -111,7 +114,7 @@ class A2aService:
         ]
 
     async def send(self, agent: OfferedAgent, session_id: UUID, query: str) -> Reply:
-        """Go on with what the session and the agent talked about last. See RemoteAgent.send for what is raised."""
+        """Continue the session's conversation with the agent. Raises what RemoteAgent.send raises."""
         async with self._db() as tx:
             known = (
                 await tx.execute(
@@ -146,10 +149,10 @@ class A2aService:
 
 
 async def client_module() -> Any:
-    return await asyncio.to_thread(importlib.import_module, A2A)
+    return await asyncio.to_thread(importlib.import_module, CLIENT_MODULE)
 
 
-def shown(row: A2aServerRow) -> A2aServerRead:
+def to_read(row: A2aServerRow) -> A2aServerRead:
     card, capabilities = row.card, row.card.get("capabilities", {})
     return A2aServerRead(
         id=row.id,

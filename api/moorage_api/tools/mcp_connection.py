@@ -1,4 +1,4 @@
-"""One open connection to an MCP server. One task owns it from its start to its end; the others hand it their calls."""
+"""One open connection to an MCP server. One task opens, uses and closes it; other tasks queue their calls for it."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ CLOSE_SECONDS = 2.0
 MAX_PAGES = 20
 MAX_MESSAGE_CHARS = 300
 SESSION_IS_GONE = (INVALID_REQUEST, "Session terminated")
-"""What the SDK says of a server that forgot our session and so has not looked at the call."""
+"""The SDK's error if the server no longer knows our session. The server has not run the call then."""
 HTTP_ERROR = (INTERNAL_ERROR, "Server returned an error response")
-"""What it says of an HTTP status from 400 on: a proxy may have given up on a server that still works."""
+"""The SDK's error for an HTTP status of 400 or more. It may come from a proxy while the server still runs the call."""
 
 Streams = tuple[Any, Any]
-"""What the SDK reads from and writes to: streams whose classes it keeps to itself."""
+"""The streams that the SDK reads from and writes to. Their classes are private to the SDK."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Job:
 
 
 class McpConnection:
-    """Connects when it is started, ends when it was idle for long, when it is lost, or when it is closed."""
+    """Connects at once. Ends after IDLE_SECONDS without a call, when the connection is lost, or when it is closed."""
 
     def __init__(self, server: Server, *, outbound: Outbound, commands: Commands) -> None:
         self._server = server
@@ -77,14 +77,14 @@ class McpConnection:
         return not self._is_lost and not self._owner.done()
 
     async def tools(self) -> list[Tool]:
-        """What it offered when it was connected. Raises McpUnavailableError."""
+        """The tools that the server listed when the connection was opened. Raises McpUnavailableError."""
         return await asyncio.shield(self._tools)
 
     async def call(self, tool: str, args: dict[str, Any], *, seconds: float) -> CallToolResult:
         """Raises McpUnavailableError, McpLostError and McpRefusedError."""
         await self.tools()
         if not self.is_usable:
-            raise McpUnavailableError("The connection has just ended")
+            raise McpUnavailableError("The connection ended before the call was sent")
         job = _Job(tool, args, seconds, asyncio.get_running_loop().create_future())
         self._jobs.put_nowait(job)
         return await job.result
@@ -108,13 +108,13 @@ class McpConnection:
                     limit.reschedule(None)
                     self._tools.set_result(tools)
                     await self._serve(client)
-        except Exception as error:  # noqa: BLE001 - transports fail in their own many ways, in groups
-            failure = McpUnavailableError(self._explained(error))
+        except Exception as error:  # noqa: BLE001 - the SDK's transports raise many exceptions, also in groups
+            failure = McpUnavailableError(self._describe(error))
         finally:
             self._is_lost = True
             if not self._tools.done():
                 self._tools.set_exception(failure)
-                self._tools.exception()  # asked for, or nobody waits for it any more
+                self._tools.exception()  # marks it as retrieved, or asyncio logs an error if no task awaits it
             while not self._jobs.empty():
                 if (job := self._jobs.get_nowait()) is not None and not job.result.done():
                     job.result.set_exception(McpUnavailableError("The connection ended before the call was sent"))
@@ -133,7 +133,7 @@ class McpConnection:
                 if job is None:
                     return
                 task = asyncio.create_task(self._run(client, job))
-                job.result.add_done_callback(partial(_end_unwanted, task))
+                job.result.add_done_callback(partial(_cancel_with_result, task))
                 calls.add(task)
                 task.add_done_callback(calls.discard)
         finally:
@@ -146,37 +146,37 @@ class McpConnection:
             result = await client.call_tool(job.tool, job.args, read_timeout_seconds=job.seconds)
         except MCPError as error:
             if (error.code, error.message) == SESSION_IS_GONE:
-                self._settle(job, McpUnavailableError("The server has forgotten the session"))
-                self._lost()
+                self._set_error(job, McpUnavailableError("The server has ended the session"))
+                self._mark_lost()
             elif (error.code, error.message) == HTTP_ERROR or error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
-                self._settle(job, McpLostError(self._explained(error)))
+                self._set_error(job, McpLostError(self._describe(error)))
                 if error.code == CONNECTION_CLOSED:
-                    self._lost()
+                    self._mark_lost()
             else:
-                self._settle(job, McpRefusedError(self._explained(error)))
+                self._set_error(job, McpRefusedError(self._describe(error)))
         except asyncio.CancelledError:
-            self._settle(job, McpLostError("The connection ended while the call ran"))
+            self._set_error(job, McpLostError("The connection ended while the call ran"))
             raise
-        except Exception as error:  # noqa: BLE001 - what a server sends is read by the SDK, in its own many ways
-            self._settle(job, McpLostError(self._explained(error)))
-            self._lost()
+        except Exception as error:  # noqa: BLE001 - the SDK raises many exceptions for a malformed response
+            self._set_error(job, McpLostError(self._describe(error)))
+            self._mark_lost()
         else:
             if not job.result.done():
                 job.result.set_result(result)
 
     @staticmethod
-    def _settle(job: _Job, error: Exception) -> None:
+    def _set_error(job: _Job, error: Exception) -> None:
         if not job.result.done():
             job.result.set_exception(error)
 
-    def _lost(self) -> None:
-        """The server's side has ended: nothing more is sent on this connection."""
+    def _mark_lost(self) -> None:
+        """Send nothing more, because the server has closed the connection or sent a malformed response."""
         self._is_lost = True
         self._jobs.put_nowait(None)
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[Streams]:
-        async with self._unwatched() as (incoming, outgoing):
+        async with self._sdk_transport() as (incoming, outgoing):
             writer, reader = anyio.create_memory_object_stream[SessionMessage | Exception](16)
             async with anyio.create_task_group() as group, reader:
                 group.start_soon(self._relay, incoming, writer)
@@ -186,14 +186,14 @@ class McpConnection:
                     group.cancel_scope.cancel()
 
     async def _relay(self, incoming: Any, writer: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
-        """Pass messages on, and notice when there will be no more."""
+        """Forward messages to the SDK, and mark the connection as lost at the end of the stream."""
         async with writer:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 async for message in incoming:
                     await writer.send(message)
-        self._lost()
+        self._mark_lost()
 
-    def _unwatched(self) -> AbstractAsyncContextManager[Streams]:
+    def _sdk_transport(self) -> AbstractAsyncContextManager[Streams]:
         how = self._server.connection
         if self._server.transport == "stdio":
             command = McpCommand([how["command"], *how["args"]], how["env"])
@@ -220,22 +220,24 @@ class McpConnection:
             "mcp", url, headers=headers, auth=auth, timeout=httpx2.Timeout(CONNECT_SECONDS, read=None)
         )
 
-    def _explained(self, error: BaseException) -> str:
-        """In words for people, without what is secret: a server may repeat it."""
-        text = _words(_innermost(error))
+    def _describe(self, error: BaseException) -> str:
+        """The error as a text for people, without the secrets of the configuration, which a server may repeat."""
+        text = _describe_exception(_innermost(error))
         for secret in self._server.secrets():
             text = text.replace(secret, "…")
-        return " ".join(text.split())[:MAX_MESSAGE_CHARS]  # last: half a secret would not be known again
+        return " ".join(text.split())[
+            :MAX_MESSAGE_CHARS
+        ]  # cut after the replacement: half a secret would not be recognised
 
 
-def _end_unwanted(task: asyncio.Task[None], result: asyncio.Future[CallToolResult]) -> None:
-    """Nobody waits for it any more: the user has stopped the run."""
+def _cancel_with_result(task: asyncio.Task[None], result: asyncio.Future[CallToolResult]) -> None:
+    """Cancel the call when its caller was cancelled, such as by a user who stops the run."""
     if result.cancelled():
         task.cancel()
 
 
 async def all_tools(client: Client) -> list[Tool]:
-    """All pages, up to a bound."""
+    """List the tools of the first MAX_PAGES pages."""
     tools: list[Tool] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
@@ -253,7 +255,7 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _words(error: BaseException) -> str:
+def _describe_exception(error: BaseException) -> str:
     match error:
         case OutboundRefusedError() | McpCommandError():
             return str(error)
@@ -262,7 +264,7 @@ def _words(error: BaseException) -> str:
         case httpx2.TimeoutException() | TimeoutError():
             return "The server did not answer in time"
         case httpx2.HTTPError():
-            return "The server could not be reached"
+            return "The server could not be reached; check its URL"
         case MCPError() if error.code == CONNECTION_CLOSED:
             return "The server closed the connection"
         case MCPError() if error.code == REQUEST_TIMEOUT:
@@ -275,7 +277,7 @@ def _words(error: BaseException) -> str:
 
 @asynccontextmanager
 async def command_streams(where: Commands, command: McpCommand) -> AsyncIterator[Streams]:
-    """A stdio server that runs elsewhere: one JSON-RPC message a line, both ways."""
+    """The streams of a stdio server in another process: one JSON-RPC message per line in both directions."""
     async with mcp_commands.open_command(where.url, command, token=where.token) as (reader, writer):
         to_client, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, from_client = anyio.create_memory_object_stream[SessionMessage](0)
@@ -293,13 +295,13 @@ async def _read_lines(
 ) -> None:
     async with to_client:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, ValueError):
-            while line := await reader.readline():  # ValueError: a line without end
+            while line := await reader.readline():  # raises ValueError if a line is too long
                 if not line.strip():
                     continue
                 try:
                     message = SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
                 except ValueError:
-                    logger.debug("A stdio server printed what is no message")  # many greet on stdout
+                    logger.debug("Ignored a line of a stdio server that is not a message")  # many print a greeting
                     continue
                 await to_client.send(message)
 

@@ -1,4 +1,4 @@
-"""Which MCP connections are open. The SDK is imported with the first: most api processes never make one."""
+"""The open MCP connections. The MCP SDK is imported with the first one, because most api processes never need it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 Key = tuple[str, str, str]
-"""A server's name, the digest of what was sealed, and for whom: people don't share a server's state."""
+"""Server name, digest of its configuration, and user id: users do not share a connection, as a server keeps state."""
 
 
 class McpConnections:
-    """The open connections of this process. A key's connection is made at its first use and again after it ended."""
+    """The open connections of this process. A connection is opened at its first use and reopened after it ended."""
 
     def __init__(self, *, outbound: Outbound, commands: Commands) -> None:
         self._outbound = outbound
@@ -28,7 +28,7 @@ class McpConnections:
 
     @staticmethod
     async def load() -> None:
-        """Import the SDK beside the event loop, which it would hold up for most of a second."""
+        """Import the SDK in a thread. The import takes most of a second and would block the event loop."""
         await asyncio.to_thread(importlib.import_module, "moorage_api.tools.mcp_connection")
 
     def connection(self, key: Key, server: Server) -> McpConnection:
@@ -40,7 +40,7 @@ class McpConnections:
         return self._open[key]
 
     async def forget(self, names: Sequence[str]) -> None:
-        """Close what goes to these servers: their configuration has changed."""
+        """Close the connections to these servers, because their configuration has changed."""
         ended = [self._open.pop(key) for key in list(self._open) if key[0] in names]
         await asyncio.gather(*(one.close() for one in ended))
 

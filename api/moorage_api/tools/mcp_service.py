@@ -1,4 +1,4 @@
-"""MCP servers: what an admin configures, what their last probe said, and how a run reaches them."""
+"""MCP servers: their configuration, the result of their last probe, and the calls of a run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 MAX_SERVERS = 50
 MAX_TOOLS = 200
-"""Kept of one server."""
+"""Most tools of one server; the rest is ignored."""
 MAX_SCHEMA_CHARS = 16_384
 PROBE_SECONDS = 20.0
 RUN_PROBE_SECONDS = 3.0
-"""How long the start of a run waits for servers; slower ones are offered with the tools of their last probe."""
+"""How long the start of a run waits for probes. A slower server is offered with the tools of its last probe."""
 
 FAILED_PROBE_SECONDS = 0.5
-"""How long it waits for those whose last probe failed: they may be back, but mostly are not."""
+"""How long it then still waits for servers whose last probe failed. They rarely work again."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class McpService:
         self._outbound = outbound
 
     async def read_all(self, *, with_errors: bool) -> McpServerList:
-        """`with_errors`: what went wrong is in a server's own words, and not everybody's business."""
+        """`with_errors`: include the errors of probes. They contain texts of the server, so only admins get them."""
         async with self._db() as tx:
             rows = await ToolRepository(tx).mcp_servers()
-        return McpServerList(mcp_servers=[shown(row, with_error=with_errors) for row in rows])
+        return McpServerList(mcp_servers=[to_read(row, with_error=with_errors) for row in rows])
 
     async def put(self, config: McpConfig) -> None:
-        """Store all of them or none, then ask each what it offers. Raises OutboundRefusedError and InvalidError."""
+        """Store all servers or none, then probe the enabled ones. Raises OutboundRefusedError and InvalidError."""
         for server in config.mcpServers.values():
             if server.transport != "stdio":
                 await self._outbound.check("mcp", (server.url or "").strip())
@@ -70,7 +70,7 @@ class McpService:
         async with self._db.begin() as tx:
             repository = ToolRepository(tx)
             if await repository.count_mcp_servers(besides=names) + len(names) > MAX_SERVERS:
-                raise InvalidError(f"At most {MAX_SERVERS} MCP servers can be configured")
+                raise InvalidError(f"At most {MAX_SERVERS} MCP servers can be configured; delete some first")
             for name, server in config.mcpServers.items():
                 await repository.put_mcp_server(
                     name,
@@ -94,7 +94,7 @@ class McpService:
             await self.refresh([name])
 
     async def refresh(self, names: Sequence[str]) -> None:
-        """Ask these servers anew what they offer, all at once and for a bounded time. Raises NotFoundError."""
+        """Probe these servers concurrently, for a limited time. Raises NotFoundError."""
         async with self._db() as tx:
             rows = [await ToolRepository(tx).mcp_server(name) for name in names]
         await self._connections.forget(names)
@@ -125,7 +125,10 @@ class McpService:
             await repository.set_preference(user_id, "mcp", name, enabled=enabled)
 
     async def offered(self, user_id: UUID) -> list[OfferedServer]:
-        """What a run of this user may use, asked now; a server that is slow or away holds nothing up."""
+        """Probe the servers that a run of this user may use, and return those that have tools.
+
+        The time is limited, so a slow or unreachable server does not delay the run.
+        """
         async with self._db() as tx:
             repository = ToolRepository(tx)
             rows, wanted = await repository.mcp_servers(), await repository.preferences(user_id, "mcp")
@@ -137,20 +140,20 @@ class McpService:
         for row in rows:
             probe = probes[row.name]
             tools = probe.result() if probe.done() else row.probe.get("tools")
-            probe.cancel()  # no-op for those that are done; the connection itself goes on
-            if tools and (server := self._opened(row)) is not None:
+            probe.cancel()  # does not close the connection; does nothing if the probe is done
+            if tools and (server := self._decrypt(row)) is not None:
                 offered.append(OfferedServer(row.name, tools, server, self._key(row, str(user_id))))
         await asyncio.gather(*probes.values(), return_exceptions=True)
         return offered
 
     async def call(self, to: OfferedServer, tool: str, args: dict[str, Any], *, seconds: float) -> CallToolResult:
-        """Once, unless it is certain that nothing was sent. See McpConnection for what is raised."""
+        """Call a tool. It is retried once if the first attempt was certainly not sent. Raises as McpConnection.call."""
         try:
             return await self._connections.connection(to.key, to.server).call(tool, args, seconds=seconds)
         except McpUnavailableError:
             return await self._connections.connection(to.key, to.server).call(tool, args, seconds=seconds)
 
-    def _opened(self, row: McpServerRow) -> Server | None:
+    def _decrypt(self, row: McpServerRow) -> Server | None:
         try:
             return Server(row.name, row.transport, self._sealing.open(row.sealed))
         except UnavailableError as error:
@@ -162,18 +165,18 @@ class McpService:
         return (row.name, hashlib.sha256(row.sealed).hexdigest(), for_whom)
 
     async def _probe(self, row: McpServerRow, *, for_whom: str) -> list[dict[str, Any]]:
-        """Its tools, stored with what went wrong if something did."""
+        """List the server's tools, and store them with the error, if there was one."""
         tools: list[dict[str, Any]] = []
         problem = ""
-        server = self._opened(row)
+        server = self._decrypt(row)
         if server is None:
-            problem = "It was stored under another key: configure it again"
+            problem = "The stored configuration was encrypted with another key: configure the server again"
         else:
             try:
                 await self._connections.load()
                 async with asyncio.timeout(PROBE_SECONDS):
                     found = await self._connections.connection(self._key(row, for_whom), server).tools()
-                tools = [kept(tool) for tool in found[:MAX_TOOLS]]
+                tools = [to_stored_tool(tool) for tool in found[:MAX_TOOLS]]
             except (McpUnavailableError, McpLostError) as error:
                 problem = str(error)
             except TimeoutError:
@@ -194,19 +197,19 @@ async def until_done(tasks: Sequence[asyncio.Task[Any]], *, seconds: float) -> N
         await asyncio.wait(tasks, timeout=seconds)
 
 
-def kept(tool: Tool) -> dict[str, Any]:
-    """What a run needs of a tool. Only a server's own word makes one read-only."""
+def to_stored_tool(tool: Tool) -> dict[str, Any]:
+    """The fields of a tool that a run needs. A tool is read-only only if its server says so."""
     annotations = tool.annotations
     return {
-        "name": storable(tool.name)[:500],
-        "description": storable(tool.description or tool.title or tool.name)[:2000],
-        "schema": kept_schema(tool.input_schema),
+        "name": remove_nul(tool.name)[:500],
+        "description": remove_nul(tool.description or tool.title or tool.name)[:2000],
+        "schema": to_stored_schema(tool.input_schema),
         "read_only": bool(annotations and annotations.read_only_hint),
     }
 
 
-def kept_schema(schema: Any) -> dict[str, Any]:
-    """The schema of a tool's arguments, or one that takes anything when it is none that we can check or store."""
+def to_stored_schema(schema: Any) -> dict[str, Any]:
+    """The schema of a tool's arguments. If we cannot check or store it: a schema that accepts any arguments."""
     anything = {"type": "object", "properties": {}}
     try:
         text = json.dumps(schema)
@@ -229,12 +232,12 @@ def is_usable_schema(schema: Any) -> bool:
     )
 
 
-def storable(text: str) -> str:
-    """PostgreSQL's JSON holds no NUL."""
+def remove_nul(text: str) -> str:
+    """Remove NUL characters, because PostgreSQL cannot store them in JSON."""
     return text.replace("\x00", "")
 
 
-def shown(row: McpServerRow, *, with_error: bool) -> McpServerRead:
+def to_read(row: McpServerRow, *, with_error: bool) -> McpServerRead:
     return McpServerRead.model_validate(
         {
             "server_name": row.name,

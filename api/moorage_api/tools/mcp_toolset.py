@@ -1,4 +1,4 @@
-"""The tools of MCP servers as the agent sees them: `mcp_<server>_<tool>`."""
+"""The tools of MCP servers as functions of the agent, named `mcp_<server>_<tool>`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class McpToolset:
         return "mcp"
 
     def functions(self) -> Sequence[Function]:
-        """Servers take turns, so that each has its first tools where not all fit."""
+        """One tool of each server in turn, so that every server keeps its first tools if not all fit."""
         on = [found.values() for name, found in self._by_server.items() if self._switches.is_on("mcp", name)]
         return [function for row in zip_longest(*on) for function in row if function is not None]
 
@@ -59,7 +59,7 @@ class McpToolset:
         self._targets[name] = (server, tool["name"])
 
     async def call(self, call: ToolCall) -> ToolResult:
-        """A lost result is asked for again only where the server says that the tool changes nothing."""
+        """Run a tool. A call whose result was lost is repeated only if the server marks the tool as read-only."""
         server, tool = self._targets[call.function]
         try:
             try:
@@ -71,20 +71,21 @@ class McpToolset:
         except McpLostError as error:
             return ToolResult("unknown", f"{prompts.UNKNOWN_OUTCOME} ({error})", {"result": str(error)})
         except McpUnavailableError as error:
-            return _failed(f"The MCP server {server.name} cannot be used: {error}")
+            return _failure(f"The MCP server {server.name} cannot be used: {error}")
         except McpRefusedError as error:
-            return _failed(str(error))
-        told, content = await kept_text(self._attachments, text_of(result), name="result")
-        return ToolResult("failed" if result.is_error else "succeeded", told, content)
+            return _failure(str(error))
+        text, content = await kept_text(self._attachments, text_of(result), name="result")
+        return ToolResult("failed" if result.is_error else "succeeded", text, content)
 
 
-def _failed(text: str) -> ToolResult:
+def _failure(text: str) -> ToolResult:
     return ToolResult("failed", text, {"result": text})
 
 
 def function_name(*parts: str, taken: Container[str] = ()) -> str:
-    """A name that every model's server takes. What had to be changed, cut or told apart gets a hash of the original.
+    """Build a function name that every model server accepts.
 
+    A name that had to be changed or shortened, or that is taken, ends with a hash of the original parts.
     Source: the wire document, "Function names": at most 64 characters, a hash suffix when longer.
     """
     plain = "_".join(parts)
@@ -97,11 +98,11 @@ def function_name(*parts: str, taken: Container[str] = ()) -> str:
         hashed = f"{name[: MAX_NAME_CHARS - HASH_CHARS - 1]}_{digest}"
         if hashed not in taken:
             return hashed
-        original += "\0"  # somebody has named a tool so that it is what another's hash comes out as
+        original += "\0"  # the hashed name is taken, too: another tool has exactly this name
 
 
 def text_of(result: CallToolResult) -> str:
-    """What a model can read of it. Pictures and sounds are named: not every model could see them."""
+    """The result as text. For pictures and sounds it gives type and size, because not every model can read them."""
     lines: list[str] = []
     for block in result.content:
         match block:

@@ -1,4 +1,4 @@
-"""Tables of connected tools and of what users prefer."""
+"""Tables of MCP servers, A2A servers, A2A conversations and users' tool preferences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moorage_api.database import Base
 
 
 class McpServerRow(Base):
-    """`sealed` is all that says how to connect, encrypted. `probe`: `{tools, error}` of the last time it was asked."""
+    """`sealed` is the encrypted configuration of the connection. `probe` is the last probe's `{tools, error}`."""
 
     __tablename__ = "mcp_servers"
 
@@ -28,7 +28,7 @@ class McpServerRow(Base):
 
 
 class A2aServerRow(Base):
-    """A remote agent; `card` is its agent card as it was read last."""
+    """A remote agent. `card` is its agent card, as it was read last."""
 
     __tablename__ = "a2a_servers"
 
@@ -40,7 +40,7 @@ class A2aServerRow(Base):
 
 
 class A2aConversationRow(Base):
-    """Where a session and a remote agent left off; `task_id` while the agent waits for an answer."""
+    """The conversation of a session with a remote agent. `task_id` is "" unless the agent waits for an answer."""
 
     __tablename__ = "a2a_conversations"
 
@@ -51,7 +51,7 @@ class A2aConversationRow(Base):
 
 
 class ToolPreferenceRow(Base):
-    """What a user chose; without a row a tool is wanted. `tool_id` is an MCP server's name or an A2A id."""
+    """A user's switch for a tool; without a row it is on. `tool_id` is an MCP server's name or an A2A server's id."""
 
     __tablename__ = "tool_preferences"
 

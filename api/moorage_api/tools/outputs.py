@@ -1,4 +1,4 @@
-"""What remote tools answer, cut to what the model reads and to what an event holds."""
+"""Shorten the results of remote tools for the model and for events."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 async def kept_text(attachments: Attachments, text: str, *, name: str) -> tuple[str, dict[str, Any]]:
-    """The text for the model, and the event's content under `name`; a long one is in the object store under `key`."""
-    text = text.replace("\x00", "\ufffd")  # which no event can hold
-    told = clipped(text, MAX_MODEL_CHARS)
+    """Return the clipped text for the model and the content of the event, with the text under `name`.
+
+    A long text is stored as an object, whose key is in the content under `key`.
+    """
+    text = text.replace("\x00", "\ufffd")  # PostgreSQL cannot store NUL in JSON
+    text_for_model = clipped(text, MAX_MODEL_CHARS)
     if len(text) <= MAX_LOG_CHARS:
-        return told, {name: text}
+        return text_for_model, {name: text}
     content: dict[str, Any] = {name: clipped(text, EXCERPT_CHARS)}
     try:
         content["key"] = await attachments.store_blob(
@@ -28,4 +31,4 @@ async def kept_text(attachments: Attachments, text: str, *, name: str) -> tuple[
         raise
     except DomainError as error:
         logger.warning("A tool's output could not be stored: %s", error)
-    return told, content
+    return text_for_model, content

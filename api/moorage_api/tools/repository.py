@@ -1,4 +1,4 @@
-"""SQL of connected tools and preferences."""
+"""SQL of MCP servers, A2A servers and users' tool preferences."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class ToolRepository:
         self._tx = tx
 
     async def mcp_servers(self) -> Sequence[McpServerRow]:
-        """By name: the order decides which of two tools gets the shorter name."""
+        """Ordered by name: if two tools have the same function name, the first keeps it and the other gets a hash."""
         return (await self._tx.scalars(select(McpServerRow).order_by(McpServerRow.name))).all()
 
     async def mcp_server(self, name: str) -> McpServerRow:
         row = await self._tx.get(McpServerRow, name)
         if row is None:
-            raise NotFoundError("There is no MCP server of that name")
+            raise NotFoundError("There is no MCP server with that name")
         return row
 
     async def put_mcp_server(
         self, name: str, *, transport: str, description: str, enabled: bool, sealed: bytes
     ) -> None:
-        """A server of that name is replaced, with what was known of its tools."""
+        """Add a server, or replace the server with that name and forget its tools."""
         values = {
             "transport": transport,
             "description": description,
@@ -48,11 +48,11 @@ class ToolRepository:
         )
 
     async def count_mcp_servers(self, *, besides: Sequence[str]) -> int:
-        counted = select(func.count()).select_from(McpServerRow).where(McpServerRow.name.not_in(besides))
-        return int(await self._tx.scalar(counted) or 0)
+        query = select(func.count()).select_from(McpServerRow).where(McpServerRow.name.not_in(besides))
+        return int(await self._tx.scalar(query) or 0)
 
     async def set_probe(self, name: str, *, sealed: bytes, probe: Mapping[str, Any]) -> None:
-        """Unless the server was replaced meanwhile: what was asked is another one then."""
+        """Store the result of a probe, unless the server's configuration was replaced during the probe."""
         await self._tx.execute(
             update(McpServerRow)
             .where(McpServerRow.name == name, McpServerRow.sealed == sealed)
@@ -81,7 +81,7 @@ class ToolRepository:
         try:
             await self._tx.flush()
         except IntegrityError as error:
-            raise ConflictError("This A2A server is there already") from error
+            raise ConflictError(f"An A2A server with the base URL {row.base_url} exists already") from error
 
     async def delete_a2a_server(self, server_id: UUID) -> None:
         await self._tx.delete(await self.a2a_server(server_id))

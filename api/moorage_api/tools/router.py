@@ -1,4 +1,4 @@
-"""HTTP of MCP and A2A servers (reads are public, changes an admin's), and of what each user wants of them."""
+"""Endpoints of MCP and A2A servers (everyone reads, admins change) and of each user's tool preferences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ user_router = APIRouter(prefix="/user/tools", tags=["user-tools"])
 
 
 async def is_admin(credentials: Credentials, users: Users) -> bool:
-    """Where everybody may read, and an admin reads more. A token that is none is no reason to refuse."""
+    """Whether the caller is an admin. Everybody may read these lists, so an invalid token is not an error."""
     if credentials is None:
         return False
     with suppress(UnauthenticatedError, ForbiddenError):
@@ -32,75 +32,75 @@ async def is_admin(credentials: Credentials, users: Users) -> bool:
 
 IsAdmin = Annotated[bool, Depends(is_admin)]
 Mcp = Annotated[McpService, Depends(provided(McpService))]
-A2aId = Annotated[UUID, Path(description="As GET /api/app-config/a2a-servers lists it")]
-ServerName = Annotated[StorableText, Path(description="As GET /api/app-config/mcp-servers lists it")]
+A2aId = Annotated[UUID, Path(description="The agent's id, from GET /api/app-config/a2a-servers")]
+ServerName = Annotated[StorableText, Path(description="The server's name, from GET /api/app-config/mcp-servers")]
 A2a = Annotated[A2aService, Depends(provided(A2aService))]
 
 
 @config_router.get("/mcp-servers")
 async def list_mcp_servers(mcp: Mcp, is_admin: IsAdmin) -> Envelope[schemas.McpServerList]:
-    """As their last probe saw them: this connects to nothing, so one dead server holds up nobody."""
+    """List the servers with the result of their last probe. This connects to no server, so it does not wait."""
     return ok(await mcp.read_all(with_errors=is_admin))
 
 
 @config_router.post("/mcp-servers", dependencies=[ConfigWriter])
 async def put_mcp_servers(body: schemas.McpConfig, mcp: Mcp) -> Envelope[None]:
-    """Add servers, or replace those of the same names; others stay. Each is asked at once what it offers."""
+    """Add servers, or replace servers with the same names; others stay. Then list the tools of each enabled server."""
     await mcp.put(body)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/delete", dependencies=[ConfigWriter])
 async def delete_mcp_server(server_name: ServerName, mcp: Mcp) -> Envelope[None]:
-    """Remove a server, and what users wanted of it."""
+    """Delete a server and all users' preferences for it."""
     await mcp.delete(server_name)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/enabled", dependencies=[ConfigWriter])
 async def set_mcp_server_enabled(server_name: ServerName, body: schemas.EnabledUpdate, mcp: Mcp) -> Envelope[None]:
-    """For everyone. One that is enabled is asked anew what it offers."""
+    """Switch a server on or off for everyone. Switching on lists its tools again."""
     await mcp.set_enabled(server_name, enabled=body.enabled)
     return ok()
 
 
 @config_router.post("/mcp-servers/{server_name}/refresh", dependencies=[ConfigWriter])
 async def refresh_mcp_server(server_name: ServerName, mcp: Mcp) -> Envelope[None]:
-    """Ask a server anew what it offers."""
+    """Connect to a server and list its tools again."""
     await mcp.refresh([server_name])
     return ok()
 
 
 @config_router.get("/a2a-servers")
 async def list_a2a_servers(a2a: A2a) -> Envelope[schemas.A2aServerList]:
-    """As their cards said when they were added or last enabled: this connects to nothing."""
+    """List the agents as their cards described them when they were added or last enabled. Connects to no agent."""
     return ok(await a2a.read_all())
 
 
 @config_router.post("/a2a-servers", dependencies=[ConfigWriter])
 async def create_a2a_server(body: schemas.A2aServerCreate, a2a: A2a) -> Envelope[None]:
-    """Read the agent's card and add it. An agent that cannot be reached is a 400, and nothing is stored."""
+    """Read the agent's card and add the agent. If it cannot be reached, the answer is 400 and nothing is stored."""
     await a2a.create(body.base_url)
     return ok()
 
 
 @config_router.post("/a2a-servers/{a2a_id}/delete", dependencies=[ConfigWriter])
 async def delete_a2a_server(a2a_id: A2aId, a2a: A2a) -> Envelope[None]:
-    """Remove an agent, and what users wanted of it."""
+    """Delete an agent and all users' preferences for it."""
     await a2a.delete(a2a_id)
     return ok()
 
 
 @config_router.post("/a2a-servers/{a2a_id}/enabled", dependencies=[ConfigWriter])
 async def set_a2a_server_enabled(a2a_id: A2aId, body: schemas.EnabledUpdate, a2a: A2a) -> Envelope[None]:
-    """For everyone. Enabling reads the agent's card anew."""
+    """Switch an agent on or off for everyone. Switching on reads its card again."""
     await a2a.set_enabled(a2a_id, enabled=body.enabled)
     return ok()
 
 
 @user_router.get("/mcp")
 async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.ToolList]:
-    """Every MCP server, with the switch for everyone and the caller's own."""
+    """List the MCP servers with the switch for everyone and the caller's own switch."""
     return ok(await mcp.for_user(user.id))
 
 
@@ -108,19 +108,19 @@ async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.T
 async def set_user_mcp_tool(
     server_name: ServerName, body: schemas.EnabledUpdate, user: CurrentUser, mcp: Mcp
 ) -> Envelope[None]:
-    """For the caller's own runs. What is off for everyone stays off."""
+    """Switch it on or off for the caller's own runs. If it is off for everyone, it stays off."""
     await mcp.set_preference(user.id, server_name, enabled=body.enabled)
     return ok()
 
 
 @user_router.get("/a2a")
 async def list_user_a2a_tools(user: CurrentUser, a2a: A2a) -> Envelope[schemas.ToolList]:
-    """Every A2A server, with the switch for everyone and the caller's own."""
+    """List the A2A servers with the switch for everyone and the caller's own switch."""
     return ok(await a2a.for_user(user.id))
 
 
 @user_router.post("/a2a/{a2a_id}/enabled")
 async def set_user_a2a_tool(a2a_id: A2aId, body: schemas.EnabledUpdate, user: CurrentUser, a2a: A2a) -> Envelope[None]:
-    """For the caller's own runs. What is off for everyone stays off."""
+    """Switch it on or off for the caller's own runs. If it is off for everyone, it stays off."""
     await a2a.set_preference(user.id, a2a_id, enabled=body.enabled)
     return ok()

@@ -1,4 +1,4 @@
-"""Bodies of the MCP and A2A configuration and of the user tools module."""
+"""Request and response bodies of the MCP and A2A configuration and of users' tool preferences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Transport = Literal["stdio", "sse", "streamable_http"]
 
 def check_name(name: str) -> str:
     if name in (".", "..") or name != name.strip() or re.search(r"[/\\\x00-\x1f\x7f]", name):
-        raise ValueError("must not hold slashes or control characters, nor begin or end with a blank")
+        raise ValueError(
+            "must not be `.` or `..`, contain slashes or control characters, or begin or end with white space"
+        )
     return check_storable(name)
 
 
@@ -50,7 +52,7 @@ class McpServerConfig(BaseModel):
         return self
 
     def connection(self) -> dict[str, Any]:
-        """What is sealed: all that is needed to connect, in plain text."""
+        """The secret part of the configuration in plain text. The caller encrypts it."""
         if self.transport == "stdio":
             env = {name: value.get_secret_value() for name, value in (self.env or {}).items()}
             return {"command": (self.command or "").strip(), "args": self.args or [], "env": env}
@@ -63,7 +65,7 @@ class McpConfig(BaseModel):
 
 
 class McpServerRead(BaseModel):
-    """As the last probe saw it: reading this connects to nothing. `error` tells admins why there are no tools."""
+    """An MCP server with the result of its last probe. `error` tells admins why there are no tools."""
 
     server_name: str
     enabled: bool
@@ -85,7 +87,7 @@ class A2aServerCreate(BaseModel):
 
 
 class A2aServerRead(BaseModel):
-    """From the agent's card, as it was when the agent was added or last enabled."""
+    """A remote agent, as its card described it when the agent was added or last enabled."""
 
     id: UUID
     name: str
@@ -102,7 +104,7 @@ class A2aServerList(BaseModel):
 
 
 class ToolWithPreference(BaseModel):
-    """A tool takes part in a user's runs where both switches are on."""
+    """A tool with both switches. A user's runs can use it if both are on."""
 
     tool_id: str
     tool_name: str

@@ -1,4 +1,4 @@
-"""What is on for one user at this moment: MCP servers, remote agents and skills, for everyone and for them."""
+"""The MCP servers, remote agents and skills that are on for one user: switched on for everyone and by the user."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ON = """
     )
     EXCEPT SELECT kind, tool_id FROM tool_preferences WHERE user_id = :user_id AND NOT enabled
 """
-"""One statement over the tables of two features: it is asked before every model call."""
+"""One statement over the tables of two features, because it runs before every model call."""
 
 
 class UserSwitches:
-    """See Switches. Before the first look everything is on."""
+    """Implements the agent's port Switches. Before the first `look` everything counts as on."""
 
     def __init__(self, db: Database, user_id: UUID) -> None:
         self._db = db

@@ -1,4 +1,4 @@
-"""One whole platform for these tests, whose host shows others' MCP servers to commands; the model is scripted."""
+"""One whole platform for these tests, with a scripted model. Its host gives commands the published MCP servers."""
 
 from __future__ import annotations
 

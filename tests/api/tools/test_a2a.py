@@ -1,4 +1,4 @@
-"""A remote agent built with the A2A project's own server: found, spoken to, asked back, and lost."""
+"""A remote agent built with the A2A project's own server: it is added, gets tasks, asks questions, and is lost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_an_agent_is_listed_and_given_a_task(world: World, root: Person, a
     await remove(root, server["id"])
 
 
-async def test_an_agent_that_asks_is_answered_in_the_same_task(
+async def test_the_question_of_an_agent_is_answered_in_the_same_task(
     world: World, root: Person, alice: Person, agent: Server
 ) -> None:
     server = await add(root, agent.url)
@@ -71,7 +71,7 @@ async def test_an_agent_that_asks_is_answered_in_the_same_task(
     await remove(root, server["id"])
 
 
-async def test_preferences_and_the_global_switch_are_merged_and_honoured(
+async def test_an_agent_that_a_user_or_an_admin_switched_off_is_not_offered(
     world: World, root: Person, alice: Person, agent: Server
 ) -> None:
     server = await add(root, agent.url)
@@ -106,13 +106,13 @@ UNREACHABLE = {
 
 
 @pytest.mark.parametrize(("url", "code"), UNREACHABLE.values(), ids=UNREACHABLE.keys())
-async def test_an_agent_that_cannot_be_reached_is_refused_and_not_stored(root: Person, url: str, code: str) -> None:
+async def test_an_unreachable_agent_is_refused_and_not_stored(root: Person, url: str, code: str) -> None:
     response = await root.client.post("/api/app-config/a2a-servers", json={"base_url": url})
     assert (response.status_code, response.json()["data"]["error"]) == (400, code)
     assert data(await root.client.get("/api/app-config/a2a-servers"))["a2a_servers"] == []
 
 
-async def test_what_is_no_agent_is_refused(root: Person, streamable: Server) -> None:
+async def test_a_server_that_is_not_an_agent_is_refused(root: Person, streamable: Server) -> None:
     response = await root.client.post("/api/app-config/a2a-servers", json={"base_url": streamable.url})
     assert (response.status_code, response.json()["data"]["error"]) == (400, "invalid")
 
@@ -124,7 +124,7 @@ async def test_the_same_agent_twice_is_a_conflict(root: Person, agent: Server) -
     await remove(root, server["id"])
 
 
-async def test_who_may_change_and_what_is_unknown(root: Person, alice: Person) -> None:
+async def test_only_admins_change_agents_and_unknown_agents_are_not_found(root: Person, alice: Person) -> None:
     body = {"base_url": "http://127.0.0.1:1"}
     assert (await alice.client.post("/api/app-config/a2a-servers", json=body)).status_code == 403
     for server_id in (str(uuid4()), "no-id"):
@@ -144,7 +144,7 @@ async def remote(url: str) -> RemoteAgent:
 
 
 @pytest.mark.parametrize("options", [("--streaming",), (), ("--old",), ("--old", "--streaming")], ids=" ".join)
-async def test_agents_of_both_protocols_stream_or_not(options: tuple[str, ...]) -> None:
+async def test_agents_of_both_protocol_versions_answer_with_and_without_streaming(options: tuple[str, ...]) -> None:
     with a2a_agent(*options) as server:
         agent = await remote(server.url)
         assert (await agent.send("hello")).text == "You said: hello"
@@ -157,14 +157,14 @@ async def test_agents_of_both_protocols_stream_or_not(options: tuple[str, ...]) 
         assert (answered.state, answered.text, answered.task_id) == ("completed", "You answered: red", "")
 
 
-async def test_an_agent_that_has_gone_was_not_told(agent: Server) -> None:
+async def test_a_message_to_a_stopped_agent_is_an_error(agent: Server) -> None:
     with a2a_agent() as server:
         gone = await remote(server.url)
     with pytest.raises((AgentRefusedError, AgentLostError)):
         await gone.send("hello")
 
 
-async def test_an_agent_that_dies_while_it_works_leaves_the_outcome_unknown() -> None:
+async def test_an_agent_that_dies_during_a_task_leaves_the_outcome_unknown() -> None:
     cards: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,7 +184,7 @@ async def test_an_agent_that_dies_while_it_works_leaves_the_outcome_unknown() ->
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"name": "X\\u0000", "url": "http://127.0.0.1/"}', b"x" * 300_000])
-async def test_a_card_that_is_none_is_refused(body: bytes) -> None:
+async def test_an_invalid_card_is_refused(body: bytes) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -206,6 +206,8 @@ CARDS = {
 
 
 @pytest.mark.parametrize(("card", "error"), CARDS.values(), ids=CARDS.keys())
-async def test_a_card_leads_nowhere_else(card: dict[str, Any], error: type[Exception]) -> None:
+async def test_a_card_with_a_forbidden_or_unsupported_address_is_refused(
+    card: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         await check_card(Outbound(), "http://127.0.0.1:9", card)

@@ -1,4 +1,4 @@
-"""MCP servers of others, on every transport, from the configuration to the agent's result."""
+"""Published MCP servers on every transport, from the configuration to the result of a call."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def put(root: Person, **servers: dict[str, Any]) -> None:
     data(await root.client.post("/api/app-config/mcp-servers", json={"mcpServers": servers}))
 
 
-async def listed(person: Person) -> dict[str, dict[str, Any]]:
+async def list_servers(person: Person) -> dict[str, dict[str, Any]]:
     servers = data(await person.client.get("/api/app-config/mcp-servers"))["mcp_servers"]
     return {server["server_name"]: server for server in servers}
 
 
-async def test_stdio_servers_are_offered_and_answer(world: World, root: Person, alice: Person) -> None:
+async def test_an_agent_calls_tools_of_stdio_servers(world: World, root: Person, alice: Person) -> None:
     await put(
         root,
         time=stdio("mcp-server-time", "--local-timezone", "UTC"),
@@ -41,7 +41,7 @@ async def test_stdio_servers_are_offered_and_answer(world: World, root: Person, 
         files=stdio("mcp-server-filesystem", "/home/ubuntu"),
         everything=stdio("mcp-server-everything", API_KEY=SECRET),
     )
-    servers = await listed(root)
+    servers = await list_servers(root)
     assert {name: server["error"] for name, server in servers.items() if server["error"]} == {}
     assert servers["time"]["tools"] == ["get_current_time", "convert_time"]
     assert servers["time"]["transport"] == "stdio"
@@ -63,18 +63,18 @@ async def test_stdio_servers_are_offered_and_answer(world: World, root: Person, 
     assert called(chat, "mcp_fetch_fetch")["content"]["result"]
     for name in ("time", "git", "fetch", "files", "everything"):
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
-    assert await listed(root) == {}
+    assert await list_servers(root) == {}
 
 
 @pytest.mark.parametrize(("transport", "path"), [("sse", "/sse"), ("streamable_http", "/mcp")])
-async def test_servers_over_http_are_offered_and_answer(
+async def test_an_agent_calls_tools_of_http_servers(
     world: World, root: Person, alice: Person, sse: Server, streamable: Server, transport: str, path: str
 ) -> None:
     server = sse if transport == "sse" else streamable
     config = {"transport": transport, "url": server.url + path, "headers": {"Authorization": f"Bearer {SECRET}"}}
     await put(root, web=config)
-    assert (await listed(root))["web"]["error"] == ""
-    assert "echo" in (await listed(root))["web"]["tools"]
+    assert (await list_servers(root))["web"]["error"] == ""
+    assert "echo" in (await list_servers(root))["web"]["tools"]
     chat = await world.chat(
         alice,
         f"use {transport}",
@@ -87,7 +87,7 @@ async def test_servers_over_http_are_offered_and_answer(
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
 
 
-async def test_secrets_are_in_no_answer_no_log_and_no_row(world: World, root: Person, streamable: Server) -> None:
+async def test_secrets_are_in_no_response_no_log_and_no_row(world: World, root: Person, streamable: Server) -> None:
     url = f"{streamable.url}/mcp?key={SECRET}"
     await put(
         root,
@@ -96,10 +96,10 @@ async def test_secrets_are_in_no_answer_no_log_and_no_row(world: World, root: Pe
         away={"url": f"http://127.0.0.1:1/mcp?key={SECRET}", "headers": {"X-Key": SECRET}},
         wrong={"transport": "sse", "url": f"{streamable.url}/nothing?key={SECRET}"},
     )
-    servers = await listed(root)
+    servers = await list_servers(root)
     assert all(servers[name]["error"] for name in ("broken", "away", "wrong"))
-    shown = await root.client.get("/api/app-config/mcp-servers")
-    assert SECRET not in shown.text
+    response = await root.client.get("/api/app-config/mcp-servers")
+    assert SECRET not in response.text
     assert SECRET not in (await root.client.get("/api/user/tools/mcp")).text
     engine = create_engine(world.platform.database_url)
     async with engine.connect() as connection:
@@ -109,22 +109,22 @@ async def test_secrets_are_in_no_answer_no_log_and_no_row(world: World, root: Pe
     assert SECRET not in str(rows)
     for process in world.platform.processes:
         assert SECRET not in process.log()
-    async with client_for(world.url) as nobody:
-        body = data(await nobody.get("/api/app-config/mcp-servers"))
-        assert [server["error"] for server in body["mcp_servers"]] == [""] * 4, "reasons are for admins"
+    async with client_for(world.url) as anonymous:
+        body = data(await anonymous.get("/api/app-config/mcp-servers"))
+        assert [server["error"] for server in body["mcp_servers"]] == [""] * 4, "only admins see errors"
     for name in ("web", "broken", "away", "wrong"):
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
 
 
-async def test_posting_a_name_again_replaces_it_and_leaves_the_others(root: Person, streamable: Server) -> None:
+async def test_posting_a_server_again_replaces_it_and_keeps_the_others(root: Person, streamable: Server) -> None:
     await put(root, one={"url": f"{streamable.url}/mcp"}, two={"url": f"{streamable.url}/mcp", "enabled": False})
     await put(root, one=stdio("no-such-program"))
-    servers = await listed(root)
+    servers = await list_servers(root)
     assert (servers["one"]["transport"], servers["one"]["tools"]) == ("stdio", [])
     assert "no-such-program" in servers["one"]["error"]
     assert (servers["two"]["enabled"], servers["two"]["tools"]) == (False, [])
     data(await root.client.post("/api/app-config/mcp-servers/two/enabled", json={"enabled": True}))
-    assert "echo" in (await listed(root))["two"]["tools"]
+    assert "echo" in (await list_servers(root))["two"]["tools"]
     for name in ("one", "two"):
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
 
@@ -139,17 +139,17 @@ while True:
 
 
 @pytest.mark.parametrize("before", [0, 260], ids=["whole", "where the text is cut"])
-async def test_a_server_that_repeats_its_secret_is_not_shown_with_it(root: Person, before: int) -> None:
-    """It may repeat the key alone, and blanks that a shown text has not."""
+async def test_a_secret_that_a_server_repeats_is_removed_from_its_error(root: Person, before: int) -> None:
+    """The server may repeat only the key, and spaces that the error text joins to one."""
     env = {"BEFORE": str(before), "TOKEN": "sk-two  blanks", "SAYS": "sk-two  blanks " * 3}
     await put(root, parrot=stdio("python3", "-c", REPEATS, **env))
-    error = (await listed(root))["parrot"]["error"]
+    error = (await list_servers(root))["parrot"]["error"]
     assert error.startswith("The server said: ")
     assert "sk-" not in error
     data(await root.client.post("/api/app-config/mcp-servers/parrot/delete"))
 
 
-def test_what_is_secret_of_a_server() -> None:
+def test_the_secrets_of_a_server_are_its_keys_variables_and_query_values() -> None:
     connection = {
         "url": "https://mcp.example/mcp?key=in-the-query&n=1",
         "headers": {"Authorization": "Bearer the-key-alone", "X": "abc"},
@@ -173,14 +173,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("config", BAD.values(), ids=BAD.keys())
-async def test_a_configuration_that_cannot_be_is_refused(root: Person, config: dict[str, Any]) -> None:
+async def test_an_invalid_configuration_is_refused(root: Person, config: dict[str, Any]) -> None:
     response = await root.client.post("/api/app-config/mcp-servers", json={"mcpServers": {"bad": config}})
     assert (response.status_code, response.json()["code"]) == (422, 422)
-    assert "bad" not in await listed(root)
+    assert "bad" not in await list_servers(root)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", " a", "x" * 65, "a\nb"])
-async def test_a_name_that_no_path_could_hold_is_refused(root: Person, name: str) -> None:
+async def test_a_name_that_cannot_be_a_path_segment_is_refused(root: Person, name: str) -> None:
     body = {"mcpServers": {name: {"url": "http://127.0.0.1/"}}}
     assert (await root.client.post("/api/app-config/mcp-servers", json=body)).status_code == 422
 
@@ -188,14 +188,14 @@ async def test_a_name_that_no_path_could_hold_is_refused(root: Person, name: str
 @pytest.mark.parametrize(
     "url", ["http://169.254.169.254/mcp", "file:///etc/passwd", "http://a@b/", "http://[::ffff:a9fe:a9fe]/"]
 )
-async def test_an_address_that_is_never_used_is_refused_and_nothing_is_stored(root: Person, url: str) -> None:
+async def test_a_forbidden_url_is_refused_and_nothing_is_stored(root: Person, url: str) -> None:
     body = {"mcpServers": {"good": {"url": "http://127.0.0.1:1/"}, "evil": {"url": url}}}
     response = await root.client.post("/api/app-config/mcp-servers", json=body)
     assert (response.status_code, response.json()["data"]["error"]) == (400, "outbound_refused")
-    assert await listed(root) == {}
+    assert await list_servers(root) == {}
 
 
-async def test_who_may_change_and_what_is_unknown(root: Person, alice: Person) -> None:
+async def test_only_admins_change_servers_and_unknown_servers_are_not_found(root: Person, alice: Person) -> None:
     body = {"mcpServers": {"x": {"url": "http://127.0.0.1:1/"}}}
     assert (await alice.client.post("/api/app-config/mcp-servers", json=body)).status_code == 403
     for path, extra in (("delete", {}), ("enabled", {"enabled": True}), ("refresh", {})):
@@ -208,14 +208,14 @@ async def test_who_may_change_and_what_is_unknown(root: Person, alice: Person) -
     assert (await alice.client.post("/api/app-config/mcp-servers", json=body)).status_code == 401
 
 
-async def test_a_dead_server_holds_up_neither_the_listing_nor_a_run(
+async def test_a_server_that_does_not_answer_delays_neither_the_list_nor_a_run(
     world: World, root: Person, alice: Person, streamable: Server
 ) -> None:
-    hangs = socket.create_server(("127.0.0.1", 0))  # the kernel connects, and nobody answers
+    hangs = socket.create_server(("127.0.0.1", 0))  # the kernel accepts the connection, but nothing answers
     port = hangs.getsockname()[1]
     await put(root, alive={"url": f"{streamable.url}/mcp"}, dead={"url": f"http://127.0.0.1:{port}/mcp"})
     async with asyncio.timeout(2):
-        servers = await listed(root)
+        servers = await list_servers(root)
     assert (servers["dead"]["tools"], servers["dead"]["error"]) == ([], "The server did not answer in time")
     await world.chat(alice, "with a dead server", Call("mcp_alive_echo", {"message": "x"}))
     offered = world.offered("with a dead server")
@@ -226,7 +226,7 @@ async def test_a_dead_server_holds_up_neither_the_listing_nor_a_run(
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
 
 
-async def test_a_user_leaves_out_what_they_do_not_want(
+async def test_a_server_that_a_user_or_an_admin_switched_off_is_not_offered(
     world: World, root: Person, alice: Person, streamable: Server
 ) -> None:
     await put(root, web={"url": f"{streamable.url}/mcp", "description": "Everything"})
@@ -256,13 +256,13 @@ async def test_a_user_leaves_out_what_they_do_not_want(
     assert data(await alice.client.get("/api/user/tools/mcp")) == {"tools": []}
 
 
-async def test_what_a_server_says_of_a_wrong_call_is_told(
+async def test_the_result_of_a_refused_call_is_the_servers_error(
     world: World, root: Person, alice: Person, streamable: Server
 ) -> None:
     await put(root, web={"url": f"{streamable.url}/mcp"})
     chat = await world.chat(
         alice, "a wrong call", Call("mcp_web_gzip-file-as-resource", {"data": "file:///etc/passwd"})
     )
-    said = called(chat, "mcp_web_gzip-file-as-resource")["content"]["result"]
-    assert "file:" in said or "protocol" in said.lower(), said
+    error = called(chat, "mcp_web_gzip-file-as-resource")["content"]["result"]
+    assert "file:" in error or "protocol" in error.lower(), error
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))

@@ -1,4 +1,4 @@
-"""Calls that are lost, slow, too large or unwanted, against a server that writes down what it was asked to do."""
+"""MCP calls that are lost, slow, too large or cancelled, against a server that logs the calls it has got."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import McpConnections
 from moorage_api.tools.mcp_server import Commands, McpLostError, McpUnavailableError, Server
-from moorage_api.tools.mcp_service import McpService, OfferedServer, kept
+from moorage_api.tools.mcp_service import McpService, OfferedServer, to_stored_tool
 from moorage_api.tools.mcp_toolset import McpToolset, function_name
 from moorage_local.ports import free_ports
 from support.accounts import admin, data, register
@@ -40,7 +40,7 @@ TOKEN = "a token that has more than thirty-two characters"
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """`moorage mcp-runner`, as a cluster has it, with something in its environment that no command may see."""
+    """`moorage mcp-runner`, as on a cluster, with an environment variable that no command may see."""
     file = tmp_path_factory.mktemp("runner") / "token"
     file.write_text(TOKEN)
     port = free_ports(1)[0]
@@ -72,11 +72,11 @@ Tools = Callable[..., Coroutine[Any, Any, ToolResult]]
 
 @pytest.fixture
 async def tools(connections: McpConnections, server: Server) -> AsyncIterator[Tools]:
-    """Calls a tool as the agent does."""
+    """A function that calls a tool as the agent does."""
     engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")  # a call needs no database
     service = McpService(create_database(engine), Sealing(["k" * 32]), connections, Outbound())
     offered = OfferedServer(
-        "counting", [kept(tool) for tool in await connections.connection(KEY, server).tools()], server, KEY
+        "counting", [to_stored_tool(tool) for tool in await connections.connection(KEY, server).tools()], server, KEY
     )
     toolset = McpToolset(service, [offered], MemoryAttachments(), MemorySwitches())
 
@@ -101,7 +101,7 @@ def kill(line: str) -> None:
     os.kill(int(line.split()[0]), signal.SIGKILL)
 
 
-async def test_a_lost_call_is_unknown_and_not_repeated(tools: Tools, log: Path) -> None:
+async def test_a_lost_call_has_an_unknown_outcome_and_is_not_repeated(tools: Tools, log: Path) -> None:
     calling = asyncio.create_task(tools("act", seconds=60))
     kill((await until_logged(log, 1))[0])
     result = await calling
@@ -111,7 +111,7 @@ async def test_a_lost_call_is_unknown_and_not_repeated(tools: Tools, log: Path) 
     assert [line.split()[1] for line in log.read_text().splitlines()] == ["act"]
 
 
-async def test_a_lost_call_that_only_reads_is_repeated_once(tools: Tools, log: Path) -> None:
+async def test_a_lost_call_of_a_read_only_tool_is_repeated_once(tools: Tools, log: Path) -> None:
     calling = asyncio.create_task(tools("look", seconds=60))
     first = (await until_logged(log, 1))[0]
     kill(first)
@@ -122,7 +122,7 @@ async def test_a_lost_call_that_only_reads_is_repeated_once(tools: Tools, log: P
     assert lines[1].split()[0] != lines[0].split()[0]
 
 
-async def test_a_call_that_takes_too_long_is_unknown_and_the_connection_stays(
+async def test_a_timeout_leaves_the_outcome_unknown_and_the_connection_open(
     connections: McpConnections, server: Server, log: Path
 ) -> None:
     connection = connections.connection(KEY, server)
@@ -132,7 +132,7 @@ async def test_a_call_that_takes_too_long_is_unknown_and_the_connection_stays(
     assert await connection.call("act", {}, seconds=10)
 
 
-async def test_calls_run_at_the_same_time_and_a_stop_waits_for_none(
+async def test_calls_run_concurrently_and_a_cancelled_call_does_not_delay_the_close(
     connections: McpConnections, server: Server, log: Path
 ) -> None:
     connection = connections.connection(KEY, server)
@@ -146,7 +146,7 @@ async def test_calls_run_at_the_same_time_and_a_stop_waits_for_none(
         await connections.close()
 
 
-async def test_an_answer_without_end_is_a_loss_not_a_crash(tools: Tools) -> None:
+async def test_a_response_that_is_too_long_leaves_the_outcome_unknown(tools: Tools) -> None:
     assert (await tools("much", count=6_000_000)).outcome == "unknown"
     long = await tools("much", count=200_000)
     assert long.outcome == "succeeded"
@@ -154,28 +154,28 @@ async def test_an_answer_without_end_is_a_loss_not_a_crash(tools: Tools) -> None
     assert long.content["key"] == "blob0.txt"
 
 
-async def test_a_command_sees_its_own_variables_only(tools: Tools) -> None:
+async def test_a_command_sees_only_its_own_environment_variables(tools: Tools) -> None:
     text = (await tools("names")).text
     assert "PYTHONPATH" in text
     assert "PLATFORM_SECRET" not in text
     assert "MOORAGE" not in text
 
 
-async def test_whoever_does_not_know_the_token_runs_nothing(commands: Commands, server: Server) -> None:
+async def test_a_client_with_a_wrong_token_cannot_run_commands(commands: Commands, server: Server) -> None:
     made = McpConnections(outbound=Outbound(), commands=Commands(commands.url, "wrong"))
     with pytest.raises(McpUnavailableError, match="token is wrong"):
         await made.connection(KEY, server).tools()
     await made.close()
 
 
-async def test_a_closed_connection_ends_its_process(connections: McpConnections, server: Server, log: Path) -> None:
+async def test_closing_a_connection_ends_its_process(connections: McpConnections, server: Server, log: Path) -> None:
     await connections.connection(KEY, server).call("act", {}, seconds=10)
     process = psutil.Process(int((await until_logged(log, 1))[0].split()[0]))
     await connections.close()
     await asyncio.to_thread(process.wait, 10)
 
 
-async def test_a_server_that_was_started_again_is_connected_again(log: Path, commands: Commands) -> None:
+async def test_a_restarted_server_gets_a_new_connection(log: Path, commands: Commands) -> None:
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "support.counting_mcp", str(log), "--port", str(port)]
     made = McpConnections(outbound=Outbound(), commands=commands)
@@ -208,7 +208,7 @@ def test_a_function_is_named_after_server_and_tool(parts: tuple[str, str], name:
 
 
 @pytest.mark.parametrize("parts", [("a" * 40, "b" * 40), ("server of mine", "now"), ("zeit", "jetzt-für-mich")])
-def test_a_name_that_no_model_takes_is_cut_and_hashed(parts: tuple[str, str]) -> None:
+def test_a_name_that_models_do_not_accept_is_changed_and_gets_a_hash(parts: tuple[str, str]) -> None:
     name = function_name("mcp", *parts)
     assert len(name) <= 64
     assert name.isascii()
@@ -217,7 +217,7 @@ def test_a_name_that_no_model_takes_is_cut_and_hashed(parts: tuple[str, str]) ->
     assert name == function_name("mcp", *parts)
 
 
-def test_no_two_tools_have_one_name_and_servers_take_turns() -> None:
+def test_function_names_are_unique_and_servers_take_turns() -> None:
     hashed = function_name("mcp", "a_b", "c", taken=["mcp_a_b_c"])
     tools = {
         "a": ["b_c", "b_c", hashed.removeprefix("mcp_a_"), "d" * 70 + "1", "d" * 70 + "2"],
@@ -242,7 +242,7 @@ def test_no_two_tools_have_one_name_and_servers_take_turns() -> None:
     )
     toolset = McpToolset(service, offered, MemoryAttachments(), MemorySwitches())
     names = [function.name for function in toolset.functions()]
-    assert len(names) == len(set(names)) == 4 + 1 + 500, "a tool that is listed twice is one"
+    assert len(names) == len(set(names)) == 4 + 1 + 500, "a tool that is listed twice counts once"
     assert max(map(len, names)) <= 64
     assert names[:4] == ["mcp_a_b_c", toolset.name_of("a_b", "c"), "mcp_z_tool0", toolset.name_of("a", tools["a"][2])]
     assert {toolset.name_of("a_b", "c"), toolset.name_of("a", tools["a"][2])} != {hashed}
@@ -256,23 +256,25 @@ SCHEMAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "nothing": ({}, ANYTHING),
     "another type": ({"type": "array"}, ANYTHING),
-    "properties that are none": ({"type": "object", "properties": ["a"]}, ANYTHING),
-    "a property that is none": ({"type": "object", "properties": {"a": "string"}}, ANYTHING),
-    "an enum that is none": ({"type": "object", "properties": {"a": {"enum": 5}}}, ANYTHING),
-    "required that is none": ({"type": "object", "properties": {}, "required": "a"}, ANYTHING),
+    "invalid properties": ({"type": "object", "properties": ["a"]}, ANYTHING),
+    "an invalid property": ({"type": "object", "properties": {"a": "string"}}, ANYTHING),
+    "an invalid enum": ({"type": "object", "properties": {"a": {"enum": 5}}}, ANYTHING),
+    "an invalid required": ({"type": "object", "properties": {}, "required": "a"}, ANYTHING),
     "a NUL": ({"type": "object", "properties": {}, "description": "\x00"}, ANYTHING),
     "too large": ({"type": "object", "properties": {}, "description": "x" * 20_000}, ANYTHING),
 }
 
 
 @pytest.mark.parametrize(("schema", "offered"), SCHEMAS.values(), ids=SCHEMAS.keys())
-def test_a_schema_that_cannot_be_checked_takes_anything(schema: dict[str, Any], offered: dict[str, Any]) -> None:
-    tool = kept(Tool(name="t\x00", description="d\x00", input_schema=schema))
+def test_an_invalid_schema_is_replaced_by_one_that_accepts_anything(
+    schema: dict[str, Any], offered: dict[str, Any]
+) -> None:
+    tool = to_stored_tool(Tool(name="t\x00", description="d\x00", input_schema=schema))
     assert tool == {"name": "t", "description": "d", "schema": offered, "read_only": False}
     assert checked_arguments(tool["schema"], {"a": "x"}) == {"a": "x"}
 
 
-async def test_a_runner_that_is_killed_in_a_call_leaves_it_unknown_and_done_once(platform: Platform, log: Path) -> None:
+async def test_a_call_of_a_killed_runner_runs_once_and_has_an_unknown_outcome(platform: Platform, log: Path) -> None:
     turns: list[Turn] = [
         Plan("Task", "I will.", ["Do it"]),
         Call("mcp_counting_act", {"seconds": 60}),
@@ -295,8 +297,8 @@ async def test_a_runner_that_is_killed_in_a_call_leaves_it_unknown_and_done_once
             await platform.start_runner()
             assert (await saying).event == "done"
     assert called(chat, "mcp_counting_act")["status"] == "called"
-    (told,) = [one for one in model.requests[-1]["messages"] if "Outcome unknown" in str(one["content"])][-1:]
-    assert told["role"] == "tool"
+    (result,) = [one for one in model.requests[-1]["messages"] if "Outcome unknown" in str(one["content"])][-1:]
+    assert result["role"] == "tool"
     assert len(log.read_text().splitlines()) == 1
 
 
@@ -308,7 +310,7 @@ def test_the_runner_refuses_a_token_that_can_be_guessed(tmp_path: Path) -> None:
     assert "32" in reply.stderr
 
 
-def test_a_probe_tells_a_runner_that_hangs_from_one_that_answers(commands: Commands) -> None:
+def test_the_health_check_fails_for_a_runner_that_hangs(commands: Commands) -> None:
     port = str(urlsplit(commands.url).port)
     probe = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--check", "--port", port]
     (runner,) = [one for one in psutil.Process().children(recursive=True) if is_runner(one, port)]

@@ -1,4 +1,4 @@
-"""Switches of MCP servers, remote agents and skills that are turned while a run is at work."""
+"""MCP servers, remote agents and skills that are switched off during a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.world import called
 REMOTE = {"mcp_counting_act", "skill_brand-report_run", "skill_read", "call_remote_agent", "get_remote_agent_cards"}
 
 
-async def test_what_a_user_or_an_admin_switches_off_is_off_for_the_run_at_work(
+async def test_a_tool_that_a_user_or_an_admin_switches_off_is_off_for_a_current_run(
     platform: Platform, tmp_path: Path
 ) -> None:
     switches: list[tuple[str, str, dict[str, Any]]] = []
@@ -29,7 +29,7 @@ async def test_what_a_user_or_an_admin_switches_off_is_off_for_the_run_at_work(
 
     def choose(request: Request) -> Turn:
         place = sum(message["role"] == "assistant" for message in request["messages"])
-        if place == 2:  # the model is answering; what it says comes too late
+        if place == 2:  # while the model answers, so its calls come after the switch
             for url, token, body in switches:
                 httpx.post(url, json=body, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
         turns: list[Turn] = [
@@ -73,9 +73,9 @@ async def test_what_a_user_or_an_admin_switches_off_is_off_for_the_run_at_work(
             ]
             chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
             assert (await chat.say("go")).event == "done"
-    assert called(chat, "mcp_counting_act")["content"]["result"]  # the one of before
+    assert called(chat, "mcp_counting_act")["content"]["result"]  # the call before the switch
     assert len(log.read_text().splitlines()) == 1
     before, after = (REMOTE & {tool["function"]["name"] for tool in model.requests[place]["tools"]} for place in (2, 3))
     assert (before, after) == (REMOTE, set())
-    told = [str(message["content"]) for message in model.requests[3]["messages"] if message["role"] == "tool"]
-    assert told[-3:] == [prompts.SWITCHED_OFF] * 3
+    results = [str(message["content"]) for message in model.requests[3]["messages"] if message["role"] == "tool"]
+    assert results[-3:] == [prompts.SWITCHED_OFF] * 3
