@@ -1,4 +1,4 @@
-"""What configured URLs may reach: names, numbers, redirects, endless answers. Over real sockets, with our own DNS."""
+"""Which addresses configured URLs may reach, and limits of responses. Over real sockets, with our own DNS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.errors import OutboundRefusedError
-from moorage_api.outbound import Address, Limits, Outbound, Purpose, Target
+from moorage_api.outbound import Address, Outbound, Purpose, ResponseLimits, Target
 from support.accounts import Person
 
 EVERYTHING: frozenset[Purpose] = frozenset({"llm", "mcp", "a2a", "skills"})
@@ -24,7 +24,7 @@ NOTHING: frozenset[Purpose] = frozenset()
 
 @dataclass
 class Names:
-    """A DNS of ours: each look-up of a name takes its next answer, the last one for ever."""
+    """A DNS: each look-up of a name returns its next answer; the last answer is repeated."""
 
     answers: dict[str, list[list[str]]]
     asked: list[str] = field(default_factory=list)
@@ -89,7 +89,7 @@ REFUSED = {
     "octal parts": "http://0177.0.0.01/",
     "a short form": "http://127.1/",
     "a scope": "http://[fe80::1%25eth0]/",
-    "a port that is none": "http://example.com:99999/",
+    "an invalid port": "http://example.com:99999/",
     "too long": f"http://example.com/{'a' * 3000}",
 }
 
@@ -124,8 +124,8 @@ NAMES = {"metadata.test": [["169.254.169.254"]], "mixed.test": [["93.184.215.14"
 
 
 @pytest.mark.parametrize("url", NEVER.values(), ids=NEVER.keys())
-async def test_metadata_and_its_like_are_refused_whatever_the_settings_say(url: str) -> None:
-    with pytest.raises(OutboundRefusedError, match="never used"):
+async def test_metadata_and_reserved_addresses_are_refused_with_any_settings(url: str) -> None:
+    with pytest.raises(OutboundRefusedError, match="never allowed"):
         await Outbound(private=EVERYTHING, resolve=Names(NAMES)).check("llm", url)
 
 
@@ -144,20 +144,20 @@ PRIVATE = {
 
 
 @pytest.mark.parametrize("url", PRIVATE.values(), ids=PRIVATE.keys())
-async def test_private_addresses_follow_the_setting(url: str) -> None:
+async def test_private_addresses_are_allowed_for_the_purposes_in_the_setting(url: str) -> None:
     names = Names({"inside.test": [["192.168.7.7"]]})
     await Outbound(private=frozenset({"llm"}), resolve=names).check("llm", url)
     with pytest.raises(OutboundRefusedError, match="private"):
         await Outbound(private=frozenset({"llm"}), resolve=names).check("mcp", url)
 
 
-async def test_public_addresses_and_names_unknown_now_may_be_configured() -> None:
+async def test_public_addresses_and_unknown_names_may_be_configured() -> None:
     outbound = Outbound(private=NOTHING, resolve=Names({"example.com": [["93.184.215.14", "2606:2800:220:1::1"]]}))
     for url in ("https://example.com/v1", "http://8.8.8.8/", "https://münchen.test/", "http://[2606:4700::1111]/"):
         await outbound.check("llm", url)
 
 
-async def test_the_platforms_own_services_stay_closed() -> None:
+async def test_ports_of_the_platforms_own_services_are_refused() -> None:
     outbound = Outbound(private=EVERYTHING, closed_ports=frozenset({5432}))
     await outbound.check("mcp", "http://localhost:5433/")
     with pytest.raises(OutboundRefusedError, match="service of this platform"):
@@ -172,11 +172,11 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
             assert (await client.get(url)).text == "hello"
         async with Outbound(private=EVERYTHING, resolve=names).client2("llm", url) as client2:
             assert (await client2.get(url)).text == "hello"
-    assert names.asked == ["model.test"] * 2, "one look-up a request: what was checked is what is used"
+    assert names.asked == ["model.test"] * 2, "one look-up per request: the checked address is used"
     assert all(f"host: model.test:{server.port}" in head.lower() for head in server.requests)
 
 
-async def test_a_name_that_changes_its_mind_is_refused() -> None:
+async def test_a_name_that_later_has_a_forbidden_address_is_refused() -> None:
     names = Names({"rebind.test": [["127.0.0.1"], ["169.254.169.254"]]})
     async with serving(plain(headers="Connection: close\r\n")) as server:
         url = f"http://rebind.test:{server.port}/"
@@ -187,7 +187,7 @@ async def test_a_name_that_changes_its_mind_is_refused() -> None:
     assert len(server.requests) == 1
 
 
-async def test_an_address_that_takes_no_connection_gives_way_to_the_next() -> None:
+async def test_the_next_address_is_tried_if_one_refuses_the_connection() -> None:
     names = Names({"both.test": [["::1", "127.0.0.1"]]})
     async with serving(plain()) as server:
         url = f"http://both.test:{server.port}/"
@@ -206,7 +206,7 @@ REDIRECTS = {
 
 
 @pytest.mark.parametrize(("location", "purpose"), REDIRECTS.values(), ids=REDIRECTS.keys())
-async def test_a_redirect_leads_nowhere_else(location: str, purpose: Purpose) -> None:
+async def test_a_redirect_to_another_server_is_refused(location: str, purpose: Purpose) -> None:
     names = Names({"inside.test": [["192.168.7.7"]], "elsewhere.test": [["93.184.215.14"]]})
     async with serving(plain(status="302 Found", headers=f"Location: {location}\r\n")) as server:
         url = f"http://127.0.0.1:{server.port}/"
@@ -218,7 +218,7 @@ async def test_a_redirect_leads_nowhere_else(location: str, purpose: Purpose) ->
                 await client2.get(url)
 
 
-async def test_a_redirect_on_the_same_server_is_followed_but_not_for_ever() -> None:
+async def test_a_redirect_on_the_same_server_is_followed_up_to_a_limit() -> None:
     async def answer(head: str, writer: asyncio.StreamWriter) -> None:
         path = head.split(" ")[1]
         reply = plain() if path == "/b" else plain(status="307 Moved", headers=f"Location: {path[:-1]}b\r\n")
@@ -234,20 +234,20 @@ async def test_a_redirect_on_the_same_server_is_followed_but_not_for_ever() -> N
                 await client.get(url.replace("/a", "/loop"))
 
 
-def test_a_redirect_never_leaves_tls() -> None:
+def test_a_redirect_from_https_to_http_is_refused() -> None:
     guard = Outbound().guard("skills", "https://example.com/")
     with pytest.raises(OutboundRefusedError, match="https to http"):
         guard.check_hop(Target.of("http://example.com/"))
 
 
-async def test_what_another_server_names_is_private_on_its_own_host_only() -> None:
+async def test_a_url_from_another_server_may_be_private_only_on_that_servers_host() -> None:
     outbound = Outbound(resolve=Names({"agent.test": [["127.0.0.1"]], "public.test": [["93.184.215.14"]]}))
     await outbound.check("a2a", "http://agent.test:9/rpc", named_by="http://agent.test/")
     with pytest.raises(OutboundRefusedError, match="private"):
         await outbound.check("a2a", "http://127.0.0.1:9/rpc", named_by="https://public.test/")
 
 
-async def test_an_answer_that_is_too_long_is_cut_off() -> None:
+async def test_a_response_that_is_too_long_is_an_error() -> None:
     async def endless(_: str, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
@@ -256,12 +256,12 @@ async def test_an_answer_that_is_too_long_is_cut_off() -> None:
 
     async with serving(endless) as server:
         url = f"http://127.0.0.1:{server.port}/"
-        async with Outbound().client("a2a", url, limits=Limits(200_000)) as client:
+        async with Outbound().client("a2a", url, limits=ResponseLimits(200_000)) as client:
             with pytest.raises(httpx.ReadError, match="longer than 200000 bytes"):
                 await client.get(url)
 
 
-async def test_an_answer_that_unfolds_is_refused() -> None:
+async def test_a_compressed_response_is_refused() -> None:
     body = gzip.compress(b"0" * 50_000_000)
     async with serving(plain(body, headers="Content-Encoding: gzip\r\n")) as server:
         url = f"http://127.0.0.1:{server.port}/"
@@ -272,7 +272,7 @@ async def test_an_answer_that_unfolds_is_refused() -> None:
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"], ids=["head", "body"])
-async def test_an_answer_that_drips_has_an_end(head: bytes) -> None:
+async def test_a_response_that_is_too_slow_is_an_error(head: bytes) -> None:
     async def drip(_: str, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
         for _byte in range(100):
@@ -282,18 +282,18 @@ async def test_an_answer_that_drips_has_an_end(head: bytes) -> None:
 
     async with serving(drip) as server:
         url = f"http://127.0.0.1:{server.port}/"
-        async with Outbound().client("a2a", url, limits=Limits(10_000, seconds=0.3)) as client:
+        async with Outbound().client("a2a", url, limits=ResponseLimits(10_000, seconds=0.3)) as client:
             with pytest.raises((httpx.ReadError, httpx.ReadTimeout), match=r"longer than 0\.3 s|in time"):
                 await client.get(url)
 
 
-async def test_a_model_at_a_refused_address_is_an_error_that_says_so() -> None:
+async def test_a_model_at_a_refused_address_is_an_error_that_names_the_setting() -> None:
     names = Names({"model.test": [["10.0.0.1"]]})
     outbound = Outbound(private=NOTHING, resolve=names)
     async with LlmClient("http://model.test/v1", "sk-secret", "m", outbound=outbound) as llm:
         with pytest.raises(LlmError, match="MOORAGE_OUTBOUND_PRIVATE") as raised:
             await llm.ask([{"role": "user", "content": "Hello"}])
-    assert len(names.asked) == 1, "asking again cannot help"
+    assert len(names.asked) == 1, "a retry cannot help"
     assert "sk-secret" not in str(raised.value)
 
 

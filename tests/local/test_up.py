@@ -154,7 +154,7 @@ async def test_a_configured_url_cannot_lead_to_a_server_of_the_platform(machine:
         for port in ports:
             there = {"there": {"transport": "streamable_http", "url": f"http://127.0.0.1:{port}/"}}
             answer = await admin.client.post("/api/app-config/mcp-servers", json={"mcpServers": there})
-            assert "service of this platform" in answer.json()["msg"], port
+            assert "internal service of this platform" in answer.json()["msg"], port
 
 
 @pytest.mark.parametrize(

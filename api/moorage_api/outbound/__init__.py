@@ -1,13 +1,13 @@
-"""The one way out to URLs that people configure: models, MCP servers, A2A agents, sources of skills.
+"""The only way to send requests to configured URLs: models, MCP servers, A2A agents, sources of skills.
 
-A connection goes to the address that was checked, so a name that answers differently a moment later gains nothing.
-What another server names (a redirect, an agent's card) is trusted less than what a person typed: see `Guard.check_hop`.
-Proxies of the environment are not used: behind one, nobody here would see where a request ends.
+A connection goes to the IP address that was checked, so DNS rebinding has no effect.
+A URL that another server sends (a redirect, an agent's card) is trusted less than a configured one: `Guard.check_hop`.
+Proxy settings of the environment are ignored, because with a proxy we could not check the address.
 """
 
 from moorage_api.outbound.addresses import Address, Target
 from moorage_api.outbound.clients import Outbound
 from moorage_api.outbound.policy import PURPOSES, Purpose
-from moorage_api.outbound.transports import Limits
+from moorage_api.outbound.transports import ResponseLimits
 
-__all__ = ["PURPOSES", "Address", "Limits", "Outbound", "Purpose", "Target"]
+__all__ = ["PURPOSES", "Address", "Outbound", "Purpose", "ResponseLimits", "Target"]

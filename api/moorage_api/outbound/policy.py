@@ -1,4 +1,4 @@
-"""What may be reached, and for what. See docs/decisions/0050."""
+"""Which addresses each purpose may reach. See docs/decisions/0050."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moorage_api.outbound.addresses import (
     Address,
     Resolver,
     Target,
-    is_never,
+    is_never_allowed,
     is_public,
     resolve_by_system,
 )
@@ -27,9 +27,9 @@ RESOLVE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Policy:
-    """`private`: the purposes that may reach private addresses, this machine's included.
+    """`private`: the purposes that may reach private addresses, including those of this machine.
 
-    `closed_ports` are the platform's own services on this machine: nobody's configuration leads there.
+    `closed_ports`: ports of the platform's own services. Requests to them at private addresses are refused.
     """
 
     private: frozenset[Purpose] = frozenset({"llm", "mcp", "a2a"})
@@ -37,16 +37,19 @@ class Policy:
     resolve: Resolver = resolve_by_system
 
     def guard(self, purpose: Purpose, url: str, *, named_by: str | None = None) -> Guard:
-        """For requests to `url` and what it redirects to. Raises OutboundRefusedError for a URL that is none.
+        """A guard for requests to `url` and its redirects. Raises OutboundRefusedError for an invalid URL.
 
-        `named_by`: the configured URL whose server named this one; then private addresses need its very host.
+        `named_by`: the configured URL whose server sent us `url`. Then a private address is allowed only on its host.
         """
         target = Target.of(url)
         private = purpose in self.private and (named_by is None or Target.of(named_by).host == target.host)
         return Guard(self, purpose, target, private=private)
 
     async def check(self, purpose: Purpose, url: str, *, named_by: str | None = None) -> None:
-        """Refuse a URL when it is configured. A name that cannot be looked up now is let through: it may be later."""
+        """Check a URL that is being configured. Raises OutboundRefusedError.
+
+        A name that cannot be looked up now is accepted, because it may exist later.
+        """
         guard = self.guard(purpose, url, named_by=named_by)
         with suppress(OSError):
             await guard.addresses(guard.configured)
@@ -54,7 +57,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Guard:
-    """Decides, request by request, for one configured URL."""
+    """Checks each request to one configured URL."""
 
     policy: Policy
     purpose: Purpose
@@ -62,24 +65,28 @@ class Guard:
     private: bool
 
     def check_hop(self, target: Target) -> bool:
-        """Whether `target` may be private. Raises OutboundRefusedError where a redirect may not lead at all.
+        """Whether `target` may have a private address. Raises OutboundRefusedError for a forbidden redirect.
 
-        Keys go along with a request, so only skills, which have none, may be sent to another host, a public one.
+        A redirected request carries the API key along. Requests for skills have no key, so only they may be redirected
+        to another host, and only to a public one.
         """
         configured = self.configured
         if target == configured:
             return self.private
         if configured.scheme == "https" and target.scheme != "https":
-            raise OutboundRefusedError("A redirect from https to http is not followed")
+            raise OutboundRefusedError(f"The redirect from https to http ({target.host}) is not followed")
         upgraded = Target("https", configured.host, 443)
         if configured.port == DEFAULT_PORTS["http"] and target == upgraded:
             return self.private
         if self.purpose != "skills":
-            raise OutboundRefusedError("A redirect to another server is not followed: configure the address it names")
+            raise OutboundRefusedError(
+                f"The redirect to another server ({target.host}:{target.port}) is not followed: "
+                "configure the URL of that server"
+            )
         return False
 
     async def addresses(self, target: Target) -> list[Address]:
-        """Where to connect, in order. Raises OutboundRefusedError, or OSError for a name without an address."""
+        """The checked addresses to try, in order. Raises OutboundRefusedError; OSError for a name without address."""
         private = self.check_hop(target)
         try:
             found: Collection[Address] = [ipaddress.ip_address(target.host)]
@@ -96,13 +103,18 @@ class Guard:
         return list(found)
 
     def _check_address(self, address: Address, target: Target, *, private: bool) -> None:
-        if is_never(address):
-            raise OutboundRefusedError(f"{target.host} leads to an address that is never used")
+        if is_never_allowed(address):
+            raise OutboundRefusedError(
+                f"{target.host} has a link-local, metadata or reserved address, which is never allowed"
+            )
         if is_public(address):
             return
         if not private:
             raise OutboundRefusedError(
-                f"{target.host} leads to a private address, which MOORAGE_OUTBOUND_PRIVATE does not allow here"
+                f"{target.host} has a private address. To allow private addresses here, add `{self.purpose}` to "
+                "MOORAGE_OUTBOUND_PRIVATE"
             )
         if target.port in self.policy.closed_ports:
-            raise OutboundRefusedError(f"{target.host}:{target.port} is a service of this platform")
+            raise OutboundRefusedError(
+                f"{target.host}:{target.port} is an internal service of this platform, which must not be configured"
+            )

@@ -1,7 +1,7 @@
-"""Transports that connect to the address that was checked, and let no answer grow or last without end.
+"""Transports that connect to the checked address and limit the size and the duration of each response.
 
-httpx and httpx2 have classes of the same names and ways that know nothing of each other, so each step is written once,
-for a library that is given, and each library gets the classes that it asks for.
+httpx and httpx2 have equal but unrelated classes. So the code is written once, in base classes with the library as a
+class variable, and each library gets subclasses of its own types.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from moorage_api.outbound.policy import Guard
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one response. `seconds` bounds all of it, from the request to its last byte; None for streams."""
+class ResponseLimits:
+    """Limits of one response. `seconds` is the time from the request to the last byte; None for streams."""
 
     body_bytes: int
     seconds: float | None = None
 
 
-def pinned(target: Target, address: Address, extensions: Mapping[str, Any]) -> dict[str, Any]:
-    """TLS still asks for, and checks, the name; the connection goes to `address`."""
-    named = {} if target.host == str(address) else {"sni_hostname": target.host}
-    return {**extensions, **named}
+def with_server_name(target: Target, address: Address, extensions: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the host name for TLS: the connection goes to `address`, but the certificate must be for the name."""
+    server_name = {} if target.host == str(address) else {"sni_hostname": target.host}
+    return {**extensions, **server_name}
 
 
-class TooLongError(Exception):
-    """A response is longer, or takes longer, than its limit."""
+class ResponseLimitError(Exception):
+    """A response is longer than its limit, takes longer, or is compressed."""
 
 
-async def bounded(chunks: AsyncIterator[bytes], limits: Limits, *, deadline: float | None) -> AsyncIterator[bytes]:
-    """Pass chunks on until there are too many bytes or too little time. Raises TooLongError."""
+async def limit_chunks(
+    chunks: AsyncIterator[bytes], limits: ResponseLimits, *, deadline: float | None
+) -> AsyncIterator[bytes]:
+    """Yield the chunks. Raises ResponseLimitError after too many bytes or at the deadline."""
     seen = 0
     while True:
         try:
@@ -48,53 +50,56 @@ async def bounded(chunks: AsyncIterator[bytes], limits: Limits, *, deadline: flo
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise TooLongError(f"The answer took longer than {limits.seconds:g} s") from error
+            raise ResponseLimitError(f"The response took longer than {limits.seconds:g} s") from error
         seen += len(chunk)
         if seen > limits.body_bytes:
-            raise TooLongError(f"The answer is longer than {limits.body_bytes} bytes")
+            raise ResponseLimitError(f"The response is longer than {limits.body_bytes} bytes")
         yield chunk
 
 
 def check_encoding(encoding: str) -> None:
-    """We ask for plain bytes: what comes compressed all the same could unfold to any size."""
+    """Raise ResponseLimitError for a compressed response: it could decompress to any size, and we ask for none."""
     if encoding.strip().lower() not in ("", "identity"):
-        raise TooLongError("The answer is compressed, although that was not asked for")
+        raise ResponseLimitError(f"The response is compressed ({encoding.strip()[:50]}), but we asked for identity")
 
 
 @cache
-def tls() -> Any:
-    """Takes 50 ms to make and serves every client of the process."""
+def tls_context() -> Any:
+    """The TLS context of all clients of this process. It takes 50 ms to create."""
     return httpx2.create_ssl_context(trust_env=False)
 
 
-class BoundedStream:
-    """The body of an answer, within `limits`."""
+class LimitedStream:
+    """The body of a response, within `limits`."""
 
     _library: ClassVar[Any]
 
-    def __init__(self, stream: Any, limits: Limits, deadline: float | None) -> None:
+    def __init__(self, stream: Any, limits: ResponseLimits, deadline: float | None) -> None:
         self._stream = stream
         self._limits = limits
         self._deadline = deadline
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for chunk in bounded(aiter(self._stream), self._limits, deadline=self._deadline):
+            async for chunk in limit_chunks(aiter(self._stream), self._limits, deadline=self._deadline):
                 yield chunk
-        except TooLongError as error:
+        except ResponseLimitError as error:
             raise self._library.ReadError(str(error)) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
-class Guarded:
-    """Every request, redirects included, passes the guard. One pool a host, so that TLS is checked for each name."""
+class GuardedTransportBase:
+    """Checks every request, including redirects, with the guard.
+
+    There is one connection pool for each host name, so that a connection is only reused for the name it was made for.
+    """
 
     _library: ClassVar[Any]
-    _body: ClassVar[type[BoundedStream]]
+    _body: ClassVar[type[LimitedStream]]
 
-    def __init__(self, guard: Guard, limits: Limits) -> None:
+    def __init__(self, guard: Guard, limits: ResponseLimits) -> None:
         self._guard = guard
         self._limits = limits
         self._pools: dict[str, Any] = {}
@@ -108,31 +113,31 @@ class Guarded:
         except OSError as error:
             raise library.ConnectError(str(error), request=request) from error
         request.headers["Accept-Encoding"] = "identity"
-        response = await self._first(request, target, addresses, deadline)
+        response = await self._send(request, target, addresses, deadline)
         try:
             check_encoding(response.headers.get("content-encoding", ""))
-        except TooLongError as error:
+        except ResponseLimitError as error:
             await response.aclose()
             raise library.ReadError(str(error), request=request) from error
         response.stream = self._body(response.stream, self._limits, deadline)
         return response
 
-    async def _first(self, request: Any, target: Target, addresses: list[Address], deadline: float | None) -> Any:
-        """From the first address that takes the connection; nothing was sent to those that did not."""
+    async def _send(self, request: Any, target: Target, addresses: list[Address], deadline: float | None) -> Any:
+        """Send the request to the first address that accepts a connection."""
         library = self._library
         if target.host not in self._pools:
-            self._pools[target.host] = library.AsyncHTTPTransport(verify=tls(), trust_env=False)
+            self._pools[target.host] = library.AsyncHTTPTransport(verify=tls_context(), trust_env=False)
         for address in addresses:
-            sent = library.Request(
+            to_address = library.Request(
                 request.method,
                 request.url.copy_with(host=str(address)),
                 headers=request.headers,
                 stream=request.stream,
-                extensions=pinned(target, address, request.extensions),
+                extensions=with_server_name(target, address, request.extensions),
             )
             try:
                 async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
-                    return await self._pools[target.host].handle_async_request(sent)
+                    return await self._pools[target.host].handle_async_request(to_address)
             except library.ConnectError as error:
                 failure = error
             except TimeoutError as error:
@@ -144,19 +149,19 @@ class Guarded:
             await pool.aclose()
 
 
-class _Stream(BoundedStream, httpx.AsyncByteStream):
+class _Stream(LimitedStream, httpx.AsyncByteStream):
     _library: ClassVar[Any] = httpx
 
 
-class _Stream2(BoundedStream, httpx2.AsyncByteStream):
+class _Stream2(LimitedStream, httpx2.AsyncByteStream):
     _library: ClassVar[Any] = httpx2
 
 
-class GuardedTransport(Guarded, httpx.AsyncBaseTransport):
+class GuardedTransport(GuardedTransportBase, httpx.AsyncBaseTransport):
     _library: ClassVar[Any] = httpx
     _body = _Stream
 
 
-class GuardedTransport2(Guarded, httpx2.AsyncBaseTransport):
+class GuardedTransport2(GuardedTransportBase, httpx2.AsyncBaseTransport):
     _library: ClassVar[Any] = httpx2
     _body = _Stream2

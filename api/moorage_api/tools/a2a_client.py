@@ -29,11 +29,11 @@ from a2a.utils.errors import A2AError
 from google.protobuf.json_format import MessageToDict, MessageToJson, ParseError
 
 from moorage_api.errors import InvalidError
-from moorage_api.outbound import Limits, Outbound
+from moorage_api.outbound import Outbound, ResponseLimits
 
 CARD_PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 """Agents of protocol versions before 0.3 use the second path."""
-CARD_LIMITS = Limits(256 * 1024, seconds=15)
+CARD_LIMITS = ResponseLimits(256 * 1024, seconds=15)
 BINDINGS = (TransportProtocol.JSONRPC.value, TransportProtocol.HTTP_JSON.value)
 TASK_SECONDS = 300.0
 POLL_SECONDS = 1.0
