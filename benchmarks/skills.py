@@ -17,10 +17,10 @@ from benchmarks.sandboxes import running_host
 from moorage_api.objects.store import BlobStore
 from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
 from moorage_api.skill_runs.sync import SkillSync
-from moorage_api.skills.bundles.archive import packed
+from moorage_api.skills.bundles.archive import pack
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_api.skills.bundles.limits import MAX_BUNDLE_BYTES, MAX_FILES
-from moorage_api.skills.bundles.manifest import parsed_manifest
+from moorage_api.skills.bundles.manifest import parse_manifest
 from moorage_api.skills.bundles.risk import RiskReport
 from moorage_api.skills.store import SkillArchives
 from moorage_sandbox.client import TokenSigner
@@ -39,9 +39,9 @@ def biggest() -> Bundle:
 async def measure(
     socket: Path, signer: TokenSigner, blobs: BlobStore, sessions: SessionSkills, directory: Path
 ) -> list[Row]:
-    archive = packed(biggest())
+    archive = pack(biggest())
     await SkillArchives(blobs, directory / "none").put(archive)
-    manifest = parsed_manifest(SKILL_MD, folder="big", overrides={})
+    manifest = parse_manifest(SKILL_MD, folder="big", overrides={})
     skill = SessionSkill("big--00000000", archive.digest, manifest, "", RiskReport())
     cold: list[float] = []
     matching: list[float] = []

@@ -162,7 +162,7 @@ async def test_a_tool_of_high_risk_waits_for_a_yes_through_the_loss_of_its_runne
     chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
     assert (await chat.say("Make a report")).event == "wait"
     asked = chat.all("message", role="assistant")[-1]["message"]
-    assert "scripts/setup.sh runs what it downloads" in asked
+    assert "scripts/setup.sh runs a script that it downloads" in asked
     assert chat.all("tool", name="skill") == [], "it was not begun"
     await runner.kill()
     await platform.start_runner()

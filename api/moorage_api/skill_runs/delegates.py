@@ -1,4 +1,4 @@
-"""Skills whose tools are an MCP server's or a remote agent: whoever speaks to those carries their calls out."""
+"""Run the tools of skills that belong to an MCP server or to a remote agent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moorage_api.tools.mcp_service import McpService, OfferedServer
 from moorage_api.tools.mcp_toolset import McpToolset
 
 ASK = "ask"
-"""The one tool of a skill that is a remote agent."""
+"""The only tool of a skill with `runtime_type: a2a`."""
 
 
 class McpDelegate:
@@ -46,7 +46,7 @@ class McpDelegate:
 
     async def call(self, manifest: Manifest, tool: str, call: ToolCall) -> ToolResult:
         function = self._toolset.name_of(manifest.server, tool)
-        return shown_as_skill(await self._toolset.call(replace(call, function=function)))
+        return to_skill_result(await self._toolset.call(replace(call, function=function)))
 
 
 class A2aDelegate:
@@ -74,7 +74,7 @@ class A2aDelegate:
             return []
         parameters = {
             "type": "object",
-            "properties": {"query": text("The task, complete in itself: the agent sees nothing else")},
+            "properties": {"query": text("The task, with everything the agent needs to know: it sees only this text")},
             "required": ["query"],
             "additionalProperties": False,
         }
@@ -83,10 +83,10 @@ class A2aDelegate:
     async def call(self, manifest: Manifest, tool: str, call: ToolCall) -> ToolResult:
         agent = self._agents[manifest.server.rstrip("/")]
         args: dict[str, Any] = {"id": str(agent.id), "query": call.args["query"]}
-        return shown_as_skill(await self._toolset.call(replace(call, function=CALL.name, args=args)))
+        return to_skill_result(await self._toolset.call(replace(call, function=CALL.name, args=args)))
 
 
-def shown_as_skill(result: ToolResult) -> ToolResult:
+def to_skill_result(result: ToolResult) -> ToolResult:
     content = {
         "skill_result" if name in ("result", "a2a_result") else name: value for name, value in result.content.items()
     }

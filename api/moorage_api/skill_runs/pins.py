@@ -1,4 +1,4 @@
-"""The skills of a session: chosen once, at the first need, and in those versions until the session ends."""
+"""The skills of a session. They are pinned at its first run, and their versions do not change afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from moorage_api.clock import Clock
 from moorage_api.database import Database
-from moorage_api.skill_runs.selection import Candidate, ranked
+from moorage_api.skill_runs.selection import Candidate, rank
 from moorage_api.skills.bundles.archive import to_pin
 from moorage_api.skills.bundles.manifest import Manifest
 from moorage_api.skills.bundles.risk import RiskReport
@@ -18,7 +18,7 @@ from moorage_crds.types import MAX_INITIAL_SKILLS, MAX_SKILLS, SkillPin
 
 @dataclass(frozen=True)
 class SessionSkill:
-    """One that a run may use, in the version that the session began with."""
+    """A skill that a run may use, in the version that is pinned to the session."""
 
     id: str
     digest: str
@@ -33,19 +33,19 @@ class SessionSkills:
         self._now = now
 
     async def pin(self, session_id: UUID, owner_id: UUID, *, message: str) -> None:
-        """Choose the session's skills, the best fits to `message` first. Does nothing when that was done before."""
+        """Pin the session's skills, in order of relevance to `message`. Does nothing if they are pinned already."""
         async with self._db() as tx:
             repository = SkillRepository(tx)
             if await repository.is_pinned(session_id):
                 return
             skills = [(skill, version) for skill, version in await repository.all() if skill.enabled]
-            unwanted = await repository.unwanted_by(owner_id) if skills else set()
-        by_slug = {skill.slug: (skill, version) for skill, version in skills if skill.id not in unwanted}
+            switched_off = await repository.switched_off_by(owner_id) if skills else set()
+        by_slug = {skill.slug: (skill, version) for skill, version in skills if skill.id not in switched_off}
         candidates = [
             Candidate(slug, version.manifest["name"], version.manifest["description"])
             for slug, (_, version) in by_slug.items()
         ]
-        order = [by_slug[candidate.slug] for candidate in ranked(message, candidates)][:MAX_SKILLS]
+        order = [by_slug[candidate.slug] for candidate in rank(message, candidates)][:MAX_SKILLS]
         async with self._db.begin() as tx:
             await SkillRepository(tx).pin(
                 session_id,
@@ -56,7 +56,7 @@ class SessionSkills:
             )
 
     async def pins_for(self, session_id: UUID) -> list[SkillPin]:
-        """What belongs into the session's sandbox, as `spec.skills` of its resource has it; the best fits first."""
+        """The pinned skills for `spec.skills` of the session's resource, in order of relevance."""
         async with self._db() as tx:
             pinned = await SkillRepository(tx).pinned(session_id)
         return [
@@ -69,11 +69,11 @@ class SessionSkills:
         ]
 
     async def usable(self, session_id: UUID, owner_id: UUID) -> list[SessionSkill]:
-        """The pinned ones but for those that are off or gone by now, for everyone or for this user."""
+        """The pinned skills, without those that are now deleted, or switched off for everyone or for this user."""
         async with self._db() as tx:
             repository = SkillRepository(tx)
             pinned = await repository.pinned(session_id)
-            unwanted = await repository.unwanted_by(owner_id) if pinned else set()
+            switched_off = await repository.switched_off_by(owner_id) if pinned else set()
         return [
             SessionSkill(
                 id=version.skill_id,
@@ -83,7 +83,7 @@ class SessionSkills:
                 risk=RiskReport.model_validate(version.risk),
             )
             for version in pinned
-            if version.enabled and version.skill_id not in unwanted
+            if version.enabled and version.skill_id not in switched_off
         ]
 
     async def mark_synced(self, skill_ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the skill toolset needs of others: the tools of a server that a skill names, and skills' files."""
+"""The interfaces the skill toolset needs: the tools of a skill's MCP server or A2A agent, and the skills' files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moorage_api.skills.bundles.manifest import Manifest, RuntimeType
 
 @dataclass(frozen=True)
 class DelegatedTool:
-    """A tool of a skill's server. `name` is the server's own word for it."""
+    """A tool of a skill's server. `name` is the tool's name on that server."""
 
     name: str
     description: str
@@ -21,17 +21,17 @@ class DelegatedTool:
 
 
 class SkillDelegate(Protocol):
-    """Runs the tools of skills of one `runtime_type` where they are at home."""
+    """Runs the tools of skills with one `runtime_type` on their server."""
 
     @property
     def runtime_type(self) -> RuntimeType: ...
 
     def tools(self, manifest: Manifest) -> Sequence[DelegatedTool]:
-        """What the skill's server offers to this user; nothing while it is off, unknown or away."""
+        """The tools that the skill's server offers to this user; empty if it is off, unknown or unreachable."""
         ...
 
     async def call(self, manifest: Manifest, tool: str, call: ToolCall) -> ToolResult:
-        """`content` has what clients show under `skill_result`."""
+        """Run a tool. The text for clients is in the result's `content` under `skill_result`."""
         ...
 
 
@@ -41,5 +41,5 @@ class SkillFiles(Protocol):
         ...
 
     async def problem_with(self, skill_id: str, *, seconds: float) -> str:
-        """Why the files are not in the sandbox; empty once they are."""
+        """Why the files are not in the sandbox; empty if they are. Waits for at most `seconds`."""
         ...

@@ -1,4 +1,4 @@
-"""The skills of one run: what the session is pinned to, on its way into the sandbox and in the hands of the agent."""
+"""The skills of one run: pins them, copies them into the sandbox, and builds the agent's toolset for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
 from moorage_api.skill_runs.ports import SkillDelegate
 from moorage_api.skill_runs.sync import NOT_YET, SkillSync
 from moorage_api.skill_runs.toolset import SkillToolset, guidance
-from moorage_api.skills.bundles.archive import unpacked
+from moorage_api.skills.bundles.archive import unpack
 from moorage_api.skills.store import SkillArchives
 from moorage_crds.types import SkillPin
 from moorage_sandbox.protocol import GateError
@@ -29,7 +29,7 @@ class RunSkills:
     confirms: bool
 
     async def pins_for(self, session_id: UUID) -> Sequence[SkillPin]:
-        """What a sandbox that is made now is to have; see SandboxLink."""
+        """The skills for a new sandbox; see SandboxLink."""
         return await self.sessions.pins_for(session_id)
 
     def guidance(self) -> str:
@@ -44,7 +44,7 @@ class RunSkills:
         *,
         prepare: Callable[[], Awaitable[None]],
     ) -> SkillToolset:
-        """`prepare` has the sandbox made, and with it the sync begun; it raises DomainError or GateError."""
+        """`prepare` starts the sandbox, which starts the sync; it raises DomainError or GateError."""
         return SkillToolset(
             self.skills,
             files=RunFiles(self.archives, self.sync, prepare),
@@ -58,7 +58,7 @@ class RunSkills:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """See SkillFiles."""
+    """Implements SkillFiles."""
 
     archives: SkillArchives
     sync: SkillSync
@@ -66,7 +66,7 @@ class RunFiles:
 
     async def read(self, digest: str) -> dict[str, bytes]:
         archive = await self.archives.get(digest)
-        return await asyncio.to_thread(unpacked, archive)
+        return await asyncio.to_thread(unpack, archive)
 
     async def problem_with(self, skill_id: str, *, seconds: float) -> str:
         try:
@@ -77,7 +77,7 @@ class RunFiles:
         except FencedError:
             raise
         except (DomainError, GateError) as error:
-            return f"There is no sandbox for the skill's files: {error}"
+            return f"The skill's files are not available, because the sandbox could not be started: {error}"
         return await self.sync.problem_with(skill_id, seconds=seconds)
 
 

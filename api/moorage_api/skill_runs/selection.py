@@ -1,4 +1,4 @@
-"""Which skills fit a message best: plain counting of words, so that the same message always has the same answer."""
+"""Ranks skills by relevance to a message, by counting words, so that the same message always has the same result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 NAME_WEIGHT = 3.0
 DESCRIPTION_WEIGHT = 1.0
 NAMED_SCORE = 100.0
-"""For a message that names the skill itself."""
+"""Added if the message contains the name of the skill."""
 
 STOP_WORDS = frozenset(
     """a an and are as at be by can do for from has have how i if in into is it its me my of on or our please so that
@@ -28,24 +28,24 @@ class Candidate:
     description: str
 
 
-def ranked(message: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """All of them, the best fit first; those that fit alike are in the order of their slugs.
+def rank(message: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """All candidates, the most relevant first; candidates with equal scores are ordered by slug.
 
-    A word counts the more, the fewer skills have it: what is in every description says nothing.
+    A word counts more if fewer skills have it (inverse document frequency).
     """
     words = {candidate.slug: (words_of(candidate.name), words_of(candidate.description)) for candidate in candidates}
-    spread = Counter(word for name, description in words.values() for word in name | description)
-    asked = words_of(message)
-    plain = " " + " ".join(re.findall(r"[^\W_]+", message.casefold())) + " "
+    skill_count_by_word = Counter(word for name, description in words.values() for word in name | description)
+    message_words = words_of(message)
+    plain_message = " " + " ".join(re.findall(r"[^\W_]+", message.casefold())) + " "
 
     def score(candidate: Candidate) -> float:
         name, description = words[candidate.slug]
         total = sum(
             (NAME_WEIGHT * (word in name) + DESCRIPTION_WEIGHT * (word in description))
-            * math.log(1 + len(candidates) / spread[word])
-            for word in sorted(asked & (name | description))
+            * math.log(1 + len(candidates) / skill_count_by_word[word])
+            for word in sorted(message_words & (name | description))
         )
-        if f" {candidate.slug.replace('-', ' ')} " in plain and "-" in candidate.slug:
+        if f" {candidate.slug.replace('-', ' ')} " in plain_message and "-" in candidate.slug:
             total += NAMED_SCORE
         return total
 
@@ -53,7 +53,7 @@ def ranked(message: str, candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Stems of words; of scripts without blanks, every pair of neighbouring characters."""
+    """The stems of the words. For Chinese, Japanese and Korean: every pair of neighbouring characters."""
     found: set[str] = set()
     for word in re.findall(rf"{CJK}+|(?:(?!{CJK})[^\W_])+", text.casefold()):
         if re.match(CJK, word):

@@ -1,4 +1,4 @@
-"""Brings the session's skills into its sandbox: the best fits first, and only what is not there already."""
+"""Copies the session's skills into its sandbox, in order of relevance, unless they are already there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class SkillSync:
-    """One for each run. Skills are put in order, so that those chosen as initial are there first."""
+    """Copies the skills of one run one after the other, so that the `initial` skills are complete first."""
 
     def __init__(self, skills: Sequence[SessionSkill], archives: SkillArchives, sessions: SessionSkills) -> None:
         self._skills = skills
@@ -31,9 +31,9 @@ class SkillSync:
         self.sent_bytes = 0
 
     def start(self, client: GateClient) -> None:
-        """Begin, or begin anew with a sandbox that took the place of another."""
+        """Start copying in the background. Called again for a sandbox that replaced another one."""
         before = self._task
-        self._give_up()
+        self._cancel()
         for result in self._results.values():
             result.cancel()
         loop = asyncio.get_running_loop()
@@ -42,25 +42,25 @@ class SkillSync:
             self._task = asyncio.create_task(self._run(client, self._results, before=before))
 
     async def stop(self) -> None:
-        """Give up what is on its way. What was brought is noted first."""
-        self._give_up()
+        """Cancel the copying. If all skills are copied, this first waits until their sync time is stored."""
+        self._cancel()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         self._results = {}
 
-    def _give_up(self) -> None:
-        """Not once all is settled: what is left then is the note, which would be lost together with its connection."""
+    def _cancel(self) -> None:
+        """Cancel the task, unless only the database update is left, which must not be lost."""
         if self._task is not None and not all(result.done() for result in self._results.values()):
             self._task.cancel()
 
     async def finished(self) -> None:
-        """Wait until nothing more is on its way."""
+        """Wait until the copying has ended."""
         if self._task is not None:
             await asyncio.wait({self._task})
 
     async def problem_with(self, skill_id: str, *, seconds: float) -> str:
-        """Why the skill's files are not in the sandbox; empty once they are. Waits for so long at most."""
+        """Why the skill's files are not in the sandbox; empty if they are. Waits for at most `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         while (left := deadline - asyncio.get_running_loop().time()) > 0:
             result = self._results.get(skill_id)
@@ -79,36 +79,36 @@ class SkillSync:
         if before is not None:
             await asyncio.wait({before})
         try:
-            there = await client.skill_digests()
+            present = await client.skill_digests()
         except GateError as error:
-            logger.info("Could not ask for the skills of a sandbox: %s", error)
+            logger.info("The skills of a sandbox could not be listed: %s", error)
             for result in results.values():
-                settle(result, f"The skill's files could not be brought into the sandbox: {error}")
+                set_result(result, f"The skill's files could not be copied into the sandbox: {error}")
             return
         for skill in self._skills:
-            if there.get(skill.id) == skill.digest:
-                settle(results[skill.id], "")
+            if present.get(skill.id) == skill.digest:
+                set_result(results[skill.id], "")
         for skill in self._skills:
             if not results[skill.id].done():
-                settle(results[skill.id], await self._put(client, skill))
+                set_result(results[skill.id], await self._put(client, skill))
         done = [skill_id for skill_id, result in results.items() if result.done() and result.result() == ""]
         try:
             await self._sessions.mark_synced(done)
         except (SQLAlchemyError, OSError) as error:
-            logger.info("Could not note when skills were synced: %s", type(error).__name__)
+            logger.info("The sync time of skills could not be stored: %s", type(error).__name__)
 
     async def _put(self, client: GateClient, skill: SessionSkill) -> str:
-        """What went wrong; empty when nothing did."""
+        """Copy one skill. Returns the error message, or an empty text."""
         try:
             archive = await self._archives.get(skill.digest)
             await client.put_skill(skill.id, skill.digest, archive)
         except (DomainError, GateError) as error:
-            logger.warning("The skill %s could not be put into a sandbox: %s", skill.id, error)
-            return f"The skill's files could not be brought into the sandbox: {error}"
+            logger.warning("Skill %s could not be copied into a sandbox: %s", skill.id, error)
+            return f"The skill's files could not be copied into the sandbox: {error}"
         self.sent_bytes += len(archive)
         return ""
 
 
-def settle(result: asyncio.Future[str], problem: str) -> None:
+def set_result(result: asyncio.Future[str], problem: str) -> None:
     if not result.done():
         result.set_result(problem)

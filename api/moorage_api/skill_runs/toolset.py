@@ -1,7 +1,6 @@
-"""Skills as the agent sees them: a list of names first, a body when it turns to one, files and tools on demand.
+"""Skills as the agent sees them: a list of names, the text and files of a skill on request, and its tools.
 
-`skill_read` answers from the archive that the session is pinned to, not from the sandbox, where the agent can change
-what it likes.
+`skill_read` reads the pinned archive and not the sandbox, because the agent can change the files there.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ RUN_SECONDS = 60.0
 SYNC_SECONDS = 60.0
 READ_SYNC_SECONDS = 10.0
 MAX_FUNCTIONS = 24
-"""Of all skills together, the best fits first: some servers of models take 128 functions, all toolsets' included."""
+"""Most functions of all skills together, the most relevant first. Some model servers accept 128 functions at most."""
 MAX_READ_CHARS = 11_000
 MAX_LISTED_CHARS = 12_000
 MAX_DESCRIPTION_CHARS = 300
 
 READ = function(
     "skill_read",
-    "Read a skill: what it says about how to do its kind of task, or one of its files. Read it before you do such a "
-    "task; its own files and tools are named there.",
-    {"skill": text("The skill's name, as it is listed")},
+    "Read a skill: its instructions for a kind of task, or one of its files. Read it before you do such a task. The "
+    "instructions name the skill's files and tools.",
+    {"skill": text("The skill's name, as in the list of skills")},
     {
-        "path": text("One of its files, as the skill names it; left out: the skill itself"),
+        "path": text("One of its files, as the skill names it; the instructions if left out"),
         "start_line": number("First line to show, counted from 0"),
     },
     read_only=True,
@@ -44,7 +43,7 @@ READ = function(
 
 
 class SkillToolset(Sandboxed):
-    """`delegates` by runtime type; `confirms`: whether tools of high risk ask the user first."""
+    """The tools of the session's skills. `confirms`: ask the user before each call of a high-risk skill."""
 
     default_timeout = RUN_SECONDS
 
@@ -80,7 +79,7 @@ class SkillToolset(Sandboxed):
 
     @property
     def _skills(self) -> dict[str, SessionSkill]:
-        """Those that are on, by slug."""
+        """The skills that are on, by slug."""
         return {slug: skill for slug, skill in self._pinned.items() if self._switches.is_on("skill", skill.id)}
 
     @property
@@ -93,7 +92,7 @@ class SkillToolset(Sandboxed):
             return delegate.tools(skill.manifest) if delegate is not None else []
         if not skill.manifest.entry.command:
             return []
-        args = texts("Arguments for it, one for each; see the skill's own text")
+        args = texts("The arguments of the program, one item each; the skill's instructions describe them")
         schema = {"type": "object", "properties": {"args": args}, "required": [], "additionalProperties": False}
         return [DelegatedTool(RUN, f"Run this skill's program: {skill.manifest.description[:200]}", schema)]
 
@@ -108,7 +107,7 @@ class SkillToolset(Sandboxed):
             parameters=tool.parameters,
             read_only=tool.read_only,
             is_remembered=is_native,
-            confirm=question(skill) if self._confirms and skill.risk.level == "high" else "",
+            confirm=consent_question(skill) if self._confirms and skill.risk.level == "high" else "",
         )
 
     async def call(self, call: ToolCall) -> ToolResult:
@@ -119,7 +118,7 @@ class SkillToolset(Sandboxed):
             return await self._delegates[skill.manifest.runtime_type].call(skill.manifest, tool, call)
         problem = await self._files.problem_with(skill.id, seconds=SYNC_SECONDS)
         if problem:
-            return failed(problem)
+            return failure(problem)
         args = [shlex.quote(str(arg)) for arg in call.args.get("args", ())]
         answer = await self._gate.call(
             call.key,
@@ -131,12 +130,12 @@ class SkillToolset(Sandboxed):
             },
             timeout_seconds=RUN_SECONDS,
         )
-        said = self._text(call, answer)
-        shown, key = await self._store_if_long(said)
-        content = {"skill_result": shown} | ({"output_key": key} if key is not None else {})
+        output = self._text(call, answer)
+        excerpt, key = await self._store_if_long(output)
+        content = {"skill_result": excerpt} | ({"output_key": key} if key is not None else {})
         exit_code = answer.result.get("exit_code")
         outcome = "failed" if answer.outcome == "succeeded" and exit_code not in (0, None) else answer.outcome
-        return ToolResult(outcome, said[:MAX_READ_CHARS], content)
+        return ToolResult(outcome, output[:MAX_READ_CHARS], content)
 
     def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         output = str(result.get("output", ""))
@@ -146,25 +145,25 @@ class SkillToolset(Sandboxed):
         return f"{output}\n[exit code {result.get('exit_code')}]"
 
     async def _read(self, args: Mapping[str, Any]) -> ToolResult:
-        wanted = str(args["skill"]).strip()
-        skill = self._skills.get(wanted) or next((one for one in self._skills.values() if one.id == wanted), None)
+        slug = str(args["skill"]).strip()
+        skill = self._skills.get(slug) or next((one for one in self._skills.values() if one.id == slug), None)
         if skill is None:
-            return failed(f"There is no skill {wanted[:80]!r}. There are: {', '.join(self._skills)[:2000]}")
+            return failure(f"There is no skill {slug[:80]!r}. Use one of: {', '.join(self._skills)[:2000]}")
         path = str(args.get("path") or "").strip().removeprefix(f"{SKILLS}/{skill.id}/").removeprefix("./")
         if not path:
             problem = await self._files.problem_with(skill.id, seconds=READ_SYNC_SECONDS)
-            said = "\n\n".join([self._introduction(skill, problem), skill.context])
-            return ToolResult("succeeded", said, {"skill_result": said})
+            instructions = "\n\n".join([self._introduction(skill, problem), skill.context])
+            return ToolResult("succeeded", instructions, {"skill_result": instructions})
         try:
             files = await self._files.read(skill.digest)
         except FencedError:
             raise
         except DomainError as error:
-            return failed(f"The skill's files cannot be read now: {error}")
+            return failure(f"The skill's files cannot be read now: {error}")
         if path not in files:
-            return failed(f"The skill has no file {path[:200]!r}. It has: {', '.join(files)[:4000]}")
-        said = file_text(path, files[path], skill.id, int(args.get("start_line") or 0))
-        return ToolResult("succeeded", said, {"skill_result": said})
+            return failure(f"The skill has no file {path[:200]!r}. Its files: {', '.join(files)[:4000]}")
+        excerpt = file_excerpt(path, files[path], skill.id, int(args.get("start_line") or 0))
+        return ToolResult("succeeded", excerpt, {"skill_result": excerpt})
 
     def _introduction(self, skill: SessionSkill, problem: str) -> str:
         lines = [f"Skill {skill.manifest.name}, version {skill.manifest.version}."]
@@ -176,39 +175,40 @@ class SkillToolset(Sandboxed):
         if names:
             lines.append(f"Its tools: {', '.join(names)}.")
         elif self._tools_of(skill):
-            lines.append("Its tools are not offered: those of skills that fit better take all the room there is.")
+            lines.append("Its tools are not offered, because the tools of more relevant skills reach the limit.")
         elif skill.manifest.runtime_type != "native":
             lines.append(f"Its tools are not available now: {skill.manifest.server} is off or does not answer.")
         return " ".join(lines)
 
 
-def file_text(path: str, content: bytes, skill_id: str, start_line: int) -> str:
+def file_excerpt(path: str, content: bytes, skill_id: str, start_line: int) -> str:
     if b"\0" in content[:8192]:
         return f"{path} is a binary file of {len(content)} bytes. In the sandbox it is {SKILLS}/{skill_id}/{path}."
     lines = content.decode(errors="replace").splitlines(keepends=True)
-    shown = "".join(lines[max(0, start_line) :])
-    if len(shown) <= MAX_READ_CHARS:
-        return shown or "[no more lines]"
-    kept = shown[:MAX_READ_CHARS]
-    return f"{kept}\n[cut: {len(lines)} lines in all; go on with start_line {max(0, start_line) + kept.count(chr(10))}]"
+    rest = "".join(lines[max(0, start_line) :])
+    if len(rest) <= MAX_READ_CHARS:
+        return rest or "[no more lines]"
+    excerpt = rest[:MAX_READ_CHARS]
+    next_line = max(0, start_line) + excerpt.count("\n")
+    return f"{excerpt}\n[cut: {len(lines)} lines in all; continue with start_line {next_line}]"
 
 
-def question(skill: SessionSkill) -> str:
-    """To the user, before a tool of high risk."""
+def consent_question(skill: SessionSkill) -> str:
+    """The question to the user before a tool of a high-risk skill runs."""
     reasons = "; ".join(
         f"{finding.path} {finding.message}" for finding in skill.risk.findings if finding.level == "high"
     )
-    return f"The skill **{skill.manifest.name}** counts as high risk ({reasons[:500]}). May it run this?"
+    return f"The skill **{skill.manifest.name}** has a high risk ({reasons[:500]}). May it run this call?"
 
 
 def guidance(skills: Sequence[SessionSkill]) -> str:
-    """Names and descriptions for the system prompt; the best fits first, and only names once that gets long."""
+    """The list of skills for the system prompt, in order of relevance. Beyond MAX_LISTED_CHARS it has only names."""
     if not skills:
         return ""
     lines = [
         "Skills",
-        f"- Skills say how certain tasks are done here, with files to do them. If one fits the task, read it with "
-        f"`{READ.name}` before you start, and do what it says as far as it serves the user's task.",
+        f"- Skills are instructions and files for certain kinds of tasks. If a skill fits the task, read it with "
+        f"`{READ.name}` before you start, and follow it as far as it serves the user's task.",
     ]
     size = 0
     rest = []
@@ -225,5 +225,5 @@ def guidance(skills: Sequence[SessionSkill]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def failed(said: str) -> ToolResult:
-    return ToolResult("failed", said, {"skill_result": said})
+def failure(message: str) -> ToolResult:
+    return ToolResult("failed", message, {"skill_result": message})

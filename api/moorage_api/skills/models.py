@@ -1,4 +1,4 @@
-"""Tables of skills, their versions, and which versions a session works with."""
+"""Tables of skills, their versions, and the versions pinned to sessions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from moorage_api.database import Base
 
 
 class SkillVersionRow(Base):
-    """What was installed at one time. It stays while a skill or a session names it, and for some time after."""
+    """One installed version. It is kept while a skill or a session uses it, and for some time after that."""
 
     __tablename__ = "skill_versions"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     skill_id: Mapped[str] = mapped_column(String(100), index=True)
     digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the archive, which is in the object store under this name."""
+    """SHA-256 of the archive in hexadecimal. The key of the object contains it."""
     manifest: Mapped[dict[str, Any]]
     context: Mapped[str]
     risk: Mapped[dict[str, Any]]
@@ -28,7 +28,7 @@ class SkillVersionRow(Base):
     reference_count: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     unused_since: Mapped[datetime | None]
-    """As upkeep has noticed it."""
+    """When upkeep first found that the version is unused; NULL while it is used."""
 
 
 class SkillRow(Base):
@@ -47,7 +47,7 @@ class SkillRow(Base):
 
 
 class SessionPinningRow(Base):
-    """There is one once a session's skills are chosen, even if none were."""
+    """Marks a session whose skills are pinned, also if it has no skills."""
 
     __tablename__ = "session_pinnings"
 
@@ -56,7 +56,7 @@ class SessionPinningRow(Base):
 
 
 class SessionSkillRow(Base):
-    """One skill of a session. `position` counts from 0, the best fit to the first message first."""
+    """One skill of a session. `position` starts at 0 with the skill most relevant to the first message."""
 
     __tablename__ = "session_skills"
     __table_args__ = (Index("uq_session_skills_skill", "session_id", "skill_id", unique=True),)

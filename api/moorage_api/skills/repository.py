@@ -1,4 +1,4 @@
-"""SQL of skills."""
+"""SQL of skills, their versions and the versions pinned to sessions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Skill = Row[SkillRow, SkillVersionRow]
 
 @dataclass(frozen=True)
 class NewVersion:
-    """What an installation has made of its source."""
+    """The result of an installation, before it is stored."""
 
     slug: str
     source_type: str
@@ -48,7 +48,7 @@ class NewVersion:
         )
 
     def is_same_as(self, row: SkillVersionRow) -> bool:
-        """Whether a session would not know them apart. Rules of the report may have changed since."""
+        """Whether both are the same for a session. The risk report can differ when its rules have changed."""
         return (row.digest, row.manifest, row.risk) == (self.digest, dict(self.manifest), dict(self.risk))
 
 
@@ -61,11 +61,14 @@ class PinnedVersion:
     context: str
     risk: Mapping[str, Any]
     enabled: bool
-    """False also when the skill was deleted meanwhile."""
+    """False also if the skill was deleted after the session was pinned."""
 
 
 async def lock_archives(tx: AsyncSession, *, for_removing: bool = False) -> bool:
-    """Keep archives from being removed until `tx` ends, or the reverse. Who wants to remove does not wait for it."""
+    """Lock the archives until `tx` ends: shared for an installation, exclusive for a removal.
+
+    An installation waits for the lock. A removal does not wait; False if it did not get the lock.
+    """
     kind = "pg_try_advisory_xact_lock" if for_removing else "pg_advisory_xact_lock_shared"
     return await tx.scalar(text(f"SELECT {kind}(hashtext('skill archives'))")) is not False
 
@@ -83,7 +86,7 @@ class SkillRepository:
         return rows.all()
 
     async def get(self, key: str) -> Skill:
-        """By id or slug. Raises NotFoundError."""
+        """The skill with this id or slug. Raises NotFoundError."""
         rows = await self._tx.execute(
             select(SkillRow, SkillVersionRow)
             .join(SkillVersionRow, SkillVersionRow.id == SkillRow.version_id)
@@ -91,15 +94,15 @@ class SkillRepository:
         )
         found = rows.one_or_none()
         if found is None:
-            raise NotFoundError("There is no such skill")
+            raise NotFoundError(f"There is no skill with the id or slug {key[:100]!r}")
         return found
 
     async def install(self, new: NewVersion, *, now: datetime) -> Skill:
-        """Make the skill, or give it another version in place: id, enabled and created_at stay."""
+        """Create the skill, or update it to a new version. An update keeps `id`, `enabled` and `created_at`."""
         await self._tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('skills'))"))
         skill = await self._tx.scalar(select(SkillRow).where(SkillRow.slug == new.slug))
         if skill is None and (await self._tx.scalar(select(func.count()).select_from(SkillRow)) or 0) >= MAX_SKILLS:
-            raise ConflictError(f"At most {MAX_SKILLS} skills can be installed")
+            raise ConflictError(f"At most {MAX_SKILLS} skills can be installed; delete one first")
         skill_id = skill.id if skill is not None else skill_id_of(new.slug, new.source_ref)
         version = await self._tx.get(SkillVersionRow, skill.version_id) if skill is not None else None
         if version is None or not new.is_same_as(version):
@@ -121,7 +124,7 @@ class SkillRepository:
         skill.enabled, skill.updated_at = enabled, now
 
     async def delete(self, key: str) -> str:
-        """The id of what was deleted. Versions stay for the sessions that are pinned to them; see SkillUpkeep."""
+        """Delete the skill and return its id. Versions stay while sessions are pinned to them; see SkillUpkeep."""
         skill, _ = await self.get(key)
         await self._tx.delete(skill)
         await self._tx.execute(
@@ -129,8 +132,8 @@ class SkillRepository:
         )
         return skill.id
 
-    async def unwanted_by(self, user_id: UUID) -> set[str]:
-        """Ids of skills that this user has switched off."""
+    async def switched_off_by(self, user_id: UUID) -> set[str]:
+        """Ids of the skills that this user has switched off."""
         rows = await self._tx.scalars(
             text("SELECT tool_id FROM tool_preferences WHERE user_id = :id AND kind = 'skill' AND NOT enabled"),
             {"id": user_id},
@@ -141,12 +144,12 @@ class SkillRepository:
         return await self._tx.get(SessionPinningRow, session_id) is not None
 
     async def pin(self, session_id: UUID, pins: Sequence[tuple[str, UUID, str]]) -> None:
-        """Skill id, version and phase, in order. What was pinned before stays: the first one holds."""
-        made = await self._tx.scalar(
+        """Pin skills (id, version, phase) to the session. Does nothing if its skills are pinned already."""
+        created = await self._tx.scalar(
             text("INSERT INTO session_pinnings (session_id) VALUES (:id) ON CONFLICT DO NOTHING RETURNING session_id"),
             {"id": session_id},
         )
-        if made is not None:
+        if created is not None:
             self._tx.add_all(
                 SessionSkillRow(
                     session_id=session_id, position=position, skill_id=skill_id, version_id=version_id, phase=phase
@@ -155,7 +158,7 @@ class SkillRepository:
             )
 
     async def pinned(self, session_id: UUID) -> list[PinnedVersion]:
-        """In the order of their fit."""
+        """The pinned versions, in order of relevance."""
         rows = await self._tx.execute(
             select(SessionSkillRow, SkillVersionRow, SkillRow.enabled)
             .join(SkillVersionRow, SkillVersionRow.id == SessionSkillRow.version_id)

@@ -1,4 +1,4 @@
-"""HTTP of the skill module, all of it for admins."""
+"""Endpoints of skills. All of them are for admins."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ Config = Annotated[ConfigService, Depends(provided(ConfigService))]
 
 @router.get("")
 async def list_skills(skills: Skills) -> Envelope[SkillListResponse]:
-    """All that are installed, disabled ones too."""
+    """List all installed skills, including disabled ones."""
     return ok(SkillListResponse(skills=await skills.read_all()))
 
 
 @router.post("/install")
 async def install_skill(body: SkillInstallRequest, user: AdminUser, skills: Skills) -> Envelope[SkillItem]:
-    """From an absolute directory below an allowed root, or a GitHub tree URL. The same name again is an update."""
+    """Install a skill from a directory below an allowed root, or from a GitHub tree URL. An equal name is an update."""
     return ok(await skills.install(body, installed_by=user.id))
 
 
 @router.get("/policy")
 async def get_skill_policy(config: Config) -> Envelope[SkillRiskPolicyItem]:
-    """Whether a skill's risky tool waits for the user's yes."""
+    """Read whether the user is asked before each call of a high-risk skill's tool."""
     return ok(SkillRiskPolicyItem(mode=await config.skill_policy()))
 
 
 @router.post("/policy")
 async def update_skill_policy(body: SkillRiskPolicyItem, config: Config) -> Envelope[None]:
-    """Choose it for everyone: `off`, or `enforce_confirmation`."""
+    """Set the policy for everyone: `off` or `enforce_confirmation`."""
     await config.update_skill_policy(body.mode)
     return ok()
 
 
 @router.post("/{skill_key}/enabled")
 async def set_skill_enabled(skill_key: SkillKey, body: SkillEnabledRequest, skills: Skills) -> Envelope[None]:
-    """`skill_key` is the skill's id or its slug."""
+    """Switch a skill on or off for everyone. `skill_key` is its id or its slug."""
     await skills.set_enabled(skill_key, enabled=body.enabled)
     return ok()
 
 
 @router.delete("/{skill_key}")
 async def delete_skill(skill_key: SkillKey, skills: Skills) -> Envelope[None]:
-    """Also deletes what users had chosen about it."""
+    """Delete a skill and all users' preferences for it."""
     await skills.delete(skill_key)
     return ok()

@@ -1,4 +1,4 @@
-"""Bodies of the skill module. Source: the shared contract, "Skill Ecosystem Module (v2)"."""
+"""Request and response bodies of the skill endpoints. Source: the HTTP contract, "Skill Ecosystem Module (v2)"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_SKILL_MD_CHARS = 256 * 1024
 
 
 class SkillInstallRequest(BaseModel):
-    """`manifest` may give `version`, `runtime_type`, `server`, `tools` and `entry`; SKILL.md says the rest."""
+    """`manifest` may set `version`, `runtime_type`, `server`, `tools` and `entry`; other fields come from SKILL.md."""
 
     source_type: SourceType
     source_ref: Annotated[StorableText, Field(min_length=1, max_length=2048)] = Field(
@@ -24,11 +24,11 @@ class SkillInstallRequest(BaseModel):
     )
     manifest: dict[str, Any] | None = None
     skill_md: Annotated[StorableText, Field(max_length=MAX_SKILL_MD_CHARS)] | None = None
-    """Stored as SKILL.md, instead of the one that the source has."""
+    """Replaces the SKILL.md of the source."""
 
 
 class SkillItem(BaseModel):
-    """`digest` names the archive; `risk` is what its files gave reason to say."""
+    """`digest` is the SHA-256 of the archive; `risk` is the report about its files."""
 
     id: str
     slug: str
@@ -58,6 +58,6 @@ class SkillEnabledRequest(BaseModel):
 
 
 class SkillRiskPolicyItem(BaseModel):
-    """`enforce_confirmation`: tools of skills of high risk ask the user before each call."""
+    """`enforce_confirmation`: the user is asked before each call of a high-risk skill's tool."""
 
     mode: Literal["off", "enforce_confirmation"]

@@ -1,4 +1,4 @@
-"""Installing skills, and what an admin does with them."""
+"""Installs, lists, switches and deletes skills for admins."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from uuid import UUID
 from moorage_api.clock import Clock
 from moorage_api.database import Database
 from moorage_api.outbound import Outbound
-from moorage_api.skills.bundles.archive import Archive, packed
+from moorage_api.skills.bundles.archive import Archive, pack
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_api.skills.bundles.context import Context, context_of
 from moorage_api.skills.bundles.github import load_github
 from moorage_api.skills.bundles.local import load_local
-from moorage_api.skills.bundles.manifest import Manifest, parsed_manifest
+from moorage_api.skills.bundles.manifest import Manifest, parse_manifest
 from moorage_api.skills.bundles.risk import RiskReport, risk_report
 from moorage_api.skills.repository import NewVersion, Skill, SkillRepository, lock_archives
 from moorage_api.skills.schemas import SkillInstallRequest, SkillItem
@@ -24,7 +24,7 @@ from moorage_api.skills.store import SkillArchives
 
 @dataclass(frozen=True)
 class Sources:
-    """Where skills may come from."""
+    """Where skills may be installed from."""
 
     local_roots: tuple[Path, ...]
     github_archive_url: str
@@ -40,12 +40,12 @@ class SkillService:
 
     async def read_all(self) -> list[SkillItem]:
         async with self._db() as tx:
-            return [shown(skill) for skill in await SkillRepository(tx).all()]
+            return [to_item(skill) for skill in await SkillRepository(tx).all()]
 
     async def install(self, request: SkillInstallRequest, *, installed_by: UUID) -> SkillItem:
-        """Load, check, report on and store a skill.
+        """Load, check and store a skill and its risk report.
 
-        The same slug again is another version of the same skill. Raises SkillRefusedError, SkillTooLargeError,
+        If the slug exists, this is a new version of that skill. Raises SkillRefusedError, SkillTooLargeError,
         OutboundRefusedError and UnavailableError.
         """
         source_ref = request.source_ref.strip().rstrip("/")
@@ -57,7 +57,7 @@ class SkillService:
             )
         prepared = await asyncio.to_thread(prepare, bundle, request)
         async with self._db.begin() as tx:
-            # inside, though it is no SQL: before its row is there, an archive counts as one that nobody needs
+            # not SQL, but inside the transaction: without its row, upkeep would remove the archive as unused
             await lock_archives(tx)
             await self._archives.put(prepared.archive)
             skill = await SkillRepository(tx).install(
@@ -75,21 +75,21 @@ class SkillService:
                 ),
                 now=self._now(),
             )
-            return shown(skill)
+            return to_item(skill)
 
     async def set_enabled(self, key: str, *, enabled: bool) -> None:
-        """Raises NotFoundError. Sessions at work see it at their next turn."""
+        """Raises NotFoundError. Sessions notice the change at their next turn."""
         async with self._db.begin() as tx:
             await SkillRepository(tx).set_enabled(key, enabled=enabled, now=self._now())
 
     async def delete(self, key: str) -> None:
-        """Raises NotFoundError. Its archive goes once no session needs it; see SkillUpkeep."""
+        """Raises NotFoundError. The archive is removed when no session needs it; see SkillUpkeep."""
         async with self._db.begin() as tx:
             await SkillRepository(tx).delete(key)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSkill:
     manifest: Manifest
     risk: RiskReport
     context: Context
@@ -97,15 +97,15 @@ class Prepared:
     file_count: int
 
 
-def prepare(bundle: Bundle, request: SkillInstallRequest) -> Prepared:
-    """Everything that follows from the files and the request. Blocking."""
+def prepare(bundle: Bundle, request: SkillInstallRequest) -> PreparedSkill:
+    """Compute everything that is stored, from the files and the request. Blocking."""
     if request.skill_md and request.skill_md.strip():
         bundle = bundle.with_skill_md(request.skill_md)
-    manifest = parsed_manifest(bundle.skill_md, folder=bundle.folder, overrides=request.manifest or {})
-    return Prepared(manifest, risk_report(manifest, bundle), context_of(bundle), packed(bundle), len(bundle.files))
+    manifest = parse_manifest(bundle.skill_md, folder=bundle.folder, overrides=request.manifest or {})
+    return PreparedSkill(manifest, risk_report(manifest, bundle), context_of(bundle), pack(bundle), len(bundle.files))
 
 
-def shown(skill: Skill) -> SkillItem:
+def to_item(skill: Skill) -> SkillItem:
     row, version = skill
     manifest = Manifest.model_validate(version.manifest)
     return SkillItem(

@@ -1,4 +1,4 @@
-"""Archives of skills: the object store is the truth, this replica's directory a cache. Whatever is read is compared."""
+"""Stores archives of skills in the object store, with a cache in a local directory. Every read checks the digest."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class SkillArchives:
     async def put(self, archive: Archive) -> None:
         """Raises UnavailableError."""
         await self._blobs.put(skill_archive_key(archive.digest), archive.data, content_type="application/gzip")
-        await asyncio.to_thread(self._keep, archive.digest, archive.data)
+        await asyncio.to_thread(self._write_cache, archive.digest, archive.data)
 
     async def get(self, digest: str) -> bytes:
-        """The archive with this digest. Raises NotFoundError, and UnavailableError when its bytes are others."""
-        cached = await asyncio.to_thread(self._cached, digest)
+        """The archive with this digest. Raises NotFoundError; UnavailableError if its content has another digest."""
+        cached = await asyncio.to_thread(self._read_cache, digest)
         if cached is not None:
             return cached
         stored = await self._blobs.get(skill_archive_key(digest))
@@ -46,43 +46,43 @@ class SkillArchives:
             await stored.chunks.aclose()
         if digest_of(data) != digest:
             raise UnavailableError("The stored archive of this skill is damaged: install the skill again")
-        await asyncio.to_thread(self._keep, digest, bytes(data))
+        await asyncio.to_thread(self._write_cache, digest, bytes(data))
         return bytes(data)
 
-    def _cached(self, digest: str) -> bytes | None:
+    def _read_cache(self, digest: str) -> bytes | None:
         path = self._path(digest)
         try:
             data = path.read_bytes()
         except OSError:
             return None
         if digest_of(data) == digest:
-            with suppress(OSError):  # of a cache that is only read
+            with suppress(OSError):  # the cache may be read-only
                 os.utime(path)
             return data
-        logger.warning("An archive in the cache was damaged and is fetched anew")
+        logger.warning("The cached archive %s is damaged; it is fetched from the object store again", path.name)
         return None
 
-    def _keep(self, digest: str, data: bytes) -> None:
-        """A cache that cannot be written costs time, and nothing else."""
+    def _write_cache(self, digest: str, data: bytes) -> None:
+        """Write the archive to the cache. An error is only logged, because the object store has the archive."""
         path = self._path(digest)
         staged = path.with_suffix(f".{os.urandom(6).hex()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             staged.write_bytes(data)
             staged.rename(path)
-            self._make_room()
+            self._evict()
         except FileNotFoundError:
-            return  # another thread or process is making room as well
+            return  # another thread or process evicts at the same time
         except OSError as error:
             logger.warning("The cache of skills in %s cannot be written: %s", self._cache, error.strerror)
 
-    def _make_room(self) -> None:
-        """Drop those that were not read for longest. A cache that grew for ever would have its pod evicted."""
-        room = self._limit_bytes
-        kept = [(path.stat(), path) for path in self._cache.iterdir()]
-        for status, path in sorted(kept, key=lambda one: one[0].st_mtime_ns, reverse=True):
-            room -= status.st_size
-            if room < 0:
+    def _evict(self) -> None:
+        """Delete the least recently used archives, because Kubernetes evicts a pod whose disk use grows too much."""
+        free_bytes = self._limit_bytes
+        cached = [(path.stat(), path) for path in self._cache.iterdir()]
+        for status, path in sorted(cached, key=lambda one: one[0].st_mtime_ns, reverse=True):
+            free_bytes -= status.st_size
+            if free_bytes < 0:
                 path.unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:

@@ -1,4 +1,4 @@
-"""Removes versions of skills that nobody needs any more, and their archives. Every runner does this now and then."""
+"""Removes unused versions of skills and their archives. Every runner does this periodically."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ UNUSED = """
     AND NOT EXISTS (SELECT FROM session_skills WHERE session_skills.version_id = version.id)
 """
 
-NOTE = f"""
+UPDATE_UNUSED_SINCE = f"""
     UPDATE skill_versions AS version SET unused_since = CASE WHEN {UNUSED} THEN now() END
     WHERE (unused_since IS NULL) = ({UNUSED})
-"""  # noqa: S608 - put together from constants
-"""Corrects what is noted wrongly, either way."""
+"""  # noqa: S608 - built from constants
+"""Sets `unused_since` of versions that became unused, and clears it for versions that are used again."""
 
 STALE = """
     SELECT id FROM skill_versions WHERE unused_since <= now() - make_interval(secs => :grace_seconds)
     LIMIT :limit FOR UPDATE SKIP LOCKED
 """
-"""Locked, so that no session can be pinned to one of them from here on."""
+"""The lock prevents that a session is pinned to one of these versions from now on."""
 
-FORGET = f"DELETE FROM skill_versions AS version WHERE id = ANY(:ids) AND {UNUSED}"  # noqa: S608 - as above
-"""Looks again: a session may have been pinned to one before it was locked."""
+DELETE_VERSIONS = f"DELETE FROM skill_versions AS version WHERE id = ANY(:ids) AND {UNUSED}"  # noqa: S608 - as above
+"""Checks again that they are unused: a session may have been pinned to one of them before the lock."""
 
 
 class SkillUpkeep:
-    """A version goes `grace_seconds` after the last skill or session that named it.
+    """Removes a version `grace_seconds` after the last skill or session stopped using it.
 
-    A session that is choosing its skills has read the versions, and names them a moment later.
+    The grace time is for sessions that are being pinned: they read the versions a moment before they store the pins.
     """
 
     def __init__(self, db: Database, blobs: BlobStore, now: Clock, *, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -55,20 +55,23 @@ class SkillUpkeep:
         self._grace_seconds = grace_seconds
 
     async def remove_unused(self) -> None:
-        """Several may do this at once, and skills be installed meanwhile. What can't be done now is left for later."""
+        """Remove what is unused. Runners may do this concurrently with each other and with installations.
+
+        If the object store is unavailable, the archives are left for the next time.
+        """
         async with self._db.begin() as tx:
-            await tx.execute(text(NOTE))
+            await tx.execute(text(UPDATE_UNUSED_SINCE))
         async with self._db.begin() as tx:
             parameters = {"grace_seconds": self._grace_seconds, "limit": BATCH}
             ids = list(await tx.scalars(text(STALE), parameters))
-            await tx.execute(text(FORGET), {"ids": ids})
+            await tx.execute(text(DELETE_VERSIONS), {"ids": ids})
         try:
             await self._remove_archives()
         except UnavailableError as error:
-            logger.warning("Archives of skills that nobody needs stay for now: %s", error)
+            logger.warning("Unused archives of skills could not be removed: %s", error)
 
     async def _remove_archives(self) -> None:
-        """Those that no version names; failed installations leave such as well."""
+        """Remove the archives without a version. Failed installations leave such archives, too."""
         before = self._now() - timedelta(seconds=self._grace_seconds)
         keys = await self._blobs.keys(SKILL_ARCHIVES, before=before)
         digests = {digest for key in keys if (digest := digest_in_key(key)) is not None}
@@ -79,11 +82,11 @@ class SkillUpkeep:
         async with self._db.begin() as tx:
             if not await lock_archives(tx, for_removing=True):
                 return
-            # asked again: one may have been installed since. The lock is held to the last removal, though it is no SQL:
-            # who installs the same bytes must find them gone before it stores them, or store them after
+            # check again, because an archive may have been installed since. Keep the lock until the last removal, so
+            # that an installation of the same archive stores it either before this check or after its removal
             for digest in await self._unknown(tx, unknown):
                 await self._blobs.delete(skill_archive_key(digest))
-        logger.info("Removed %d archives of skills that nobody needs", len(unknown))
+        logger.info("Removed %d unused archives of skills", len(unknown))
 
     @staticmethod
     async def _unknown(tx: AsyncSession, digests: Collection[str]) -> set[str]:

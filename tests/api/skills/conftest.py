@@ -1,4 +1,4 @@
-"""An api of its own for skills: they are everybody's, so tests of other modules must not see them come and go."""
+"""A separate api for the tests of skills, because skills are global and would change the tests of other modules."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support.skills import GitHub, running_github
 
 @dataclass
 class SkillApi:
-    """`roots` is where local skills may be installed from."""
+    """`roots` is the directory that local skills may be installed from."""
 
     platform: Platform
     url: str
     roots: Path
     github: GitHub
     boss: Person
-    """Made once: a login costs more than most of these tests."""
+    """Created once, because a login takes longer than most of these tests."""
 
     @property
     def cache(self) -> Path:

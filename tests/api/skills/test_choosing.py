@@ -1,4 +1,4 @@
-"""What a message, a SKILL.md and a bundle lead to: an order, a context, a report."""
+"""The order of skills for a message, the context of a SKILL.md, and the risk report of a bundle."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from moorage_api.skill_runs.selection import Candidate, ranked
+from moorage_api.skill_runs.selection import Candidate, rank
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_api.skills.bundles.context import context_of
 from moorage_api.skills.bundles.limits import MAX_CONTEXT_BYTES
-from moorage_api.skills.bundles.manifest import parsed_manifest
+from moorage_api.skills.bundles.manifest import parse_manifest
 from moorage_api.skills.bundles.risk import RiskReport, risk_report
 from support.skills import ENTRY, PDF, brand_report, skill_md
 
@@ -39,19 +39,19 @@ SKILLS = [
         ("the of and", "algorithmic-art"),
     ],
 )
-def test_the_best_fit_comes_first(message: str, first: str) -> None:
-    assert ranked(message, SKILLS)[0].slug == first
-    assert ranked(message, SKILLS[::-1]) == ranked(message, SKILLS), "whatever order they come in"
-    assert len(ranked(message, SKILLS)) == len(SKILLS)
+def test_the_most_relevant_skill_comes_first(message: str, first: str) -> None:
+    assert rank(message, SKILLS)[0].slug == first
+    assert rank(message, SKILLS[::-1]) == rank(message, SKILLS), "the order of the candidates does not matter"
+    assert len(rank(message, SKILLS)) == len(SKILLS)
 
 
-def test_a_word_that_all_have_says_nothing() -> None:
+def test_a_word_in_all_descriptions_does_not_count() -> None:
     common = [Candidate(f"s{number}", f"s{number}", "Works with files.") for number in range(9)]
     rare = Candidate("z", "z", "Works with files and invoices.")
-    assert ranked("files for my invoice", [*common, rare])[0] == rare
+    assert rank("files for my invoice", [*common, rare])[0] == rare
 
 
-def test_the_context_is_the_body_and_the_files_it_names_first() -> None:
+def test_the_context_is_the_body_and_a_list_that_begins_with_referenced_files() -> None:
     files = brand_report(files={"aaa.txt": b""})
     context = context_of(Bundle("brand-report", dict(sorted(files.items()))))
     assert list(context.references) == ["scripts/report.py", "references/guide.pdf"]
@@ -62,7 +62,7 @@ def test_the_context_is_the_body_and_the_files_it_names_first() -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "字", "🙂"])
-def test_a_long_body_is_cut_to_the_limit(letter: str) -> None:
+def test_a_long_body_is_truncated_to_the_limit(letter: str) -> None:
     text = skill_md() + letter * 20_000
     blob = context_of(Bundle("brand-report", {"SKILL.md": text.encode()})).blob
     assert MAX_CONTEXT_BYTES - 8 < len(blob.encode()) <= MAX_CONTEXT_BYTES
@@ -71,10 +71,10 @@ def test_a_long_body_is_cut_to_the_limit(letter: str) -> None:
 
 def report(files: dict[str, bytes]) -> RiskReport:
     bundle = Bundle("brand-report", files)
-    return risk_report(parsed_manifest(bundle.skill_md, folder="brand-report", overrides={}), bundle)
+    return risk_report(parse_manifest(bundle.skill_md, folder="brand-report", overrides={}), bundle)
 
 
-def test_an_ordinary_skill_is_of_low_risk() -> None:
+def test_an_ordinary_skill_has_a_low_risk() -> None:
     found = report(brand_report())
     assert (found.level, [finding.rule for finding in found.findings]) == ("low", ["script"])
 
@@ -95,14 +95,14 @@ def test_an_ordinary_skill_is_of_low_risk() -> None:
         ("sudo make install", "sudo", "medium"),
     ],
 )
-def test_what_a_file_does_is_reported(text: str, rule: str, level: str) -> None:
+def test_a_risky_file_is_reported(text: str, rule: str, level: str) -> None:
     found = report({"SKILL.md": skill_md().encode(), "scripts/a.sh": text.encode()})
     assert found.level == level
     assert (rule, level, "scripts/a.sh") in {(one.rule, one.level, one.path) for one in found.findings}
 
 
 @pytest.mark.parametrize("text", ["rm -rf" + "r" * 250_000, "-rm " * 60_000, "curl " * 50_000, "ignore " * 35_000])
-def test_no_text_holds_the_rules_up(text: str) -> None:
+def test_the_rules_check_a_repetitive_text_quickly(text: str) -> None:
     began = time.process_time()
     report({"SKILL.md": skill_md().encode(), "a.txt": text.encode()})
     assert time.process_time() - began < 5

@@ -1,4 +1,4 @@
-"""Skills over HTTP: where they come from, what becomes of them, and who may do it."""
+"""Skills over HTTP: sources, refused files, updates, switches, deletion and permissions."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def source(skill_api: SkillApi, tmp_path: Path) -> Path:
     return write_skill(skill_api.roots / tmp_path.name / "brand-report", brand_report())
 
 
-async def stored(skill_api: SkillApi, digest: str) -> dict[str, tarfile.TarInfo]:
-    """The members of an archive in the object store, whose bytes are what its name says."""
+async def stored_members(skill_api: SkillApi, digest: str) -> dict[str, tarfile.TarInfo]:
+    """The members of an archive in the object store. Checks its digest."""
     store = MinioStore.from_settings(skill_api.platform.settings())
     found = await store.get(skill_archive_key(digest))
     archive = b"".join([chunk async for chunk in found.chunks])
@@ -45,14 +45,12 @@ async def stored(skill_api: SkillApi, digest: str) -> dict[str, tarfile.TarInfo]
         return {member.name: member for member in tar}
 
 
-async def test_a_skill_of_this_machine_is_installed_as_one_archive(
-    boss: Admin, skill_api: SkillApi, source: Path
-) -> None:
-    assert validate(source) == [], "the specification's own validator has nothing against it"
+async def test_a_local_skill_is_stored_as_one_archive(boss: Admin, skill_api: SkillApi, source: Path) -> None:
+    assert validate(source) == [], "the validator of the specification accepts it"
     item = await boss.installed("local", source)
     assert item["id"] == f"brand-report--{hashlib.sha1(str(source).encode()).hexdigest()[:8]}"
-    shown = {name: item[name] for name in ("slug", "version", "runtime_type", "enabled", "bundle_file_count")}
-    assert shown == {
+    fields = {name: item[name] for name in ("slug", "version", "runtime_type", "enabled", "bundle_file_count")}
+    assert fields == {
         "slug": "brand-report",
         "version": "1.10",
         "runtime_type": "native",
@@ -61,7 +59,7 @@ async def test_a_skill_of_this_machine_is_installed_as_one_archive(
     }
     assert (item["context_ref_count"], item["installed_by"], item["last_sync_at"]) == (2, boss.person.id, None)
     assert await boss.skills() == {"brand-report": item}
-    members = await stored(skill_api, item["digest"])
+    members = await stored_members(skill_api, item["digest"])
     assert sorted(members) == sorted(brand_report())
     assert {(member.uid, member.mtime, member.uname) for member in members.values()} == {(0, 0, "")}
     assert [name for name, member in members.items() if member.mode & 0o111] == ["scripts/report.py"]
@@ -73,11 +71,11 @@ async def test_the_same_files_have_the_same_digest(boss: Admin, source: Path) ->
     for path in source.rglob("*"):
         os.utime(path, (1, 1))
     (source / ".git").mkdir()
-    (source / ".git" / "HEAD").write_text("what tools leave behind")
+    (source / ".git" / "HEAD").write_text("a file that does not belong to the skill")
     assert (await boss.installed("local", source))["digest"] == first["digest"]
 
 
-async def test_an_update_keeps_id_and_what_was_switched_off(boss: Admin, source: Path, skill_api: SkillApi) -> None:
+async def test_an_update_keeps_the_id_and_the_switch(boss: Admin, source: Path, skill_api: SkillApi) -> None:
     first = await boss.installed("local", source)
     data(await boss.person.client.post("/api/v2/skills/brand-report/enabled", json={"enabled": False}))
     (source / "SKILL.md").write_text(skill_md(description="Another one."))
@@ -90,13 +88,13 @@ async def test_an_update_keeps_id_and_what_was_switched_off(boss: Admin, source:
     assert len(await boss.skills()) == 1
 
 
-async def test_one_that_is_installed_many_times_at_once_is_one_skill(boss: Admin, source: Path) -> None:
+async def test_concurrent_installations_of_a_skill_create_one_skill(boss: Admin, source: Path) -> None:
     items = await asyncio.gather(*(boss.installed("local", source) for _ in range(8)))
     assert len({item["id"] for item in items}) == 1
     assert list(await boss.skills()) == ["brand-report"]
 
 
-async def test_a_skill_is_switched_and_deleted_by_id_or_slug_with_what_users_chose(
+async def test_a_skill_is_switched_by_id_or_slug_and_deleted_with_users_preferences(
     boss: Admin, source: Path, skill_api: SkillApi
 ) -> None:
     item = await boss.installed("local", source)
@@ -125,11 +123,13 @@ async def test_a_skill_is_switched_and_deleted_by_id_or_slug_with_what_users_cho
         assert response.status_code == 404
 
 
-async def test_an_override_becomes_the_stored_skill_md(boss: Admin, source: Path, skill_api: SkillApi) -> None:
+async def test_a_skill_md_in_the_request_replaces_the_one_of_the_source(
+    boss: Admin, source: Path, skill_api: SkillApi
+) -> None:
     override = skill_md(description="Said by the installer.")
     item = await boss.installed("local", source, skill_md=override, manifest={"version": "9", "unknown": [1]})
     assert (item["description"], item["version"]) == ("Said by the installer.", "9")
-    members = await stored(skill_api, item["digest"])
+    members = await stored_members(skill_api, item["digest"])
     assert members["SKILL.md"].size == len(override.encode())
     assert (await boss.installed("local", source, skill_md=None, manifest=None))["version"] != "9"
     assert await boss.refusal("local", source, skill_md="no frontmatter") == (400, "bad_frontmatter")
@@ -140,7 +140,7 @@ async def test_an_override_becomes_the_stored_skill_md(boss: Admin, source: Path
         assert await boss.refusal("local", source, manifest=manifest) == (400, "bad_field")
 
 
-async def test_the_policy_is_off_until_it_is_set(boss: Admin) -> None:
+async def test_the_policy_can_be_set_and_read(boss: Admin) -> None:
     client = boss.person.client
     assert data(await client.get("/api/v2/skills/policy"))["mode"] in ("off", "enforce_confirmation")
     for mode in ("enforce_confirmation", "off"):
@@ -149,7 +149,7 @@ async def test_the_policy_is_off_until_it_is_set(boss: Admin) -> None:
     assert (await client.post("/api/v2/skills/policy", json={"mode": "maybe"})).status_code == 422
 
 
-def test_the_directory_of_the_cache_keeps_its_name(skill_api: SkillApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_directory_is_set_by_skills_root_dir(skill_api: SkillApi, monkeypatch: pytest.MonkeyPatch) -> None:
     platform = skill_api.platform
     monkeypatch.setenv("SKILLS_ROOT_DIR", "/srv/skills")
     settings = platform.services.settings(database_url=platform.database_url, directory=platform.directory)
@@ -169,12 +169,14 @@ ENDPOINTS: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(
     ("method", "path", "body"), ENDPOINTS, ids=[f"{method}{path}" for method, path, _ in ENDPOINTS]
 )
-async def test_only_an_admin_may(skill_api: SkillApi, method: str, path: str, body: Any) -> None:
+async def test_only_admins_may_use_the_skill_endpoints(skill_api: SkillApi, method: str, path: str, body: Any) -> None:
     async with await register(skill_api.url) as alice:
         answer = await alice.client.request(method, f"/api/v2/skills{path}", json=body)
         assert (answer.status_code, answer.json()["code"]) == (403, 403)
-        nobody = await alice.client.request(method, f"/api/v2/skills{path}", json=body, headers={"Authorization": ""})
-        assert nobody.status_code == 401
+        anonymous = await alice.client.request(
+            method, f"/api/v2/skills{path}", json=body, headers={"Authorization": ""}
+        )
+        assert anonymous.status_code == 401
 
 
 def link(source: Path) -> None:
@@ -232,7 +234,7 @@ REFUSED_LOCAL: dict[str, tuple[Any, int, str]] = {
 
 
 @pytest.mark.parametrize(("change", "status", "reason"), REFUSED_LOCAL.values(), ids=REFUSED_LOCAL)
-async def test_a_directory_that_is_no_skill_is_refused_with_the_reason(
+async def test_a_directory_with_a_forbidden_file_is_refused_with_the_reason(
     boss: Admin, source: Path, change: Any, status: int, reason: str
 ) -> None:
     change(source)
@@ -252,17 +254,17 @@ async def test_a_directory_outside_the_roots_is_refused(boss: Admin, skill_api: 
 
 
 @pytest.mark.parametrize("ref", ["main", "feature/new-look", "v1.0/rc/2"])
-async def test_a_tree_url_is_read_whatever_its_ref(boss: Admin, skill_api: SkillApi, ref: str) -> None:
+async def test_a_tree_url_may_have_a_ref_with_slashes(boss: Admin, skill_api: SkillApi, ref: str) -> None:
     files = {f"skills/brand-report/{path}": content for path, content in brand_report().items()}
     skill_api.github.archives.clear()
     skill_api.github.offer(ref, {**files, "README.md": b"of the repository", "skills/brand-report-2/SKILL.md": b""})
     item = await boss.installed("github", f"{TREE}/{ref}/skills/brand-report/")
-    members = await stored(skill_api, item["digest"])
+    members = await stored_members(skill_api, item["digest"])
     assert sorted(members) == sorted(brand_report())
     assert (members["assets/House.ttf"].size, members["references/guide.pdf"].size) == (len(FONT), len(PDF))
 
 
-async def test_a_repository_can_be_the_skill(boss: Admin, skill_api: SkillApi) -> None:
+async def test_a_whole_repository_can_be_a_skill(boss: Admin, skill_api: SkillApi) -> None:
     skill_api.github.archives = {"acme/brand-report/main": tarball(brand_report(), top="brand-report-main")}
     item = await boss.installed("github", "https://github.com/acme/brand-report/tree/main")
     assert item["bundle_file_count"] == 5
@@ -277,7 +279,7 @@ async def test_a_redirect_on_the_same_server_is_followed(boss: Admin, skill_api:
 
 
 @pytest.mark.parametrize("target", ["http://169.254.169.254/latest", "http://127.0.0.1:1/x", "file:///etc/passwd"])
-async def test_a_redirect_to_a_closed_place_is_refused(boss: Admin, skill_api: SkillApi, target: str) -> None:
+async def test_a_redirect_to_a_forbidden_address_is_refused(boss: Admin, skill_api: SkillApi, target: str) -> None:
     skill_api.github.archives = {"acme/skills/main": target}
     status, _ = await boss.refusal("github", f"{TREE}/main/brand-report")
     assert status == 400
@@ -299,13 +301,13 @@ async def test_a_redirect_to_a_closed_place_is_refused(boss: Admin, skill_api: S
         "https://github.com/-/skills/tree/main/a",
     ],
 )
-async def test_what_is_no_tree_url_is_refused(boss: Admin, skill_api: SkillApi, url: str) -> None:
+async def test_a_url_that_is_not_a_github_tree_is_refused(boss: Admin, skill_api: SkillApi, url: str) -> None:
     skill_api.github.asked.clear()
     assert await boss.refusal("github", url) == (400, "bad_url")
     assert skill_api.github.asked == []
 
 
-async def test_what_is_not_there_is_said(boss: Admin, skill_api: SkillApi) -> None:
+async def test_a_missing_repository_ref_or_directory_is_an_error_that_says_so(boss: Admin, skill_api: SkillApi) -> None:
     skill_api.github.archives = {"acme/skills/main": tarball({"a/SKILL.md": b""}), "acme/broken/main": 500}
     assert await boss.refusal("github", f"{TREE}/dev/a") == (400, "ref_not_found")
     assert await boss.refusal("github", f"{TREE}/main/b") == (400, "not_found")
@@ -346,7 +348,7 @@ REFUSED_MEMBERS: dict[str, tuple[Change, int, str]] = {
 
 
 @pytest.mark.parametrize(("change", "status", "reason"), REFUSED_MEMBERS.values(), ids=REFUSED_MEMBERS)
-async def test_an_archive_that_reaches_out_or_overflows_is_refused(
+async def test_an_archive_with_a_forbidden_member_is_refused(
     boss: Admin, skill_api: SkillApi, change: Change, status: int, reason: str
 ) -> None:
     files = {f"brand-report/{path}": content for path, content in brand_report().items()}
@@ -355,7 +357,7 @@ async def test_an_archive_that_reaches_out_or_overflows_is_refused(
     assert await boss.skills() == {}
 
 
-async def test_a_bomb_is_refused_before_it_unfolds(boss: Admin, skill_api: SkillApi) -> None:
+async def test_an_archive_that_decompresses_to_too_many_bytes_is_refused(boss: Admin, skill_api: SkillApi) -> None:
     files = {f"brand-report/{path}": content for path, content in brand_report().items()}
     skill_api.github.offer("main", files, lambda tar: add(tar, "skills-main/zeros", bytes(300 * MIB)))
     assert len(skill_api.github.archives["acme/skills/main"]) < MIB  # type: ignore[arg-type]
@@ -370,14 +372,14 @@ async def test_a_damaged_archive_is_refused(boss: Admin, skill_api: SkillApi, da
     assert await boss.refusal("github", f"{TREE}/main/brand-report") == (400, "bad_archive")
 
 
-async def test_an_archive_whose_bytes_are_others_is_not_used(boss: Admin, skill_api: SkillApi, source: Path) -> None:
+async def test_an_archive_with_another_digest_is_not_used(boss: Admin, skill_api: SkillApi, source: Path) -> None:
     digest = (await boss.installed("local", source))["digest"]
     store = MinioStore.from_settings(skill_api.platform.settings())
     archives = SkillArchives(store, source.parent / "cache")
     good = await archives.get(digest)
     cached = source.parent / "cache" / "archives" / f"{digest}.tar.gz"
     cached.write_bytes(b"damaged")
-    assert await archives.get(digest) == good, "a damaged copy is fetched anew"
+    assert await archives.get(digest) == good, "a damaged copy is fetched again"
     assert cached.read_bytes() == good
     cached.unlink()
     await store.put(skill_archive_key(digest), b"another skill", content_type="application/gzip")
@@ -389,7 +391,7 @@ async def test_an_archive_whose_bytes_are_others_is_not_used(boss: Admin, skill_
     await store.close()
 
 
-async def test_a_full_cache_drops_what_was_not_read_for_longest(skill_api: SkillApi, source: Path) -> None:
+async def test_a_full_cache_evicts_the_least_recently_used_archive(skill_api: SkillApi, source: Path) -> None:
     store = MinioStore.from_settings(skill_api.platform.settings())
     archives = SkillArchives(store, source.parent / "small", limit_bytes=250)
     made = [Archive(digest_of(data), data) for data in (b"a" * 100, b"b" * 100, b"c" * 100)]
@@ -398,7 +400,7 @@ async def test_a_full_cache_drops_what_was_not_read_for_longest(skill_api: Skill
     folder = source.parent / "small" / "archives"
     for age, archive in enumerate(made[:2]):
         os.utime(folder / f"{archive.digest}.tar.gz", (age, age))
-    assert await archives.get(made[0].digest) == made[0].data, "which is a use of the oldest"
+    assert await archives.get(made[0].digest) == made[0].data, "this makes the oldest archive the most recently used"
     await archives.put(made[2])
     assert {path.name for path in folder.iterdir()} == {f"{made[index].digest}.tar.gz" for index in (0, 2)}
     assert await archives.get(made[1].digest) == made[1].data, "the object store has it"

@@ -1,4 +1,4 @@
-"""SKILL.md is read as the specification's own validator reads it, and beyond that as we say."""
+"""SKILL.md: standard fields are checked like the specification's own validator, and our own fields by our rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from skills_ref.validator import validate
 
 from moorage_api.errors import SkillRefusedError
-from moorage_api.skills.bundles.manifest import Manifest, parsed_manifest, skill_id_of, slug_of
+from moorage_api.skills.bundles.manifest import Manifest, parse_manifest, skill_id_of, slug_of
 
 LONG = "a" * 64
 
@@ -62,14 +62,16 @@ CASES: dict[str, tuple[str, str]] = {
 
 def accepted(folder: str, text: str) -> bool:
     try:
-        parsed_manifest(text, folder=folder, overrides={})
+        parse_manifest(text, folder=folder, overrides={})
     except SkillRefusedError:
         return False
     return True
 
 
 @pytest.mark.parametrize(("folder", "text"), CASES.values(), ids=CASES)
-def test_the_standard_part_is_judged_as_the_reference_does(tmp_path: Path, folder: str, text: str) -> None:
+def test_standard_fields_are_accepted_or_refused_like_the_reference_validator(
+    tmp_path: Path, folder: str, text: str
+) -> None:
     directory = tmp_path / folder
     directory.mkdir()
     (directory / "SKILL.md").write_text(text)
@@ -77,7 +79,7 @@ def test_the_standard_part_is_judged_as_the_reference_does(tmp_path: Path, folde
 
 
 def manifest(*lines: str, **overrides: object) -> Manifest:
-    return parsed_manifest(simple("pdf", *lines), folder="pdf", overrides=overrides)
+    return parse_manifest(simple("pdf", *lines), folder="pdf", overrides=overrides)
 
 
 @pytest.mark.parametrize(
@@ -89,23 +91,23 @@ def manifest(*lines: str, **overrides: object) -> Manifest:
     ],
     ids=["dotted", "nested", "top"],
 )
-def test_our_keys_are_read_wherever_bundles_have_them(lines: tuple[str, ...]) -> None:
+def test_our_own_fields_are_read_from_every_place(lines: tuple[str, ...]) -> None:
     read = manifest(*lines)
     assert (read.entry.command, read.exec_dir("pdf--1")) == ("python3 run.py", "/home/ubuntu/x")
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_missing_fields_have_defaults() -> None:
     read = manifest()
     assert (read.version, read.runtime_type, read.entry.command) == ("0.1.0", "native", "")
     assert read.exec_dir("pdf--0a1b2c3d") == "/home/ubuntu/workspace/.skills/pdf--0a1b2c3d"
 
 
-def test_values_stay_the_texts_they_are() -> None:
+def test_values_are_not_converted_to_numbers_or_booleans() -> None:
     read = manifest("license: no", "metadata:", "  version: 1.10", "  tools: act, look")
     assert (read.license, read.version, read.tools) == ("no", "1.10", ["act", "look"])
 
 
-def test_an_installer_has_the_last_word() -> None:
+def test_the_request_overrides_the_fields_of_skill_md() -> None:
     read = manifest("metadata:", "  version: '1'", version="2", entry={"command": "make"})
     assert (read.version, read.entry.command) == ("2", "make")
 
@@ -126,15 +128,15 @@ def test_an_installer_has_the_last_word() -> None:
         (("metadata: " + "{a: " * 3000,), "bad_frontmatter"),
     ],
 )
-def test_our_keys_are_refused_with_the_reason(lines: tuple[str, ...], reason: str) -> None:
+def test_invalid_own_fields_are_refused_with_the_reason(lines: tuple[str, ...], reason: str) -> None:
     with pytest.raises(SkillRefusedError) as error:
         manifest(*lines)
     assert error.value.reason == reason
 
 
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? "])
-def test_a_deeply_nested_frontmatter_is_refused_at_once(opening: str) -> None:
-    """PyYAML takes minutes for these few kilobytes, in which no other thread runs."""
+def test_a_deeply_nested_frontmatter_is_refused_quickly(opening: str) -> None:
+    """PyYAML would need minutes for these few kilobytes and block all other threads."""
     began = time.process_time()
     with pytest.raises(SkillRefusedError) as error:
         manifest("metadata: " + opening * (15_000 // len(opening)))
@@ -143,13 +145,13 @@ def test_a_deeply_nested_frontmatter_is_refused_at_once(opening: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["policy", "install"])
-def test_a_name_that_is_an_endpoint_is_refused(name: str) -> None:
+def test_a_name_that_conflicts_with_an_endpoint_is_refused(name: str) -> None:
     with pytest.raises(SkillRefusedError) as error:
-        parsed_manifest(simple(name), folder=name, overrides={})
+        parse_manifest(simple(name), folder=name, overrides={})
     assert error.value.reason == "reserved_name"
 
 
-def test_a_slug_is_the_name_where_it_can_be() -> None:
+def test_a_slug_equals_an_ascii_name() -> None:
     assert slug_of("pdf-tools") == "pdf-tools"
     assert slug_of("café") != slug_of("cafe")
     assert slug_of("рисунок").startswith("skill-")

@@ -1,4 +1,4 @@
-"""A session is pinned to versions at its first message, and its sandbox gets them: those that fit first."""
+"""A session's skills are pinned at its first message and copied into its sandbox, the most relevant first."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def install(boss: Admin, folder: Path, *names: str, description: str = "Do
         await boss.installed("local", source)
 
 
-async def test_the_first_twelve_are_initial_and_the_fit_decides(
+async def test_the_twelve_most_relevant_skills_are_initial(
     boss: Admin, folder: Path, sessions: SessionSkills, session_id: UUID
 ) -> None:
     await install(boss, folder, *(f"skill-{number:02}" for number in range(14)))
@@ -85,11 +85,11 @@ async def test_a_session_keeps_its_versions_and_gets_no_new_skills(
     assert usable["one"].manifest.description == "Does it."
     data(await boss.person.client.post("/api/v2/skills/one/enabled", json={"enabled": False}))
     data(await boss.person.client.delete("/api/v2/skills/two"))
-    assert await sessions.usable(session_id, owner) == [], "what is off or gone is off for all"
-    assert await sessions.pins_for(session_id) == before, "the resource's list only grows"
+    assert await sessions.usable(session_id, owner) == [], "disabled and deleted skills cannot be used"
+    assert await sessions.pins_for(session_id) == before, "skills are never removed from the resource"
 
 
-async def test_a_session_without_skills_stays_without(
+async def test_a_session_pinned_without_skills_gets_no_skills_later(
     boss: Admin, folder: Path, sessions: SessionSkills, session_id: UUID
 ) -> None:
     owner = UUID(boss.person.id)
@@ -100,7 +100,7 @@ async def test_a_session_without_skills_stays_without(
     assert await sessions.pins_for(uuid4()) == []
 
 
-async def test_what_a_user_switched_off_is_not_theirs(
+async def test_a_session_gets_no_skill_that_its_user_has_switched_off(
     boss: Admin, folder: Path, sessions: SessionSkills, session_id: UUID, db: Database
 ) -> None:
     await install(boss, folder, "one", "two")
@@ -123,7 +123,7 @@ async def pair(short_directory: Path) -> AsyncIterator[tuple[Gate, FakeBox]]:
         yield pair
 
 
-async def test_only_what_a_sandbox_lacks_is_sent_to_it(
+async def test_only_skills_that_a_sandbox_does_not_have_are_sent(
     boss: Admin,
     folder: Path,
     sessions: SessionSkills,
@@ -144,7 +144,7 @@ async def test_only_what_a_sandbox_lacks_is_sent_to_it(
     async with gate.client() as client:
         await client.bind()
         sync = SkillSync(skills, archives, sessions)
-        assert await sync.problem_with(skills[0].id, seconds=5) == NOT_YET, "it was not begun"
+        assert await sync.problem_with(skills[0].id, seconds=5) == NOT_YET, "the sync has not started"
         sync.start(client)
         problems = {skill.manifest.slug: await sync.problem_with(skill.id, seconds=20) for skill in skills}
         assert (problems["brand-report"], problems["two"]) == ("", "")
@@ -154,7 +154,7 @@ async def test_only_what_a_sandbox_lacks_is_sent_to_it(
         await sync.stop()
         synced = {slug: skill["last_sync_at"] is not None for slug, skill in (await boss.skills()).items()}
         assert synced == {"brand-report": True, "two": True, "lost": False}, (
-            "a stop doesn't lose the note of what is there"
+            "a stop does not lose the sync time of copied skills"
         )
         box.files.clear()
         again = SkillSync([skill for skill in skills if skill is not lost], archives, sessions)
@@ -163,7 +163,7 @@ async def test_only_what_a_sandbox_lacks_is_sent_to_it(
         assert (again.sent_bytes, box.files) == (0, {})
         box.skills.clear()
         again.start(client)
-        assert await again.problem_with(skills[0].id, seconds=20) == "", "another sandbox gets them anew"
+        assert await again.problem_with(skills[0].id, seconds=20) == "", "a new sandbox gets all skills again"
         await again.finished()
         assert box.files
     await store.close()

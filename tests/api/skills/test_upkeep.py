@@ -1,4 +1,4 @@
-"""Archives go from the real object store once no skill and no session needs them, and not a moment before."""
+"""Upkeep removes an archive from the object store when no skill and no session needs it, and not earlier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from support.waiting import HANG_SECONDS
 
 @dataclass
 class Bench:
-    """A database and a bucket of their own, and who works with them."""
+    """A separate database and bucket, and the services that use them."""
 
     settings: Settings
     folder: Path
@@ -57,7 +57,7 @@ class Bench:
         await self.store.close()
 
     async def install(self, name: str, description: str = "Does it.") -> str:
-        """The digest."""
+        """Install a skill and return its digest."""
         source = write_skill(self.folder / name, {"SKILL.md": skill_md(name, description).encode()})
         request = SkillInstallRequest.model_validate({"source_type": "local", "source_ref": str(source)})
         return (await self.service.install(request, installed_by=self.owner_id)).digest
@@ -88,7 +88,7 @@ async def bench(settings: Settings, tmp_path: Path) -> AsyncIterator[Bench]:
     await bench.close()
 
 
-async def test_what_no_skill_and_no_session_needs_is_removed(bench: Bench) -> None:
+async def test_unused_archives_and_versions_are_removed(bench: Bench) -> None:
     first = await bench.install("report")
     session_id = await bench.pinned_session()
     second = await bench.install("report", "Another version.")
@@ -98,7 +98,7 @@ async def test_what_no_skill_and_no_session_needs_is_removed(bench: Bench) -> No
     )
     await bench.store.put(f"{SKILL_ARCHIVES}README", b"not ours", content_type="text/plain")
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == {first, third, "README"}, f"{second} was nobody's"
+    assert await bench.stored() == {first, third, "README"}, f"neither a skill nor a session uses {second}"
     assert await bench.versions() == {first, third}
     await bench.service.delete("report")
     await bench.upkeep().remove_unused()
@@ -109,7 +109,7 @@ async def test_what_no_skill_and_no_session_needs_is_removed(bench: Bench) -> No
     assert (await bench.stored(), await bench.versions()) == ({"README"}, set())
 
 
-async def test_nothing_goes_before_its_time(bench: Bench) -> None:
+async def test_nothing_is_removed_before_the_grace_time(bench: Bench) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     await bench.upkeep(grace_seconds=3600).remove_unused()
@@ -118,12 +118,12 @@ async def test_nothing_goes_before_its_time(bench: Bench) -> None:
         await tx.execute(text("UPDATE skill_versions SET unused_since = now() - interval '2 hours'"))
     await bench.upkeep(grace_seconds=3600).remove_unused()
     assert (await bench.stored(), await bench.versions()) == ({digest}, set()), (
-        "the object is too young by its own clock"
+        "the object itself is younger than the grace time"
     )
 
 
-async def test_a_session_that_was_choosing_keeps_its_version(bench: Bench) -> None:
-    """It has read the versions, the skill is deleted, upkeep notes that, and then the session names its version."""
+async def test_a_version_that_is_pinned_after_its_skill_was_deleted_is_kept(bench: Bench) -> None:
+    """The session reads the versions, the skill is deleted, upkeep marks the version, then the session is pinned."""
     digest = await bench.install("report")
     async with bench.db() as tx:
         version_id = await tx.scalar(text("SELECT version_id FROM skills"))
@@ -140,10 +140,10 @@ async def test_a_session_that_was_choosing_keeps_its_version(bench: Bench) -> No
     assert await bench.stored() == {digest}
     assert [pin.digest for pin in await bench.sessions.pins_for(session_id)] == [f"sha256:{digest}"]
     async with bench.db() as tx:
-        assert await tx.scalar(text("SELECT count(unused_since) FROM skill_versions")) == 0, "the note is corrected"
+        assert await tx.scalar(text("SELECT count(unused_since) FROM skill_versions")) == 0, "the mark is removed"
 
 
-async def test_an_archive_that_two_skills_share_stays_with_one(bench: Bench) -> None:
+async def test_an_archive_is_kept_while_one_of_its_two_versions_is_used(bench: Bench) -> None:
     digest = await bench.install("report")
     async with bench.db.begin() as tx:
         await tx.execute(
@@ -162,8 +162,8 @@ async def test_an_archive_that_two_skills_share_stays_with_one(bench: Bench) -> 
         assert await tx.scalar(text("SELECT count(*) FROM skill_versions")) == 1
 
 
-async def test_replicas_at_once_and_installations_between_lose_nothing(bench: Bench) -> None:
-    async def come_and_go(name: str) -> None:
+async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: Bench) -> None:
+    async def install_and_delete(name: str) -> None:
         for _ in range(8):
             digest = await bench.install(name)
             assert digest in await bench.stored()
@@ -176,7 +176,7 @@ async def test_replicas_at_once_and_installations_between_lose_nothing(bench: Be
 
     done = asyncio.Event()
     replicas = [asyncio.create_task(clean()) for _ in range(2)]
-    await asyncio.gather(come_and_go("one"), come_and_go("two"))
+    await asyncio.gather(install_and_delete("one"), install_and_delete("two"))
     done.set()
     await asyncio.gather(*replicas)
     await bench.upkeep().remove_unused()
@@ -184,8 +184,8 @@ async def test_replicas_at_once_and_installations_between_lose_nothing(bench: Be
     assert len(await bench.stored()) == 2
 
 
-async def test_while_a_skill_is_being_installed_no_archive_goes(bench: Bench) -> None:
-    await bench.store.put(skill_archive_key("f" * 64), b"about to be named", content_type="application/gzip")
+async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> None:
+    await bench.store.put(skill_archive_key("f" * 64), b"its version is not stored yet", content_type="application/gzip")
     async with bench.db.begin() as tx:
         await lock_archives(tx)
         await bench.upkeep().remove_unused()
@@ -196,7 +196,7 @@ async def test_while_a_skill_is_being_installed_no_archive_goes(bench: Bench) ->
         await bench.store.get(skill_archive_key("f" * 64))
 
 
-async def test_a_store_that_is_away_is_waited_for(bench: Bench, settings: Settings) -> None:
+async def test_archives_are_removed_later_if_the_object_store_is_unavailable(bench: Bench, settings: Settings) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     away = MinioStore.from_settings(settings.model_copy(update={"s3_secret_key": settings.jwt_secret}))
@@ -209,7 +209,7 @@ async def test_a_store_that_is_away_is_waited_for(bench: Bench, settings: Settin
     assert await bench.stored() == set()
 
 
-async def test_a_runner_does_it_now_and_then(bench: Bench, platform: Platform) -> None:
+async def test_a_runner_removes_unused_versions_periodically(bench: Bench, platform: Platform) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     async with bench.db.begin() as tx:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.skills.bundles.archive import packed
+from moorage_api.skills.bundles.archive import pack
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_sandbox.box import fetch_skills
 from sandbox.box.running import Refused, RunningBox
@@ -21,7 +21,7 @@ SKILL = "brand-report--0a1b2c3d"
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:
-    return packed(Bundle("brand-report", files)).data
+    return pack(Bundle("brand-report", files)).data
 
 
 def put(box: RunningBox, archive: bytes, *, skill_id: str = SKILL, digest: str = "") -> None:

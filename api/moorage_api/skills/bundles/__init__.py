@@ -1,1 +1,1 @@
-"""The files of one skill: where they come from, which are allowed, and what they say."""
+"""The files of one skill: load them from a source, check them, and read the manifest, context and risks."""

@@ -1,4 +1,4 @@
-"""A bundle as one tar.gz whose bytes follow from the files alone: the same files have the same digest."""
+"""Packs a bundle as a reproducible tar.gz: the same files always have the same digest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIN = re.compile(rf"{PIN_PREFIX}([0-9a-f]{{64}})")
 
 @dataclass(frozen=True)
 class Archive:
-    """`digest` is the SHA-256 of `data`, in hexadecimal: it names the object, and whoever fetches it compares."""
+    """`digest` is the SHA-256 of `data` in hexadecimal. It is part of the object's key and is checked after reading."""
 
     digest: str
     data: bytes
@@ -38,8 +38,8 @@ def digest_of(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def packed(bundle: Bundle) -> Archive:
-    """Owners, times and modes are left out; scripts (`#!`) may be run, nothing else."""
+def pack(bundle: Bundle) -> Archive:
+    """Pack the files without owners and times. Scripts (`#!`) are executable, all other files are not."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path, content in bundle.files.items():
@@ -51,12 +51,12 @@ def packed(bundle: Bundle) -> Archive:
     return Archive(digest_of(data), data)
 
 
-def unpacked(data: bytes) -> dict[str, bytes]:
-    """The files of an archive that `packed` has made and whose digest was compared."""
+def unpack(data: bytes) -> dict[str, bytes]:
+    """The files of an archive that `pack` has made. The caller has checked its digest."""
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
         files = {}
         for member in tar:
             content = tar.extractfile(member)
-            assert content is not None, "an archive of ours holds plain files"
+            assert content is not None, "`pack` stores only regular files"
             files[member.name] = content.read()
         return files

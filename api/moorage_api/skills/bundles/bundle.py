@@ -1,6 +1,6 @@
-"""The files of a skill in memory, and every rule about which files a skill may have.
+"""The files of a skill in memory, and all rules about the files that a skill may have.
 
-A bundle is made by `BundleBuilder.add` alone, whatever its source, so that a rule holds for all of them.
+Every bundle is built by `BundleBuilder.add`, so the rules apply to every source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moorage_api.text import check_storable
 SKILL_MD = "SKILL.md"
 IGNORED_DIRECTORIES = frozenset({".git", "__pycache__", "__MACOSX"})
 IGNORED_FILES = frozenset({".DS_Store", "Thumbs.db"})
-"""What tools leave behind and nobody means to install."""
+"""Files that operating systems create and that do not belong to a skill."""
 
 EXECUTABLE_SUFFIXES = frozenset(
     {".exe", ".dll", ".so", ".dylib", ".msi", ".com", ".scr", ".sys", ".pyc", ".pyo", ".pyd", ".class", ".o", ".ko"}
@@ -30,7 +30,7 @@ MACH_O = frozenset(
 
 @dataclass(frozen=True)
 class Bundle:
-    """`folder` is the name of the directory it came from; `files` maps paths within it, sorted, to their bytes."""
+    """`folder` is the name of the skill's directory. `files` maps sorted paths within it to their content."""
 
     folder: str
     files: Mapping[str, bytes]
@@ -44,7 +44,7 @@ class Bundle:
         return sum(map(len, self.files.values()))
 
     def with_skill_md(self, text: str) -> Bundle:
-        """With another SKILL.md, which is then the stored one. Raises SkillRefusedError and SkillTooLargeError."""
+        """A copy with another SKILL.md. Raises SkillRefusedError and SkillTooLargeError."""
         builder = BundleBuilder(self.folder)
         for path, content in {**self.files, SKILL_MD: text.encode()}.items():
             builder.add(path, content)
@@ -52,7 +52,7 @@ class Bundle:
 
 
 class BundleBuilder:
-    """Takes files one at a time and refuses the first that may not be there."""
+    """Collects files one at a time and refuses the first forbidden one."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ class BundleBuilder:
 
     def add(self, path: str, content: bytes) -> None:
         """Raises SkillRefusedError and SkillTooLargeError."""
-        path = checked_path(path)
+        path = check_path(path)
         if is_ignored(path):
             return
         if path.lower() == SKILL_MD.lower():
@@ -73,45 +73,54 @@ class BundleBuilder:
         check_size(path, len(content))
         self._size += len(content)
         if len(self._files) == MAX_FILES:
-            raise SkillTooLargeError("too_many_files", f"A skill has at most {MAX_FILES} files")
+            raise SkillTooLargeError("too_many_files", f"A skill may have at most {MAX_FILES} files")
         if self._size > MAX_BUNDLE_BYTES:
-            raise SkillTooLargeError("bundle_too_large", f"A skill has at most {MAX_BUNDLE_BYTES >> 20} MiB in all")
+            raise SkillTooLargeError(
+                "bundle_too_large", f"All files of a skill together may have at most {MAX_BUNDLE_BYTES >> 20} MiB"
+            )
         if path in self._files:
-            raise SkillRefusedError("duplicate_path", f"{path} is there twice")
+            raise SkillRefusedError("duplicate_path", f"The source contains {path} twice")
         if kind := executable_kind(path, content):
-            raise SkillRefusedError("executable", f"{path} is {kind}; scripts are fine, compiled programs are not")
+            raise SkillRefusedError(
+                "executable", f"{path} is {kind}; a skill may contain scripts, but no compiled programs"
+            )
         self._files[path] = content
 
     def finish(self) -> Bundle:
-        """Raises SkillRefusedError for what is only seen when all files are there."""
+        """Check the rules that concern several files. Raises SkillRefusedError."""
         if SKILL_MD not in self._files:
-            raise SkillRefusedError("no_skill_md", f"There is no {SKILL_MD} in this directory")
+            raise SkillRefusedError("no_skill_md", f"The directory does not contain {SKILL_MD}")
         try:
             check_storable(self._files[SKILL_MD].decode())
-        except ValueError:  # of which a UnicodeDecodeError is one
-            raise SkillRefusedError("not_utf8", f"{SKILL_MD} is not plain UTF-8 text") from None
+        except ValueError:  # UnicodeDecodeError is a ValueError
+            raise SkillRefusedError("not_utf8", f"{SKILL_MD} must be UTF-8 text without NUL characters") from None
         for path in self._files:
             for parent in list(PurePosixPath(path).parents)[:-1]:
                 if str(parent) in self._files:
-                    raise SkillRefusedError("duplicate_path", f"{parent} is a file and a directory")
+                    raise SkillRefusedError(
+                        "duplicate_path", f"The source contains {parent} as a file and as a directory"
+                    )
         return Bundle(self._folder, dict(sorted(self._files.items())))
 
 
 def check_size(path: str, size: int) -> None:
-    """Before the file is read, where its size is known. Raises SkillTooLargeError."""
+    """Raises SkillTooLargeError. Call it before reading the file, if the size is known."""
     if size > MAX_FILE_BYTES:
-        raise SkillTooLargeError("file_too_large", f"{path} has more than {MAX_FILE_BYTES >> 10} KiB")
+        raise SkillTooLargeError("file_too_large", f"{path} is larger than the limit of {MAX_FILE_BYTES >> 10} KiB")
 
 
-def checked_path(path: str) -> str:
-    """A path below the skill's directory. Raises SkillRefusedError for one that leads elsewhere or is hard to store."""
+def check_path(path: str) -> str:
+    """Return the path. Raises SkillRefusedError if it leads out of the skill's directory or is hard to store."""
     parts = path.split("/")
     if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in parts):
-        raise SkillRefusedError("traversal", f"The path {path[:200]!r} leads out of the skill")
+        raise SkillRefusedError("traversal", f"The path {path[:200]!r} leads out of the skill's directory")
     if not path.isprintable() or any(0xD800 <= ord(character) <= 0xDFFF for character in path):
-        raise SkillRefusedError("bad_path", f"The path {path[:200]!r} holds characters that not every system can store")
+        raise SkillRefusedError("bad_path", f"The path {path[:200]!r} contains control or other special characters")
     if len(path.encode()) > MAX_PATH_CHARS or len(parts) > MAX_DEPTH:
-        raise SkillRefusedError("bad_path", f"The path {path[:80]}… is too long or too deep")
+        raise SkillRefusedError(
+            "bad_path",
+            f"The path {path[:80]}… has more than {MAX_PATH_CHARS} bytes or {MAX_DEPTH} levels",
+        )
     return path
 
 
@@ -121,7 +130,7 @@ def is_ignored(path: str) -> bool:
 
 
 def executable_kind(path: str, content: bytes) -> str | None:
-    """What kind of compiled program a file is, by its content first; None for everything else, scripts included."""
+    """The kind of compiled program, by content and then by name; None for all other files, including scripts."""
     if content.startswith(b"\x7fELF"):
         return "a Linux program"
     if content.startswith(b"MZ") and len(content) >= 64:
@@ -140,5 +149,5 @@ def executable_kind(path: str, content: bytes) -> str | None:
 
 
 def is_script(content: bytes) -> bool:
-    """Whether the system would run it by its first line."""
+    """Whether the file starts with `#!`."""
     return content.startswith(b"#!")

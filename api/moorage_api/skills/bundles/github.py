@@ -1,4 +1,4 @@
-"""Loads a skill that a GitHub tree URL names."""
+"""Loads a skill from a GitHub tree URL."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from moorage_api.skills.bundles.tarball import load_tarball
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MAX_PARTS = 20
 MAX_REFS = 8
-"""How many readings of a URL are tried: where a ref ends and a path begins cannot be seen."""
+"""How many ways to split the URL into ref and path are tried, because both may contain slashes."""
 SPOOLED_BYTES = 4 * 1024 * 1024
 TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class TreeUrl:
-    """`parts` is what follows `/tree/`: a ref, which may hold slashes, and then perhaps a path."""
+    """`parts` are the segments after `/tree/`: a ref, which may contain slashes, and an optional path."""
 
     owner: str
     repository: str
@@ -39,52 +39,53 @@ class TreeUrl:
         try:
             split = urlsplit(url)
         except ValueError:
-            raise _not_a_tree() from None
+            raise _bad_url() from None
         if split.scheme != "https" or split.netloc.lower() not in ("github.com", "www.github.com"):
-            raise _not_a_tree()
+            raise _bad_url()
         if split.query or split.fragment:
-            raise _not_a_tree()
+            raise _bad_url()
         owner, _, rest = split.path.strip("/").partition("/")
         repository, _, rest = rest.partition("/")
         kind, _, rest = rest.partition("/")
         parts = tuple(unquote(part) for part in rest.split("/"))
         if kind != "tree" or not NAME.fullmatch(owner) or not NAME.fullmatch(repository) or len(parts) > MAX_PARTS:
-            raise _not_a_tree()
+            raise _bad_url()
         for part in parts:
             if part in ("", ".", "..") or "/" in part or "\\" in part or not part.isprintable():
-                raise _not_a_tree()
+                raise _bad_url()
         return cls(owner, repository, parts)
 
-    def readings(self) -> Iterator[tuple[str, str]]:
-        """Ref and path, the longest ref first."""
+    def possible_refs(self) -> Iterator[tuple[str, str]]:
+        """Each possible split into ref and path, the longest ref first."""
         for length in range(min(len(self.parts), MAX_REFS), 0, -1):
             yield "/".join(self.parts[:length]), "/".join(self.parts[length:])
 
     @property
     def folder(self) -> str:
-        """The skill's directory; the repository's name where all of it is the skill."""
+        """The name of the skill's directory, or of the repository if the whole repository is the skill."""
         return self.parts[-1] if len(self.parts) > 1 else self.repository
 
 
-def _not_a_tree() -> SkillRefusedError:
+def _bad_url() -> SkillRefusedError:
     return SkillRefusedError(
-        "bad_url", "A GitHub source has the form https://github.com/OWNER/REPOSITORY/tree/REF/PATH, and no query"
+        "bad_url",
+        "A GitHub URL must have the form https://github.com/OWNER/REPOSITORY/tree/REF/PATH, without a query",
     )
 
 
 async def load_github(url: str, *, base_url: str, outbound: Outbound) -> Bundle:
-    """Fetch the repository's tarball from `base_url` and read the skill from it.
+    """Download the repository's tarball from `base_url` and read the skill from it.
 
-    Raises SkillRefusedError, SkillTooLargeError and OutboundRefusedError; UnavailableError while the server is away.
+    Raises SkillRefusedError, SkillTooLargeError and OutboundRefusedError.
     """
     tree = TreeUrl.parse(url)
     base_url = base_url.rstrip("/")
     is_ref_known = False
     async with outbound.client("skills", base_url, timeout=TIMEOUT_SECONDS) as client:
-        for ref, path in tree.readings():
+        for ref, path in tree.possible_refs():
             address = f"{base_url}/{tree.owner}/{tree.repository}/tar.gz/{quote(ref, safe='/')}"
             with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as file:
-                if not await _fetch(client, address, file):
+                if not await _download(client, address, file):
                     continue
                 is_ref_known = True
                 file.seek(0)
@@ -93,24 +94,28 @@ async def load_github(url: str, *, base_url: str, outbound: Outbound) -> Bundle:
             if bundle is not None:
                 return bundle
     if is_ref_known:
-        raise SkillRefusedError("not_found", "There is no such directory in the repository")
-    raise SkillRefusedError("ref_not_found", "There is no such repository, or it has no such branch, tag or commit")
+        raise SkillRefusedError("not_found", "The repository does not have the directory in the URL; check its path")
+    raise SkillRefusedError(
+        "ref_not_found",
+        f"There is no public repository {tree.owner}/{tree.repository}, or it does not have the branch, tag or commit "
+        "in the URL",
+    )
 
 
-async def _fetch(client: httpx.AsyncClient, address: str, file: IO[bytes]) -> bool:
-    """Whether there is something; it is in `file` then."""
+async def _download(client: httpx.AsyncClient, address: str, file: IO[bytes]) -> bool:
+    """Write the response to `file`. False for a 404."""
     try:
         async with client.stream("GET", address) as response:
             if response.status_code == 404:
                 return False
             if response.status_code != 200:
                 status = response.status_code
-                raise SkillRefusedError("unreachable", f"The source of this skill answered with status {status}")
+                raise SkillRefusedError("unreachable", f"The server of the skill answered with HTTP status {status}")
             async for chunk in response.aiter_raw():
                 file.write(chunk)
     except httpx.ReadError as error:
-        raise SkillTooLargeError("download", f"The repository cannot be fetched: {error}") from error
+        raise SkillTooLargeError("download", f"The repository cannot be downloaded: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         kind = type(error).__name__
-        raise SkillRefusedError("unreachable", f"The source of this skill does not answer: {kind}") from error
+        raise SkillRefusedError("unreachable", f"The server of the skill does not answer ({kind})") from error
     return True

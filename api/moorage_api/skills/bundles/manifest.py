@@ -1,9 +1,10 @@
-"""What SKILL.md says about a skill: the Agent Skills specification's part, checked strictly, and ours.
+"""Reads and checks the frontmatter of SKILL.md: the fields of the Agent Skills specification and our own fields.
 
-The standard fields are `name`, `description`, `license`, `compatibility`, `allowed-tools` and `metadata`. Ours stand in
-`metadata`, where the specification lets everyone add keys: `version`, `runtime_type` (native, mcp, a2a), `server` (an
-MCP server's name, a remote agent's id or address), `tools` (of that server, all if left out), and `entry` with
-`command` and `exec_dir`, also written `entry.command`. Older bundles have them at the top level.
+The standard fields are `name`, `description`, `license`, `compatibility`, `allowed-tools` and `metadata`. Our own
+fields are keys of `metadata`, where the specification allows additional keys: `version`, `runtime_type` (native, mcp,
+a2a), `server` (the name of an MCP server, or the id or URL of a remote agent), `tools` (names of that server's tools;
+all if left out), and `entry` with `command` and `exec_dir`, also written as `entry.command` and `entry.exec_dir`.
+Older bundles have our fields at the top level.
 Source: agentskills.io, "Specification".
 """
 
@@ -36,19 +37,19 @@ MAX_TOOLS = 100
 STANDARD = frozenset({"name", "description", "license", "compatibility", "allowed-tools", "metadata"})
 OWN = ("version", "runtime_type", "server", "tools", "entry")
 RESERVED_SLUGS = frozenset({"policy", "install"})
-"""They are endpoints beside `/{skill_key}`."""
+"""These slugs would conflict with the endpoints `/policy` and `/install`."""
 RUNTIME_TYPES: tuple[RuntimeType, ...] = ("native", "mcp", "a2a")
 
 
-class Entry(BaseModel):
-    """The command a native skill is run by, and where. Without `exec_dir` it is the skill's own directory."""
+class SkillEntry(BaseModel):
+    """The command of a native skill and its working directory; without `exec_dir` it is the skill's directory."""
 
     command: str = ""
     exec_dir: str = ""
 
 
 class Manifest(BaseModel):
-    """Stored with each version of a skill; all that a session needs to know of it besides its files."""
+    """The checked fields of SKILL.md. Stored with each version of a skill."""
 
     name: str
     slug: str
@@ -60,26 +61,23 @@ class Manifest(BaseModel):
     runtime_type: RuntimeType = "native"
     server: str = ""
     tools: list[str] = []
-    entry: Entry = Entry()
+    entry: SkillEntry = SkillEntry()
 
     def exec_dir(self, skill_id: str) -> str:
         return self.entry.exec_dir or f"{SKILLS}/{skill_id}"
 
 
-def parsed_manifest(skill_md: str, *, folder: str, overrides: Mapping[str, Any]) -> Manifest:
-    """Read SKILL.md of the directory `folder`; `overrides` are own keys that an installer gives.
-
-    Raises SkillRefusedError.
-    """
+def parse_manifest(skill_md: str, *, folder: str, overrides: Mapping[str, Any]) -> Manifest:
+    """Parse SKILL.md of the directory `folder`. `overrides` replace our own fields. Raises SkillRefusedError."""
     fields = frontmatter(skill_md)
     metadata = fields.get("metadata", {})
     if not isinstance(metadata, dict):
-        raise SkillRefusedError("bad_frontmatter", "`metadata` must map keys to texts")
+        raise SkillRefusedError("bad_frontmatter", "`metadata` must be a mapping of keys to texts")
     if unknown := sorted(set(fields) - STANDARD - set(OWN)):
         raise SkillRefusedError(
-            "unknown_field", f"SKILL.md has fields that the specification does not know: {', '.join(unknown)[:200]}"
+            "unknown_field", f"SKILL.md has fields that are not in the specification: {', '.join(unknown)[:200]}"
         )
-    name = checked_name(fields.get("name"), folder=folder)
+    name = check_name(fields.get("name"), folder=folder)
     given = {key: value for source in (fields, metadata, overrides) for key, value in source.items() if key in OWN}
     entry = given.get("entry", {})
     entry = dict(entry) if isinstance(entry, dict) else {"command": entry}
@@ -100,72 +98,77 @@ def parsed_manifest(skill_md: str, *, folder: str, overrides: Mapping[str, Any])
 
 
 def split_frontmatter(skill_md: str) -> tuple[str, str]:
-    """The YAML between the two `---` and the body after it. Raises SkillRefusedError."""
+    """Split the file into the YAML between the two `---` lines and the body. Raises SkillRefusedError."""
     match = re.match(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", skill_md, re.DOTALL | re.MULTILINE)
     if match is None:
         raise SkillRefusedError("bad_frontmatter", "SKILL.md must start with YAML between two lines of `---`")
     if len(match[1]) > MAX_FRONTMATTER_CHARS:
-        raise SkillRefusedError("bad_frontmatter", f"The frontmatter has more than {MAX_FRONTMATTER_CHARS} characters")
+        raise SkillRefusedError("bad_frontmatter", f"The frontmatter is longer than {MAX_FRONTMATTER_CHARS} characters")
     return match[1], skill_md[match.end() :].strip()
 
 
 def frontmatter(skill_md: str) -> dict[str, Any]:
-    """The fields of SKILL.md, every scalar as its text, so that a version 1.10 stays one. Raises SkillRefusedError."""
+    """Parse the fields. All scalars stay texts, so that version 1.10 does not become 1.1. Raises SkillRefusedError."""
     source, _ = split_frontmatter(skill_md)
     try:
         depth = 0
         for event in yaml.parse(source, Loader=yaml.BaseLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_NESTING:  # with each level PyYAML takes longer for every token
+            if depth > MAX_NESTING:  # deep nesting makes PyYAML slow, because each token costs time for every level
                 raise SkillRefusedError(
                     "bad_frontmatter", f"The frontmatter is nested deeper than {MAX_NESTING} levels"
                 )
             if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
-                raise SkillRefusedError("bad_frontmatter", "The frontmatter must not use anchors, aliases and tags")
-        fields = yaml.load(source, Loader=_UniqueKeys)  # noqa: S506 - texts, lists and mappings only, as BaseLoader
+                raise SkillRefusedError("bad_frontmatter", "The frontmatter must not use YAML anchors, aliases or tags")
+        fields = yaml.load(source, Loader=_UniqueKeys)  # noqa: S506 - a BaseLoader, which creates only texts, lists and mappings
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" in line {place.line + 2}" if place is not None else ""
-        problem = getattr(error, "problem", None) or "it is not valid"
-        raise SkillRefusedError("bad_frontmatter", f"The frontmatter cannot be read{where}: {problem}") from None
+        problem = getattr(error, "problem", None) or "it is not valid YAML"
+        raise SkillRefusedError("bad_frontmatter", f"The frontmatter cannot be parsed{where}: {problem}") from None
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
-        raise SkillRefusedError("bad_frontmatter", "The frontmatter must map names to values")
+        raise SkillRefusedError("bad_frontmatter", "The frontmatter must be a mapping of names to values")
     return fields
 
 
 class _UniqueKeys(yaml.BaseLoader):
-    """Two values for one key: nobody could say which one holds."""
+    """Refuses mappings with duplicate keys, because it would be unclear which value is meant."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if any(not isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-            raise yaml.constructor.ConstructorError(None, None, "a key is there twice, or is no text", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "a key occurs twice or is not a text", node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
-def checked_name(value: Any, *, folder: str) -> str:
-    """Source: agentskills.io, "name field". Raises SkillRefusedError."""
+def check_name(value: Any, *, folder: str) -> str:
+    """Return the normalised name. Source: agentskills.io, "name field". Raises SkillRefusedError."""
     if not isinstance(value, str) or not value.strip():
         raise SkillRefusedError("bad_name", "SKILL.md must have a `name`")
     name = unicodedata.normalize("NFKC", value.strip())
     if len(name) > MAX_NAME_CHARS:
-        raise SkillRefusedError("bad_name", f"`name` has more than {MAX_NAME_CHARS} characters")
+        raise SkillRefusedError("bad_name", f"`name` is longer than {MAX_NAME_CHARS} characters")
     is_wellformed = not name.startswith("-") and not name.endswith("-") and "--" not in name
     if name != name.lower() or not is_wellformed or not all(char.isalnum() or char == "-" for char in name):
-        raise SkillRefusedError("bad_name", "`name` must be lower-case letters and digits, with single hyphens between")
+        raise SkillRefusedError(
+            "bad_name", "`name` must consist of lower-case letters and digits with single hyphens between them"
+        )
     if unicodedata.normalize("NFKC", folder) != name:
-        raise SkillRefusedError("bad_name", f"`name` is {name!r}, but the skill's directory is {folder[:100]!r}")
+        raise SkillRefusedError(
+            "bad_name",
+            f"`name` is {name!r}, but the skill's directory is {folder[:100]!r}; they must be equal",
+        )
     return name
 
 
 def slug_of(name: str) -> str:
-    """The name as ids, paths and URLs can have it; one with other letters gets a hash, so that two stay two."""
+    """The name in ASCII, for ids, paths and URLs. A changed name gets a hash, so that slugs stay unique."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     slug = re.sub(r"-+", "-", re.sub(r"[^a-z0-9]+", "-", plain)).strip("-")
     if slug != name:
         slug = f"{slug[:50].rstrip('-') or 'skill'}-{sha1_start(name)}"
     if slug in RESERVED_SLUGS:
-        raise SkillRefusedError("reserved_name", f"{slug!r} is a name that no skill can have here")
+        raise SkillRefusedError("reserved_name", f"{slug!r} is a reserved name; choose another one")
     return slug
 
 
@@ -183,9 +186,9 @@ def _text(fields: Mapping[str, Any], key: str, limit: int, *, is_needed: bool = 
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or (is_needed and not value.strip()):
-        raise SkillRefusedError("bad_field", f"`{key}` must be a text{' that is not empty' if is_needed else ''}")
+        raise SkillRefusedError("bad_field", f"`{key}` must be a {'non-empty ' if is_needed else ''}text")
     if len(value) > limit:
-        raise SkillRefusedError("bad_field", f"`{key}` has more than {limit} characters")
+        raise SkillRefusedError("bad_field", f"`{key}` is longer than {limit} characters")
     try:
         return check_storable(value.strip())
     except ValueError as error:
@@ -204,7 +207,7 @@ def _runtime(given: Mapping[str, Any]) -> dict[str, Any]:
         raise SkillRefusedError("bad_runtime", f"`runtime_type` must be one of {', '.join(RUNTIME_TYPES)}")
     server = _text(given, "server", MAX_OWN_CHARS)
     if kind != "native" and not server:
-        raise SkillRefusedError("bad_runtime", f"A skill of the kind {kind} names its `server`")
+        raise SkillRefusedError("bad_runtime", f"A skill with the `runtime_type` {kind} must have a `server`")
     tools = given.get("tools", [])
     if isinstance(tools, str):
         tools = re.split(r"[\s,]+", tools.strip()) if tools.strip() else []
@@ -214,15 +217,15 @@ def _runtime(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"runtime_type": kind, "server": server, "tools": names}
 
 
-def _entry(given: Mapping[str, Any]) -> Entry:
+def _entry(given: Mapping[str, Any]) -> SkillEntry:
     command = _text(given, "command", MAX_OWN_CHARS)
     exec_dir = _text(given, "exec_dir", 500)
     if "\n" in command or "\r" in command:
-        raise SkillRefusedError("bad_entry", "`entry.command` must be one line")
+        raise SkillRefusedError("bad_entry", "`entry.command` must be a single line")
     try:
         shlex.split(command)
     except ValueError:
-        raise SkillRefusedError("bad_entry", "`entry.command` has a quote that is not closed") from None
+        raise SkillRefusedError("bad_entry", "`entry.command` has an opening quote without a closing quote") from None
     if exec_dir and (not f"{exec_dir}/".startswith("/home/ubuntu/") or ".." in exec_dir.split("/")):
         raise SkillRefusedError("bad_entry", "`entry.exec_dir` must be an absolute path below /home/ubuntu")
-    return Entry(command=command, exec_dir=exec_dir)
+    return SkillEntry(command=command, exec_dir=exec_dir)

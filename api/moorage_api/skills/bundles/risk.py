@@ -1,7 +1,7 @@
-"""What an admin should know about a skill before its tools run: a report from its files, by plain rules.
+"""A risk report about a skill for admins: simple rules that search its files for patterns.
 
-It is no proof of anything: a skill that hides what it does is not found out here. The sandbox is what protects; this
-says where to look, and which tools ask first where the policy wants that.
+The report proves nothing, because a skill can hide what it does; the sandbox is the protection. The report shows admins
+where to look. With the policy `enforce_confirmation`, the user is asked before each call of a high-risk skill.
 """
 
 from __future__ import annotations
@@ -26,32 +26,37 @@ PATTERNS: tuple[tuple[str, Level, str, str], ...] = (
     (
         "pipe_to_shell",
         "high",
-        "runs what it downloads",
+        "runs a script that it downloads",
         r"\b(curl|wget)\b[^\n|]{0,200}\|\s*(sudo\s+)?(ba|z|da)?sh\b",
     ),
     (
         "credentials",
         "high",
-        "names files that hold credentials",
+        "mentions files that contain credentials",
         r"(\.ssh/|id_rsa|\.aws/credentials|\.netrc|/etc/shadow|\.kube/config|169\.254\.169\.254)",
     ),
     (
         "removes_everything",
         "high",
-        "removes whole trees",
+        "deletes whole directory trees",
         r"\brm\s+-\w{0,20}[rf]\w{0,20}\s+(-\S{1,50}\s+){0,10}(/|~|\$HOME)(\s|$|\*)",
     ),
     (
         "hidden_code",
         "high",
-        "runs code that is encoded",
+        "runs encoded code",
         r"(base64\s+(-d|--decode)[^\n]{0,80}\|\s*(ba)?sh|\b(exec|eval)\s*\(\s*(base64|zlib|codecs|bytes\.fromhex|atob))",
     ),
-    ("reverse_shell", "high", "opens a shell for others", r"(/dev/tcp/|\bnc\b[^\n]{0,40}\s-e\b|pty\.spawn)"),
+    (
+        "reverse_shell",
+        "high",
+        "gives another machine access to a shell",
+        r"(/dev/tcp/|\bnc\b[^\n]{0,40}\s-e\b|pty\.spawn)",
+    ),
     (
         "overrides_instructions",
         "high",
-        "tells the agent to disregard its instructions or the user",
+        "tells the agent to ignore its instructions or to hide something from the user",
         r"(ignore|disregard|forget)\s+(all\s+|any\s+)?(of\s+)?(the\s+|your\s+)?(previous|prior|above|earlier|system)"
         r"|(do\s+not|don't|never)\s+(tell|inform|mention\s+(it|this)\s+to)\s+the\s+user",
     ),
@@ -64,12 +69,12 @@ PATTERNS: tuple[tuple[str, Level, str, str], ...] = (
     (
         "network",
         "medium",
-        "talks to the network",
+        "uses the network",
         r"(\b(curl|wget)\s|\brequests\.(get|post|put)|\burllib\.request|\bfetch\(|\bhttpx\.|\bsocket\.(socket|create))",
     ),
     ("runs_commands", "medium", "runs other programs", r"(\bsubprocess\.|\bos\.system|child_process|shell=True)"),
-    ("evaluates_code", "medium", "makes code at run time", r"\b(eval|exec)\s*\("),
-    ("sudo", "medium", "asks for more rights", r"\bsudo\s"),
+    ("evaluates_code", "medium", "creates and runs code at run time", r"\b(eval|exec)\s*\("),
+    ("sudo", "medium", "asks for root permissions", r"\bsudo\s"),
 )
 RULES = tuple((rule, level, message, re.compile(pattern, re.IGNORECASE)) for rule, level, message, pattern in PATTERNS)
 
@@ -82,7 +87,7 @@ class Finding(BaseModel):
 
 
 class RiskReport(BaseModel):
-    """`level` is the greatest of its findings."""
+    """`level` is the highest level of its findings."""
 
     level: Level = "low"
     findings: list[Finding] = []
@@ -97,11 +102,11 @@ def risk_report(manifest: Manifest, bundle: Bundle) -> RiskReport:
 def _findings(manifest: Manifest, bundle: Bundle) -> Iterator[Finding]:
     if manifest.runtime_type != "native":
         yield Finding(
-            rule="remote", level="medium", path=SKILL_MD, message=f"hands what it is given to {manifest.server[:100]}"
+            rule="remote", level="medium", path=SKILL_MD, message=f"sends its input to {manifest.server[:100]}"
         )
     for path, content in bundle.files.items():
         if path.lower().endswith(ARCHIVE_SUFFIXES):
-            yield Finding(rule="archive", level="low", path=path, message="is an archive that was not looked into")
+            yield Finding(rule="archive", level="low", path=path, message="is an archive whose content was not checked")
         if b"\0" in content[:8192]:
             continue
         if path != SKILL_MD and (is_script(content) or path.lower().endswith(SCRIPT_SUFFIXES)):
