@@ -185,7 +185,9 @@ async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: Bench)
 
 
 async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> None:
-    await bench.store.put(skill_archive_key("f" * 64), b"its version is not stored yet", content_type="application/gzip")
+    await bench.store.put(
+        skill_archive_key("f" * 64), b"its version is not stored yet", content_type="application/gzip"
+    )
     async with bench.db.begin() as tx:
         await lock_archives(tx)
         await bench.upkeep().remove_unused()
