@@ -16,7 +16,7 @@ from moorage_api.http import errors as http_errors
 from moorage_api.http.access import AccessSettings
 from moorage_api.http.body_limit import BodyLimit
 from moorage_api.http.health import router as health_router
-from moorage_api.http.openapi.document import completed
+from moorage_api.http.openapi.document import complete_document
 from moorage_api.http.provided import Services, check_provided
 from moorage_api.http.request_id import RequestId
 from moorage_api.http.routes import rules_of
@@ -28,7 +28,7 @@ from moorage_api.skills.router import router as skills_router
 from moorage_api.status.router import router as status_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
-from moorage_api.users.callers import limited
+from moorage_api.users.callers import count_request
 from moorage_api.users.router import router as users_router
 from moorage_api.wechat.router import router as wechat_router
 
@@ -54,11 +54,11 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = completed(super().openapi())
+            self.openapi_schema = complete_document(super().openapi())
         return self.openapi_schema
 
 
-def routed() -> Application:
+def create_app_without_services() -> Application:
     """Build the application with its routes but without resources. Raises LookupError for a route without a rule."""
     app = Application(
         title="Moorage",
@@ -67,7 +67,7 @@ def routed() -> Application:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(limited)],
+        dependencies=[Depends(count_request)],
     )
     for router in ROUTERS:
         app.include_router(router, prefix="/api")
@@ -79,7 +79,7 @@ def routed() -> Application:
 
 def create_app(services: Services) -> FastAPI:
     """Raises LookupError if a route asks for a service that `wiring` did not build."""
-    app = routed()
+    app = create_app_without_services()
     check_provided(app.routes, services)
     app.state.services = services
     http_errors.install(app)

@@ -47,7 +47,7 @@ async def prepare(settings: Settings, *, admin_username: str, admin_password: Se
         db = create_database(engine)
         made = await ensure_admin(db, username=admin_username, password=admin_password.get_secret_value())
         config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
-        await config.seal_stored()
+        await config.seal_stored_key()
         return Prepared(made, await config.read_llm(), await config.llm_key())
     except DomainError as error:
         raise StartError(f"The first admin, {admin_username}: {error}") from error

@@ -13,13 +13,13 @@ import pytest
 from fastapi import APIRouter
 from jsonschema import Draft202012Validator
 
-from moorage_api.app import routed
+from moorage_api.app import create_app_without_services
 from moorage_api.http.openapi.document import operations
-from moorage_api.http.routes import BY_KEY, RULES, keys_of, rules_of, table
+from moorage_api.http.routes import BY_KEY, RULES, format_table, keys_of, rules_of
 from support.accounts import Person, client_for
 
 DOCS = Path(__file__).parents[2] / "docs"
-DOCUMENT = routed().openapi()
+DOCUMENT = create_app_without_services().openapi()
 OPERATIONS = dict(operations(DOCUMENT))
 JSON = {"Content-Type": "application/json"}
 VNC = "GET /api/sessions/{session_id}/vnc"
@@ -29,11 +29,11 @@ BODILESS = {"GET /api/auth/wechat/callback", VNC}
 
 def test_every_route_has_one_rule() -> None:
     assert len(BY_KEY) == len(RULES)
-    assert {key for key, _ in keys_of(routed().routes)} <= set(BY_KEY)
+    assert {key for key, _ in keys_of(create_app_without_services().routes)} <= set(BY_KEY)
 
 
 def test_an_app_with_a_route_without_a_rule_cannot_be_built() -> None:
-    app = routed()
+    app = create_app_without_services()
     forgotten = APIRouter()
 
     @forgotten.get("/forgotten")
@@ -46,12 +46,12 @@ def test_an_app_with_a_route_without_a_rule_cannot_be_built() -> None:
 
 
 def test_the_authorization_page_ends_with_the_current_table() -> None:
-    assert (DOCS / "authorization.md").read_text().endswith(table() + "\n")
+    assert (DOCS / "authorization.md").read_text().endswith(format_table() + "\n")
 
 
 def test_every_route_is_in_the_document() -> None:
     """The routes that only show the document are not in it."""
-    served = {key.replace("{below:anything}", "{below}") for key, _ in keys_of(routed().routes)}
+    served = {key.replace("{below:anything}", "{below}") for key, _ in keys_of(create_app_without_services().routes)}
     own = {key for key in served if key.startswith(("GET /docs", "GET /redoc", "GET /openapi"))}
     shown = {key.replace("{below:anything}", "{below}") for key in OPERATIONS}
     assert shown == served - own - {VNC.replace("GET", "WS")} | {VNC}

@@ -15,7 +15,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from moorage_api.limits.addresses import networks
+from moorage_api.limits.addresses import parse_networks
 from moorage_crds import names
 from moorage_kube.client import Manifest
 from moorage_sandbox.gate.tokens import read_trust
@@ -304,7 +304,7 @@ def test_the_cache_of_skills_can_be_written_and_is_smaller_than_its_volume(helm:
 def test_trusted_proxies_reach_the_api_as_networks(helm: Helm) -> None:
     proxies = ["10.0.0.0/8", "192.0.2.1"]
     settings = found(helm.rendered({"api": {"trustedProxies": proxies}}), "ConfigMap", "moorage-settings")["data"]
-    assert networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == networks(proxies)
+    assert parse_networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == parse_networks(proxies)
 
 
 def test_a_runner_is_probed_where_it_listens_and_only_metrics_reach_it(helm: Helm) -> None:

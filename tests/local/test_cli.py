@@ -66,7 +66,7 @@ def test_prepare_without_the_admins_password_changes_nothing(tmp_path: Path) -> 
 async def password_of(database_url: str, username: str) -> str | None:
     engine = create_engine(database_url)
     async with create_database(engine)() as tx:
-        found = await UserRepository(tx).by_name_or_email(username, None)
+        found = await UserRepository(tx).find_by_name_or_email(username, None)
     await engine.dispose()
     if found is None:
         raise UnauthenticatedError("No such user")

@@ -15,7 +15,7 @@ from moorage_api.agent.loop import run_turn
 from moorage_api.agent.ports import AgentLimits, GateResult, Message, SwitchedKind, Toolset, UserMessage
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.errors import FencedError
-from moorage_api.events.schemas import ENDS_A_STREAM, ChatEvent, FileInfo, MessageEvent
+from moorage_api.events.schemas import STREAM_ENDING_TYPES, ChatEvent, FileInfo, MessageEvent
 from moorage_api.outbound import Outbound
 from moorage_api.runner.journal import UnreadMessagesError
 from support.llm import Call, ScriptedModel
@@ -124,7 +124,7 @@ class MemoryJournal:
         log = self._log
         self._on_record(self.records, "before")
         self._fence()
-        ends = any(event.type in ENDS_A_STREAM for event in events)
+        ends = any(event.type in STREAM_ENDING_TYPES for event in events)
         consumed = max(log.consumed_seq, consumed_seq or 0)
         if ends and log.inbox_seq > consumed and not log.stop_requested:
             self.look()

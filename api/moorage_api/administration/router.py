@@ -29,7 +29,7 @@ async def list_users(
     limit: Annotated[int, Query(ge=1, le=1000, description="Most accounts to return")] = 100,
 ) -> Envelope[schemas.UserListResponse]:
     """List all accounts, oldest first."""
-    users, total = await management.page(skip=skip, limit=limit)
+    users, total = await management.list_page(skip=skip, limit=limit)
     return ok(schemas.UserListResponse(users=[schemas.UserResponse.of(user) for user in users], total=total))
 
 

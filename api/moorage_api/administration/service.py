@@ -22,9 +22,9 @@ class UserManagement:
         self._sessions = sessions
         self._files = files
 
-    async def page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
+    async def list_page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
         async with self._db() as tx:
-            return await UserRepository(tx).page(skip=skip, limit=limit)
+            return await UserRepository(tx).list_page(skip=skip, limit=limit)
 
     async def get(self, user_id: UUID) -> Account:
         async with self._db() as tx:
@@ -42,7 +42,7 @@ class UserManagement:
             if status == "active" and account.status != "active":
                 await users.end_logins(user_id)
         if status != "active":
-            await self._hub.publish_barred(user_id)
+            await self._hub.publish_access_lost(user_id)
 
     async def delete(self, user_id: UUID, *, by: Account) -> None:
         """Delete the account with its sessions, sandboxes, files and logins.
@@ -53,7 +53,7 @@ class UserManagement:
         async with self._db.begin() as tx:
             await self._another_user(tx, user_id, by=by)
             await UserRepository(tx).set_status(user_id, "banned")
-        await self._hub.publish_barred(user_id)
+        await self._hub.publish_access_lost(user_id)
         if left := await self._sessions.delete_all_of(user_id):
             raise UnavailableError(
                 f"The user is banned, but {left} of their sessions could not be removed: delete the user again later"

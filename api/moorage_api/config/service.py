@@ -58,7 +58,7 @@ class ConfigService:
         The key of the settings is not used instead then, because it could be sent to a host that must not have it.
         """
         stored = await self._read("llm")
-        return LlmConfig(**self._shown(stored).model_dump(), api_key=self._key_in(stored))
+        return LlmConfig(**self._to_llm_config_read(stored).model_dump(), api_key=self._read_key(stored))
 
     async def llm_key(self) -> LlmKey:
         """Whether runs have a key: "there", "missing", or "unreadable" (stored, but cannot be decrypted)."""
@@ -78,17 +78,17 @@ class ConfigService:
         before = stored.get("base_url", self._defaults.base_url)
         value = update.model_dump(exclude={"api_key"})
         if update.api_key and (key := update.api_key.get_secret_value()):
-            value["sealed_key"] = self._sealed(key)
+            value["sealed_key"] = self._seal(key)
         elif before == update.base_url:
             value |= {name: stored[name] for name in ("sealed_key", "api_key") if name in stored}
         await self._write("llm", self._without_plain_key(value))
-        return self._shown(value)
+        return self._to_llm_config_read(value)
 
     async def read_llm(self) -> LlmConfigRead:
         """Read the configuration without the key. It works even if the stored key cannot be decrypted."""
-        return self._shown(await self._read("llm"))
+        return self._to_llm_config_read(await self._read("llm"))
 
-    async def seal_stored(self) -> None:
+    async def seal_stored_key(self) -> None:
         """Encrypt a key that an older version stored in plain text. A key that is stored meanwhile is not changed."""
         stored = await self._read("llm")
         sealed = self._without_plain_key(stored)
@@ -105,7 +105,7 @@ class ConfigService:
                 {"sealed": json.dumps(sealed), "stored": json.dumps(stored)},
             )
 
-    def _shown(self, stored: Mapping[str, Any]) -> LlmConfigRead:
+    def _to_llm_config_read(self, stored: Mapping[str, Any]) -> LlmConfigRead:
         return LlmConfigRead(
             base_url=stored.get("base_url", self._defaults.base_url),
             model_name=stored.get("model_name", self._defaults.model_name),
@@ -113,7 +113,7 @@ class ConfigService:
             max_tokens=stored.get("max_tokens", DEFAULT_MAX_TOKENS),
         )
 
-    def _key_in(self, stored: Mapping[str, Any]) -> SecretStr:
+    def _read_key(self, stored: Mapping[str, Any]) -> SecretStr:
         if sealed := stored.get("sealed_key"):
             try:
                 return SecretStr(self._sealing.open(sealed.encode())["api_key"])
@@ -125,10 +125,10 @@ class ConfigService:
         """Replace the plain `api_key`, which older versions stored, by an encrypted `sealed_key`."""
         value = dict(stored)
         if key := value.pop("api_key", ""):
-            value["sealed_key"] = self._sealed(key)
+            value["sealed_key"] = self._seal(key)
         return value
 
-    def _sealed(self, key: str) -> str:
+    def _seal(self, key: str) -> str:
         return self._sealing.seal({"api_key": key}).decode()
 
     async def agent(self) -> AgentConfig:

@@ -99,7 +99,7 @@ class Hub:
     async def publish_list_change(self, user_id: UUID) -> None:
         await self._publish(user_channel(user_id), LIST_CHANGED)
 
-    async def publish_barred(self, user_id: UUID) -> None:
+    async def publish_access_lost(self, user_id: UUID) -> None:
         """End the user's list streams and VNC connections now. Session streams end at their next poll."""
         await self._publish(user_channel(user_id), GONE)
 

@@ -102,5 +102,5 @@ ChatEvent = Annotated[
 ]
 CHAT_EVENT: TypeAdapter[ChatEvent] = TypeAdapter(ChatEvent)
 
-ENDS_A_STREAM = frozenset({"done", "wait", "error"})
+STREAM_ENDING_TYPES = frozenset({"done", "wait", "error"})
 """Types after which a chat stream closes."""

@@ -154,13 +154,13 @@ async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str)
         raise InvalidError(f"The form has no file in the field `{name}`")
     _, disposition = parse_options_header(parser.file.get("content-disposition", "").encode("latin-1"))
     return FormFile(
-        filename=unescaped(disposition.get(b"filename", b"").decode("utf-8", "replace")),
+        filename=unescape_name(disposition.get(b"filename", b"").decode("utf-8", "replace")),
         content_type=str(parser.file.get("content-type", "")),
         chunks=_chunks(parser, first, body),
     )
 
 
-def unescaped(name: str) -> str:
+def unescape_name(name: str) -> str:
     """Undo the three escapes that browsers use in the names of a form (WHATWG HTML, "multipart form data")."""
     return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 

@@ -37,13 +37,13 @@ class FileRepository:
             raise ForbiddenError("This file belongs to another user")
         return row
 
-    async def of_session(self, session_id: UUID, *, attached: Collection[UUID]) -> Sequence[FileRow]:
+    async def list_for_session(self, session_id: UUID, *, attached: Collection[UUID]) -> Sequence[FileRow]:
         """Its own and those that are attached, oldest first."""
         wanted = or_(FileRow.session_id == session_id, FileRow.id.in_(attached))
         query = select(FileRow).where(wanted).order_by(FileRow.created_at, FileRow.id)
         return (await self._tx.scalars(query)).all()
 
-    async def at_path(self, session_id: UUID, filepath: str) -> FileRow | None:
+    async def find_by_path(self, session_id: UUID, filepath: str) -> FileRow | None:
         """Locked, so that two savers of one path come one after the other."""
         query = (
             select(FileRow)

@@ -34,7 +34,7 @@ class FileService:
         row = self._row(file_id, key, size, owner_id=owner_id, filename=filename, content_type=content_type)
         async with self._db.begin() as tx:
             FileRepository(tx).add(row)
-        return info_of(row)
+        return to_file_info(row)
 
     async def save_from_sandbox(
         self, chunks: AsyncIterable[bytes], *, owner_id: UUID, session_id: UUID, filepath: str
@@ -44,7 +44,7 @@ class FileService:
         replaced: str | None = None
         async with self._db.begin() as tx:
             files = FileRepository(tx)
-            row = await files.at_path(session_id, filepath)
+            row = await files.find_by_path(session_id, filepath)
             if row is None:
                 row = self._row(file_id, key, size, owner_id=owner_id, filename=filepath, content_type="")
                 row.session_id, row.filepath = session_id, filepath
@@ -53,7 +53,7 @@ class FileService:
                 replaced, row.key, row.size = row.key, key, size
         if replaced is not None:
             await self._remove_object(replaced)
-        return info_of(row)
+        return to_file_info(row)
 
     async def place_in_session(self, file_id: UUID, *, owner_id: UUID, session_id: UUID, filepath: str) -> None:
         """Record that the owner's file was copied to `filepath` in a session's sandbox.
@@ -68,13 +68,13 @@ class FileService:
 
     async def get(self, file_id: UUID, *, reader: Reader) -> FileInfo:
         async with self._db() as tx:
-            return info_of(await FileRepository(tx).get(file_id, reader=reader))
+            return to_file_info(await FileRepository(tx).get(file_id, reader=reader))
 
     async def get_many(self, file_ids: Sequence[UUID], *, reader: Reader) -> list[FileInfo]:
         """Return the files in the given order, without duplicates. Raises the same errors as `get`."""
         async with self._db() as tx:
             files = FileRepository(tx)
-            return [info_of(await files.get(file_id, reader=reader)) for file_id in dict.fromkeys(file_ids)]
+            return [to_file_info(await files.get(file_id, reader=reader)) for file_id in dict.fromkeys(file_ids)]
 
     async def list_for_session(self, session_id: UUID, *, attached: Collection[UUID]) -> list[FileInfo]:
         """List files that the agent saved and files attached to messages.
@@ -82,8 +82,10 @@ class FileService:
         `filepath` is "" unless the file is in this session's sandbox.
         """
         async with self._db() as tx:
-            rows = await FileRepository(tx).of_session(session_id, attached=attached)
-        return [info_of(row) if row.session_id == session_id else elsewhere(info_of(row)) for row in rows]
+            rows = await FileRepository(tx).list_for_session(session_id, attached=attached)
+        return [
+            to_file_info(row) if row.session_id == session_id else without_filepath(to_file_info(row)) for row in rows
+        ]
 
     async def open(self, key: str) -> StoredObject:
         """Open a file's content by the key in its FileInfo. The caller has checked access. Raises NotFoundError."""
@@ -110,7 +112,7 @@ class FileService:
             file_id,
             key,
             await self._blobs.put_stream(
-                key, limited_chunks(chunks, limit_bytes=self.limit_bytes), content_type=media_type
+                key, limit_chunks(chunks, limit_bytes=self.limit_bytes), content_type=media_type
             ),
         )
 
@@ -134,7 +136,7 @@ class FileService:
             logger.warning("Could not remove an object whose row is deleted; it stays in the store: %s", error)
 
 
-async def limited_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> AsyncIterator[bytes]:
+async def limit_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> AsyncIterator[bytes]:
     """Yield the same chunks. Raises TooLargeError when they exceed the limit."""
     size = 0
     async for chunk in chunks:
@@ -145,11 +147,11 @@ async def limited_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> A
         yield chunk
 
 
-def elsewhere(info: FileInfo) -> FileInfo:
+def without_filepath(info: FileInfo) -> FileInfo:
     return info.model_copy(update={"filepath": ""})
 
 
-def info_of(row: FileRow) -> FileInfo:
+def to_file_info(row: FileRow) -> FileInfo:
     return FileInfo(
         id=str(row.id),
         filename=row.filename,

@@ -44,7 +44,7 @@ class Rule:
     access: Access
     bucket: Bucket | None
     subject: Subject = Subject.CALLER
-    asks_itself: bool = False
+    counts_itself: bool = False
     """The route counts its requests itself, because it refuses in its own way (redirect, close code)."""
 
     @property
@@ -63,7 +63,7 @@ RULES: tuple[Rule, ...] = (
     Rule("GET", "/api/auth/me", Access.USER, READS),
     Rule("PUT", "/api/auth/me", Access.USER, WRITES),
     Rule("GET", "/api/auth/wechat/authorize", Access.PUBLIC, WRITES, Subject.ADDRESS),
-    Rule("GET", "/api/auth/wechat/callback", Access.PUBLIC, WRITES, Subject.ADDRESS, asks_itself=True),
+    Rule("GET", "/api/auth/wechat/callback", Access.PUBLIC, WRITES, Subject.ADDRESS, counts_itself=True),
     Rule("GET", "/api/status", Access.PUBLIC, None),
     Rule("GET", "/api/status/minio", Access.PUBLIC, READS),
     Rule("POST", "/api/status/minio/upload", Access.CONFIG, WRITES),
@@ -95,7 +95,7 @@ RULES: tuple[Rule, ...] = (
     Rule("GET", f"{SESSION}/files", Access.OWNER_OR_ADMIN, READS),
     Rule("POST", f"{SESSION}/file", Access.OWNER_OR_ADMIN, READS),
     Rule("POST", f"{SESSION}/shell", Access.OWNER_OR_ADMIN, READS),
-    Rule("WS", f"{SESSION}/vnc", Access.OWNER_OR_ADMIN, READS, asks_itself=True),
+    Rule("WS", f"{SESSION}/vnc", Access.OWNER_OR_ADMIN, READS, counts_itself=True),
     Rule("GET", "/api/pictures/{name}", Access.LINK, PICTURES, Subject.ADDRESS),
     Rule("GET", "/api/admin/users", Access.ADMIN, READS),
     Rule("GET", "/api/admin/users/{user_id}", Access.ADMIN, READS),
@@ -143,7 +143,7 @@ def rules_of(routes: Sequence[BaseRoute]) -> dict[tuple[object, str], Rule]:
     return {(endpoint, BY_KEY[key].method): BY_KEY[key] for key, endpoint in keys}
 
 
-def table(rules: Iterable[Rule] = RULES) -> str:
+def format_table(rules: Iterable[Rule] = RULES) -> str:
     """Format the rules as the Markdown table of `docs/authorization.md`."""
     lines = ["| route | who may call it | counts as | in the window of |", "|---|---|---|---|"]
     lines += [
@@ -154,4 +154,4 @@ def table(rules: Iterable[Rule] = RULES) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(format_table())

@@ -12,10 +12,10 @@ Network = IPv4Network | IPv6Network
 OWN_PREFIX_BITS = 64
 """An IPv6 client usually owns a whole /64 network, so the network counts as one address."""
 
-NOWHERE = "unknown"
+UNKNOWN_ADDRESS = "unknown"
 
 
-def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Parse addresses and networks. Raises ValueError for any other text."""
     return tuple(ip_network(text, strict=False) for text in texts)
 
@@ -28,7 +28,7 @@ def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> st
     """
     peer = _parse(connection.client.host if connection.client else "")
     if peer is None:
-        return NOWHERE
+        return UNKNOWN_ADDRESS
     if trusted and _is_trusted(peer, trusted):
         written = ",".join(connection.headers.getlist("x-forwarded-for"))
         for text in reversed(written.split(",")):
@@ -38,7 +38,7 @@ def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> st
             peer = hop
             if not _is_trusted(hop, trusted):
                 break
-    return _shown(peer)
+    return _format_address(peer)
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
@@ -58,7 +58,7 @@ def _is_trusted(address: IPv4Address | IPv6Address, trusted: Sequence[Network]) 
     return any(address in network for network in trusted)
 
 
-def _shown(address: IPv4Address | IPv6Address) -> str:
+def _format_address(address: IPv4Address | IPv6Address) -> str:
     if isinstance(address, IPv6Address):
         return str(ip_network((int(address), OWN_PREFIX_BITS), strict=False))
     return str(address)

@@ -59,14 +59,14 @@ RENEWED_AT_ONCE = 500
 """Most leases that one script call renews, so that it does not block Redis for long."""
 
 
-class Connection(StrEnum):
+class ConnectionKind(StrEnum):
     """Kind of a connection; each kind has its own limit."""
 
     STREAM = "stream"
     SCREEN = "screen"
 
 
-class Lease(NamedTuple):
+class ConnectionLease(NamedTuple):
     key: str
     member: str
 
@@ -74,21 +74,21 @@ class Lease(NamedTuple):
 class Leases:
     """Owns the task that renews and returns this process's leases; use as an async context manager."""
 
-    def __init__(self, redis: Redis, limits: Mapping[Connection, int], *, lease_seconds: float) -> None:
+    def __init__(self, redis: Redis, limits: Mapping[ConnectionKind, int], *, lease_seconds: float) -> None:
         self._redis = redis
         self._take = redis.register_script(TAKE)
         self._renew = redis.register_script(RENEW)
         self._limits = limits
         self._seconds = lease_seconds
         self._milliseconds = int(lease_seconds * 1000)
-        self._held: set[Lease] = set()
-        self._returned: list[Lease] = []
+        self._held: set[ConnectionLease] = set()
+        self._returned: list[ConnectionLease] = []
         self._wake = asyncio.Event()
         self._ending = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep(), name="leases of connections")
+        self._task = asyncio.create_task(self._renew_and_return(), name="leases of connections")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -102,11 +102,11 @@ class Leases:
                 await self._return()
 
     @asynccontextmanager
-    async def hold(self, connection: Connection, user_id: UUID) -> AsyncIterator[None]:
+    async def hold(self, kind: ConnectionKind, user_id: UUID) -> AsyncIterator[None]:
         """Count one connection of the user during the block. Raises LimitedError, or UnavailableError without Redis."""
-        lease = Lease(f"moorage:leases:{connection}:{user_id}", uuid4().hex)
+        lease = ConnectionLease(f"moorage:leases:{kind}:{user_id}", uuid4().hex)
         try:
-            await self._acquire(lease, self._limits[connection])
+            await self._acquire(lease, self._limits[kind])
             self._held.add(lease)
             yield
         finally:  # must not await anything, because the holder may have been cancelled
@@ -114,17 +114,19 @@ class Leases:
             self._returned.append(lease)
             self._wake.set()
 
-    async def _acquire(self, lease: Lease, limit: int) -> None:
+    async def _acquire(self, lease: ConnectionLease, limit: int) -> None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                let_go = [other.member for other in self._returned if other.key == lease.key]
-                left = int(await self._take(keys=[lease.key], args=[lease.member, self._milliseconds, limit, *let_go]))
+                released = [other.member for other in self._returned if other.key == lease.key]
+                left = int(
+                    await self._take(keys=[lease.key], args=[lease.member, self._milliseconds, limit, *released])
+                )
         except (RedisError, OSError) as error:
             raise UnavailableError("Redis is not available; try again shortly") from error
         if left > 0:
             raise LimitedError(retry_after_seconds=math.ceil(left / 1000))
 
-    async def _keep(self) -> None:
+    async def _renew_and_return(self) -> None:
         """Return released leases to Redis at once, and renew the held ones after each third of `lease_seconds`."""
         loop = asyncio.get_running_loop()
         renewed_at = loop.time()

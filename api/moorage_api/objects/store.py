@@ -165,10 +165,10 @@ class MinioStore:
         try:
             async for chunk in chunks:
                 size += len(chunk)
-                while not pipe.offer(chunk):
+                while not pipe.try_put(chunk):
                     if upload.done():
                         break  # it failed; awaiting it below raises the error
-                    await pipe.room()
+                    await pipe.wait_for_room()
             pipe.end()
         except BaseException:
             pipe.abort()
@@ -266,22 +266,22 @@ class Pipe(io.RawIOBase):
         self._ended = False
         self._aborted = threading.Event()
         self._loop = asyncio.get_running_loop()
-        self._room = asyncio.Event()
+        self._has_room = asyncio.Event()
 
-    def offer(self, chunk: bytes) -> bool:
+    def try_put(self, chunk: bytes) -> bool:
         """Add the chunk to the queue. False if the queue is full."""
         if self._chunks.qsize() >= QUEUED_CHUNKS:
-            self._room.clear()
+            self._has_room.clear()
             if self._chunks.qsize() >= QUEUED_CHUNKS:
                 return False
         self._chunks.put(bytes(chunk))
         return True
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until the queue may have room, at most 0.5 s, so that the caller can check if the upload has failed."""
         try:
             async with asyncio.timeout(0.5):
-                await self._room.wait()
+                await self._has_room.wait()
         except TimeoutError:
             return
 
@@ -302,7 +302,7 @@ class Pipe(io.RawIOBase):
             if self._aborted.is_set():
                 raise AbortedError
             if self._chunks.qsize() < QUEUED_CHUNKS // 2:
-                self._loop.call_soon_threadsafe(self._room.set)
+                self._loop.call_soon_threadsafe(self._has_room.set)
             self._ended = chunk is None
             self._rest = memoryview(chunk or b"")
         taken = self._rest if size < 0 else self._rest[:size]

@@ -25,9 +25,9 @@ class Presenter:
         content = event.data.get("content")
         if event.type != "tool" or not isinstance(content, dict) or "screenshot_key" not in content:
             return event
-        shown = {key: value for key, value in content.items() if key != "screenshot_key"}
-        shown["screenshot"] = self.link(str(content["screenshot_key"]))
-        return replace(event, data={**event.data, "content": shown})
+        visible = {key: value for key, value in content.items() if key != "screenshot_key"}
+        visible["screenshot"] = self.link(str(content["screenshot_key"]))
+        return replace(event, data={**event.data, "content": visible})
 
     def link(self, key: str, *, now: float | None = None) -> str:
         """Build a path of this API that serves the object for LINK_SECONDS."""

@@ -96,7 +96,7 @@ async def chat(
     cursor = sse.parse_cursor(body.event_id) or sse.parse_cursor(last_event_id)
     await sessions.get(session_id, reader=user)
     until: int | None = None
-    if body.says_something:
+    if body.has_content:
         attachments = await files.get_many(body.attachments or [], reader=user)
         posted = await sessions.post_message(
             session_id, reader=user, message=body.message or "", attachments=attachments

@@ -60,7 +60,7 @@ class ChatRequest(BaseModel):
     """Ignored: some clients send it, but events carry the time at which they are stored."""
 
     @property
-    def says_something(self) -> bool:
+    def has_content(self) -> bool:
         """False for an empty message without attachments: some clients send one in order to follow a run."""
         return bool((self.message or "").strip() or self.attachments)
 

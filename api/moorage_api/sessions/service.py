@@ -32,7 +32,7 @@ LIST_LIMIT = 1000
 
 
 @dataclass(frozen=True)
-class Posted:
+class PostedMessage:
     """A stored message: its seq in the log."""
 
     seq: int
@@ -79,7 +79,7 @@ class SessionService:
 
     async def post_message(
         self, session_id: UUID, *, reader: Reader, message: str, attachments: Sequence[FileInfo]
-    ) -> Posted:
+    ) -> PostedMessage:
         """Store the message and its run in one transaction, publish the message, then wake a runner."""
         event = MessageEvent(role="user", message=message, attachments=list(attachments))
         async with self._db.begin() as tx:
@@ -91,7 +91,7 @@ class SessionService:
         await self._hub.publish(stored)
         await self._wake(queue.WAKE_CHANNEL if run.is_new else queue.control_channel(session_id))
         await self._hub.publish_list_change(session.owner_id)
-        return Posted(stored[0].seq)
+        return PostedMessage(stored[0].seq)
 
     async def newest_run(self, session_id: UUID) -> queue.RunView | None:
         async with self._db() as tx:

@@ -14,7 +14,7 @@ from moorage_api.events import sse
 from moorage_api.events.follow import Idle, Partial, follow_session
 from moorage_api.events.hub import Hub
 from moorage_api.events.log import StoredEvent
-from moorage_api.events.schemas import ENDS_A_STREAM
+from moorage_api.events.schemas import STREAM_ENDING_TYPES
 from moorage_api.sessions.schemas import ListSessionItem
 
 LIST_COALESCE_SECONDS = 0.25
@@ -55,7 +55,7 @@ class EventStreams:
             async for item in following:
                 if isinstance(item, StoredEvent):
                     yield sse.stored_frame(present(item))
-                    if item.seq == until or (item.seq >= run_from and item.type in ENDS_A_STREAM):
+                    if item.seq == until or (item.seq >= run_from and item.type in STREAM_ENDING_TYPES):
                         return
                 elif isinstance(item, Partial):
                     yield sse.partial_frame(item.data, last_seq=item.last_seq, now=datetime.now(UTC))

@@ -16,7 +16,7 @@ LATEST_MESSAGE_LENGTH = 500
 STATUS_AFTER = {"done": "completed", "error": "completed", "wait": "waiting"}
 
 
-def changes_of(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]:
+def row_changes(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]:
     """New column values after `events`, {} if nothing changes. `unread` is a number to add to the unread count."""
     changes: dict[str, Any] = {}
     unread = 0
@@ -41,7 +41,7 @@ async def apply_events(
     tx: AsyncSession, session_id: UUID, events: Sequence[ChatEvent], *, owner_id: UUID, watched: bool = True
 ) -> bool:
     """Update the session's row and the version of its owner's list. True if the list changed."""
-    changes = changes_of(events, watched=watched)
+    changes = row_changes(events, watched=watched)
     if not changes:
         return False
     await tx.execute(

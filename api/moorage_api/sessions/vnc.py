@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from moorage_api.errors import DomainError, ForbiddenError, LimitedError, NotFoundError, UnauthenticatedError
 from moorage_api.events.hub import Hub
 from moorage_api.http.provided import provided
-from moorage_api.limits.leases import Connection
+from moorage_api.limits.leases import ConnectionKind
 from moorage_api.limits.windows import Bucket
 from moorage_api.sandboxes.errors import NO_SANDBOX
 from moorage_api.sandboxes.reader import SandboxReader
@@ -66,11 +66,11 @@ async def watch_session(
         await limits.spend(Bucket.READS, socket, access_token=token)
         user = await users.authenticate(token)
         identifier = (await sessions.get(to_uuid(session_id), reader=user)).id
-        async with leases.hold(Connection.SCREEN, user.id):
+        async with leases.hold(ConnectionKind.SCREEN, user.id):
             sandbox = await reading.find(identifier)
             url, headers = reading.vnc(sandbox, identifier)
-            async with connected(url, headers) as screen:
-                await join(socket, screen, hub, user.id)
+            async with connect_to_gate(url, headers) as screen:
+                await relay(socket, screen, hub, user.id)
     except DomainError as error:
         await close(socket, CLOSE_CODE_BY_ERROR.get(type(error), SANDBOX_FAILED), str(error))
     except (OSError, TimeoutError, WebSocketException) as error:
@@ -95,7 +95,7 @@ def to_uuid(session_id: str) -> UUID:
 
 
 @asynccontextmanager
-async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientConnection]:
+async def connect_to_gate(url: str, headers: dict[str, str]) -> AsyncIterator[ClientConnection]:
     """Connect to the gate's VNC WebSocket. Raises NotFoundError if no run has used the sandbox yet.
 
     The connection is not compressed: RFB already compresses pictures, and doing it twice divides the throughput by 40.
@@ -118,18 +118,20 @@ async def connected(url: str, headers: dict[str, str]) -> AsyncIterator[ClientCo
         yield screen
 
 
-async def join(socket: WebSocket, screen: ClientConnection, hub: Hub, user_id: UUID) -> None:
+async def relay(socket: WebSocket, screen: ClientConnection, hub: Hub, user_id: UUID) -> None:
     """Forward bytes in both directions until one side ends or the user loses access."""
-    async with race(to_screen(socket, screen), from_screen(screen, socket), until_barred(hub, user_id)) as tasks:
+    async with race(
+        relay_to_screen(socket, screen), relay_from_screen(screen, socket), wait_for_lost_access(hub, user_id)
+    ) as tasks:
         pass
-    *_, barred = tasks
-    if barred.done() and not barred.cancelled():
+    *_, lost_access = tasks
+    if lost_access.done() and not lost_access.cancelled():
         await close(socket, CLOSE_CODE_BY_ERROR[ForbiddenError], "You have lost access to this session")
     else:
         await close(socket, SANDBOX_FAILED, "The sandbox closed the connection; connect again")
 
 
-async def to_screen(socket: WebSocket, screen: ClientConnection) -> None:
+async def relay_to_screen(socket: WebSocket, screen: ClientConnection) -> None:
     with suppress(WebSocketDisconnect, ConnectionClosed):
         while True:
             message = await socket.receive()
@@ -138,14 +140,14 @@ async def to_screen(socket: WebSocket, screen: ClientConnection) -> None:
             await screen.send(message.get("bytes") or (message.get("text") or "").encode())
 
 
-async def from_screen(screen: ClientConnection, socket: WebSocket) -> None:
+async def relay_from_screen(screen: ClientConnection, socket: WebSocket) -> None:
     """Forward bytes to the browser. While it is slow we stop reading from the gate, which stops reading the screen."""
     with suppress(WebSocketDisconnect, ConnectionClosed, OSError):
         async for data in screen:
             await socket.send_bytes(data if isinstance(data, bytes) else data.encode())
 
 
-async def until_barred(hub: Hub, user_id: UUID) -> None:
+async def wait_for_lost_access(hub: Hub, user_id: UUID) -> None:
     """Return when the user loses access. A deleted session needs no check: its sandbox closes the connection."""
     async with hub.follow_user(user_id) as subscription:
         while subscription.allowed:

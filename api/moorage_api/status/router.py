@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from moorage_api.errors import NotFoundError
 from moorage_api.files.multipart import FORM_SCHEMA, check_declared_size, form_file
 from moorage_api.files.names import media_type_of, safe_filename
-from moorage_api.files.service import FileService, limited_chunks
+from moorage_api.files.service import FileService, limit_chunks
 from moorage_api.http.envelope import Envelope, ok
 from moorage_api.http.errors import envelope_response
 from moorage_api.http.provided import provided
@@ -51,7 +51,7 @@ Bucket = Annotated[
 @router.get("")
 async def get_status(platform: Status) -> Envelope[list[HealthStatus]]:
     """Get the state of each server that the platform needs. `code` is 503 if one fails; the HTTP status stays 200."""
-    statuses = await platform.ask_all()
+    statuses = await platform.run_probes()
     failing = [status.service for status in statuses if status.status == "error"]
     if failing:
         return Envelope(code=503, msg=f"not working: {', '.join(failing)}", data=statuses)
@@ -108,7 +108,7 @@ async def upload_to_minio(
         return missing_bucket()
     try:
         uploaded = await store.upload(
-            key, limited_chunks(form.chunks, limit_bytes=files.limit_bytes), content_type=content_type
+            key, limit_chunks(form.chunks, limit_bytes=files.limit_bytes), content_type=content_type
         )
     except NotFoundError:  # the bucket was removed after the check
         return missing_bucket()

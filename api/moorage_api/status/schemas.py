@@ -34,7 +34,7 @@ class MinioStatus(BaseModel):
     error: str | None = None
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_none(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in inner(self).items() if value is not None}
 
 
@@ -54,8 +54,8 @@ class UploadedObject(BaseModel):
     presigned_get_url: str | None = None
 
     @model_serializer(mode="wrap")
-    def _without_link(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        shown: dict[str, Any] = inner(self)
+    def _omit_missing_link(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = inner(self)
         if self.presigned_get_url is None:
-            del shown["presigned_get_url"]
-        return shown
+            del fields["presigned_get_url"]
+        return fields

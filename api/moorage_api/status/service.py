@@ -51,15 +51,15 @@ class PlatformStatus:
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self._probes = probes
 
-    async def ask_all(self) -> list[HealthStatus]:
-        return list(await asyncio.gather(*(_ask(service, probe) for service, probe in self._probes.items())))
+    async def run_probes(self) -> list[HealthStatus]:
+        return list(await asyncio.gather(*(_run_probe(service, probe) for service, probe in self._probes.items())))
 
 
 class MissingBucketError(Exception):
     """The object store answers, but our bucket does not exist."""
 
 
-async def _ask(service: str, probe: Probe) -> HealthStatus:
+async def _run_probe(service: str, probe: Probe) -> HealthStatus:
     """Run one probe. Only the class of an error is shown, because its text may contain addresses and names."""
     began = time.monotonic()
     try:

@@ -8,7 +8,7 @@ from moorage_api.database import Database, uuid7
 from moorage_api.errors import NotFoundError
 from moorage_api.users.passwords import CONTEXT
 from moorage_api.users.repository import UserRepository
-from moorage_api.users.schemas import composed
+from moorage_api.users.schemas import normalize_name
 
 
 async def ensure_admin(db: Database, *, username: str, password: str) -> bool:
@@ -34,7 +34,7 @@ async def reset_password(db: Database, *, username: str, password: str) -> None:
     """Give an account a new password and end its logins. Raises NotFoundError."""
     async with db.begin() as tx:
         users = UserRepository(tx)
-        found = await users.by_name_or_email(composed(username), None)
+        found = await users.find_by_name_or_email(normalize_name(username), None)
         if found is None:
             raise NotFoundError(f"There is no user named {username!r}; check the spelling")
         await users.set_password(found[0].id, CONTEXT.hash(password))
@@ -44,7 +44,7 @@ async def reset_password(db: Database, *, username: str, password: str) -> None:
 async def add_admin(users: UserRepository, *, username: str, password: str) -> None:
     await users.add(
         uuid7(),
-        username=composed(username),
+        username=normalize_name(username),
         email=None,
         password_hash=CONTEXT.hash(password),
         nickname="",

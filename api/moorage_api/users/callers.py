@@ -16,7 +16,7 @@ from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.http.access import AccessSettings
 from moorage_api.http.provided import provided
 from moorage_api.http.routes import Rule, Subject
-from moorage_api.limits.leases import Connection, Leases
+from moorage_api.limits.leases import ConnectionKind, Leases
 from moorage_api.users.account import Account
 from moorage_api.users.request_limits import RequestLimits
 from moorage_api.users.service import UserService
@@ -29,13 +29,13 @@ Access = Annotated[AccessSettings, Depends(provided(AccessSettings))]
 ConnectionLeases = Annotated[Leases, Depends(provided(Leases))]
 
 
-async def limited(connection: HTTPConnection, limits: Limits) -> None:
+async def count_request(connection: HTTPConnection, limits: Limits) -> None:
     """Count the request in the window that the table of routes names. Every route has this dependency."""
     scope = connection.scope
     if scope["type"] != "http":
         return  # the route of a WebSocket spends by itself, because it refuses with a close code
     rule: Rule = connection.app.state.rules[scope["endpoint"], scope["method"]]
-    if rule.bucket is not None and not rule.asks_itself:
+    if rule.bucket is not None and not rule.counts_itself:
         token = bearer_token(connection) if rule.subject is Subject.CALLER else ""
         await limits.spend(rule.bucket, connection, access_token=token)
 
@@ -56,7 +56,7 @@ CurrentUser = Annotated[Account, Depends(current_user)]
 
 async def stream_lease(user: CurrentUser, leases: ConnectionLeases) -> AsyncIterator[None]:
     """Count one stream of the user until the response has ended."""
-    async with leases.hold(Connection.STREAM, user.id):
+    async with leases.hold(ConnectionKind.STREAM, user.id):
         yield
 
 

@@ -45,7 +45,7 @@ async def find_by_login(db: Database, user_id: UUID, family_id: UUID) -> Account
     return Account(*row.values()) if row else None
 
 
-def account_of(row: Any) -> Account:
+def to_account(row: Any) -> Account:
     return Account(row.id, row.username, row.email, row.nickname, row.avatar, row.role, row.status, row.created_at)
 
 
@@ -83,9 +83,9 @@ class UserRepository:
         except IntegrityError as error:
             taken = "e-mail address" if "email" in str(error.orig) else "username"
             raise ConflictError(f"This {taken} is already taken; choose another one") from error
-        return account_of(row)
+        return to_account(row)
 
-    async def by_name_or_email(self, username: str | None, email: str | None) -> tuple[Account, str | None] | None:
+    async def find_by_name_or_email(self, username: str | None, email: str | None) -> tuple[Account, str | None] | None:
         """Find an account and its password hash. If both are given, both must belong to the same account."""
         found = None
         if username is not None:
@@ -95,20 +95,20 @@ class UserRepository:
             if username is not None and (found is None or by_email is None or found.id != by_email.id):
                 return None
             found = by_email
-        return (account_of(found), found.password_hash) if found else None
+        return (to_account(found), found.password_hash) if found else None
 
     async def get(self, user_id: UUID) -> Account:
         """Raises NotFoundError."""
         row = (await self._tx.execute(BY_ID, {"id": user_id})).first()
         if row is None:
             raise NotFoundError("This user does not exist")
-        return account_of(row)
+        return to_account(row)
 
-    async def page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
+    async def list_page(self, *, skip: int, limit: int) -> tuple[list[Account], int]:
         """Return a page of accounts, oldest first, and the number of all accounts."""
         rows = await self._tx.execute(PAGE, {"skip": skip, "limit": limit})
         total = await self._tx.scalar(text("SELECT count(*) FROM users"))
-        return [account_of(row) for row in rows], int(total or 0)
+        return [to_account(row) for row in rows], int(total or 0)
 
     async def set_status(self, user_id: UUID, status: Status) -> None:
         await self._tx.execute(
@@ -120,7 +120,7 @@ class UserRepository:
 
     async def update(self, user_id: UUID, *, nickname: str | None, avatar: str | None) -> Account:
         row = (await self._tx.execute(UPDATE, {"id": user_id, "nickname": nickname, "avatar": avatar})).one()
-        return account_of(row)
+        return to_account(row)
 
     async def set_password(self, user_id: UUID, password_hash: str) -> None:
         await self._tx.execute(

@@ -25,7 +25,7 @@ def empty_to_none(value: object) -> object:
     return None if value == "" else value
 
 
-def known_email(text: str) -> str:
+def normalize_email(text: str) -> str:
     """Return the normal form of an e-mail address (Unicode domain, composed accents). Invalid text stays unchanged."""
     try:
         return check_email(text)
@@ -33,7 +33,7 @@ def known_email(text: str) -> str:
         return text
 
 
-def composed(text: str) -> str:
+def normalize_name(text: str) -> str:
     """Normalize letters with accents to NFC, because keyboards send them in different forms."""
     return unicodedata.normalize("NFC", text)
 
@@ -49,7 +49,7 @@ Username = Annotated[
     Annotated[
         StorableText,
         Field(min_length=3, max_length=50, pattern=r"^\S(.*\S)?$"),
-        AfterValidator(composed),
+        AfterValidator(normalize_name),
         AfterValidator(check_visible),
     ]
     | None,
@@ -59,10 +59,12 @@ Email = Annotated[
     Annotated[str, Field(max_length=254), AfterValidator(check_email)] | None, BeforeValidator(empty_to_none)
 ]
 LoginName = Annotated[
-    Annotated[StorableText, Field(max_length=254), AfterValidator(composed)] | None, BeforeValidator(empty_to_none)
+    Annotated[StorableText, Field(max_length=254), AfterValidator(normalize_name)] | None,
+    BeforeValidator(empty_to_none),
 ]
 LoginEmail = Annotated[
-    Annotated[StorableText, Field(max_length=254), AfterValidator(known_email)] | None, BeforeValidator(empty_to_none)
+    Annotated[StorableText, Field(max_length=254), AfterValidator(normalize_email)] | None,
+    BeforeValidator(empty_to_none),
 ]
 
 
@@ -75,7 +77,7 @@ class RegisterRequest(BaseModel):
     nickname: StorableText | None = Field(default=None, max_length=100)
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _check_name_or_email(self) -> Self:
         if self.username is None and self.email is None:
             raise ValueError("username or email is required")
         return self
@@ -92,7 +94,7 @@ class LoginRequest(BaseModel):
     password: SecretStr = Field(max_length=1000)
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _check_name_or_email(self) -> Self:
         if self.username is None and self.email is None:
             raise ValueError("username or email is required")
         return self

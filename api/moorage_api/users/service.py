@@ -46,7 +46,7 @@ class UserService:
     async def login(self, request: LoginRequest) -> tuple[Account, IssuedPair]:
         """Raises the same UnauthenticatedError for a wrong name and a wrong password, ForbiddenError if banned."""
         async with self._db() as tx:
-            found = await UserRepository(tx).by_name_or_email(request.username, request.email)
+            found = await UserRepository(tx).find_by_name_or_email(request.username, request.email)
         account, password_hash = found or (None, None)
         password = request.password.get_secret_value()
         right, replacement = await self._passwords.verify(password, password_hash)

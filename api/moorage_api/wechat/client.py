@@ -61,7 +61,7 @@ class WechatClient:
         )
         return f"{self._open_url}/connect/{page}?{query}#wechat_redirect"
 
-    async def user_of(self, code: str) -> WechatUser:
+    async def fetch_user(self, code: str) -> WechatUser:
         """Exchange a code for the user. Fields that the scope does not include stay empty. Raises WechatError."""
         async with httpx.AsyncClient(
             base_url=self._api_url, timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False

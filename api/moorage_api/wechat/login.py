@@ -9,7 +9,7 @@ from uuid import UUID
 
 from moorage_api.wechat.client import WechatClient, WechatError
 from moorage_api.wechat.service import WechatAccounts
-from moorage_api.wechat.states import Pending, States
+from moorage_api.wechat.states import LoginStates, PendingLogin
 
 MAX_CODE_LENGTH = 512
 
@@ -21,11 +21,11 @@ class WechatLogin:
     is_configured: bool
     callback_url: str
     frontend_url: str
-    states: States
+    states: LoginStates
     accounts: WechatAccounts
     client: WechatClient
 
-    async def finish(self, pending: Pending, code: str, *, cookie: str) -> dict[str, str]:
+    async def finish(self, pending: PendingLogin, code: str, *, cookie: str) -> dict[str, str]:
         """Log in or link, and return the query for the front end. Raises WechatError, DomainError."""
         if not code:
             raise WechatError("access_denied", "The user declined the login at WeChat")
@@ -33,7 +33,7 @@ class WechatLogin:
             raise WechatError("invalid_code", "This is not a code from WeChat; start the login again")
         if pending.link_user_id and not secrets.compare_digest(digest_of(cookie), pending.browser):
             raise WechatError("invalid_state", "This login was started in another browser; start it again in this one")
-        user = await self.client.user_of(code)
+        user = await self.client.fetch_user(code)
         if pending.link_user_id:
             await self.accounts.link(user, user_id=UUID(pending.link_user_id))
             return {"linked": "true"}

@@ -22,7 +22,7 @@ from moorage_api.text import StorableText
 from moorage_api.users.callers import Credentials, Limits, Users, current_user
 from moorage_api.wechat.client import Scope, WechatError
 from moorage_api.wechat.login import WechatLogin, digest_of
-from moorage_api.wechat.states import LIFETIME, Pending
+from moorage_api.wechat.states import LIFETIME, PendingLogin
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/auth/wechat", tags=["auth"])
@@ -69,11 +69,11 @@ async def authorize(
     With `link`, a cookie ties it to this browser, so that an attacker cannot make another person link their WeChat to
     the attacker's account.
     """
-    pending = Pending(client_state=state)
+    pending = PendingLogin(client_state=state)
     if link:
         user = await current_user(credentials, users)
         browser = secrets.token_urlsafe(24)
-        pending = Pending(state, str(user.id), digest_of(browser))
+        pending = PendingLogin(state, str(user.id), digest_of(browser))
         response.set_cookie(
             COOKIE,
             browser,

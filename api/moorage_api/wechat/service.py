@@ -25,7 +25,7 @@ FIND = text(
     ORDER BY provider DESC LIMIT 1
     """
 )
-KEEP = text(
+ADD_IDENTITY = text(
     """
     INSERT INTO user_identities (provider, subject, user_id) VALUES (:provider, :subject, :user_id)
     ON CONFLICT (provider, subject) DO NOTHING
@@ -51,7 +51,7 @@ class WechatAccounts:
                     user_id, username=None, email=None, password_hash=None, nickname=user.nickname, avatar=user.avatar
                 )
             check_active(await users.get(user_id))
-            await self._keep(tx, user, user_id)
+            await self._store_identities(tx, user, user_id)
             family_id = uuid7()
             pair = self._tokens.issue(user_id, family_id, now=self._now())
             await users.add_family(family_id, user_id, jti=pair.refresh_jti, expires_at=pair.refresh_expires_at)
@@ -65,7 +65,7 @@ class WechatAccounts:
             found = await self._find(tx, user)
             if found not in (None, user_id):
                 raise ConflictError("This WeChat account is already linked to another user")
-            await self._keep(tx, user, user_id)
+            await self._store_identities(tx, user, user_id)
         return account
 
     async def _find(self, tx: AsyncSession, user: WechatUser) -> UUID | None:
@@ -74,8 +74,8 @@ class WechatAccounts:
         found: UUID | None = await tx.scalar(FIND, {"unionid": user.unionid, "openid": user.openid})
         return found
 
-    async def _keep(self, tx: AsyncSession, user: WechatUser, user_id: UUID) -> None:
+    async def _store_identities(self, tx: AsyncSession, user: WechatUser, user_id: UUID) -> None:
         """Store both ids, also one that was unknown before: the unionid finds the same person in another app."""
         for provider, subject in ((OPENID, user.openid), (UNIONID, user.unionid)):
             if subject:
-                await tx.execute(KEEP, {"provider": provider, "subject": subject, "user_id": user_id})
+                await tx.execute(ADD_IDENTITY, {"provider": provider, "subject": subject, "user_id": user_id})

@@ -26,7 +26,7 @@ SIGNATURE_LENGTH = 32
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingLogin:
     """A login that has begun. `client_state` comes from the front end and is returned to it."""
 
     client_state: str = ""
@@ -36,13 +36,13 @@ class Pending:
     """Digest of the cookie in the browser that began to link."""
 
 
-class States:
+class LoginStates:
     def __init__(self, redis: Redis, secret: str, now: Clock) -> None:
         self._redis = redis
         self._key = hashlib.sha256(b"moorage wechat state" + secret.encode()).digest()
         self._now = now
 
-    async def begin(self, pending: Pending) -> str:
+    async def begin(self, pending: PendingLogin) -> str:
         """Store `pending` and return its state. Raises UnavailableError without Redis."""
         name = secrets.token_hex(NAME_LENGTH // 2)
         end = format(int((self._now() + LIFETIME).timestamp()), f"0{END_LENGTH}x")
@@ -52,7 +52,7 @@ class States:
             raise UnavailableError("Redis is not available, try again shortly") from error
         return name + end + self._sign(name + end)
 
-    async def take(self, state: str) -> Pending | None:
+    async def take(self, state: str) -> PendingLogin | None:
         """Return and remove the login of this state. None if the state is forged, expired or was already used."""
         signed, signature = state[:-SIGNATURE_LENGTH], state[-SIGNATURE_LENGTH:]
         if len(signed) != NAME_LENGTH + END_LENGTH or not hmac.compare_digest(
@@ -65,7 +65,7 @@ class States:
             stored = await self._redis.getdel(self._redis_key(signed[:NAME_LENGTH]))
         except (RedisError, OSError) as error:
             raise UnavailableError("Redis is not available, try again shortly") from error
-        return Pending(**json.loads(stored)) if stored else None
+        return PendingLogin(**json.loads(stored)) if stored else None
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:SIGNATURE_LENGTH]

@@ -14,8 +14,8 @@ from moorage_api.clock import Clock, utc_now
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
-from moorage_api.limits.addresses import Network, networks
-from moorage_api.limits.leases import Connection, Leases
+from moorage_api.limits.addresses import Network, parse_networks
+from moorage_api.limits.leases import ConnectionKind, Leases
 from moorage_api.limits.windows import Bucket, Windows
 from moorage_api.migrations import tables as models  # noqa: F401 - a foreign key is resolved once every table is known
 from moorage_api.objects.store import BlobStore, MinioStore
@@ -111,7 +111,7 @@ def windows_of(settings: Settings, redis: Redis) -> Windows:
 
 
 def leases_of(settings: Settings, redis: Redis) -> Leases:
-    limits = {Connection.STREAM: settings.limit_streams, Connection.SCREEN: settings.limit_screens}
+    limits = {ConnectionKind.STREAM: settings.limit_streams, ConnectionKind.SCREEN: settings.limit_screens}
     return Leases(redis, limits, lease_seconds=settings.connection_lease_seconds)
 
 
@@ -170,7 +170,7 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
             sealing=Sealing.from_settings(settings),
             mcp=mcp,
             windows=windows_of(settings, limits_redis),
-            trusted_proxies=networks(settings.trusted_proxies),
+            trusted_proxies=parse_networks(settings.trusted_proxies),
             hub=await closing.enter_async_context(Hub(redis, db, poll_seconds=settings.stream_poll_seconds)),
             leases=await closing.enter_async_context(leases_of(settings, limits_redis)),
             sandboxes=await closing.enter_async_context(open_sandboxes(settings)),

@@ -32,7 +32,7 @@ from moorage_api.users.service import UserService
 from moorage_api.wechat.client import WechatClient
 from moorage_api.wechat.login import WechatLogin
 from moorage_api.wechat.service import WechatAccounts
-from moorage_api.wechat.states import States
+from moorage_api.wechat.states import LoginStates
 from moorage_api.wiring.resources import Resources
 
 
@@ -117,7 +117,7 @@ def build_wechat_login(resources: Resources) -> WechatLogin:
         is_configured=all(needed),
         callback_url=settings.wechat_callback_url,
         frontend_url=settings.wechat_frontend_url,
-        states=States(resources.redis, settings.jwt_secret.get_secret_value(), resources.now),
+        states=LoginStates(resources.redis, settings.jwt_secret.get_secret_value(), resources.now),
         accounts=WechatAccounts(resources.db, resources.tokens, resources.now),
         client=WechatClient(
             app_id=settings.wechat_app_id,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from starlette.requests import HTTPConnection
 
-from moorage_api.limits.addresses import client_address, networks
+from moorage_api.limits.addresses import client_address, parse_networks
 from moorage_api.settings import Settings
 
-PROXIES = networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
+PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from moorage_api.errors import LimitedError
-from moorage_api.limits.leases import Connection, Leases
+from moorage_api.limits.leases import ConnectionKind, Leases
 from support.accounts import PASSWORD, Person, data, person
 from support.processes import Platform, Process, shared_platform
 from support.services import Services, run
@@ -200,15 +200,15 @@ async def test_open_streams_are_counted_over_all_replicas_until_they_close(
 
 async def test_a_closed_stream_can_be_replaced_at_once(redis: Redis) -> None:
     """A page that reloads closes its stream and opens another one immediately."""
-    leases = Leases(redis, {Connection.STREAM: 1}, lease_seconds=60)
+    leases = Leases(redis, {ConnectionKind.STREAM: 1}, lease_seconds=60)
     user, other = uuid4(), uuid4()
     async with leases:
-        async with leases.hold(Connection.STREAM, other):
+        async with leases.hold(ConnectionKind.STREAM, other):
             for _ in range(50):
-                async with leases.hold(Connection.STREAM, user):
+                async with leases.hold(ConnectionKind.STREAM, user):
                     pass
             with pytest.raises(LimitedError):
-                await leases.hold(Connection.STREAM, other).__aenter__()
+                await leases.hold(ConnectionKind.STREAM, other).__aenter__()
 
 
 async def test_a_message_is_not_stored_if_the_stream_limit_is_reached(replicas: Replicas, alice: Person) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from moorage_api.wechat.states import Pending, States
+from moorage_api.wechat.states import LoginStates, PendingLogin
 from support.accounts import Person, admin, client_for, data, register
 from support.processes import Platform, Process, shared_platform
 from support.services import Services, run
@@ -253,12 +253,12 @@ async def test_an_expired_state_is_refused_even_if_redis_still_has_it(services: 
     redis = Redis.from_url(services.valkey.url)
     began = datetime.now(UTC)
     times = iter([began, began, began + timedelta(minutes=11)])
-    states = States(redis, "a secret", lambda: next(times))
-    pending = Pending(client_state="mine")
+    states = LoginStates(redis, "a secret", lambda: next(times))
+    pending = PendingLogin(client_state="mine")
     first, second = await states.begin(pending), await states.begin(pending)
     assert await states.take(first) is None
-    assert await States(redis, "another secret", lambda: began).take(second) is None
-    assert await States(redis, "a secret", lambda: began).take(second) == pending
+    assert await LoginStates(redis, "another secret", lambda: began).take(second) is None
+    assert await LoginStates(redis, "a secret", lambda: began).take(second) == pending
     await redis.aclose()
 
 

@@ -72,7 +72,7 @@ NEEDS_TOKEN = {Access.USER, Access.OWNER, Access.OWNER_OR_ADMIN, Access.ADMIN, A
 NEEDS_NOTHING = {"GET /healthz", "GET /metrics"}
 
 
-def completed(document: dict[str, Any]) -> dict[str, Any]:
+def complete_document(document: dict[str, Any]) -> dict[str, Any]:
     """Complete the document in place, and return it."""
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components[ERROR] = ERROR_SCHEMA
@@ -113,7 +113,7 @@ def statuses(rule: Rule, operation: dict[str, Any]) -> set[int]:
         found |= {400, 413, 422}
     if "422" in operation["responses"]:
         found.add(422)
-    if rule.bucket is not None and not rule.asks_itself:
+    if rule.bucket is not None and not rule.counts_itself:
         found.add(429)
     if rule.key not in NEEDS_NOTHING and rule.key != "GET /api/status":
         found.add(503)

@@ -60,22 +60,24 @@ FRAME: dict[str, Any] = {
 }
 
 
-def text_stream(description: str, example: str) -> dict[str, Any]:
+def stream_response(description: str, example: str) -> dict[str, Any]:
     return {
         "description": description,
         "content": {"text/event-stream": {"schema": FRAME, "example": example}},
     }
 
 
-def raw(description: str, media_type: str) -> dict[str, Any]:
+def binary_response(description: str, media_type: str) -> dict[str, Any]:
     return {"description": description, "content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 SUCCESS: dict[str, dict[str, Any]] = {
-    "POST /api/sessions/{session_id}/chat": text_stream(CHAT, FRAMES),
-    "POST /api/sessions/stream": text_stream(LIST, LIST_FRAMES),
-    "GET /api/files/{file_id}/download": raw("The content of the file, as an attachment", "application/octet-stream"),
-    "GET /api/pictures/{name}": raw("The picture", "image/png"),
+    "POST /api/sessions/{session_id}/chat": stream_response(CHAT, FRAMES),
+    "POST /api/sessions/stream": stream_response(LIST, LIST_FRAMES),
+    "GET /api/files/{file_id}/download": binary_response(
+        "The content of the file, as an attachment", "application/octet-stream"
+    ),
+    "GET /api/pictures/{name}": binary_response("The picture", "image/png"),
     "GET /metrics": {
         "description": "Metrics in Prometheus' text format",
         "content": {"text/plain": {"schema": {"type": "string"}, "example": "# HELP ...\n"}},
