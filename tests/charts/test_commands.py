@@ -11,7 +11,7 @@ import pytest
 
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import Commands, Server
+from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
 from moorage_local.ports import free_ports
 from support.helm import Helm, containers, found
 from support.remote_tools import running
@@ -31,9 +31,9 @@ async def test_a_server_runs_as_the_deployment_says_and_sees_nothing_of_it(helm:
     places = {f"{mount}/token": str(tmp_path / "token"), str(urlsplit(url).port): str(port)}
     arguments = [places.get(argument, argument) for argument in container["args"]]
     with running([sys.executable, "-m", "moorage_sandbox.mcp_runner", *arguments], port, PLATFORM_SECRET="s3cret"):
-        connections = McpConnections(outbound=Outbound(), commands=Commands(f"tcp://127.0.0.1:{port}", token))
+        connections = McpConnections(outbound=Outbound(), commands=McpRunnerAddress(f"tcp://127.0.0.1:{port}", token))
         await connections.load()
-        server = Server("plain", "stdio", {"command": sys.executable, "args": ["-c", PLAIN.read_text()], "env": {}})
+        server = McpServer("plain", "stdio", {"command": sys.executable, "args": ["-c", PLAIN.read_text()], "env": {}})
         try:
             connection = connections.connection(("plain", "digest", "somebody"), server)
             assert [tool.name for tool in await connection.tools()] == ["variables"]

@@ -254,14 +254,14 @@ class MemoryAttachments:
 
 @dataclass
 class MemorySwitches:
-    """`off` holds kinds and ids of tools; what is not in it is on. Changes count from the next look."""
+    """`off` holds kinds and ids of tools; what is not in it is on. Changes count from the next refresh."""
 
     off: set[tuple[SwitchedKind, str]] = field(default_factory=set)
-    looks: int = 0
+    refreshes: int = 0
     _seen: frozenset[tuple[SwitchedKind, str]] = frozenset()
 
-    async def look(self) -> None:
-        self.looks += 1
+    async def refresh(self) -> None:
+        self.refreshes += 1
         self._seen = frozenset(self.off)
 
     def is_on(self, kind: SwitchedKind, tool_id: str) -> bool:

@@ -116,11 +116,11 @@ class AnswerBuilder:
         return call
 
     def answer(self) -> Answer:
-        calls = tuple(RawCall(call.name, mended("".join(call.arguments))) for call in self._calls if call.name)
-        return Answer(without_thoughts(mended("".join(self._text))), calls, self._is_cut)
+        calls = tuple(RawCall(call.name, repair_unicode("".join(call.arguments))) for call in self._calls if call.name)
+        return Answer(remove_thoughts(repair_unicode("".join(self._text))), calls, self._is_cut)
 
 
-def mended(value: Any) -> Any:
+def repair_unicode(value: Any) -> Any:
     """Make all texts of a JSON value valid Unicode: join the two halves of a character, replace a single half.
 
     Servers that count in UTF-16 cut emoji into two surrogates. File names from the sandbox may be invalid UTF-8.
@@ -128,13 +128,13 @@ def mended(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, dict):
-        return {mended(key): mended(item) for key, item in value.items()}
+        return {repair_unicode(key): repair_unicode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [mended(item) for item in value]
+        return [repair_unicode(item) for item in value]
     return value
 
 
-def without_thoughts(text: str) -> str:
+def remove_thoughts(text: str) -> str:
     return THOUGHTS.sub("", text, count=1)
 
 
@@ -148,19 +148,19 @@ def parse_object(text: str) -> dict[str, Any] | None:
             value = _parse(value)
     except (ValueError, RecursionError):
         return None
-    return mended(value) if isinstance(value, dict) and _depth(value) <= MAX_DEPTH else None
+    return repair_unicode(value) if isinstance(value, dict) and _depth(value) <= MAX_DEPTH else None
 
 
 def _parse(text: str) -> Any:
     """Like `json.loads`, but accept line breaks in strings, and refuse NaN and infinite numbers."""
-    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
+    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_parse_finite)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not valid JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is too large")

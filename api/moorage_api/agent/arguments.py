@@ -12,7 +12,7 @@ class BadArgumentsError(Exception):
     """The arguments do not match the schema. The text is for the model."""
 
 
-def checked_arguments(schema: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+def check_arguments(schema: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments, with values of a similar type converted ("5" to 5). Raises BadArgumentsError.
 
     Checks types, enums and required parameters of the top level only. Unknown parameters are dropped if the schema
@@ -28,13 +28,13 @@ def checked_arguments(schema: Mapping[str, Any], args: Mapping[str, Any]) -> dic
             continue
         if value is None and name not in schema.get("required", ()):
             continue
-        result[name] = _checked(name, properties[name], value)
+        result[name] = _check_value(name, properties[name], value)
     if missing := [name for name in schema.get("required", ()) if name not in result]:
         raise BadArgumentsError(f"missing: {', '.join(missing)}")
     return result
 
 
-def _checked(name: str, schema: Mapping[str, Any], value: Any) -> Any:
+def _check_value(name: str, schema: Mapping[str, Any], value: Any) -> Any:
     kind = schema.get("type")
     converted = _convert(kind, value) if isinstance(kind, str) else value
     if converted is None and isinstance(kind, str):

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from moorage_api.agent import prompts
 from moorage_api.agent.llm import LlmError
 from moorage_api.agent.messages import (
-    clipped,
-    elided,
-    merged_users,
-    tokens,
+    clip,
+    clip_content,
+    count_tokens,
+    elide,
+    merge_user_messages,
     user_message,
-    with_clipped_content,
 )
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.work import Work
@@ -31,53 +31,55 @@ SUMMARY_CHARS = 8_000
 LEAST_TOKENS = 1_000
 
 
-async def request(work: Work, tools: Sequence[Function]) -> list[Message]:
+async def build_request(work: Work, tools: Sequence[Function]) -> list[Message]:
     """Build the messages to send: the system prompt, then the transcript, shortened if it does not fit.
 
     Records in the state what it shortened.
     """
-    system: Message = {"role": "system", "content": prompts.system(work.guidance)}
-    room = _room(work, [system], tools)
-    if tokens(_view(work)) > room:
+    system: Message = {"role": "system", "content": prompts.system_prompt(work.guidance)}
+    room = _available_tokens(work, [system], tools)
+    if count_tokens(_view(work)) > room:
         await _shorten(work, room)
     return [system, *_clip_to_fit(_view(work), room)]
 
 
-async def expect_less(work: Work) -> None:
+async def reduce_window(work: Work) -> None:
     """Assume a smaller context window from now on, because the server refused the last request as too long."""
     shortened = work.state.shortened
     now = shortened.window(work.llm)
-    sent = tokens(_view(work)) + work.llm.answer_tokens
+    sent = count_tokens(_view(work)) + work.llm.answer_tokens
     smaller = max(int(min(now, sent) * 0.7), 2 * LEAST_TOKENS)
     await work.record(
         shortened=shortened.model_copy(update={"context_tokens": smaller, "context_of": work.llm.identity})
     )
 
 
-def _room(work: Work, system: Sequence[Message], tools: Sequence[Function]) -> int:
+def _available_tokens(work: Work, system: Sequence[Message], tools: Sequence[Function]) -> int:
     window = work.state.shortened.window(work.llm)
     answer = min(work.llm.answer_tokens, window // 4)
-    described = tokens([{"name": tool.name, "about": tool.description, "schema": tool.parameters} for tool in tools])
-    return max(window - answer - tokens(system) - described, LEAST_TOKENS)
+    described = count_tokens(
+        [{"name": tool.name, "about": tool.description, "schema": tool.parameters} for tool in tools]
+    )
+    return max(window - answer - count_tokens(system) - described, LEAST_TOKENS)
 
 
 def _view(work: Work) -> list[Message]:
     """The transcript as the model gets it: the summary, elided messages, and the newest messages unchanged."""
     shortened = work.state.shortened
     start = shortened.summarised_before
-    messages = [user_message(prompts.shortened(shortened.summary))] if start else []
+    messages = [user_message(prompts.earlier_conversation(shortened.summary))] if start else []
     messages += [
-        elided(message, ELIDED_CHARS) if position < shortened.elided_before else message
+        elide(message, ELIDED_CHARS) if position < shortened.elided_before else message
         for position, message in enumerate(work.journal.transcript[start:], start)
     ]
-    return merged_users(messages)
+    return merge_user_messages(messages)
 
 
 async def _shorten(work: Work, room: int) -> None:
     """Elide old tool outputs (no model call needed); if that is not enough, summarise all but the newest messages."""
     shortened = work.state.shortened.model_copy(update={"elided_before": _start_of_newest(work, room * KEPT_WHOLE)})
     await work.record(shortened=shortened)
-    if tokens(_view(work)) <= room * ENOUGH:
+    if count_tokens(_view(work)) <= room * ENOUGH:
         return
     cut = _start_of_newest(work, room * KEPT_AFTER_SUMMARY)
     if cut <= shortened.summarised_before:
@@ -91,7 +93,7 @@ def _start_of_newest(work: Work, limit: float) -> int:
     transcript = work.journal.transcript
     total, start = 0, len(transcript)
     for position in range(len(transcript) - 1, -1, -1):
-        total += tokens(transcript[position])
+        total += count_tokens(transcript[position])
         if total > limit and start < len(transcript):
             break
         if transcript[position]["role"] != "tool":
@@ -104,8 +106,8 @@ async def _summarise(work: Work, cut: int, room: int) -> str:
     older = work.journal.transcript[shortened.summarised_before : cut]
     conversation = "\n".join(_to_plain_text(message) for message in older)
     if shortened.summary:
-        conversation = f"{prompts.shortened(shortened.summary)}\n{conversation}"
-    conversation = clipped(conversation, int(room * 2.5))
+        conversation = f"{prompts.earlier_conversation(shortened.summary)}\n{conversation}"
+    conversation = clip(conversation, int(room * 2.5))
     try:
         answer = await work.unless_interrupted(
             work.llm.ask([user_message(f"{conversation}\n\n{prompts.SHORTEN}")], max_retries=work.limits.max_retries)
@@ -113,13 +115,13 @@ async def _summarise(work: Work, cut: int, room: int) -> str:
         summary = answer.text.strip()
     except LlmError:
         summary = ""  # the clipped conversation replaces the summary; the next request reports a lasting error
-    return prompts.with_plan(clipped(summary or conversation, SUMMARY_CHARS), work.state.steps)
+    return prompts.summary_with_plan(clip(summary or conversation, SUMMARY_CHARS), work.state.steps)
 
 
 def _to_plain_text(message: Message) -> str:
-    lines = [f"{message['role']}: {clipped(str(message['content']), ELIDED_CHARS)}"] if message["content"] else []
+    lines = [f"{message['role']}: {clip(str(message['content']), ELIDED_CHARS)}"] if message["content"] else []
     lines += [
-        f"{call['function']['name']}({clipped(call['function']['arguments'], ELIDED_CHARS)})"
+        f"{call['function']['name']}({clip(call['function']['arguments'], ELIDED_CHARS)})"
         for call in message.get("tool_calls", ())
     ]
     return "\n".join(lines)
@@ -128,7 +130,7 @@ def _to_plain_text(message: Message) -> str:
 def _clip_to_fit(messages: list[Message], room: int) -> list[Message]:
     """Clip the longest texts, with a smaller limit in each pass, until all messages fit."""
     limit = 100_000
-    while tokens(messages) > room and limit > 200:
-        messages = [with_clipped_content(message, limit) for message in messages]
+    while count_tokens(messages) > room and limit > 200:
+        messages = [clip_content(message, limit) for message in messages]
         limit //= 2
     return messages

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, mended, objects_in
-from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
-from moorage_api.agent.messages import assistant_message, call_message, clipped, tool_message, user_message
+from moorage_api.agent.answers import Answer, objects_in, repair_unicode
+from moorage_api.agent.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import OpenCall, Phase
@@ -64,7 +64,7 @@ async def execute(work: Work, tools: Tools) -> bool:
             return False
         steps = work.state.with_step(step.id, "running")
         await work.record(StepEvent(id=step.id, description=step.description, status="running"), steps=steps)
-    await tools.look()
+    await tools.refresh()
     answer = await ask_model(work, tools=tools.functions)
     if not answer.calls:
         await _take_text(work, answer)
@@ -85,7 +85,7 @@ async def _take_text(work: Work, answer: Answer) -> None:
 def _result_in(said: str) -> dict[str, Any] | None:
     for value in objects_in(said):
         with suppress(BadArgumentsError):
-            return checked_arguments(FINISH.parameters, value)
+            return check_arguments(FINISH.parameters, value)
     return None
 
 
@@ -173,13 +173,13 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     if toolset is None or described is None or (was_lost and not (described.is_remembered or described.read_only)):
         result = ToolResult("unknown", prompts.UNKNOWN_OUTCOME)
     else:
-        key = await key_of(work, call)
+        key = await call_key(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
     outcome = "" if call.function in POLLING_FUNCTIONS else _digest(call, result)
     repeats = work.state.repeats + 1 if outcome and outcome == work.state.last_outcome else 1
-    text = clipped(mended(result.text), MAX_RESULT_CHARS)
+    text = clip(repair_unicode(result.text), MAX_RESULT_CHARS)
     if repeats >= REPEATS_BEFORE_WARNING:
-        text += f"\n\n{prompts.repeated(repeats)}"
+        text += f"\n\n{prompts.repeated_call(repeats)}"
     await _advance(
         work,
         tools,
@@ -197,7 +197,7 @@ def _digest(call: OpenCall, result: ToolResult) -> str:
     return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def key_of(work: Work, call: OpenCall) -> str:
+async def call_key(work: Work, call: OpenCall) -> str:
     """The idempotency key of a started call: the seq of its stored `calling` event."""
     return work.keys.get(call.number) or str(await work.journal.calling_seq(call.id))
 
@@ -210,16 +210,16 @@ def _tool_event(call: OpenCall, status: Literal["calling", "called"], result: To
         function=call.function,
         args={name: _for_log(value) for name, value in call.args.items()},
         status=status,
-        content=mended(result.content) if result is not None else None,
+        content=repair_unicode(result.content) if result is not None else None,
     )
 
 
 def _for_log(value: Any) -> Any:
     """Clip an argument for the event log. The transcript holds the whole text."""
-    return clipped(value, MAX_ARGUMENT_CHARS) if isinstance(value, str) else value
+    return clip(value, MAX_ARGUMENT_CHARS) if isinstance(value, str) else value
 
 
-def stopped_event(call: OpenCall) -> ToolEvent:
+def stopped_call_event(call: OpenCall) -> ToolEvent:
     """The `called` event of a call that was still running when the turn ended, so that clients stop waiting for it."""
     return _tool_event(call, "called", ToolResult("unknown", "", {"result": "Stopped"}))
 
@@ -238,19 +238,19 @@ async def _ask_user(work: Work, call: OpenCall) -> None:
 
 
 async def _ask_consent(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall]) -> None:
-    """End the turn with the question whether the call may be run; `take_consent` reads the answer."""
+    """End the turn with the question whether the call may be run; `read_consent` reads the answer."""
     described = tools.function(call.function)
     assert described is not None, "needs_consent is true for known functions only"
     # a backtick could end the code block that the arguments stand in
     args = json.dumps(call.args, ensure_ascii=False, indent=1).replace("`", "\\u0060")
-    question = prompts.consent_question(described.confirm, call.function, clipped(args, MAX_CONSENT_ARGUMENTS_CHARS))
+    question = prompts.consent_question(described.confirm, call.function, clip(args, MAX_CONSENT_ARGUMENTS_CHARS))
     asked = call.model_copy(update={"consent": "asked"})
     await work.record(
         MessageEvent(role="assistant", message=question), WaitEvent(), phase="waiting", calls=[asked, *rest]
     )
 
 
-async def take_consent(work: Work, said: Sequence[str], *, consumed_seq: int) -> None:
+async def read_consent(work: Work, said: Sequence[str], *, consumed_seq: int) -> None:
     """Run the call if the user answered yes; otherwise give the user's answer to the model."""
     asked, *rest = work.state.calls
     text = "\n\n".join(said)
@@ -259,7 +259,7 @@ async def take_consent(work: Work, said: Sequence[str], *, consumed_seq: int) ->
         await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], iterations=0)
         return
     await work.record(
-        messages=[tool_message(asked, prompts.no_consent(text))],
+        messages=[tool_message(asked, prompts.consent_refused(text))],
         consumed_seq=consumed_seq,
         phase="executing",
         calls=rest,

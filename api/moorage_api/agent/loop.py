@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from moorage_api.agent import planner, prompts, summary
-from moorage_api.agent.executor import execute, key_of, stopped_event, take_consent
+from moorage_api.agent.executor import call_key, execute, read_consent, stopped_call_event
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import tool_message, user_message
 from moorage_api.agent.ports import (
@@ -53,7 +53,7 @@ async def run_turn(
             len(tools.left_out),
             limits.max_functions,
         )
-        guidance += prompts.left_out(tools.left_out)
+        guidance += prompts.left_out_tools(tools.left_out)
     work = Work(
         journal,
         llm=llm,
@@ -110,7 +110,7 @@ async def _read_messages(work: Work) -> None:
     consumed_seq = unread[-1].seq
     state = work.state
     if state.phase == "waiting" and state.calls[0].consent == "asked":
-        await take_consent(work, texts, consumed_seq=consumed_seq)
+        await read_consent(work, texts, consumed_seq=consumed_seq)
         return
     if state.phase == "waiting":
         asked, *others = state.calls
@@ -154,8 +154,8 @@ async def _stop(work: Work) -> None:
     """End the turn because the user stopped it: start nothing more, and do not wait for running calls."""
     killed = [call for call in work.state.calls if call.started]
     for call in killed:
-        await kill_program_of_call(work.gate, call.function, call.args, key=f"-{await key_of(work, call)}")
-    events: list[ChatEvent] = [stopped_event(call) for call in killed]
+        await kill_program_of_call(work.gate, call.function, call.args, key=f"-{await call_key(work, call)}")
+    events: list[ChatEvent] = [stopped_call_event(call) for call in killed]
     messages: list[Message] = [
         tool_message(call, prompts.STOPPED_CALL if call.started else prompts.NOT_RUN_STOPPED)
         for call in work.state.calls
@@ -172,12 +172,12 @@ async def _stop(work: Work) -> None:
 
 async def _fail(work: Work, error: LlmError) -> None:
     """End the turn with an error that the user can read."""
-    killed = [stopped_event(call) for call in work.state.calls if call.started]
+    killed = [stopped_call_event(call) for call in work.state.calls if call.started]
     messages = [tool_message(call, prompts.NOT_RUN_ENDED) for call in work.state.calls]
     await _end(
         work,
         [*killed, *_plan_end_events(work), ErrorEvent(error=str(error), code=error.code)],
-        [*messages, user_message(prompts.ended(str(error)))],
+        [*messages, user_message(prompts.work_ended(str(error)))],
     )
 
 

@@ -43,16 +43,16 @@ def tool_message(call: OpenCall, text: str) -> Message:
     return {"role": "tool", "tool_call_id": call.id, "content": text}
 
 
-def tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
+def count_tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
     """Estimate the tokens of one message or of a list, with the JSON structure around the texts."""
     if not isinstance(value, Mapping):
-        return sum(tokens(dict(item)) for item in value)
+        return sum(count_tokens(dict(item)) for item in value)
     size = len(str(value.get("content") or "").encode(errors="replace"))
     rest = {name: item for name, item in value.items() if name != "content"}
     return int((size + len(json.dumps(rest, ensure_ascii=False).encode(errors="replace"))) / BYTES_PER_TOKEN) + 4
 
 
-def clipped(text: str, limit: int, *, hint: str = "") -> str:
+def clip(text: str, limit: int, *, hint: str = "") -> str:
     """Keep the beginning and the end of a text longer than `limit` characters and say how much was removed."""
     if len(text) <= limit:
         return text
@@ -61,33 +61,34 @@ def clipped(text: str, limit: int, *, hint: str = "") -> str:
     return f"{text[:head]}\n[… {len(text) - limit} characters left out{hint} …]\n{text[len(text) - tail :]}"
 
 
-def with_clipped_content(message: Message, limit: int) -> Message:
+def clip_content(message: Message, limit: int) -> Message:
     """Clip the message's content and the texts in the arguments of its calls."""
-    return _rewritten(message, lambda text: clipped(text, limit))
+    return _rewrite_texts(message, lambda text: clip(text, limit))
 
 
-def elided(message: Message, limit: int) -> Message:
+def elide(message: Message, limit: int) -> Message:
     """Shorten an old message: clip tool arguments and tool results, keep the texts of the user and the model."""
     if message["role"] == "tool":
-        return message | {"content": clipped(str(message["content"]), limit, hint="; call the tool again to see it")}
+        return message | {"content": clip(str(message["content"]), limit, hint="; call the tool again to see it")}
     return (
-        message | {"tool_calls": _rewritten(message, lambda text: clipped(text, limit))["tool_calls"]}
+        message | {"tool_calls": _rewrite_texts(message, lambda text: clip(text, limit))["tool_calls"]}
         if (message.get("tool_calls"))
         else message
     )
 
 
-def _rewritten(message: Message, rewrite: Callable[[str], str]) -> Message:
+def _rewrite_texts(message: Message, rewrite: Callable[[str], str]) -> Message:
     result = message | {"content": rewrite(str(message["content"]))}
     if calls := message.get("tool_calls"):
         result["tool_calls"] = [
-            call | {"function": call["function"] | {"arguments": _arguments(call["function"]["arguments"], rewrite)}}
+            call
+            | {"function": call["function"] | {"arguments": _rewrite_arguments(call["function"]["arguments"], rewrite)}}
             for call in calls
         ]
     return result
 
 
-def _arguments(arguments: str, rewrite: Callable[[str], str]) -> str:
+def _rewrite_arguments(arguments: str, rewrite: Callable[[str], str]) -> str:
     values = json.loads(arguments)
     return json.dumps(
         {name: rewrite(value) if isinstance(value, str) else value for name, value in values.items()},
@@ -95,7 +96,7 @@ def _arguments(arguments: str, rewrite: Callable[[str], str]) -> str:
     )
 
 
-def merged_users(messages: Sequence[Message]) -> list[Message]:
+def merge_user_messages(messages: Sequence[Message]) -> list[Message]:
     """Join consecutive user messages, because some servers require user and assistant messages to alternate."""
     result: list[Message] = []
     for message in messages:

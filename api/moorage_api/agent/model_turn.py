@@ -23,14 +23,14 @@ async def ask_model(
         )
     await work.add_notes()
     for _ in range(4):
-        messages = await compaction.request(work, tools)
+        messages = await compaction.build_request(work, tools)
         try:
             answer = await work.unless_interrupted(
                 work.llm.ask(messages, tools=tools, force=force, max_retries=work.limits.max_retries, progress=progress)
             )
         except WindowFullError as error:
             failure = error
-            await compaction.expect_less(work)
+            await compaction.reduce_window(work)
             continue
         work.state = work.state.model_copy(update={"iterations": work.state.iterations + 1})
         return answer

@@ -125,7 +125,7 @@ class Toolset(Protocol):
     def name(self) -> Literal["file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"]: ...
 
     def functions(self) -> Sequence[Function]:
-        """The functions that are on since the last `Switches.look`, most important first, as not all may fit."""
+        """The functions that are on since the last `Switches.refresh`, most important first, as not all may fit."""
         ...
 
     async def call(self, call: ToolCall) -> ToolResult:
@@ -140,12 +140,12 @@ SwitchedKind = Literal["mcp", "a2a", "skill"]
 class Switches(Protocol):
     """Which tools are on for the user of the run. Users and admins may change them during the run."""
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read the current switches. Cheap enough before every model call."""
         ...
 
     def is_on(self, kind: SwitchedKind, tool_id: str) -> bool:
-        """The switch as the last `look` read it; False for a deleted tool.
+        """The switch as the last `refresh` read it; False for a deleted tool.
 
         `tool_id` is the name of an MCP server, the id of an A2A agent or the id of a skill.
         """

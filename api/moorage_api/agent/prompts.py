@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorage_api.agent.messages import clipped
+from moorage_api.agent.messages import clip
 from moorage_api.events.schemas import FileInfo, PlanStep
 
 SYSTEM = """\
@@ -34,7 +34,7 @@ a check in the browser.
 """
 
 
-def system(guidance: str) -> str:
+def system_prompt(guidance: str) -> str:
     return f"{SYSTEM}\n{guidance}" if guidance else SYSTEM
 
 
@@ -68,7 +68,7 @@ USER_NOTIFIED = "The user has received the message."
 SWITCHED_OFF = "Not run: the user or an admin has switched this tool off. Continue without it."
 
 
-def repeated(times: int) -> str:
+def repeated_call(times: int) -> str:
     return (
         f"[Moorage] You made the same call {times} times in a row and got the same result. Another repetition will not "
         "change it. Do something else, or call `finish_step`."
@@ -86,18 +86,18 @@ def no_function(name: str) -> str:
     return f"The function {name!r} does not exist any more."
 
 
-def left_out(names: Sequence[str]) -> str:
+def left_out_tools(names: Sequence[str]) -> str:
     """A line of the system prompt that names the functions beyond the model's limit; empty if there are none."""
     if not names:
         return ""
     return (
         f"- {len(names)} tools are not offered to you, because there are more tools than your limit: "
-        f"{clipped(', '.join(names), MAX_LEFT_OUT_CHARS)}. If the task needs one of them, say so: the user can switch "
+        f"{clip(', '.join(names), MAX_LEFT_OUT_CHARS)}. If the task needs one of them, say so: the user can switch "
         "off tools that they do not need.\n"
     )
 
 
-def ended(reason: str) -> str:
+def work_ended(reason: str) -> str:
     return f"[Moorage] The work ended here because of an error: {reason}"
 
 
@@ -108,7 +108,7 @@ def consent_question(why: str, function: str, args: str) -> str:
     )
 
 
-def no_consent(answer: str) -> str:
+def consent_refused(answer: str) -> str:
     return f"Not run: the user was asked for permission and did not say yes. The answer was:\n{answer}"
 
 
@@ -140,11 +140,11 @@ numbers and names, what failed and why, what is left to do. Do not call tools. W
 """
 
 
-def shortened(summary: str) -> str:
+def earlier_conversation(summary: str) -> str:
     return f"[Moorage] Summary of the earlier conversation:\n{summary}"
 
 
-def with_plan(summary: str, steps: Sequence[PlanStep]) -> str:
+def summary_with_plan(summary: str, steps: Sequence[PlanStep]) -> str:
     """The summary followed by the plan with the status of each step."""
     if not steps:
         return summary

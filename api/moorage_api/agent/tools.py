@@ -7,8 +7,8 @@ from typing import get_args
 
 from moorage_api.agent import prompts
 from moorage_api.agent.answers import RawCall, parse_object
-from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
-from moorage_api.agent.messages import clipped
+from moorage_api.agent.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import Function, SwitchedKind, Switches, Toolset
 from moorage_api.agent.state import OpenCall
 from moorage_api.agent.toolsets.message import ASK, NOTIFY
@@ -57,17 +57,17 @@ class Tools:
         self._known |= {item.name: item for item in self.functions}
         self._on = set(found)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read the switches again. Does nothing if no toolset can be switched off."""
         if any(toolset.name in SWITCHED for toolset in self._toolsets.values()):
-            await self._switches.look()
+            await self._switches.refresh()
             self._read()
 
     async def can_run(self, call: OpenCall) -> bool:
         """Whether a toolset runs this function and it is on at this moment."""
         toolset = self._toolsets.get(call.function)
         if toolset is not None and toolset.name in SWITCHED:
-            await self.look()
+            await self.refresh()
         return toolset is not None and call.function in self._on
 
     def function(self, name: str) -> Function | None:
@@ -93,10 +93,10 @@ class Tools:
         elif args is None and is_cut:
             call.problem = prompts.CUT_ANSWER
         elif args is None:
-            call.problem = f"The arguments are not a JSON object: {clipped(raw.arguments, 400)}"
+            call.problem = f"The arguments are not a JSON object: {clip(raw.arguments, 400)}"
         else:
             try:
-                call.args = checked_arguments(described.parameters, args)
+                call.args = check_arguments(described.parameters, args)
             except BadArgumentsError as error:
                 call.problem = f"Wrong arguments for {raw.name}: {error}"
         return call

@@ -108,7 +108,7 @@ class Turns:
 
         MCP servers come last: they may have any number of tools, and the list that the model gets is cut at a limit.
         """
-        servers, agents = await self.mcp.offered(journal.owner_id), await self.a2a.offered(journal.owner_id)
+        servers, agents = await self.mcp.list_for_run(journal.owner_id), await self.a2a.list_for_run(journal.owner_id)
         delegates: list[SkillDelegate] = [
             McpDelegate(self.mcp, servers, link, switches),
             A2aDelegate(self.a2a, agents, journal.session_id, link, switches),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from moorage_api.agent.ports import Attachments, Function, Gate, Switches, ToolCall, ToolResult
-from moorage_api.agent.toolsets.sandboxed import Sandboxed
+from moorage_api.agent.toolsets.sandboxed import SandboxToolset
 from moorage_api.agent.toolsets.schema import function, number, text, texts
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.skill_runs.pins import SessionSkill
@@ -42,7 +42,7 @@ READ = function(
 )
 
 
-class SkillToolset(Sandboxed):
+class SkillToolset(SandboxToolset):
     """The tools of the session's skills. `confirms`: ask the user before each call of a high-risk skill."""
 
     default_timeout = RUN_SECONDS

@@ -103,7 +103,7 @@ class A2aService:
             await repository.a2a_server(server_id)
             await repository.set_preference(user_id, "a2a", str(server_id), enabled=enabled)
 
-    async def offered(self, user_id: UUID) -> Sequence[OfferedAgent]:
+    async def list_for_run(self, user_id: UUID) -> Sequence[OfferedAgent]:
         async with self._db() as tx:
             repository = ToolRepository(tx)
             rows, wanted = await repository.a2a_servers(), await repository.preferences(user_id, "a2a")

@@ -13,7 +13,7 @@ from moorage_api.agent.toolsets.schema import function, text
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.tools.a2a_client import AgentLostError, AgentRefusedError, parse_card
 from moorage_api.tools.a2a_service import A2aService, OfferedAgent
-from moorage_api.tools.outputs import kept_text
+from moorage_api.tools.outputs import shorten_result
 
 CARDS = function(
     "get_remote_agent_cards",
@@ -75,11 +75,13 @@ class A2aToolset:
             return await self._success(
                 f"The agent asks a question. Answer it with another call_remote_agent with the same id:\n{reply.text}"
             )
-        text_for_model, content = await kept_text(self._attachments, f"{reply.state}: {reply.text}", name="a2a_result")
+        text_for_model, content = await shorten_result(
+            self._attachments, f"{reply.state}: {reply.text}", name="a2a_result"
+        )
         return ToolResult("failed", text_for_model, content)
 
     async def _success(self, text: str) -> ToolResult:
-        text_for_model, content = await kept_text(self._attachments, text, name="a2a_result")
+        text_for_model, content = await shorten_result(self._attachments, text, name="a2a_result")
         return ToolResult("succeeded", text_for_model, content)
 
 

@@ -31,7 +31,7 @@ from mcp_types import (
 
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_server import Commands, McpLostError, McpRefusedError, McpUnavailableError, Server
+from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpRunnerAddress, McpServer, McpUnavailableError
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
@@ -62,7 +62,7 @@ class _Job:
 class McpConnection:
     """Connects at once. Ends after IDLE_SECONDS without a call, when the connection is lost, or when it is closed."""
 
-    def __init__(self, server: Server, *, outbound: Outbound, commands: Commands) -> None:
+    def __init__(self, server: McpServer, *, outbound: Outbound, commands: McpRunnerAddress) -> None:
         self._server = server
         self._outbound = outbound
         self._commands = commands
@@ -276,7 +276,7 @@ def _describe_exception(error: BaseException) -> str:
 
 
 @asynccontextmanager
-async def command_streams(where: Commands, command: McpCommand) -> AsyncIterator[Streams]:
+async def command_streams(where: McpRunnerAddress, command: McpCommand) -> AsyncIterator[Streams]:
     """The streams of a stdio server in another process: one JSON-RPC message per line in both directions."""
     async with mcp_commands.open_command(where.url, command, token=where.token) as (reader, writer):
         to_client, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_server import Commands, Server
+from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
 
 if TYPE_CHECKING:
     from moorage_api.tools.mcp_connection import McpConnection
@@ -21,7 +21,7 @@ Key = tuple[str, str, str]
 class McpConnections:
     """The open connections of this process. A connection is opened at its first use and reopened after it ended."""
 
-    def __init__(self, *, outbound: Outbound, commands: Commands) -> None:
+    def __init__(self, *, outbound: Outbound, commands: McpRunnerAddress) -> None:
         self._outbound = outbound
         self._commands = commands
         self._open: dict[Key, McpConnection] = {}
@@ -31,7 +31,7 @@ class McpConnections:
         """Import the SDK in a thread. The import takes most of a second and would block the event loop."""
         await asyncio.to_thread(importlib.import_module, "moorage_api.tools.mcp_connection")
 
-    def connection(self, key: Key, server: Server) -> McpConnection:
+    def connection(self, key: Key, server: McpServer) -> McpConnection:
         self._open = {other: one for other, one in self._open.items() if one.is_usable}
         if key not in self._open:
             from moorage_api.tools.mcp_connection import McpConnection

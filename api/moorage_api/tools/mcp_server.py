@@ -1,4 +1,4 @@
-"""How an MCP server is reached, and the three ways in which talking to it fails."""
+"""The configuration of an MCP server's connection, and the three errors of a call."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from urllib.parse import parse_qsl, urlsplit
 
 MIN_SECRET_CHARS = 4
 MIN_KEY_CHARS = 8
-"""Of one word among others: a shorter one may be just a word."""
+"""Least length of a key inside a header value. A shorter word may be an ordinary word, such as `Bearer`."""
 
 
 class McpUnavailableError(Exception):
-    """There is no connection, so nothing was sent. The text is for people and holds no secret."""
+    """There is no connection, so the call was not sent. The text is for people and contains no secret."""
 
 
 class McpLostError(Exception):
-    """A call was sent and its result will not come."""
+    """A call was sent and its result was lost, so its outcome is unknown."""
 
 
 class McpRefusedError(Exception):
-    """The server answered with an error of the protocol: the call was not carried out."""
+    """The server answered with a protocol error, so the call was not carried out."""
 
 
 @dataclass(frozen=True)
-class Commands:
-    """Where stdio servers run, see `moorage_sandbox.mcp_commands`."""
+class McpRunnerAddress:
+    """Address of the process that runs stdio servers, see `moorage_sandbox.mcp_commands`."""
 
     url: str
     token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
-class Server:
-    """How to reach one. `connection` is what was sealed; its values are secret."""
+class McpServer:
+    """How to reach an MCP server. `connection` is the decrypted configuration; its values are secret."""
 
     name: str
     transport: str
     connection: dict[str, Any] = field(repr=False)
 
     def secrets(self) -> list[str]:
-        """Longest first: values of env, headers and the URL's query, and the key behind a header's `Bearer`."""
+        """The secret texts, longest first: values of env, headers and the URL's query, and words of header values."""
         headers = list(self.connection.get("headers", {}).values())
         keys = [word for value in headers for word in value.split() if len(word) >= MIN_KEY_CHARS]
         query = [value for _, value in parse_qsl(urlsplit(self.connection.get("url", "")).query)]

@@ -16,7 +16,7 @@ from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import McpLostError, McpUnavailableError, Server
+from moorage_api.tools.mcp_server import McpLostError, McpServer, McpUnavailableError
 from moorage_api.tools.models import McpServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import McpConfig, McpServerList, McpServerRead, ToolList, ToolWithPreference
@@ -44,7 +44,7 @@ class OfferedServer:
 
     name: str
     tools: Sequence[dict[str, Any]]
-    server: Server
+    server: McpServer
     key: tuple[str, str, str]
 
 
@@ -124,7 +124,7 @@ class McpService:
             await repository.mcp_server(name)
             await repository.set_preference(user_id, "mcp", name, enabled=enabled)
 
-    async def offered(self, user_id: UUID) -> list[OfferedServer]:
+    async def list_for_run(self, user_id: UUID) -> list[OfferedServer]:
         """Probe the servers that a run of this user may use, and return those that have tools.
 
         The time is limited, so a slow or unreachable server does not delay the run.
@@ -153,9 +153,9 @@ class McpService:
         except McpUnavailableError:
             return await self._connections.connection(to.key, to.server).call(tool, args, seconds=seconds)
 
-    def _decrypt(self, row: McpServerRow) -> Server | None:
+    def _decrypt(self, row: McpServerRow) -> McpServer | None:
         try:
-            return Server(row.name, row.transport, self._sealing.open(row.sealed))
+            return McpServer(row.name, row.transport, self._sealing.open(row.sealed))
         except UnavailableError as error:
             logger.warning("MCP server %s cannot be used: %s", row.name, error)
             return None

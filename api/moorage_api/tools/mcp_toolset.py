@@ -14,7 +14,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
 from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer
-from moorage_api.tools.outputs import kept_text
+from moorage_api.tools.outputs import shorten_result
 
 MAX_NAME_CHARS = 64
 HASH_CHARS = 8
@@ -74,7 +74,7 @@ class McpToolset:
             return _failure(f"The MCP server {server.name} cannot be used: {error}")
         except McpRefusedError as error:
             return _failure(str(error))
-        text, content = await kept_text(self._attachments, text_of(result), name="result")
+        text, content = await shorten_result(self._attachments, text_of(result), name="result")
         return ToolResult("failed" if result.is_error else "succeeded", text, content)
 
 

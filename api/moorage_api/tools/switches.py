@@ -21,14 +21,14 @@ ON = """
 
 
 class UserSwitches:
-    """Implements the agent's port Switches. Before the first `look` everything counts as on."""
+    """Implements the agent's port Switches. Before the first `refresh` everything counts as on."""
 
     def __init__(self, db: Database, user_id: UUID) -> None:
         self._db = db
         self._user_id = user_id
         self._on: frozenset[tuple[str, str]] | None = None
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         async with self._db() as tx:
             rows = await tx.execute(text(ON), {"user_id": self._user_id})
             self._on = frozenset((row.kind, row.tool_id) for row in rows)

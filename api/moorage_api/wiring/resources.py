@@ -24,7 +24,7 @@ from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.settings import Settings
 from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import Commands
+from moorage_api.tools.mcp_server import McpRunnerAddress
 from moorage_api.users.passwords import Passwords
 from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner
@@ -95,9 +95,9 @@ def tokens_of(settings: Settings) -> Tokens:
     )
 
 
-def commands_of(settings: Settings) -> Commands:
+def commands_of(settings: Settings) -> McpRunnerAddress:
     beside_host = f"unix:{settings.sandbox_host_socket.with_name('commands.sock')}"
-    return Commands(settings.mcp_commands_url or beside_host, settings.mcp_commands_token.get_secret_value())
+    return McpRunnerAddress(settings.mcp_commands_url or beside_host, settings.mcp_commands_token.get_secret_value())
 
 
 def windows_of(settings: Settings, redis: Redis) -> Windows:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.arguments import BadArgumentsError, checked_arguments
+from moorage_api.agent.arguments import BadArgumentsError, check_arguments
 from moorage_api.agent.toolsets.schema import flag, function, number, text, texts
 
 SCHEMA = function(
@@ -34,7 +34,7 @@ SCHEMA = function(
     ],
 )
 def test_arguments_of_a_similar_type_are_converted(given: dict[str, Any], taken: dict[str, Any]) -> None:
-    assert checked_arguments(SCHEMA, given) == taken
+    assert check_arguments(SCHEMA, given) == taken
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_arguments_of_a_similar_type_are_converted(given: dict[str, Any], taken:
 )
 def test_wrong_arguments_are_refused_with_a_reason(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadArgumentsError, match=reason):
-        checked_arguments(SCHEMA, given)
+        check_arguments(SCHEMA, given)
 
 
 def test_parameters_that_the_schema_does_not_type_are_accepted() -> None:
     schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
-    assert checked_arguments(schema, {"a": None, "b": [1]}) == {"b": [1]}
-    assert checked_arguments({}, {"a": 1}) == {"a": 1}
+    assert check_arguments(schema, {"a": None, "b": [1]}) == {"b": [1]}
+    assert check_arguments({}, {"a": 1}) == {"a": 1}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.llm import LlmClient
-from moorage_api.agent.messages import clipped, elided, merged_users, tokens, with_clipped_content
+from moorage_api.agent.messages import clip, clip_content, count_tokens, elide, merge_user_messages
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.agent.state import AgentState
 from moorage_api.events.schemas import ErrorEvent
@@ -80,7 +80,7 @@ async def test_old_outputs_are_elided_first_and_everything_else_stays() -> None:
         assert task.shortened == 0
         last = model.requests[-1]["messages"]
         assert all(well_formed(request) for request in model.requests)
-        assert all(tokens(request["messages"]) < WINDOW for request in model.requests)
+        assert all(count_tokens(request["messages"]) < WINDOW for request in model.requests)
     assert bench.log.types()[-1] == "done"
     assert last[1]["content"] == "Measure the moon"
     outputs = [str(message["content"]) for message in last if message["role"] == "tool"]
@@ -99,7 +99,7 @@ async def test_old_messages_are_summarised_and_the_plan_is_kept() -> None:
         await bench.run()
         assert 1 <= task.shortened <= task.calls / 6
         assert all(well_formed(request) for request in model.requests)
-        assert all(tokens(request["messages"]) < WINDOW for request in model.requests)
+        assert all(count_tokens(request["messages"]) < WINDOW for request in model.requests)
         beginning = str(model.requests[-1]["messages"][1]["content"])
     assert "its radius is 1737 km" in beginning
     assert "1. [running] measure" in beginning
@@ -126,7 +126,7 @@ async def test_one_message_larger_than_the_window_is_clipped() -> None:
         bench.log.say("Read this: " + "words " * 100_000 + "the end")
         await bench.run()
         (request,) = model.requests
-    assert tokens(request["messages"]) < WINDOW
+    assert count_tokens(request["messages"]) < WINDOW
     assert str(request["messages"][1]["content"]).startswith("Read this")
     assert str(request["messages"][1]["content"]).endswith("the end")
     assert bench.log.types()[-1] == "done"
@@ -138,7 +138,7 @@ async def test_requests_shrink_when_the_server_has_a_smaller_window_than_configu
     limit = 8_000
 
     def answer(request: Request) -> Turn:
-        if tokens(request["messages"]) > limit:
+        if count_tokens(request["messages"]) > limit:
             return Status(400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
         return task(request)
 
@@ -147,7 +147,7 @@ async def test_requests_shrink_when_the_server_has_a_smaller_window_than_configu
         bench.gate.answer = lambda _function, _args: shell_output("x" * 4_000)
         bench.log.say("Measure the moon")
         await bench.run()
-        refused = sum(tokens(request["messages"]) > limit for request in model.requests)
+        refused = sum(count_tokens(request["messages"]) > limit for request in model.requests)
     assert bench.log.types()[-1] == "done"
     assert 1 <= refused <= 4
 
@@ -166,7 +166,7 @@ async def test_a_killed_runner_does_not_undo_the_shortening() -> None:
 
 @pytest.mark.parametrize(("text", "limit"), [("", 10), ("short", 10), ("x" * 1000, 30)])
 def test_clipping_keeps_the_beginning_and_the_end(text: str, limit: int) -> None:
-    result = clipped(text, limit)
+    result = clip(text, limit)
     assert result.startswith(text[:20])
     assert result.endswith(text[-10:])
     assert len(result) <= max(limit, len(text[:limit])) + 60
@@ -184,13 +184,13 @@ def test_eliding_and_clipping_keep_arguments_valid_json() -> None:
             }
         ],
     }
-    for result in (elided(message, 100), with_clipped_content(message, 100)):
+    for result in (elide(message, 100), clip_content(message, 100)):
         arguments = json.loads(result["tool_calls"][0]["function"]["arguments"])
         assert len(arguments["a"]) < 200
         assert arguments["b"] == 1
-    assert elided(message, 100)["content"] == message["content"]
-    assert len(with_clipped_content(message, 100)["content"]) < 200
-    assert elided({"role": "user", "content": "u" * 5000}, 100)["content"] == "u" * 5000
+    assert elide(message, 100)["content"] == message["content"]
+    assert len(clip_content(message, 100)["content"]) < 200
+    assert elide({"role": "user", "content": "u" * 5000}, 100)["content"] == "u" * 5000
 
 
 def test_consecutive_user_messages_are_joined() -> None:
@@ -199,12 +199,15 @@ def test_consecutive_user_messages_are_joined() -> None:
         {"role": "user", "content": "b"},
         {"role": "assistant", "content": "c"},
     ]
-    assert merged_users(messages) == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}]
+    assert merge_user_messages(messages) == [
+        {"role": "user", "content": "a\n\nb"},
+        {"role": "assistant", "content": "c"},
+    ]
 
 
 @pytest.mark.parametrize(("text", "low", "high"), [("word " * 700, 900, 1100), ("字" * 1000, 700, 1100)])
 def test_tokens_are_estimated_for_any_script(text: str, low: int, high: int) -> None:
-    assert low <= tokens({"role": "user", "content": text}) <= high
+    assert low <= count_tokens({"role": "user", "content": text}) <= high
 
 
 async def test_a_learned_window_applies_to_that_model_only() -> None:

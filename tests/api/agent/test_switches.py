@@ -95,7 +95,7 @@ async def test_switches_are_read_once_before_each_model_request_and_each_remote_
     with ScriptedModel(turns) as model:
         bench, _ = bench_with(model, {"a": 1})
         await bench.run()
-    assert bench.switches.looks == 3 + 1, "three requests with tools, and the call of a_0"
+    assert bench.switches.refreshes == 3 + 1, "three requests with tools, and the call of a_0"
 
 
 async def test_switches_are_not_read_without_switchable_tools() -> None:
@@ -103,7 +103,7 @@ async def test_switches_are_not_read_without_switchable_tools() -> None:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
-    assert bench.switches.looks == 0
+    assert bench.switches.refreshes == 0
 
 
 @pytest.mark.parametrize("most", [32, 128])

@@ -147,12 +147,12 @@ async def test_a_skill_that_is_switched_off_is_neither_offered_nor_read() -> Non
     switches = MemorySwitches()
     tools = toolset(skill(), skill("another"), switches=switches)
     switches.off.add(("skill", "brand-report--0a1b2c3d"))
-    await switches.look()
+    await switches.refresh()
     assert [function.name for function in tools.functions()] == ["skill_read", "skill_another_run"]
     read = await call(tools, "skill_read", skill="brand-report")
     assert (read.outcome, read.text) == ("failed", "There is no skill 'brand-report'. Use one of: another")
     switches.off.add(("skill", "another--0a1b2c3d"))
-    await switches.look()
+    await switches.refresh()
     assert tools.functions() == []
 
 

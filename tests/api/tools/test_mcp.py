@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
-from moorage_api.tools import mcp_server as configured
+from moorage_api.tools.mcp_server import McpServer
 from support.accounts import Person, client_for, data
 from support.llm import Call
 from support.remote_tools import Server
@@ -155,7 +155,7 @@ def test_the_secrets_of_a_server_are_its_keys_variables_and_query_values() -> No
         "headers": {"Authorization": "Bearer the-key-alone", "X": "abc"},
         "env": {"A": "the-variable"},
     }
-    secrets = configured.Server("s", "sse", connection).secrets()
+    secrets = McpServer("s", "sse", connection).secrets()
     assert secrets[0] == "Bearer the-key-alone"
     assert set(secrets[1:]) == {"the-key-alone", "in-the-query", "the-variable"}
 

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from mcp_types import Tool
 
-from moorage_api.agent.arguments import checked_arguments
+from moorage_api.agent.arguments import check_arguments
 from moorage_api.agent.ports import ToolCall, ToolResult
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import Commands, McpLostError, McpUnavailableError, Server
+from moorage_api.tools.mcp_server import McpLostError, McpRunnerAddress, McpServer, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer, to_stored_tool
 from moorage_api.tools.mcp_toolset import McpToolset, function_name
 from moorage_local.ports import free_ports
@@ -39,18 +39,18 @@ TOKEN = "a token that has more than thirty-two characters"
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[McpRunnerAddress]:
     """`moorage mcp-runner`, as on a cluster, with an environment variable that no command may see."""
     file = tmp_path_factory.mktemp("runner") / "token"
     file.write_text(TOKEN)
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--port", str(port), "--token-file", str(file)]
     with running(command, port, PLATFORM_SECRET="s3cret"):
-        yield Commands(f"tcp://127.0.0.1:{port}", TOKEN)
+        yield McpRunnerAddress(f"tcp://127.0.0.1:{port}", TOKEN)
 
 
 @pytest.fixture
-async def connections(commands: Commands) -> AsyncIterator[McpConnections]:
+async def connections(commands: McpRunnerAddress) -> AsyncIterator[McpConnections]:
     made = McpConnections(outbound=Outbound(), commands=commands)
     yield made
     await made.close()
@@ -62,16 +62,16 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(log: Path) -> Server:
+def server(log: Path) -> McpServer:
     command = {"command": sys.executable, "args": ["-m", "support.counting_mcp", str(log)]}
-    return Server("counting", "stdio", {**command, "env": {"PYTHONPATH": str(ROOT / "tests")}})
+    return McpServer("counting", "stdio", {**command, "env": {"PYTHONPATH": str(ROOT / "tests")}})
 
 
 Tools = Callable[..., Coroutine[Any, Any, ToolResult]]
 
 
 @pytest.fixture
-async def tools(connections: McpConnections, server: Server) -> AsyncIterator[Tools]:
+async def tools(connections: McpConnections, server: McpServer) -> AsyncIterator[Tools]:
     """A function that calls a tool as the agent does."""
     engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")  # a call needs no database
     service = McpService(create_database(engine), Sealing(["k" * 32]), connections, Outbound())
@@ -123,7 +123,7 @@ async def test_a_lost_call_of_a_read_only_tool_is_repeated_once(tools: Tools, lo
 
 
 async def test_a_timeout_leaves_the_outcome_unknown_and_the_connection_open(
-    connections: McpConnections, server: Server, log: Path
+    connections: McpConnections, server: McpServer, log: Path
 ) -> None:
     connection = connections.connection(KEY, server)
     with pytest.raises(McpLostError, match="in time"):
@@ -133,7 +133,7 @@ async def test_a_timeout_leaves_the_outcome_unknown_and_the_connection_open(
 
 
 async def test_calls_run_concurrently_and_a_cancelled_call_does_not_delay_the_close(
-    connections: McpConnections, server: Server, log: Path
+    connections: McpConnections, server: McpServer, log: Path
 ) -> None:
     connection = connections.connection(KEY, server)
     slow = asyncio.create_task(connection.call("act", {"seconds": 60}, seconds=60))
@@ -161,25 +161,25 @@ async def test_a_command_sees_only_its_own_environment_variables(tools: Tools) -
     assert "MOORAGE" not in text
 
 
-async def test_a_client_with_a_wrong_token_cannot_run_commands(commands: Commands, server: Server) -> None:
-    made = McpConnections(outbound=Outbound(), commands=Commands(commands.url, "wrong"))
+async def test_a_client_with_a_wrong_token_cannot_run_commands(commands: McpRunnerAddress, server: McpServer) -> None:
+    made = McpConnections(outbound=Outbound(), commands=McpRunnerAddress(commands.url, "wrong"))
     with pytest.raises(McpUnavailableError, match="token is wrong"):
         await made.connection(KEY, server).tools()
     await made.close()
 
 
-async def test_closing_a_connection_ends_its_process(connections: McpConnections, server: Server, log: Path) -> None:
+async def test_closing_a_connection_ends_its_process(connections: McpConnections, server: McpServer, log: Path) -> None:
     await connections.connection(KEY, server).call("act", {}, seconds=10)
     process = psutil.Process(int((await until_logged(log, 1))[0].split()[0]))
     await connections.close()
     await asyncio.to_thread(process.wait, 10)
 
 
-async def test_a_restarted_server_gets_a_new_connection(log: Path, commands: Commands) -> None:
+async def test_a_restarted_server_gets_a_new_connection(log: Path, commands: McpRunnerAddress) -> None:
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "support.counting_mcp", str(log), "--port", str(port)]
     made = McpConnections(outbound=Outbound(), commands=commands)
-    there = Server("web", "streamable_http", {"url": f"http://127.0.0.1:{port}/mcp", "headers": {}})
+    there = McpServer("web", "streamable_http", {"url": f"http://127.0.0.1:{port}/mcp", "headers": {}})
     engine = create_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
     service = McpService(create_database(engine), Sealing(["k" * 32]), made, Outbound())
     offered = OfferedServer("web", [], there, KEY)
@@ -228,7 +228,7 @@ def test_function_names_are_unique_and_servers_take_turns() -> None:
         OfferedServer(
             name,
             [{"name": tool, "description": "", "schema": ANYTHING, "read_only": False} for tool in names],
-            Server(name, "stdio", {}),
+            McpServer(name, "stdio", {}),
             (name, "", ""),
         )
         for name, names in tools.items()
@@ -237,7 +237,7 @@ def test_function_names_are_unique_and_servers_take_turns() -> None:
     service = McpService(
         create_database(engine),
         Sealing(["k" * 32]),
-        McpConnections(outbound=Outbound(), commands=Commands("", "")),
+        McpConnections(outbound=Outbound(), commands=McpRunnerAddress("", "")),
         Outbound(),
     )
     toolset = McpToolset(service, offered, MemoryAttachments(), MemorySwitches())
@@ -271,7 +271,7 @@ def test_an_invalid_schema_is_replaced_by_one_that_accepts_anything(
 ) -> None:
     tool = to_stored_tool(Tool(name="t\x00", description="d\x00", input_schema=schema))
     assert tool == {"name": "t", "description": "d", "schema": offered, "read_only": False}
-    assert checked_arguments(tool["schema"], {"a": "x"}) == {"a": "x"}
+    assert check_arguments(tool["schema"], {"a": "x"}) == {"a": "x"}
 
 
 async def test_a_call_of_a_killed_runner_runs_once_and_has_an_unknown_outcome(platform: Platform, log: Path) -> None:
@@ -310,7 +310,7 @@ def test_the_runner_refuses_a_token_that_can_be_guessed(tmp_path: Path) -> None:
     assert "32" in reply.stderr
 
 
-def test_the_health_check_fails_for_a_runner_that_hangs(commands: Commands) -> None:
+def test_the_health_check_fails_for_a_runner_that_hangs(commands: McpRunnerAddress) -> None:
     port = str(urlsplit(commands.url).port)
     probe = [sys.executable, "-m", "moorage_sandbox.mcp_runner", "--check", "--port", port]
     (runner,) = [one for one in psutil.Process().children(recursive=True) if is_runner(one, port)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moorage_api.agent import prompts
-from moorage_api.agent.messages import clipped
+from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import Attachments, Function, Gate, GateResult, ToolCall, ToolResult
 from moorage_api.errors import DomainError, FencedError
 
@@ -20,7 +20,7 @@ MAX_LOG_CHARS = 64 * 1024
 EXCERPT_CHARS = 16 * 1024
 
 
-class Sandboxed:
+class SandboxToolset:
     """A toolset that delegates to the gate. `timeouts` maps functions to seconds; others get `default_timeout`."""
 
     default_timeout = 30.0
@@ -46,7 +46,7 @@ class Sandboxed:
             read_only=self._functions[call.function].read_only,
         )
         content = await self._content(call, answer)
-        return ToolResult(answer.outcome, clipped(self._text(call, answer), MAX_MODEL_CHARS), content)
+        return ToolResult(answer.outcome, clip(self._text(call, answer), MAX_MODEL_CHARS), content)
 
     def _text(self, call: ToolCall, answer: GateResult) -> str:
         """The result as the model gets it."""
@@ -74,7 +74,7 @@ class Sandboxed:
         if len(text) <= MAX_LOG_CHARS:
             return text, None
         key = await self._store(text.encode(errors="replace"), content_type="text/plain; charset=utf-8", suffix=".txt")
-        return clipped(text, EXCERPT_CHARS), key
+        return clip(text, EXCERPT_CHARS), key
 
     async def _store(self, data: bytes, *, content_type: str, suffix: str) -> str | None:
         """Store an object and return its key. None if the object store is unavailable: the run does not need it."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
-from moorage_api.agent.toolsets.sandboxed import Sandboxed
+from moorage_api.agent.toolsets.sandboxed import SandboxToolset
 from moorage_api.agent.toolsets.schema import flag, function, number, text
 
 EXECUTE_SECONDS = 60.0
@@ -64,7 +64,7 @@ FUNCTIONS = [
 ]
 
 
-class ShellToolset(Sandboxed):
+class ShellToolset(SandboxToolset):
     default_timeout = 20.0
     timeouts: Mapping[str, float] = {"shell_execute": EXECUTE_SECONDS}
 
