@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import URL, DateTime, MetaData
+from sqlalchemy import URL, DateTime, MetaData, event
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -41,13 +42,21 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     `pool_timeout` limits the wait for a free connection, so an exhausted pool gives a 503 and does not hang. asyncpg's
     `timeout` limits connecting, and `command_timeout` limits every statement.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=10,
         connect_args={"timeout": 5, "command_timeout": 30},
     )
+    event.listen(engine.sync_engine, "checkout", replace_closed)
+    return engine
+
+
+def replace_closed(connection: Any, *_: object) -> None:
+    """Let the pool replace a connection that PostgreSQL has closed. It costs no round trip, unlike `pool_pre_ping`."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("PostgreSQL has closed this connection")
 
 
 class Database:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from moorage_api.clock import Clock, utc_now
@@ -32,6 +33,12 @@ from moorage_sandbox.client import TokenSigner
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LIMITS_CONNECTIONS = 32
 """Most Redis connections for limits, which every request needs. If none is free, a request waits for one."""
+
+CHECK_POOLED = MaintNotificationsConfig(enabled=False)
+"""With these notifications, which are on by default, redis-py hands out a pooled connection that Redis has closed.
+
+Without them it sees the end of the stream, with no round trip, and connects again. So no command is sent twice.
+"""
 
 
 @dataclass
@@ -72,7 +79,11 @@ def outbound_of(settings: Settings) -> Outbound:
 
 def redis_of(settings: Settings) -> Redis:
     return Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_connect_timeout=2, socket_timeout=5, health_check_interval=15
+        settings.redis_url.get_secret_value(),
+        socket_connect_timeout=2,
+        socket_timeout=5,
+        health_check_interval=15,
+        maint_notifications_config=CHECK_POOLED,
     )
 
 
@@ -83,6 +94,7 @@ def limits_redis_of(settings: Settings) -> Redis:
         timeout=2,
         socket_connect_timeout=2,
         socket_timeout=2,
+        maint_notifications_config=CHECK_POOLED,
     )
     return Redis.from_pool(pool)
 
