@@ -14,7 +14,7 @@ CLOCK_MAY_BE_OFF = timedelta(days=1)
 LIFE = timedelta(days=3650)
 
 
-def self_signed(name: str) -> tuple[bytes, bytes]:
+def create_certificate(name: str) -> tuple[bytes, bytes]:
     """Create a certificate and its key, as PEM. The certificate is its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

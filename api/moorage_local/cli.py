@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in PARTS:
-        become(PARTS[sys.argv[1]][0], sys.argv[2:])
+        replace_process(PARTS[sys.argv[1]][0], sys.argv[2:])
     arguments = parser().parse_args()
     try:
         sys.exit(run(arguments))
@@ -106,7 +106,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def become(module: str, arguments: Sequence[str]) -> NoReturn:
+def replace_process(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by that part, so that it receives signals and returns its exit status directly."""
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - the arguments are the user's
 

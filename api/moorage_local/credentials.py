@@ -66,8 +66,8 @@ class SigningKeys:
         keys = cls(directory)
         trusted = TrustFile(
             keys={
-                API_KEY_ID: _trusted(keys.api, API_SCOPES),
-                RUNNER_KEY_ID: _trusted(keys.runner, RUNNER_SCOPES),
+                API_KEY_ID: _load_trusted_key(keys.api, API_SCOPES),
+                RUNNER_KEY_ID: _load_trusted_key(keys.runner, RUNNER_SCOPES),
             }
         )
         content = trusted.model_dump_json(indent=2)
@@ -76,7 +76,7 @@ class SigningKeys:
         return keys
 
 
-def _trusted(path: Path, scopes: frozenset[Scope]) -> TrustedKey:
+def _load_trusted_key(path: Path, scopes: frozenset[Scope]) -> TrustedKey:
     if path.exists():
         key = _read_key(path)
     else:

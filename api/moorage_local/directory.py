@@ -16,7 +16,7 @@ from moorage_local.files import make_private_directory
 SOCKET_PATH_LIMIT = 100
 """Longest path of a Unix socket that we use. The kernel allows 107 bytes."""
 
-MARK = "secrets.json"
+SECRETS_FILE = "secrets.json"
 LOCK = "lock"
 
 
@@ -25,7 +25,7 @@ class DataDirectory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.secrets = root / MARK
+        self.secrets = root / SECRETS_FILE
         self.ports = root / "ports.json"
         self.keys = root / "keys"
         self.logs = root / "logs"
@@ -39,7 +39,7 @@ class DataDirectory:
             make_private_directory(directory.root)
             make_private_directory(directory.logs)
         except OSError as error:
-            raise _unusable(directory.root, error) from None
+            raise _directory_error(directory.root, error) from None
         return directory
 
     def check(self) -> None:
@@ -47,7 +47,7 @@ class DataDirectory:
         try:
             if self.root.exists():
                 others = {entry.name for entry in self.root.iterdir()} - {LOCK}
-                if others and MARK not in others:
+                if others and SECRETS_FILE not in others:
                     raise StartError(
                         f"{self.root} contains other files: set MOORAGE_DATA_DIR to a new or empty directory"
                     )
@@ -57,12 +57,12 @@ class DataDirectory:
                     )
             parent = next(place for place in (self.root, *self.root.parents) if place.exists())
         except OSError as error:
-            raise _unusable(self.root, error) from None
+            raise _directory_error(self.root, error) from None
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise StartError(f"{parent} cannot be written to: set MOORAGE_DATA_DIR to another directory")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the lock of the directory. The kernel releases it when this process ends for any reason."""
         descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -90,5 +90,5 @@ class DataDirectory:
         return Path(tempfile.gettempdir()) / f"moorage-{os.geteuid()}-{digest}" / "host.sock"
 
 
-def _unusable(root: Path, error: OSError) -> StartError:
+def _directory_error(root: Path, error: OSError) -> StartError:
     return StartError(f"{error.filename or root}: {error.strerror}. Set MOORAGE_DATA_DIR to another directory")

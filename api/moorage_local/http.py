@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 
-async def answers(address: tuple[str, int] | Path, path: str, *, timeout_seconds: float) -> bool:
+async def is_answering(address: tuple[str, int] | Path, path: str, *, timeout_seconds: float) -> bool:
     """Whether a GET of `path` gets the status 200."""
     try:
         async with asyncio.timeout(timeout_seconds):

@@ -9,17 +9,19 @@ from pathlib import Path
 LIMIT_BYTES = 5 * 1024 * 1024
 """Largest size of a log and of its predecessor. A log can grow beyond it between two checks."""
 
-LOOK_SECONDS = 5
+CHECK_SECONDS = 5
 
 
-async def keep_bounded(directory: Path, *, limit_bytes: int = LIMIT_BYTES, look_seconds: float = LOOK_SECONDS) -> None:
+async def limit_logs(
+    directory: Path, *, limit_bytes: int = LIMIT_BYTES, interval_seconds: float = CHECK_SECONDS
+) -> None:
     """Truncate each `*.log` that has grown too large, and keep its end as `*.log.1`. Runs until cancelled."""
     while True:
-        await asyncio.to_thread(cut, directory, limit_bytes=limit_bytes)
-        await asyncio.sleep(look_seconds)
+        await asyncio.to_thread(truncate_large_logs, directory, limit_bytes=limit_bytes)
+        await asyncio.sleep(interval_seconds)
 
 
-def cut(directory: Path, *, limit_bytes: int) -> None:
+def truncate_large_logs(directory: Path, *, limit_bytes: int) -> None:
     """Truncate logs that are too large. The writer has the same file open in append mode, so it can continue."""
     for log in directory.glob("*.log"):
         if log.stat().st_size > limit_bytes:

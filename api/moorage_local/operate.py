@@ -23,7 +23,7 @@ from moorage_local.errors import StartError
 from moorage_local.options import Options, check_account
 from moorage_local.ports import PortBook
 from moorage_local.postgres import Postgres
-from moorage_local.prepare import prepare as prepare_services
+from moorage_local.prepare import prepare_services
 
 RETRY_SECONDS = 1.0
 
@@ -60,7 +60,7 @@ async def prepare(*, wait_seconds: float) -> int:
             continue
         if done.llm_key == "unreadable":
             print(KEY_UNREADABLE)
-        print(f"Ready{f'; the admin {username} was created' if done.admin_was_made else ''}")
+        print(f"Ready{f'; the admin {username} was created' if done.admin_was_created else ''}")
         return 0
 
 
@@ -94,7 +94,7 @@ def _database_url(options: Options) -> str:
     if options.database_url is not None:
         return options.database_url.get_secret_value()
     directory = DataDirectory(options.data_dir.expanduser().absolute())
-    ports = PortBook(directory.ports).known(Postgres.name)
+    ports = PortBook(directory.ports).last_ports(Postgres.name)
     if not ports:
         raise StartError(f"There is no database in {directory.root}: set MOORAGE_DATABASE_URL or MOORAGE_DATA_DIR")
     return postgres.url(ports["postgres"], password=Credentials.load(directory.secrets).database_password)

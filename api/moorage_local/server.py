@@ -23,7 +23,7 @@ POLL_SECONDS = 0.02
 PORT_ATTEMPTS = 3
 
 
-class Server(ABC):
+class EmbeddedServer(ABC):
     """One server on loopback with its data in `directory`.
 
     `start()` returns when the server answers an authenticated request. `restart()` keeps its ports, because clients

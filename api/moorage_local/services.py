@@ -11,7 +11,7 @@ from moorage_local.options import Options
 from moorage_local.ports import PortBook
 from moorage_local.postgres import Postgres
 from moorage_local.s3 import REGION, S3
-from moorage_local.server import Server
+from moorage_local.server import EmbeddedServer
 from moorage_local.valkey import Valkey
 
 
@@ -23,7 +23,7 @@ class EmbeddedServices:
     postgres: Postgres | None = None
     valkey: Valkey | None = None
     s3: S3 | None = None
-    servers: list[Server] = field(default_factory=list)
+    servers: list[EmbeddedServer] = field(default_factory=list)
 
     @classmethod
     def build(cls, options: Options, directory: DataDirectory, credentials: Credentials) -> EmbeddedServices:

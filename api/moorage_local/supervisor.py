@@ -19,15 +19,15 @@ from moorage_common.keeper import keep_running
 from moorage_local.child import Child, base_environment
 from moorage_local.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
 from moorage_local.directory import DataDirectory
-from moorage_local.doctor import refuse_what_cannot_work
+from moorage_local.doctor import raise_if_unusable
 from moorage_local.errors import StartError
 from moorage_local.files import make_private_directory
-from moorage_local.http import answers
+from moorage_local.http import is_answering
 from moorage_local.listener import local_address
-from moorage_local.logs import keep_bounded
+from moorage_local.logs import limit_logs
 from moorage_local.options import Options, invalid_environment
 from moorage_local.part import Part
-from moorage_local.prepare import Prepared, prepare, runner_is_alive
+from moorage_local.prepare import PreparedServices, prepare_services, runner_is_alive
 from moorage_local.services import EmbeddedServices
 
 READY_ANSWER_SECONDS = 30
@@ -68,7 +68,7 @@ class Supervisor:
         self._parts: list[Part] = []
         self.admin_password = options.admin_password or SecretStr(self._credentials.admin_password)
 
-    async def start(self) -> Prepared:
+    async def start(self) -> PreparedServices:
         """Start everything and return when all of it answers. Raises StartError."""
         async with asyncio.TaskGroup() as group:
             for server in self._services.servers:
@@ -76,7 +76,7 @@ class Supervisor:
             group.create_task(self._start_host())
         settings = self._settings(API_KEY_ID, self._keys.api)
         began = time.monotonic()
-        prepared = await prepare(
+        prepared = await prepare_services(
             settings, admin_username=self._options.admin_username, admin_password=self.admin_password
         )
         self._tell(f"  {'Schema, bucket and admin':<26} ready  {time.monotonic() - began:4.1f} s")
@@ -90,9 +90,9 @@ class Supervisor:
     async def watch(self) -> None:
         """Restart processes that end by themselves, with a growing delay. Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(keep_bounded(self._directory.logs))
+            group.create_task(limit_logs(self._directory.logs))
             for member in self._members():
-                group.create_task(self._keep(member))
+                group.create_task(self._keep_running(member))
 
     async def stop(self) -> None:
         """Stop our own processes first, then the servers that they use."""
@@ -114,12 +114,12 @@ class Supervisor:
 
     async def _start_host(self) -> None:
         """Start the sandbox host. The checks run first, because their errors are clearer than those of the host."""
-        await refuse_what_cannot_work(self._options)
+        await raise_if_unusable(self._options)
         host = self._host()
         self._parts.append(host)
         await self._start(host)
 
-    async def _keep(self, member: Member) -> None:
+    async def _keep_running(self, member: Member) -> None:
 
         async def run() -> str:
             """Wait until the process ends. If it does not run, restart it first."""
@@ -131,7 +131,7 @@ class Supervisor:
                     return str(error)
                 self._tell(f"{member.title} runs again")
             status = await member.child.wait()
-            return f"{member.title} ended ({describe(status)}) and will be restarted. Its log: {member.log}"
+            return f"{member.title} ended ({describe_exit(status)}) and will be restarted. Its log: {member.log}"
 
         def on_end(message: str, _failures: int) -> bool:
             self._tell(message)
@@ -175,7 +175,7 @@ class Supervisor:
             ["moorage_api.main", "--fd", str(self._listener.fileno())],
             self._environment(settings),
             self._directory.logs / "api.log",
-            lambda: answers(address, "/readyz", timeout_seconds=READY_ANSWER_SECONDS),
+            lambda: is_answering(address, "/readyz", timeout_seconds=READY_ANSWER_SECONDS),
             pass_fds=[self._listener.fileno()],
         )
 
@@ -204,9 +204,9 @@ class Supervisor:
             ],
             base_environment(),
             self._directory.logs / "sandbox-host.log",
-            lambda: answers(listening, "/healthz", timeout_seconds=READY_ANSWER_SECONDS),
+            lambda: is_answering(listening, "/healthz", timeout_seconds=READY_ANSWER_SECONDS),
         )
 
 
-def describe(status: int) -> str:
+def describe_exit(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -20,7 +20,7 @@ from moorage_local.directory import DataDirectory
 from moorage_local.errors import StartError
 from moorage_local.listener import ANY_ADDRESS, open_listener, url_of
 from moorage_local.options import Options
-from moorage_local.prepare import Prepared
+from moorage_local.prepare import PreparedServices
 from moorage_local.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -60,20 +60,20 @@ async def up(options: Options) -> int:
     directory = DataDirectory.open(options.data_dir)
     stops = StopRequests()
     stops.listen()
-    with directory.locked(), open_listener(options.host, options.port) as listener:
+    with directory.lock(), open_listener(options.host, options.port) as listener:
         tell(f"Starting Moorage in {directory.root}")
         supervisor = Supervisor(options, directory, listener, tell)
         problems: list[Exception] = []
         try:
-            if prepared := await _unless(stops.first, supervisor.start()):
+            if prepared := await _run_until(stops.first, supervisor.start()):
                 seconds = time.monotonic() - began
                 tell(summary(options, directory, listener, prepared, supervisor.admin_password, seconds=seconds))
-                await _unless(stops.first, supervisor.watch())
+                await _run_until(stops.first, supervisor.watch())
             tell("Stopping; press Ctrl-C again to stop immediately")
         except* (StartError, OSError) as group:
-            problems = leaves(group)
+            problems = flatten_errors(group)
         listener.close()  # the api has its own copy; once it ends, new connections must be refused and not wait
-        stopped = await _unless(stops.second, _stop(supervisor))
+        stopped = await _run_until(stops.second, _stop(supervisor))
         if not stopped:
             await supervisor.kill()
     if problems:
@@ -86,16 +86,16 @@ async def _stop(supervisor: Supervisor) -> bool:
     return True
 
 
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def _run_until(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """Return the result of `work`, or cancel it and return None if `event` is set first."""
     async with race(work, event.wait()) as (task, _):
         return task.result() if task.done() else None
 
 
-def leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
+def flatten_errors(group: ExceptionGroup[Exception]) -> list[Exception]:
     found: list[Exception] = []
     for error in group.exceptions:
-        found.extend(leaves(error) if isinstance(error, ExceptionGroup) else [error])
+        found.extend(flatten_errors(error) if isinstance(error, ExceptionGroup) else [error])
     return found
 
 
@@ -116,7 +116,7 @@ def summary(
     options: Options,
     directory: DataDirectory,
     listener: socket.socket,
-    prepared: Prepared,
+    prepared: PreparedServices,
     admin_password: SecretStr,
     *,
     seconds: float,
@@ -130,7 +130,7 @@ def summary(
     ]
     if options.host in ANY_ADDRESS:
         lines.append("            Every machine that can reach this one can connect.")
-    if not prepared.admin_was_made:
+    if not prepared.admin_was_created:
         lines.append("  Admin     exists; to reset a password: moorage admin reset-password --username NAME")
     elif options.admin_password is not None:
         lines.append(f"  Admin     {options.admin_username}, with the password from MOORAGE_ADMIN_PASSWORD")

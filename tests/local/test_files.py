@@ -11,7 +11,7 @@ from moorage_local.credentials import Credentials, SigningKeys
 from moorage_local.directory import DataDirectory
 from moorage_local.errors import StartError
 from moorage_local.files import write_private
-from moorage_local.logs import cut
+from moorage_local.logs import truncate_large_logs
 from moorage_sandbox.messages import TrustFile
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
 
@@ -53,9 +53,9 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
 
 def test_only_one_process_can_lock_the_directory(tmp_path: Path) -> None:
     first = DataDirectory.open(tmp_path / "data")
-    with first.locked(), pytest.raises(StartError, match="already running"), DataDirectory(first.root).locked():
+    with first.lock(), pytest.raises(StartError, match="already running"), DataDirectory(first.root).lock():
         pass
-    with DataDirectory(first.root).locked():
+    with DataDirectory(first.root).lock():
         pass
 
 
@@ -82,9 +82,9 @@ def test_a_large_log_is_truncated_while_its_writer_continues(tmp_path: Path) -> 
     log = tmp_path / "api.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"old\n" * 1000)
-        cut(tmp_path, limit_bytes=100)
+        truncate_large_logs(tmp_path, limit_bytes=100)
         writer.write(b"new\n")
-        cut(tmp_path, limit_bytes=100)
+        truncate_large_logs(tmp_path, limit_bytes=100)
     assert log.read_bytes() == b"new\n"
     assert (tmp_path / "api.log.1").read_bytes() == b"old\n" * 25
     assert mode(tmp_path / "api.log.1") == 0o600

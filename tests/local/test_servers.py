@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from moorage_local.ports import PortBook
-from moorage_local.postgres import DATABASE, ROLE, Postgres, unprivileged
+from moorage_local.postgres import DATABASE, ROLE, Postgres, unprivileged_prefix
 from moorage_local.valkey import Valkey
 from support.services import BUCKET, Services
 from support.waiting import HANG_SECONDS
@@ -104,7 +104,7 @@ async def test_a_port_in_use_is_replaced_and_the_others_are_kept(tmp_path: Path)
     assert second["a"] != first["a"]
     assert second["b"] == first["b"]
     assert book.take("store", ["a", "b"]) == second
-    assert book.known("store") == second
+    assert book.last_ports("store") == second
 
 
 async def test_a_server_starts_even_if_its_chosen_port_is_taken_meanwhile(tmp_path: Path) -> None:
@@ -205,6 +205,6 @@ async def test_the_secrets_of_a_directory_are_stored_and_all_different(services:
 
 
 def test_postgresql_commands_run_as_a_named_user_other_than_root() -> None:
-    reply = subprocess.run([*unprivileged(), "id", "-u"], capture_output=True, text=True, check=True)
+    reply = subprocess.run([*unprivileged_prefix(), "id", "-u"], capture_output=True, text=True, check=True)
     assert int(reply.stdout) != 0
     assert pwd.getpwuid(int(reply.stdout)).pw_name

@@ -77,7 +77,7 @@ def object_store(data: Path) -> S3:
         access_key=credentials.s3_access_key,
         secret_key=credentials.s3_secret_key,
     )
-    found.ports = ports.known("s3")
+    found.ports = ports.last_ports("s3")
     return found
 
 

@@ -17,7 +17,7 @@ from moorage_api.errors import UnavailableError
 from moorage_api.outbound import Outbound
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]
-LlmKey = Literal["there", "missing", "unreadable"]
+LlmKeyState = Literal["available", "missing", "unreadable"]
 
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_MAX_TOKENS = 8192
@@ -60,13 +60,13 @@ class ConfigService:
         stored = await self._read("llm")
         return LlmConfig(**self._to_llm_config_read(stored).model_dump(), api_key=self._read_key(stored))
 
-    async def llm_key(self) -> LlmKey:
-        """Whether runs have a key: "there", "missing", or "unreadable" (stored, but cannot be decrypted)."""
+    async def llm_key(self) -> LlmKeyState:
+        """Whether runs have a key: "available", "missing", or "unreadable" (stored, but cannot be decrypted)."""
         try:
             config = await self.llm()
         except UnavailableError:
             return "unreadable"
-        return "there" if config.api_key.get_secret_value() else "missing"
+        return "available" if config.api_key.get_secret_value() else "missing"
 
     async def update_llm(self, update: LlmConfigUpdate) -> LlmConfigRead:
         """Store the configuration. A new base URL removes the stored key, so it is never sent to another host.

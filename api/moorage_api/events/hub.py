@@ -63,7 +63,7 @@ class Hub:
         self._confirmed: dict[str, asyncio.Event] = {}
         self._pubsub: PubSub | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._sending: set[asyncio.Future[None]] = set()
+        self._commands: set[asyncio.Future[None]] = set()
         self.polls = 0
 
     async def __aenter__(self) -> Self:
@@ -71,7 +71,7 @@ class Hub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._tasks, *self._sending]
+        tasks = [*self._tasks, *self._commands]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -154,16 +154,16 @@ class Hub:
         A follower that is cancelled while it writes would break the connection for all followers. And because the
         client library uses wait_for, the cancellation could be swallowed.
         """
-        sending = asyncio.ensure_future(command)
-        self._sending.add(sending)
-        sending.add_done_callback(self._sent)
+        task = asyncio.ensure_future(command)
+        self._commands.add(task)
+        task.add_done_callback(self._forget_command)
         with suppress(RedisError, OSError, RuntimeError):
-            await asyncio.shield(sending)
+            await asyncio.shield(task)
 
-    def _sent(self, sending: asyncio.Future[None]) -> None:
-        self._sending.discard(sending)
-        if not sending.cancelled():
-            sending.exception()  # marks it as retrieved: the follower that awaited it may be gone
+    def _forget_command(self, task: asyncio.Future[None]) -> None:
+        self._commands.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: the follower that awaited it may be gone
 
     async def _listen(self) -> None:
         while True:
@@ -190,7 +190,7 @@ class Hub:
                 self._confirmed.setdefault(channel, asyncio.Event()).set()
         elif message["type"] == "message":
             for subscription in self._by_channel.get(channel, ()):
-                subscription.hear_payload(message["data"])
+                subscription.apply_message(message["data"])
 
     async def _poll(self) -> None:
         while True:
@@ -215,6 +215,6 @@ class Hub:
             subject = known.get(one.session_id or one.user_id)
             user = known.get(one.user_id)
             if subject is None or user is None or not user.allowed:
-                one.cut()
+                one.end_stream()
             else:
                 one.advance(subject.version)

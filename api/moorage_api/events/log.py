@@ -49,7 +49,7 @@ APPEND = text(
 )
 
 
-def clean(value: Any) -> Any:
+def make_storable(value: Any) -> Any:
     """Replace characters that PostgreSQL's jsonb cannot store (NUL, lone surrogates) in all nested strings.
 
     Tools and models produce them.
@@ -59,9 +59,9 @@ def clean(value: Any) -> Any:
             value = value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
         return value.encode("utf-8", "replace").decode() if not value.isascii() else value
     if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
+        return {make_storable(key): make_storable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [clean(item) for item in value]
+        return [make_storable(item) for item in value]
     return value
 
 
@@ -73,7 +73,7 @@ async def append(
     With `epoch`, raises FencedError unless it is the session's current epoch. Without it (the api's own appends),
     raises NotFoundError if the session does not exist.
     """
-    documents = [clean(event.model_dump(mode="json", exclude={"type"}, exclude_none=True)) for event in events]
+    documents = [make_storable(event.model_dump(mode="json", exclude={"type"}, exclude_none=True)) for event in events]
     rows = (
         await tx.execute(
             APPEND,

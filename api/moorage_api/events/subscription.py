@@ -31,14 +31,14 @@ class Subscription:
     allowed: bool = True
     """Becomes False, and the stream ends, when the user is banned or deleted or the session is deleted."""
 
-    def hear(self, events: Iterable[StoredEvent]) -> None:
+    def add_events(self, events: Iterable[StoredEvent]) -> None:
         for event in events:
             self.head = max(self.head, event.seq)
             if len(self.live) < MAX_QUEUED:
                 self.live.append(event)
         self.wake.set()
 
-    def hear_partial(self, data: dict[str, Any]) -> None:
+    def set_partial(self, data: dict[str, Any]) -> None:
         self.partials[str(data.get("stream_id"))] = data
         self.wake.set()
 
@@ -47,7 +47,7 @@ class Subscription:
             self.head = version
             self.wake.set()
 
-    def cut(self) -> None:
+    def end_stream(self) -> None:
         self.allowed = False
         self.wake.set()
 
@@ -68,16 +68,16 @@ class Subscription:
         taken, self.partials = self.partials, {}
         return list(taken.values())
 
-    def hear_payload(self, payload: bytes) -> None:
+    def apply_message(self, payload: bytes) -> None:
         """Apply a message that was published on this subscription's channel."""
         message = json.loads(payload)
         if events := message.get("events"):
             assert self.session_id is not None
-            self.hear(decode_event(self.session_id, item) for item in events)
+            self.add_events(decode_event(self.session_id, item) for item in events)
         elif partial := message.get("partial"):
-            self.hear_partial(partial)
+            self.set_partial(partial)
         elif message.get("gone"):
-            self.cut()
+            self.end_stream()
         else:
             self.wake.set()
 

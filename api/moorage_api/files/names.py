@@ -6,7 +6,7 @@ import mimetypes
 import re
 from urllib.parse import quote
 
-from moorage_api.events.log import clean
+from moorage_api.events.log import make_storable
 
 MAX_NAME = 255
 DEFAULT_TYPE = "application/octet-stream"
@@ -16,7 +16,7 @@ MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100
 
 def safe_filename(name: str) -> str:
     """Return the last path part without control characters, at most 255 characters; "file" if nothing remains."""
-    last = re.split(r"[/\\]", str(clean(name)))[-1]
+    last = re.split(r"[/\\]", str(make_storable(name)))[-1]
     printable = "".join(character for character in last if character.isprintable()).strip()
     if printable in {"", ".", ".."}:
         return "file"

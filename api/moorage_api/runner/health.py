@@ -26,24 +26,24 @@ class Health:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._turned = now()
-        self._worked = float("-inf")
+        self._iterated_at = now()
+        self._answered_at = float("-inf")
 
-    def turned(self) -> None:
+    def on_iteration(self) -> None:
         """The loop has completed an iteration, with or without the database."""
-        self._turned = self._now()
+        self._iterated_at = self._now()
 
-    def worked(self) -> None:
+    def on_database_answered(self) -> None:
         """The loop has completed an iteration in which the database answered."""
-        self._turned = self._worked = self._now()
+        self._iterated_at = self._answered_at = self._now()
 
     @property
     def is_alive(self) -> bool:
-        return self._now() - self._turned < LONGEST_STALL_SECONDS
+        return self._now() - self._iterated_at < LONGEST_STALL_SECONDS
 
     @property
     def is_ready(self) -> bool:
-        return self._now() - self._worked < LONGEST_AWAY_SECONDS
+        return self._now() - self._answered_at < LONGEST_AWAY_SECONDS
 
 
 def create_health_app(health: Health) -> Starlette:

@@ -19,14 +19,14 @@ from moorage_api.agent.ports import Message, UserMessage
 from moorage_api.database import Database
 from moorage_api.errors import FencedError
 from moorage_api.events.hub import Hub
-from moorage_api.events.log import StoredEvent, append, clean
+from moorage_api.events.log import StoredEvent, append, make_storable
 from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 from moorage_api.runs import queue
-from moorage_api.runs.queue import Finished, LeasedRun, Signals
+from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
 from moorage_api.sessions.summary import apply_events
 
 PARTIAL_INTERVAL_SECONDS = 0.1
-TERMINAL: Mapping[str, Finished] = {"done": "done", "wait": "waiting", "error": "failed"}
+STATUS_BY_ENDING: Mapping[str, FinalStatus] = {"done": "done", "wait": "waiting", "error": "failed"}
 
 
 class UnreadMessagesError(Exception):
@@ -34,7 +34,7 @@ class UnreadMessagesError(Exception):
 
 
 class RunJournal:
-    """Created by `open_journal`. Writes are serialized by a lock; the worker delivers signals with `signal`."""
+    """Created by `open_journal`. Writes are serialized by a lock; the worker delivers signals with `apply_signals`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RunJournal:
         self._signals = Signals(stop_requested=False, has_unread=False)
         self._changed = asyncio.Event()
         self._partial_sent_at: dict[str, float] = {}
-        self.told_notice = ""
+        self.pending_notice = ""
         """Notice about the sandbox that the next recorded messages contain. It is then removed from the session."""
         self.finished = False
 
@@ -86,7 +86,7 @@ class RunJournal:
             self._changed.clear()
             await self._changed.wait()
 
-    def signal(self, signals: Signals) -> None:
+    def apply_signals(self, signals: Signals) -> None:
         """Apply the newest signals that were read from the run's row."""
         self._signals = signals
         self._changed.set()
@@ -109,7 +109,7 @@ class RunJournal:
                 )
             self._transcript.extend(messages)
             if messages:
-                self.told_notice = ""
+                self.pending_notice = ""
             if state is not None:
                 self._state = dict(state)
             if consumed_seq is not None:
@@ -129,14 +129,14 @@ class RunJournal:
         consumed_seq: int | None,
         watched: bool,
     ) -> tuple[list[StoredEvent], bool]:
-        ending = next((TERMINAL[event.type] for event in events if event.type in TERMINAL), None)
+        ending = next((STATUS_BY_ENDING[event.type] for event in events if event.type in STATUS_BY_ENDING), None)
         if ending is not None:
-            status: Finished = "stopped" if ending == "done" and self.stop_requested else ending
+            status: FinalStatus = "stopped" if ending == "done" and self.stop_requested else ending
             if not await queue.finish(tx, self.run, status=status, consumed_seq=consumed_seq):
                 self._signals = Signals(stop_requested=False, has_unread=True)  # newer than the last signals
                 raise UnreadMessagesError("The user has sent a new message")
         elif consumed_seq is not None:
-            await queue.consume(tx, self.run, seq=consumed_seq)
+            await queue.mark_read(tx, self.run, seq=consumed_seq)
         if events:
             stored = await append(tx, self.session_id, events, epoch=self.run.epoch)
         else:
@@ -170,13 +170,13 @@ class RunJournal:
                 {
                     "session_id": self.session_id,
                     "base": len(self._transcript),
-                    "messages": [json.dumps(clean(message), ensure_ascii=False) for message in messages],
+                    "messages": [json.dumps(make_storable(message), ensure_ascii=False) for message in messages],
                 },
             )
-            if self.told_notice:
+            if self.pending_notice:
                 await tx.execute(
-                    text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice = :told"),
-                    {"id": self.session_id, "told": self.told_notice},
+                    text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice = :notice"),
+                    {"id": self.session_id, "notice": self.pending_notice},
                 )
         if state is not None:
             await tx.execute(
@@ -186,7 +186,10 @@ class RunJournal:
                     ON CONFLICT (session_id) DO UPDATE SET state = excluded.state
                     """
                 ),
-                {"session_id": self.session_id, "state": json.dumps(clean(dict(state)), ensure_ascii=False)},
+                {
+                    "session_id": self.session_id,
+                    "state": json.dumps(make_storable(dict(state)), ensure_ascii=False),
+                },
             )
 
     async def show_partial(self, event: MessageEvent) -> None:
@@ -196,7 +199,7 @@ class RunJournal:
             return
         self._partial_sent_at = {stream_id: now}
         data = event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
-        await self._hub.publish_partial(self.session_id, clean(data))
+        await self._hub.publish_partial(self.session_id, make_storable(data))
 
     async def unread_messages(self) -> list[UserMessage]:
         async with self._db() as tx:
@@ -256,5 +259,5 @@ async def open_journal(db: Database, hub: Hub, run: LeasedRun) -> RunJournal:
         )
         state = await tx.scalar(text("SELECT state FROM agent_states WHERE session_id = :id"), {"id": run.session_id})
         journal = RunJournal(db, hub, run, transcript=list(transcript), state=dict(state or {}), owner_id=owner_id)
-        journal.signal(await queue.read_signals(tx, run))
+        journal.apply_signals(await queue.read_signals(tx, run))
         return journal

@@ -152,9 +152,9 @@ class SandboxLink:
             self._notice = row["notice"] if row else ""
         if not self._notice:
             return []
-        told, self._notice = self._notice, ""
-        self._journal.told_notice = told
-        return [told]
+        notice, self._notice = self._notice, ""
+        self._journal.pending_notice = notice
+        return [notice]
 
     async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
         """See `Attachments.to_sandbox`. Two files of one name get different paths. Raises DomainError."""
@@ -234,7 +234,7 @@ class SandboxLink:
                 sandbox = await self._sandboxes.find(self._journal.session_id)
                 if sandbox is None:
                     sandbox = await self._start()
-                self._client = await self._bound(sandbox)
+                self._client = await self._bind(sandbox)
                 if self._skills is not None:
                     self._skills.start(self._client)
             return self._client
@@ -252,7 +252,7 @@ class SandboxLink:
             session_id, owner_id=self._journal.owner_id, skills=await self._pins(session_id), report=record
         )
 
-    async def _bound(self, sandbox: Sandbox) -> GateClient:
+    async def _bind(self, sandbox: Sandbox) -> GateClient:
         client = GateClient(
             sandbox.url,
             signer=self._signer,
@@ -261,7 +261,7 @@ class SandboxLink:
             epoch=self._journal.run.epoch,
         )
         try:
-            self._since_seq = await self._note(sandbox.uid)
+            self._since_seq = await self._store_sandbox(sandbox.uid)
             self._notice = None  # the replacement of a sandbox stores a new notice
             await client.bind()
         except BaseException:
@@ -269,7 +269,7 @@ class SandboxLink:
             raise
         return client
 
-    async def _note(self, uid: str) -> int:
+    async def _store_sandbox(self, uid: str) -> int:
         """Store the session's current sandbox. Returns the seq from which calls go to it. Raises FencedError.
 
         Calls with a smaller seq went to an earlier sandbox that is lost.

@@ -37,7 +37,7 @@ POLL_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def run_in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run `work` in a task while the block runs, then cancel it."""
     task = asyncio.create_task(work)
     try:
@@ -83,25 +83,25 @@ class Runner:
         self._wake.set()
 
     async def run(self) -> None:
-        async with background(self._listen()), background(self._sweep.run()):
+        async with run_in_background(self._listen()), run_in_background(self._sweep.run()):
             while not self._stopping.is_set():
                 try:
-                    async with self._alive():
+                    async with self._hold_lock():
                         await self._claim_until_lost()
                 except (SQLAlchemyError, OSError) as error:
                     logger.warning("Could not reach the database; will retry: %s", type(error).__name__)
-                    self._health.turned()
+                    self._health.on_iteration()
                     await self._pause(POLL_SECONDS)
         for task in self._tasks:
             task.cancel()  # this runner's lock is free now, so another runner claims these runs at once
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @asynccontextmanager
-    async def _alive(self) -> AsyncIterator[None]:
+    async def _hold_lock(self) -> AsyncIterator[None]:
         """Hold this runner's advisory lock on its own connection. PostgreSQL releases it when the process dies."""
         async with self._engine.connect() as connection:
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            self._alive_connection = connection
+            self._lock_connection = connection
             await connection.execute(
                 text("SELECT pg_advisory_lock(:lock_class, :number)"),
                 {"lock_class": queue.RUNNER_LOCK_CLASS, "number": self._lock_number},
@@ -116,8 +116,8 @@ class Runner:
             self._wake.clear()
             while len(self._tasks) < self._concurrency and await self._claim_one():
                 pass
-            await self._alive_connection.execute(text("SELECT 1"))
-            self._health.worked()
+            await self._lock_connection.execute(text("SELECT 1"))
+            self._health.on_database_answered()
             await self._pause(POLL_SECONDS)
 
     async def _claim_one(self) -> bool:
@@ -125,7 +125,7 @@ class Runner:
             run = await queue.claim(tx, runner_lock=self._lock_number, lease_seconds=self._lease_seconds)
         if run is None:
             return False
-        task = asyncio.create_task(self._hold(run), name=f"run {run.id}")
+        task = asyncio.create_task(self._work_while_leased(run), name=f"run {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._release)
         CLAIMS.inc()
@@ -141,7 +141,7 @@ class Runner:
                 "A run failed unexpectedly; another runner can claim it when its lease expires", exc_info=error
             )
 
-    async def _hold(self, run: LeasedRun) -> None:
+    async def _work_while_leased(self, run: LeasedRun) -> None:
         """Work on the run while its lease is held, and cancel the work as soon as the lease is lost."""
         try:
             journal = await open_journal(self._db, self._hub, run)
@@ -180,7 +180,7 @@ class Runner:
             asked_at = time.monotonic()
             try:
                 async with asyncio.timeout(lease_seconds / 3), self._db.begin() as tx:
-                    journal.signal(await queue.renew(tx, journal.run, lease_seconds=lease_seconds))
+                    journal.apply_signals(await queue.renew(tx, journal.run, lease_seconds=lease_seconds))
                 held_until = asked_at + lease_seconds
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 logger.warning("Could not renew the lease of a run; will retry: %s", type(error).__name__)
@@ -199,17 +199,17 @@ class Runner:
                         if message is not None and message["type"] == "message":
                             self._wake.set()
                         elif message is not None and message["type"] == "pmessage":
-                            await self._look(UUID(message["channel"].decode().rpartition(":")[2]))
+                            await self._read_signals(UUID(message["channel"].decode().rpartition(":")[2]))
             except (RedisError, OSError, SQLAlchemyError) as error:
                 logger.warning("Lost the connection to Redis; polling every second: %s", type(error).__name__)
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def _look(self, session_id: UUID) -> None:
+    async def _read_signals(self, session_id: UUID) -> None:
         if (journal := self._journals.get(session_id)) is None:
             return
         with suppress(FencedError):  # the lease keeper also notices and ends the run
             async with self._db() as tx:
-                journal.signal(await queue.read_signals(tx, journal.run))
+                journal.apply_signals(await queue.read_signals(tx, journal.run))
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 50
 WAKE_CHANNEL = "moorage:runs"
 """Redis channel that tells idle runners to look for runs. They also look every second without it."""
 
-Finished = Literal["done", "waiting", "failed", "stopped"]
+FinalStatus = Literal["done", "waiting", "failed", "stopped"]
 
 
 def control_channel(session_id: UUID) -> str:
@@ -216,7 +216,7 @@ async def read_signals(tx: AsyncSession, run: LeasedRun) -> Signals:
     return Signals(row.stop_requested, row.has_unread)
 
 
-async def consume(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
+async def mark_read(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
     """Record that the run has read the user messages up to `seq`. Raises FencedError."""
     result = await tx.execute(
         text(
@@ -228,7 +228,7 @@ async def consume(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
         raise FencedError("Another runner has taken this run over")
 
 
-async def finish(tx: AsyncSession, run: LeasedRun, *, status: Finished, consumed_seq: int | None) -> bool:
+async def finish(tx: AsyncSession, run: LeasedRun, *, status: FinalStatus, consumed_seq: int | None) -> bool:
     """End the run. Returns False and changes nothing if a message is unread and no stop was requested.
 
     Raises FencedError. Afterwards the caller appends the run's last event in the same transaction.

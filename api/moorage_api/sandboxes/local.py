@@ -38,14 +38,14 @@ class LocalSandboxes:
         """See `Sandboxes.ensure`. `skills` is ignored: all skills are sent through the gate later."""
         await report(SandboxState("starting"))
         try:
-            sandbox = await self._started(session_id)
+            sandbox = await self._start(session_id)
         except UnavailableError as error:
             await report(SandboxState("failed", str(error)))
             raise
         await report(SandboxState("ready"))
         return sandbox
 
-    async def _started(self, session_id: UUID) -> Sandbox:
+    async def _start(self, session_id: UUID) -> Sandbox:
         answer = await self._request("PUT", session_id, timeout=ENSURE_TIMEOUT_SECONDS)
         assert answer is not None
         if answer.get("phase") != "ready":
@@ -68,7 +68,7 @@ class LocalSandboxes:
     async def delete(self, session_id: UUID) -> None:
         await self._request("DELETE", session_id)
 
-    async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
+    async def find_unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
         return []
 
     async def close(self) -> None:

@@ -78,6 +78,6 @@ class Sandboxes(Protocol):
         """End the sandbox and remove its files. Does nothing if there is none. Raises UnavailableError."""
         ...
 
-    async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
+    async def find_unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
         """Return those of `sessions` that need another `register`: it failed, or its result was deleted."""
         ...

@@ -71,7 +71,7 @@ class Upkeep:
             rows = (await tx.execute(text(RECENT), parameters)).all()
         owner_of: dict[UUID, UUID] = {row.id: row.owner_id for row in rows}
         failures = 0
-        for session_id in await self._sandboxes.unregistered(list(owner_of)):
+        for session_id in await self._sandboxes.find_unregistered(list(owner_of)):
             try:
                 await self._sandboxes.register(session_id, owner_id=owner_of[session_id])
             except UnavailableError as error:

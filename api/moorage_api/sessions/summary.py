@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage_api.events.log import clean
+from moorage_api.events.log import make_storable
 from moorage_api.events.schemas import ChatEvent, MessageEvent, TitleEvent
 
 LATEST_MESSAGE_LENGTH = 500
@@ -22,13 +22,13 @@ def row_changes(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]
     unread = 0
     for event in events:
         if isinstance(event, MessageEvent):
-            changes["latest_message"] = clean(event.message)[:LATEST_MESSAGE_LENGTH]
+            changes["latest_message"] = make_storable(event.message)[:LATEST_MESSAGE_LENGTH]
             if event.role == "assistant":
                 unread += 1
             else:
                 changes["status"] = "running"
         elif isinstance(event, TitleEvent):
-            changes["title"] = clean(event.title)[:200]
+            changes["title"] = make_storable(event.title)[:200]
         elif event.type in STATUS_AFTER:
             changes["status"] = STATUS_AFTER[event.type]
             unread += event.type == "wait"

@@ -133,7 +133,7 @@ async def open_sandboxes(settings: Settings) -> AsyncIterator[Sandboxes]:
     if settings.sandboxes == "cluster":
         from moorage_api.sandboxes.cluster.sandboxes import ClusterSandboxes
 
-        async with ClusterSandboxes.running(
+        async with ClusterSandboxes.open(
             namespace=settings.cluster_namespace,
             kubeconfig=settings.kubeconfig,
             start_timeout_seconds=settings.sandbox_start_seconds,

@@ -17,7 +17,7 @@ from moorage_api.database import Database, create_database, create_engine
 from moorage_api.outbound import Outbound
 from moorage_api.settings import Settings
 from moorage_api.wiring.services import build_config
-from moorage_local.prepare import Prepared, prepare
+from moorage_local.prepare import PreparedServices, prepare_services
 from support.accounts import admin, data, register
 from support.llm import Plan, ScriptedModel
 from support.processes import Platform
@@ -42,9 +42,9 @@ async def rows(db: Database) -> list[str]:
         return list(await tx.scalars(text("SELECT app_config::text FROM app_config")))
 
 
-async def prepared(settings: Settings, **changes: Any) -> Prepared:
+async def prepare_platform(settings: Settings, **changes: Any) -> PreparedServices:
     changed = settings.model_copy(update=changes)
-    return await prepare(changed, admin_username="boss", admin_password=SecretStr("a password of the boss"))
+    return await prepare_services(changed, admin_username="boss", admin_password=SecretStr("a password of the boss"))
 
 
 async def test_the_key_is_stored_encrypted_and_an_unreadable_key_can_be_replaced(
@@ -58,12 +58,12 @@ async def test_the_key_is_stored_encrypted_and_an_unreadable_key_can_be_replaced
             data(await root.client.post("/api/app-config/llm", json=body | {"api_key": KEY}))
             for no_key in ("", None):
                 data(await root.client.post("/api/app-config/llm", json=body | {"api_key": no_key}))
-        assert (await prepared(platform.settings())).llm_key == "there"
+        assert (await prepare_platform(platform.settings())).llm_key == "available"
         assert KEY not in str(await rows(db))
         await api.stop()
 
         platform.changes["config_key"] = SECOND
-        assert (await prepared(platform.settings())).llm_key == "unreadable"
+        assert (await prepare_platform(platform.settings())).llm_key == "unreadable"
         api = await platform.start_api()
         await platform.start_runner()
         async with await admin(api.url, platform.database_url) as root, await register(api.url) as alice:
@@ -90,7 +90,7 @@ async def test_a_key_in_plain_text_still_works_and_gets_encrypted(
     config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
     assert (await config.llm()).api_key.get_secret_value() == KEY
     if sealed_by == "a start":
-        await prepared(settings)
+        await prepare_platform(settings)
     else:
         await config.update_llm(LlmConfigUpdate.model_validate(MODEL))
     assert KEY not in str(await rows(db))

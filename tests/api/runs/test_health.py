@@ -77,7 +77,7 @@ async def test_a_frozen_runner_answers_no_probe(runner: Probed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("turned", "worked", "seen"),
+    ("iterated", "answered", "seen"),
     [
         pytest.param(1, 1, (True, True), id="works"),
         pytest.param(1, LONGEST_AWAY_SECONDS, (True, False), id="the database does not answer"),
@@ -86,14 +86,14 @@ async def test_a_frozen_runner_answers_no_probe(runner: Probed) -> None:
     ],
 )
 def test_a_runner_is_alive_while_its_loop_iterates_and_ready_while_the_database_answers(
-    turned: float, worked: float, seen: tuple[bool, bool]
+    iterated: float, answered: float, seen: tuple[bool, bool]
 ) -> None:
-    """`turned` and `worked` are seconds before now; `seen` is (is_alive, is_ready)."""
-    at = -worked
+    """`iterated` and `answered` are seconds before now; `seen` is (is_alive, is_ready)."""
+    at = -answered
     health = Health(lambda: at)
-    health.worked()
-    at = -turned
-    health.turned()
+    health.on_database_answered()
+    at = -iterated
+    health.on_iteration()
     at = 0
     assert (health.is_alive, health.is_ready) == seen
 

@@ -48,7 +48,7 @@ class World:
 
     async def replica(self, kubeconfig: Path | None = None, *, seconds: float = START_SECONDS) -> ClusterSandboxes:
         """Build the sandboxes object of one api or runner process."""
-        running = ClusterSandboxes.running(
+        running = ClusterSandboxes.open(
             namespace=self.sessions.namespace, kubeconfig=kubeconfig or self.kubeconfig, start_timeout_seconds=seconds
         )
         return await self.stack.enter_async_context(running)

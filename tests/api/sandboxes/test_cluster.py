@@ -242,7 +242,7 @@ async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_contin
         proxy.cut_watches()
 
         async def is_away() -> bool:
-            return await replica.unregistered([session_id]) == []
+            return await replica.find_unregistered([session_id]) == []
 
         await until(is_away, "the loss is noticed")
         with pytest.raises(UnavailableError):
@@ -263,7 +263,7 @@ async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_contin
         assert "does not answer" in heard[0].reason
 
         async def is_back() -> bool:
-            return await replica.unregistered([session_id, needed]) == [session_id]
+            return await replica.find_unregistered([session_id, needed]) == [session_id]
 
         await until(is_back, "the one that is missing is known to be")
         await replica.register(session_id, owner_id=OWNER)

@@ -95,4 +95,4 @@ async def test_an_unreachable_host_or_cluster_is_reported(home: Home, session_id
     ):
         with pytest.raises(UnavailableError):
             await asked
-    assert await home.away.unregistered([session_id]) == []
+    assert await home.away.find_unregistered([session_id]) == []

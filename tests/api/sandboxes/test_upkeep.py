@@ -62,7 +62,7 @@ class MemorySandboxes:
         self._answer()
         self.live.discard(session_id)
 
-    async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
+    async def find_unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
         return [one for one in sessions if one not in self.known]
 
     def _answer(self) -> None:

@@ -23,7 +23,7 @@ class AgentSessions:
 
     @classmethod
     @asynccontextmanager
-    async def connected(cls, *, namespace: str | None, kubeconfig: Path | None) -> AsyncIterator[AgentSessions]:
+    async def connect(cls, *, namespace: str | None, kubeconfig: Path | None) -> AsyncIterator[AgentSessions]:
         """Connect with a kubeconfig, or with the pod's service account. The default namespace is the pod's own.
 
         Sends no request yet. Raises KubeError without credentials, OSError without a namespace.
@@ -39,15 +39,15 @@ class AgentSessions:
 
     async def patch(self, session_id: UUID, body: Manifest) -> Manifest:
         """Apply a merge patch. The error is a 409 if `body` names a resource version that is not the stored one."""
-        return await self._kube.request("PATCH", self._of(session_id), body=body, content_type=MERGE_PATCH)
+        return await self._kube.request("PATCH", self._path_of(session_id), body=body, content_type=MERGE_PATCH)
 
     async def get(self, session_id: UUID) -> Manifest | None:
-        return await self._kube.find(self._of(session_id))
+        return await self._kube.find(self._path_of(session_id))
 
     async def delete(self, session_id: UUID) -> None:
         """Delete the resource. Does nothing if it does not exist."""
         try:
-            await self._kube.request("DELETE", self._of(session_id))
+            await self._kube.request("DELETE", self._path_of(session_id))
         except KubeError as error:
             if error.status != 404:
                 raise
@@ -56,7 +56,7 @@ class AgentSessions:
         """Report all resources and their changes to `observer`. Runs until cancelled."""
         await Informer(self._kube, self._path, observer, relist_seconds=relist_seconds).run()
 
-    def _of(self, session_id: UUID) -> str:
+    def _path_of(self, session_id: UUID) -> str:
         return f"{self._path}/{names.resource_name(session_id)}"
 
 

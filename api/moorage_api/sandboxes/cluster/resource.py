@@ -19,7 +19,7 @@ from moorage_kube.client import Manifest
 logger = logging.getLogger(__name__)
 
 
-def manifest(
+def build_manifest(
     session_id: UUID, *, owner_id: UUID, desired_state: DesiredState, skills: Sequence[SkillPin] = ()
 ) -> Manifest:
     """Build a new resource."""
@@ -49,7 +49,7 @@ def skill_list(skills: Sequence[SkillPin]) -> list[Manifest]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class KnownResource:
     """The part of a resource that we keep in memory: a few hundred bytes per session of the cluster."""
 
     resource_version: str
@@ -60,7 +60,7 @@ class Seen:
     """Only set while the sandbox is ready."""
 
 
-def seen(resource: Mapping[str, Any]) -> Seen:
+def read_resource(resource: Mapping[str, Any]) -> KnownResource:
     """Read a resource. A status that is older than the spec is not used."""
     metadata, spec = resource["metadata"], resource["spec"]
     status = status_in(resource)
@@ -73,7 +73,7 @@ def seen(resource: Mapping[str, Any]) -> Seen:
     else:
         state = state_of(status)
     sandbox = sandbox_of(status) if state.phase == "ready" else None
-    return Seen(str(metadata["resourceVersion"]), is_wanted, state, sandbox)
+    return KnownResource(str(metadata["resourceVersion"]), is_wanted, state, sandbox)
 
 
 def status_in(resource: Mapping[str, Any]) -> AgentSessionStatus:

@@ -13,10 +13,10 @@ from uuid import UUID
 from moorage_api.errors import UnavailableError
 from moorage_api.sandboxes.cluster.agent_sessions import AgentSessions, is_refusal
 from moorage_api.sandboxes.cluster.resource import (
-    Seen,
-    manifest,
+    KnownResource,
+    build_manifest,
+    read_resource,
     running_patch,
-    seen,
     suspended_patch,
 )
 from moorage_api.sandboxes.cluster.watch import SharedWatch
@@ -38,7 +38,7 @@ AWAY = "The cluster does not answer; the sandbox starts when it answers again"
 
 
 class ClusterSandboxes:
-    """Implements `Sandboxes`. Created by `running`, which also runs its watch."""
+    """Implements `Sandboxes`. Created by `open`, which also runs its watch."""
 
     def __init__(self, resources: AgentSessions, watch: SharedWatch, *, start_timeout_seconds: float) -> None:
         self._resources = resources
@@ -47,10 +47,10 @@ class ClusterSandboxes:
 
     @classmethod
     @asynccontextmanager
-    async def running(
+    async def open(
         cls, *, namespace: str | None, kubeconfig: Path | None, start_timeout_seconds: float
     ) -> AsyncIterator[ClusterSandboxes]:
-        async with AgentSessions.connected(namespace=namespace, kubeconfig=kubeconfig) as resources:
+        async with AgentSessions.connect(namespace=namespace, kubeconfig=kubeconfig) as resources:
             watch = SharedWatch(resources)
             async with asyncio.TaskGroup() as group:
                 following = group.create_task(watch.run(), name="watch agentsessions")
@@ -66,7 +66,7 @@ class ClusterSandboxes:
         try:
             self._watch.offer(
                 await self._resources.create(
-                    manifest(session_id, owner_id=owner_id, desired_state=DesiredState.SUSPENDED)
+                    build_manifest(session_id, owner_id=owner_id, desired_state=DesiredState.SUSPENDED)
                 )
             )
         except KubeError as error:
@@ -81,26 +81,28 @@ class ClusterSandboxes:
         skills: Sequence[SkillPin] = (),
         report: Report = report_nothing,
     ) -> Sandbox:
-        told = Told(report)
+        reporter = StateReporter(report)
         try:
             async with asyncio.timeout(self._start_timeout_seconds):
-                return await self._ensure(session_id, owner_id=owner_id, skills=skills, told=told)
+                return await self._ensure(session_id, owner_id=owner_id, skills=skills, reporter=reporter)
         except TimeoutError:
             waited = f"It was not ready after {self._start_timeout_seconds:.0f} s"
-            reason = f"{waited}: {told.last.reason}" if told.last and told.last.reason else waited
+            reason = f"{waited}: {reporter.last.reason}" if reporter.last and reporter.last.reason else waited
         except KubeError as error:
             reason = f"The cluster refused the request: {error}"
         except SandboxFailedError as error:
             reason = str(error)
-        await told.tell(SandboxState("failed", reason))
+        await reporter.report(SandboxState("failed", reason))
         raise UnavailableError(f"The sandbox could not start: {reason}")
 
-    async def _ensure(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin], told: Told) -> Sandbox:
+    async def _ensure(
+        self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin], reporter: StateReporter
+    ) -> Sandbox:
         failures = 0
         while True:
             try:
                 known = await self._want_running(session_id, owner_id=owner_id, skills=skills)
-                sandbox = await self._until_ready(resource_name(session_id), known, told=told)
+                sandbox = await self._until_ready(resource_name(session_id), known, reporter=reporter)
                 if sandbox is not None:
                     return sandbox
             except KubeError as error:
@@ -108,10 +110,10 @@ class ClusterSandboxes:
                     raise
                 failures += 1
                 if error.status not in (404, 409):
-                    await told.tell(SandboxState("queued", AWAY))
+                    await reporter.report(SandboxState("queued", AWAY))
                 await asyncio.sleep(KUBE_BACKOFF.pause_seconds(failures))
 
-    async def _want_running(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin]) -> Seen:
+    async def _want_running(self, session_id: UUID, *, owner_id: UUID, skills: Sequence[SkillPin]) -> KnownResource:
         """Make sure that the resource exists and asks for a pod. Without errors this is at most one write."""
         name = resource_name(session_id)
         known = self._watch.get(name)
@@ -119,19 +121,19 @@ class ClusterSandboxes:
             stored = await self._resources.get(session_id)
             known = self._watch.offer(stored) if stored is not None else None
         if known is None:
-            body = manifest(session_id, owner_id=owner_id, desired_state=DesiredState.RUNNING, skills=skills)
+            body = build_manifest(session_id, owner_id=owner_id, desired_state=DesiredState.RUNNING, skills=skills)
             return self._watch.offer(await self._resources.create(body))
         if not known.is_wanted:
             return self._watch.offer(await self._resources.patch(session_id, running_patch(skills)))
         return known
 
-    async def _until_ready(self, name: str, known: Seen, *, told: Told) -> Sandbox | None:
+    async def _until_ready(self, name: str, known: KnownResource, *, reporter: StateReporter) -> Sandbox | None:
         """Wait until the sandbox is ready. None if the resource was deleted or suspended and must be written again."""
-        current: Seen | None = known
+        current: KnownResource | None = known
         failed_at: float | None = None
         while current is not None and current.is_wanted:
             is_known = current.sandbox is not None or not self._watch.is_away
-            await told.tell(current.state if is_known else SandboxState("queued", AWAY))
+            await reporter.report(current.state if is_known else SandboxState("queued", AWAY))
             if current.sandbox is not None:
                 return current.sandbox
             if current.state.phase != "failed":
@@ -140,7 +142,7 @@ class ClusterSandboxes:
                 failed_at = time.monotonic()
             elif time.monotonic() - failed_at > FAILED_SECONDS:
                 raise SandboxFailedError(current.state.reason)
-            await self._watch.changed(name, current, within_seconds=LOOK_SECONDS)
+            await self._watch.wait_for_change(name, current, within_seconds=LOOK_SECONDS)
             current = self._watch.get(name)
         return None
 
@@ -153,7 +155,7 @@ class ClusterSandboxes:
                 stored = await self._resources.get(session_id)
             except KubeError as error:
                 raise UnavailableError(f"Could not look for the sandbox: {error}. Try again shortly") from error
-            known = seen(stored) if stored is not None else None
+            known = read_resource(stored) if stored is not None else None
         return known.sandbox if known is not None else None
 
     async def ping(self) -> None:
@@ -166,7 +168,7 @@ class ClusterSandboxes:
     async def suspend(self, session_id: UUID) -> bool:
         try:
             stored = await self._resources.get(session_id)
-            if stored is None or not (known := seen(stored)).is_wanted:
+            if stored is None or not (known := read_resource(stored)).is_wanted:
                 return False
             self._watch.offer(await self._resources.patch(session_id, suspended_patch(known.resource_version)))
         except KubeError as error:
@@ -181,7 +183,7 @@ class ClusterSandboxes:
         except KubeError as error:
             raise UnavailableError(f"Could not delete the session's resource: {error}. Try again later") from error
 
-    async def unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
+    async def find_unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:
         if not self._watch.is_current:
             return []
         return [session_id for session_id in sessions if self._watch.get(resource_name(session_id)) is None]
@@ -191,14 +193,14 @@ class SandboxFailedError(Exception):
     """The operator reports that this sandbox has failed. The message is the reason."""
 
 
-class Told:
+class StateReporter:
     """Reports each state once, without repetitions."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self.last: SandboxState | None = None
 
-    async def tell(self, state: SandboxState) -> None:
+    async def report(self, state: SandboxState) -> None:
         if state.phase == "suspended":  # an old state: the sandbox was already asked to start
             return
         if state != self.last:

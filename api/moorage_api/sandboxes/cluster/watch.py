@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moorage_api.sandboxes.cluster.agent_sessions import AgentSessions
-from moorage_api.sandboxes.cluster.resource import Seen, seen
+from moorage_api.sandboxes.cluster.resource import KnownResource, read_resource
 
 RELIST_SECONDS = 600.0
 """Interval of reading the whole list again, in case the watch has missed a change."""
@@ -18,7 +18,7 @@ class SharedWatch:
 
     def __init__(self, resources: AgentSessions) -> None:
         self._resources = resources
-        self._seen: dict[str, Seen] = {}
+        self._known: dict[str, KnownResource] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self.has_listed = False
         """Whether the list was read at least once. Before that, an unknown name may exist."""
@@ -27,22 +27,22 @@ class SharedWatch:
         self.is_away = False
         """Whether the cluster was lost, so that the known states may be outdated."""
 
-    def get(self, name: str) -> Seen | None:
-        return self._seen.get(name)
+    def get(self, name: str) -> KnownResource | None:
+        return self._known.get(name)
 
-    def offer(self, resource: Mapping[str, Any]) -> Seen:
+    def offer(self, resource: Mapping[str, Any]) -> KnownResource:
         """Store the resource from a response unless a newer one is known. Returns the newest one."""
-        name, new = resource["metadata"]["name"], seen(resource)
-        known = self._seen.get(name)
+        name, new = resource["metadata"]["name"], read_resource(resource)
+        known = self._known.get(name)
         if known is None or int(known.resource_version) < int(new.resource_version):
-            self._seen[name] = new
+            self._known[name] = new
             self._wake(name)
             return new
         return known
 
-    async def changed(self, name: str, since: Seen | None, *, within_seconds: float) -> None:
+    async def wait_for_change(self, name: str, since: KnownResource | None, *, within_seconds: float) -> None:
         """Return when the known state of `name` differs from `since`, or after `within_seconds`."""
-        if self._seen.get(name) != since:
+        if self._known.get(name) != since:
             return
         event = asyncio.Event()
         self._waiting.setdefault(name, set()).add(event)
@@ -66,15 +66,15 @@ class SharedWatch:
     def on_deleted(self, manifest: Mapping[str, Any]) -> None:
         """Forget the resource, unless we already know a newer one with this name."""
         name, version = manifest["metadata"]["name"], int(manifest["metadata"]["resourceVersion"])
-        known = self._seen.get(name)
+        known = self._known.get(name)
         if known is not None and int(known.resource_version) <= version:
-            del self._seen[name]
+            del self._known[name]
             self._wake(name)
 
     def on_listed(self, names: set[str], version: int) -> None:
-        for name in self._seen.keys() - names:
-            if int(self._seen[name].resource_version) <= version:  # a newer one is from a response during the list
-                del self._seen[name]
+        for name in self._known.keys() - names:
+            if int(self._known[name].resource_version) <= version:  # a newer one is from a response during the list
+                del self._known[name]
                 self._wake(name)
         self.has_listed = True
         self.on_connected()
