@@ -8,7 +8,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor unit test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz check format docs imports bench lock images
+.PHONY: help setup up doctor unit test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz coverage check format docs imports bench lock images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,9 @@ contract: setup ## prove the HTTP contract against a running server, URL=http://
 
 fuzz: setup ## send requests of every kind, N=200 examples an operation
 	FUZZ_EXAMPLES=$(N) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PYTHON) -m pytest tests/end_to_end/test_fuzz.py $(ARGS)
+
+coverage: setup ## run the suite, or ARGS=tests/…, and name the least tested modules
+	.ci/coverage $(ARGS)
 
 check: setup imports ## lint, formatting, types, layers; models, lock files and documentation are current
 	$(PYTHON) -m ruff check .

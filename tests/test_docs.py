@@ -63,3 +63,15 @@ def test_every_setting_has_a_sentence() -> None:
     cells = [line.split(" | ") for line in (ROOT / "docs" / "settings.md").read_text().splitlines()]
     rows = [cell for cell in cells if cell[0].startswith(("| `MOORAGE_", "| `--"))]
     assert [row[0] for row in rows if not re.search(r"^[A-Z].{12,}\.(?:\)| \(or \w+\))? \|$", row[-1])] == []
+
+
+def test_every_decision_has_a_title_a_date_and_a_line_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    rows = []
+    for page in sorted(folder.glob("0*.md")):
+        found = re.match(r"# (\d+)\. (.+)\n\nDate: (\d{4}-\d\d-\d\d)\. Status: [^.]+\.", page.read_text())
+        assert found, f"{page.name} does not begin with a number, a title, a date and a status"
+        number, title, date = found.groups()
+        assert page.name.startswith(f"{int(number):04}-")
+        rows.append(f"| [{number}]({page.name}) | {title} | {date} |")
+    assert (folder / "README.md").read_text().endswith("\n".join(["|---|---|---|", *rows, ""]))
