@@ -60,7 +60,7 @@ class Options(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: SecretStr | None) -> SecretStr | None:
-        """Take the usual spellings of a PostgreSQL URL, too."""
+        """Also accept the schemes `postgres` and `postgresql`, without the driver."""
         scheme, separator, rest = (url.get_secret_value() if url else "").partition("://")
         if scheme in ("postgres", "postgresql"):
             return SecretStr(f"postgresql+asyncpg{separator}{rest}")
@@ -79,7 +79,7 @@ class Options(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Raises StartError, which names the variables and never shows a value: it may be a secret."""
+        """Read the options. Raises StartError that names the variables but shows no value, which may be a secret."""
         try:
             return cls()
         except ValidationError as error:
@@ -95,7 +95,7 @@ def invalid_environment(error: ValidationError) -> StartError:
 
 
 def check_account(username: str, password: SecretStr) -> None:
-    """The rules of registration, for an admin too. Raises ValueError."""
+    """Check the admin's name and password by the rules of registration. Raises ValueError."""
     try:
         RegisterRequest(username=username, password=password)
     except ValidationError as error:

@@ -1,1 +1,1 @@
-"""What admins do with the accounts, sessions and files of others."""
+"""Administration of users: admins list, ban and delete accounts with their sessions and files."""

@@ -1,4 +1,4 @@
-"""What the settings of an installation say about callers."""
+"""Settings of an installation that decide which callers are allowed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class AccessSettings:
     allowed_origins: Sequence[str] = ()
-    """Browser origins besides our own host; "*" for all."""
+    """Browser origins that are allowed in addition to our own host; "*" for all."""
     open_config: bool = False
-    """Whether anybody may change the configuration, without a token."""
+    """Whether every caller may change the configuration, even without a token."""

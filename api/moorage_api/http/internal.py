@@ -1,4 +1,4 @@
-"""A small HTTP app on a port of its own, in the process and event loop of another server."""
+"""Serve a small HTTP app on its own port, in the process and event loop of another server."""
 
 from __future__ import annotations
 

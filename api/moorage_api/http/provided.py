@@ -1,4 +1,4 @@
-"""How a route gets a service: by its type, from the services that `wiring` has built for the app."""
+"""The dependency through which a route gets a service: by its type, from the services that `wiring` has built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Services:
-    """One instance of each type."""
+    """Holds one instance of each service, by its type."""
 
     def __init__(self, instances: Iterable[object]) -> None:
         self._by_type = {type(instance): instance for instance in instances}
@@ -39,12 +39,12 @@ class Provided:
 
 
 def provided(kind: type[object]) -> Callable[[HTTPConnection], Awaitable[object]]:
-    """For `Annotated[FileService, Depends(provided(FileService))]`."""
+    """Build the dependency for a service: `Annotated[FileService, Depends(provided(FileService))]`."""
     return Provided(kind)
 
 
 def check_provided(routes: Sequence[BaseRoute], services: Services) -> None:
-    """Raises LookupError if a route asks for a service that is not there."""
+    """Raise LookupError if a route needs a service that `wiring` does not build."""
     for route in iter_route_contexts(routes):
         dependant = getattr(route, "dependant", None)
         for kind in asked_types(dependant) if dependant is not None else ():

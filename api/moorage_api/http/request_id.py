@@ -14,7 +14,7 @@ ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestId:
-    """Takes the id that a client or a proxy sent, if it has the usual form; makes one otherwise."""
+    """Uses the id from a client or a proxy if it has the usual form, and creates one otherwise."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -22,7 +22,10 @@ LIST_COALESCE_SECONDS = 0.25
 
 
 class EventStreams:
-    """`heartbeat_seconds` is the longest silence on a stream, `max_seconds` its longest life."""
+    """Builds the frames of streams.
+
+    A stream without events sends a heartbeat after `heartbeat_seconds`, and ends after `max_seconds`.
+    """
 
     def __init__(self, hub: Hub, db: Database, *, heartbeat_seconds: float, max_seconds: float) -> None:
         self._hub = hub

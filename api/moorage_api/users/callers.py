@@ -21,7 +21,7 @@ from moorage_api.users.account import Account
 from moorage_api.users.request_limits import RequestLimits
 from moorage_api.users.service import UserService
 
-bearer = HTTPBearer(auto_error=False, description="Access token of /api/auth/login")
+bearer = HTTPBearer(auto_error=False, description="Access token from POST /api/auth/login")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 Users = Annotated[UserService, Depends(provided(UserService))]
 Limits = Annotated[RequestLimits, Depends(provided(RequestLimits))]
@@ -47,7 +47,7 @@ def bearer_token(connection: HTTPConnection) -> str:
 
 async def current_user(credentials: Credentials, users: Users) -> Account:
     if credentials is None:
-        raise UnauthenticatedError("A bearer token is needed")
+        raise UnauthenticatedError("This endpoint needs a bearer token; log in first")
     return await users.authenticate(credentials.credentials)
 
 

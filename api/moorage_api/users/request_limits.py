@@ -1,4 +1,4 @@
-"""Which windows a request is spent from: its user's, or its address's."""
+"""Count requests in the window of their user or of their client address."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RequestLimits:
         self._trusted_proxies = tuple(trusted_proxies)
 
     async def spend(self, bucket: Bucket, connection: HTTPConnection, *, access_token: str = "") -> None:
-        """Spend from the window of the token's user; without a valid token, from that of the client's address.
+        """Count a request in the window of the token's user, or without a valid token in that of the client's address.
 
-        Raises LimitedError. It does not matter here what the user may do.
+        Raises LimitedError. What the user may do is checked elsewhere.
         """
         await self._windows.spend(bucket, self._subject_of(connection, access_token))
 

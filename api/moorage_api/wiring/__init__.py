@@ -1,1 +1,1 @@
-"""The one place that builds things: resources from settings, services from resources."""
+"""Builds all objects of a process: resources from the settings, and services from the resources."""

@@ -67,7 +67,7 @@ class MemorySandboxes:
 
     def _answer(self) -> None:
         if self.is_away:
-            raise UnavailableError("nobody is there")
+            raise UnavailableError("the cluster does not answer")
 
 
 @pytest.fixture

@@ -199,6 +199,7 @@ class StateReporter:
     def __init__(self, report: Report) -> None:
         self._report = report
         self.last: SandboxState | None = None
+        """The newest state that was reported."""
 
     async def report(self, state: SandboxState) -> None:
         if state.phase == "suspended":  # an old state: the sandbox was already asked to start
