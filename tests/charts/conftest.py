@@ -1,4 +1,4 @@
-"""Helm in both majors, and a control plane to install into."""
+"""Helm 3 and 4, and a control plane for installations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chart makes of stdio MCP servers, run as its Deployment says and asked as its api is told to."""
+"""Stdio MCP servers, started and called exactly as the chart configures it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ PLAIN = Path(__file__).parents[1] / "support" / "plain_mcp.py"
 
 
 @pytest.mark.parametrize("helm", [4], indirect=True, ids=["helm4"])
-async def test_a_server_runs_as_the_deployment_says_and_sees_nothing_of_it(helm: Helm, tmp_path: Path) -> None:
+async def test_an_mcp_server_runs_as_in_the_deployment_without_seeing_its_environment(
+    helm: Helm, tmp_path: Path
+) -> None:
     manifests = helm.rendered()
     (container,) = containers(found(manifests, "Deployment", "moorage-commands"))
     token = base64.b64decode(found(manifests, "Secret", "moorage-commands")["data"]["token"]).decode()

@@ -1,4 +1,4 @@
-"""The life of a release on a real API server: no node, so no pods; `make test-cluster` has those."""
+"""The life of a release on a real API server without nodes. `make test-cluster` runs the pods too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Release:
         return keys
 
     def left(self) -> set[str]:
-        """What is still there with the release's label."""
+        """The objects that exist with the label of the release."""
         kinds = (
             "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
         )
@@ -74,7 +74,7 @@ def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release
 
 
 @with_helm_4_alone
-def test_signing_keys_rotate_by_three_upgrades_and_no_moment_trusts_none(release: Release) -> None:
+def test_signing_keys_rotate_by_three_upgrades_and_one_key_is_always_trusted(release: Release) -> None:
     release.upgrade()
     first, trusted = release.secrets(), release.trusted()
     release.upgrade({"signing": {"keys": [1, 2], "active": 1}})
@@ -90,7 +90,7 @@ def test_signing_keys_rotate_by_three_upgrades_and_no_moment_trusts_none(release
 
 
 @with_helm_4_alone
-def test_the_token_of_commands_is_made_anew_when_its_secret_was_deleted(release: Release) -> None:
+def test_an_upgrade_creates_a_new_token_for_commands_when_its_secret_was_deleted(release: Release) -> None:
     release.upgrade()
     before = release.secrets()
     release.control_plane.kubectl("delete", "secret", "moorage-commands", "--namespace", release.namespace)
@@ -100,7 +100,7 @@ def test_the_token_of_commands_is_made_anew_when_its_secret_was_deleted(release:
 
 
 @with_helm_4_alone
-def test_what_is_left_of_a_release_is_what_opens_its_data_and_a_new_one_takes_it_over(release: Release) -> None:
+def test_an_uninstalled_release_keeps_its_passwords_and_a_new_release_uses_them(release: Release) -> None:
     release.upgrade()
     kept = release.secrets()[CREDENTIALS]
     release.uninstall()
@@ -110,8 +110,8 @@ def test_what_is_left_of_a_release_is_what_opens_its_data_and_a_new_one_takes_it
 
 
 @with_helm_4_alone
-def test_the_api_server_refuses_nothing_of_what_the_chart_can_make(release: Release) -> None:
-    """With the resource definition, and a namespace of their own for sandboxes."""
+def test_the_api_server_accepts_every_object_of_the_chart(release: Release) -> None:
+    """Including the resource definition and a separate namespace for sandboxes."""
     sandboxes = f"{release.namespace}-sandboxes"
     values: Values = {
         "ingress": {"enabled": True, "hosts": ["moorage.example.com"]},
@@ -136,8 +136,8 @@ def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> Non
 
 
 @with_helm_4_alone
-def test_the_http_route_is_one_that_the_gateway_api_takes(release: Release) -> None:
-    """The definition refuses unfit values. Fields it does not know it drops, so the route is read back."""
+def test_the_gateway_api_accepts_the_http_route(release: Release) -> None:
+    """The API server drops unknown fields silently, so the test reads the route back."""
     try:
         definition = yaml.safe_load(http_route_definition().read_text())
     except UnavailableError as error:

@@ -1,4 +1,4 @@
-"""What the chart makes of its values, with each Helm that it supports."""
+"""The manifests that the chart renders from its values, with each supported version of Helm."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_every_pod_meets_the_restricted_standard_and_has_limits(manifests: list[
             assert container["resources"]["limits"]["memory"]
 
 
-def test_only_those_who_speak_to_the_cluster_have_a_token(manifests: list[Manifest]) -> None:
+def test_only_api_runner_and_operator_have_a_service_account_token(manifests: list[Manifest]) -> None:
     with_token = {
         workload["metadata"]["labels"]["app.kubernetes.io/component"]
         for workload in workloads(manifests)
@@ -130,21 +130,21 @@ def test_only_those_who_speak_to_the_cluster_have_a_token(manifests: list[Manife
     assert with_token == {"api", "runner", "operator"}
 
 
-def test_a_selector_holds_nothing_that_varies(manifests: list[Manifest]) -> None:
+def test_selectors_contain_only_labels_that_never_change(manifests: list[Manifest]) -> None:
     allowed = {f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")}
     for workload in workloads(manifests):
         if workload["kind"] != "Pod":
             assert set(workload["spec"]["selector"]["matchLabels"]) == allowed
 
 
-def test_no_secret_is_outside_of_a_secret(manifests: list[Manifest]) -> None:
-    """Also not in a checksum or an argument."""
+def test_secret_values_appear_only_in_secrets(manifests: list[Manifest]) -> None:
+    """That includes checksums and arguments."""
     secrets = [base64.b64decode(v) for m in manifests if m["kind"] == "Secret" for v in m["data"].values()]
     others = json.dumps([m for m in manifests if m["kind"] != "Secret"])
     assert not [secret for secret in secrets if secret.decode() in others]
 
 
-def test_the_installed_resource_definition_is_ours_and_stays(helm: Helm) -> None:
+def test_the_chart_installs_our_resource_definition_and_keeps_it(helm: Helm) -> None:
     ours = yaml.safe_load((ROOT / "crds" / "moorage.dev_agentsessions.yaml").read_text())
     installed = found(helm.rendered(), "CustomResourceDefinition", "agentsessions.moorage.dev")
     assert installed["spec"] == ours["spec"]
@@ -160,7 +160,7 @@ def test_the_installed_resource_definition_is_ours_and_stays(helm: Helm) -> None
         ({"signing": {"keys": [3, 4], "active": 4}}, ("moorage-api-signing", "moorage-runner-signing"), [3, 4]),
     ],
 )
-def test_the_trust_file_holds_the_public_half_of_each_key_with_its_scopes(
+def test_the_trust_file_has_the_public_key_and_the_scopes_of_each_key_pair(
     helm: Helm, values: Values, secrets: tuple[str, str], ids: list[int]
 ) -> None:
     manifests = helm.rendered(values)
@@ -177,7 +177,7 @@ def test_the_trust_file_holds_the_public_half_of_each_key_with_its_scopes(
             assert signer.scopes == scopes
 
 
-def test_the_policy_of_the_sandboxes_selects_what_the_operator_makes(helm: Helm) -> None:
+def test_the_network_policy_of_sandboxes_selects_the_pods_of_the_operator(helm: Helm) -> None:
     policy = found(helm.rendered(FULL), "NetworkPolicy", "harbour-sandbox")
     assert policy["metadata"]["namespace"] == "sandboxes"
     assert policy["spec"]["podSelector"]["matchLabels"] == names.SANDBOX_SELECTOR
@@ -185,7 +185,7 @@ def test_the_policy_of_the_sandboxes_selects_what_the_operator_makes(helm: Helm)
     assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": names.GATE_PORT, "protocol": "TCP"}]]
 
 
-def test_a_sandbox_without_internet_reaches_names_and_skills_alone(helm: Helm) -> None:
+def test_a_sandbox_without_internet_reaches_only_name_servers_and_skills(helm: Helm) -> None:
     closed = found(helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox")
     assert [[port["port"] for port in rule["ports"]] for rule in closed["spec"]["egress"]] == [[53, 53], [8001]]
 
@@ -205,7 +205,7 @@ def test_api_and_runner_know_where_commands_run_and_their_token(helm: Helm) -> N
     assert len(base64.b64decode(found(manifests, "Secret", "harbour-commands")["data"]["token"])) >= 32
 
 
-def test_where_commands_run_there_is_no_secret_but_their_token(manifests: list[Manifest]) -> None:
+def test_the_pods_of_commands_mount_no_secret_but_their_token(manifests: list[Manifest]) -> None:
     (deployment,) = [m for m in workloads(manifests) if m["metadata"]["name"].endswith("-commands")]
     pod = deployment["spec"]["template"]["spec"]
     assert "serviceAccountName" not in pod
@@ -216,7 +216,7 @@ def test_where_commands_run_there_is_no_secret_but_their_token(manifests: list[M
     assert [set(volume) - {"name"} for volume in pod["volumes"] if volume is not token] == [{"emptyDir"}]
 
 
-def test_a_command_is_reached_by_api_and_runner_and_reaches_what_a_sandbox_does(helm: Helm) -> None:
+def test_commands_accept_api_and_runner_and_reach_what_a_sandbox_reaches(helm: Helm) -> None:
     manifests = helm.rendered({"commands": {"network": {"openRanges": ["10.9.8.0/24"]}}})
     commands = found(manifests, "NetworkPolicy", "moorage-commands")["spec"]
     sandbox = found(manifests, "NetworkPolicy", "moorage-sandbox")["spec"]
@@ -234,7 +234,7 @@ def test_a_command_is_reached_by_api_and_runner_and_reaches_what_a_sandbox_does(
     assert [port["port"] for port in names_alone["ports"]] == [53, 53]
 
 
-def test_without_commands_nothing_speaks_of_them(helm: Helm) -> None:
+def test_without_commands_no_object_mentions_them(helm: Helm) -> None:
     manifests = helm.rendered({"commands": {"enabled": False}})
     assert [m for m in manifests if m["metadata"]["name"].endswith("-commands")] == []
     assert "MCP_COMMANDS" not in json.dumps(manifests)
@@ -244,7 +244,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 def images(manifests: list[Manifest]) -> set[str]:
-    """Of every container, and of those that the operator makes."""
+    """The images of all containers, including those of the pods that the operator creates."""
     used = {container["image"] for workload in workloads(manifests) for container in containers(workload)}
     made = environment(found(manifests, "Deployment", "moorage-operator"))
     return used | {env["value"] for name, env in made.items() if name.endswith("_IMAGE")}
@@ -263,7 +263,7 @@ def test_every_image_can_be_pinned_by_its_digest(helm: Helm) -> None:
     assert given in images(helm.rendered({"images": {"box": given, "digests": {"box": DIGEST}}}))
 
 
-def test_roles_are_of_the_sandboxes_namespace_and_hold_the_rules_that_tests_run_with(helm: Helm) -> None:
+def test_roles_apply_to_the_sandbox_namespace_and_have_the_rules_that_tests_use(helm: Helm) -> None:
     manifests = helm.rendered(FULL)
     assert not [m for m in manifests if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
     for role, rules in (("harbour-operator", "operator-rules.yaml"), ("harbour-sessions", "api-rules.yaml")):
@@ -273,13 +273,13 @@ def test_roles_are_of_the_sandboxes_namespace_and_hold_the_rules_that_tests_run_
         assert made["rules"] == yaml.safe_load(tried)
 
 
-def test_given_secrets_leave_none_to_be_made(helm: Helm) -> None:
-    """Under GitOps nothing can be looked up, so what is made up would be new with every rendering."""
+def test_with_existing_secrets_the_chart_creates_none(helm: Helm) -> None:
+    """With GitOps `lookup` finds nothing, so a generated value would change with every rendering."""
     assert [m for m in helm.rendered({**REPLACED, **GITOPS}) if m["kind"] == "Secret"] == []
     assert helm.rendered(GITOPS) == helm.rendered(GITOPS)
 
 
-def test_a_changed_setting_restarts_api_and_runner_and_nothing_else_does(helm: Helm) -> None:
+def test_only_a_changed_setting_restarts_api_and_runner(helm: Helm) -> None:
     before, after = (helm.rendered({**GITOPS, "llm": {"model": model}}) for model in ("one", "two"))
     changed = {
         m["metadata"]["name"]
@@ -289,7 +289,7 @@ def test_a_changed_setting_restarts_api_and_runner_and_nothing_else_does(helm: H
     assert changed == {"moorage-api", "moorage-runner"}
 
 
-def test_the_cache_of_skills_can_be_written_and_is_smaller_than_its_volume(helm: Helm) -> None:
+def test_the_skill_cache_is_writable_and_smaller_than_its_volume(helm: Helm) -> None:
     manifests = helm.rendered({"skills": {"cacheBytes": 5_000_000_000}})
     settings = found(manifests, "ConfigMap", "moorage-settings")["data"]
     for part in ("api", "runner"):
@@ -307,7 +307,7 @@ def test_trusted_proxies_reach_the_api_as_networks(helm: Helm) -> None:
     assert parse_networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == parse_networks(proxies)
 
 
-def test_a_runner_is_probed_where_it_listens_and_only_metrics_reach_it(helm: Helm) -> None:
+def test_the_runner_is_probed_on_its_port_and_accepts_only_metrics_requests(helm: Helm) -> None:
     manifests = helm.rendered(FULL)
     (container,) = containers(found(manifests, "Deployment", "harbour-runner"))
     (port,) = container["ports"]
@@ -329,7 +329,7 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"api": {"replica": 3}}, "replica"),
         ({"api": {"replicas": 0}}, "replicas"),
@@ -347,21 +347,21 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"commands": {"network": {"openRanges": ["intranet"]}}}, "openRanges"),
         ({"signing": {"keys": []}}, "keys"),
         ({"signing": {"keys": [1], "active": 2}}, "signing.active is 2"),
-        ({"signing": {"existingApiSecret": "mine"}}, "go together"),
+        ({"signing": {"existingApiSecret": "mine"}}, "belong together"),
         ({"postgresql": {"enabled": False}}, "externalSecret"),
         ({"valkey": {"enabled": False}}, "externalSecret"),
         (
             {"minio": {"enabled": False, "external": {"endpoint": "https://s3.example.com", "existingSecret": "s"}}},
             "end",
         ),
-        ({"ingress": {"enabled": True, "timeoutSeconds": 600}}, "ingress.timeoutSeconds must be above"),
+        ({"ingress": {"enabled": True, "timeoutSeconds": 600}}, "ingress.timeoutSeconds must be greater"),
         ({"httpRoute": {"enabled": True}}, "parentRefs"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
-def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: Values, said: str) -> None:
+def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: Values, message: str) -> None:
     helm.rendered(REPLACED)
-    with pytest.raises(HelmError, match=said):
+    with pytest.raises(HelmError, match=message):
         helm.rendered(values)
 
 
@@ -373,7 +373,7 @@ def leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str
 
 
 def explained() -> dict[tuple[str, ...], tuple[str, Any]]:
-    """Each setting of values.yaml with the words above it and its default."""
+    """Each setting of values.yaml with the comment above it and its default."""
     text = (CHART / "values.yaml").read_text()
     values: Any = yaml.safe_load(text)
     places: list[str] = []
@@ -393,12 +393,12 @@ def explained() -> dict[tuple[str, ...], tuple[str, Any]]:
     return result
 
 
-def test_values_and_schema_explain_the_same_settings_in_the_same_words() -> None:
+def test_values_and_schema_have_the_same_settings_and_texts() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert {key: (leaf["description"], leaf["default"]) for key, leaf in leaves(schema).items()} == explained()
 
 
-def test_the_table_in_the_docs_is_made_from_the_schema() -> None:
+def test_the_table_in_the_docs_is_generated_from_the_schema() -> None:
     script = "import sys; sys.path.insert(0, 'docs'); import chart_values; print(chart_values.page(), end='')"
     made = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert Path(ROOT, "docs", "chart-values.md").read_text() == made.stdout, "python docs/chart_values.py"

@@ -1,4 +1,4 @@
-"""What `skaffold dev` would be told: real Dockerfiles and stages, and values that the chart has."""
+"""skaffold.yaml names existing Dockerfiles and stages, and existing values of the chart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = CHART.parents[1]
 CONFIG: Any = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
 
 
-def test_every_image_is_built_by_a_dockerfile_that_has_its_stage() -> None:
+def test_every_image_of_skaffold_has_a_stage_in_its_dockerfile() -> None:
     for artifact in CONFIG["build"]["artifacts"]:
         docker = artifact["docker"]
         dockerfile = (ROOT / artifact["context"] / docker["dockerfile"]).read_text()
@@ -22,7 +22,7 @@ def test_every_image_is_built_by_a_dockerfile_that_has_its_stage() -> None:
         assert docker.get("target", stages[-1]) == artifact["image"].removeprefix("moorage-")
 
 
-def test_the_release_gets_every_built_image_where_the_chart_uses_it(helm: Helm) -> None:
+def test_skaffold_sets_every_image_of_the_chart(helm: Helm) -> None:
     (release,) = CONFIG["deploy"]["helm"]["releases"]
     built = {artifact["image"] for artifact in CONFIG["build"]["artifacts"]}
     assert set(release["setValueTemplates"].values()) == {

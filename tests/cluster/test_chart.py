@@ -211,7 +211,7 @@ def agent_session_row(cluster: Cluster, name: str) -> list[str]:
     return row.split()
 
 
-async def test_the_initial_skills_are_there_before_the_tools_start_and_the_rest_arrive(release: Release) -> None:
+async def test_initial_skills_are_in_the_sandbox_before_the_tools_start_and_the_rest_follow(release: Release) -> None:
     cluster = release.cluster
     made = {f"skills/{name}/{path}": content for name in SKILLS for path, content in painting(name).items()}
     release.github.offer("main", made)
@@ -276,7 +276,7 @@ def pod_of(cluster: Cluster, component: str) -> Manifest:
     return pod
 
 
-def test_a_command_reaches_skills_and_names_and_nothing_else_of_the_cluster(release: Release) -> None:
+def test_a_command_reaches_only_skills_and_name_servers_of_the_cluster(release: Release) -> None:
     """The runner, whose way out is open, reaches the very addresses that a sandbox does not."""
     cluster, sandbox = release.cluster, release.seen["name"]
     runner = pod_of(cluster, "runner")["metadata"]["name"]
@@ -305,7 +305,7 @@ def test_a_command_reaches_skills_and_names_and_nothing_else_of_the_cluster(rele
     assert probe(cluster, commands, "commands", "moorage-skills", 8001) != "reached"
 
 
-async def test_an_admins_command_runs_in_a_pod_that_knows_nothing_of_the_platform(release: Release) -> None:
+async def test_the_command_of_an_admin_runs_in_a_pod_without_secrets_of_the_platform(release: Release) -> None:
     command = {"transport": "stdio", "command": "python3", "args": ["-c", PLAIN_MCP.read_text()]}
     async with await release.admin() as admin:
         where = "/api/app-config/mcp-servers"
@@ -319,7 +319,7 @@ async def test_an_admins_command_runs_in_a_pod_that_knows_nothing_of_the_platfor
     assert release.secret("moorage-commands")["token"] not in environment
 
 
-def test_nobody_but_api_and_runner_reaches_a_gate_commands_or_the_stores(release: Release) -> None:
+def test_only_api_and_runner_reach_gates_commands_and_stores(release: Release) -> None:
     cluster = release.cluster
     commands = pod_of(cluster, "commands")["status"]["podIP"]
     gate = cluster.pod(NAMESPACE, release.seen["name"])["status"]["podIP"]
@@ -360,7 +360,7 @@ async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) 
     ("lost", "sessions", "file"),
     [("minio", {200}, {503}), ("valkey", {503}, {503}), ("postgresql", {502, 503, 504}, {502, 503, 504})],
 )
-async def test_a_server_that_is_lost_costs_what_needs_it_until_it_is_back(
+async def test_losing_a_server_fails_only_what_needs_it_and_only_until_it_is_back(
     release: Release, lost: str, sessions: set[int], file: set[int]
 ) -> None:
     paths = {"sessions": "/api/sessions", "file": f"/api/files/{release.seen['file']}/download"}
@@ -411,7 +411,7 @@ async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: R
     assert "MOORAGE_LLM_MODEL: another" in settings
 
 
-def test_what_is_left_after_uninstalling_is_what_the_notes_say(release: Release) -> None:
+def test_uninstalling_keeps_exactly_what_the_notes_say(release: Release) -> None:
     cluster = release.cluster
     cluster.helm("uninstall", "moorage", "--namespace", NAMESPACE, "--wait")
     kinds = (

@@ -67,13 +67,13 @@ async def open_page(client: GateClient, color: tuple[int, int, int]) -> CallResp
 # --- it runs
 
 
-async def test_the_namespace_takes_our_pod_and_it_gets_ready(node: Node, sandbox: SandboxPod) -> None:
+async def test_the_pod_is_accepted_and_becomes_ready(node: Node, sandbox: SandboxPod) -> None:
     pod = node.pod(sandbox.namespace, sandbox.name)
     assert [status_of(pod, name)["ready"] for name in CONTAINERS] == [True, True, True]
     assert dry_run(node, named(manifests()[1], "another")) == ""
 
 
-async def test_a_command_runs_as_the_user_of_the_box_with_nothing_to_gain(client: GateClient) -> None:
+async def test_a_command_runs_as_the_user_of_the_box_without_any_privilege(client: GateClient) -> None:
     assert await shell(client, "id -u; id -g; pwd; echo $HOME") == f"10002\n10000\n{WORKSPACE}\n/home/ubuntu"
     status = await shell(client, "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status")
     assert dict(line.split() for line in status.splitlines()) == {
@@ -93,7 +93,7 @@ async def test_python_node_and_git_work_in_the_workspace(client: GateClient) -> 
     assert await shell(client, "stat -c %U /home/ubuntu && chmod 700 /home/ubuntu") == "ubuntu"
 
 
-async def test_a_file_travels_both_ways(client: GateClient) -> None:
+async def test_a_file_can_be_written_and_read(client: GateClient) -> None:
     content = bytes(range(256)) * 4096
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -140,13 +140,13 @@ async def test_the_box_sees_neither_processes_nor_environment_of_the_gate(
     assert not [word for word in ("moorage_sandbox.gate", "Xtigervnc", "pause", sandbox.uid) if word in seen]
 
 
-async def test_a_command_is_not_told_where_the_cluster_is(client: GateClient) -> None:
+async def test_a_command_does_not_see_the_address_of_the_api_server(client: GateClient) -> None:
     """The kubelet puts the API server's address into every container, also without service links."""
     assert "KUBERNETES_SERVICE_HOST" in await shell(client, "tr '\\0' '\\n' < /proc/1/environ")
     assert "KUBERNETES" not in await shell(client, "env")
 
 
-async def test_the_gate_answers_a_command_of_the_box_with_a_refusal(client: GateClient) -> None:
+async def test_the_gate_refuses_a_request_without_a_token_from_the_box(client: GateClient) -> None:
     """The containers share one network: the port is reached, and a token is what counts."""
     status = "curl -s -o /dev/null -w '%{http_code}' --noproxy '*' http://127.0.0.1:8080"
     assert await shell(client, f"{status}/healthz") == "200"
@@ -248,7 +248,7 @@ async def test_a_killed_box_loses_its_call_in_flight_and_nothing_else(sandbox: S
     assert (await client.call(key, "shell_execute", args, timeout_seconds=120)) == lost
 
 
-async def test_a_killed_gate_comes_back_bound_and_knowing_what_ran(sandbox: SandboxPod, client: GateClient) -> None:
+async def test_a_killed_gate_restarts_with_its_binding_and_its_ledger(sandbox: SandboxPod, client: GateClient) -> None:
     key = str(next(KEYS))
     args = {"session_id": "main", "exec_dir": WORKSPACE, "command": "echo ran >> gate.log; wc -l < gate.log"}
     first = await client.call(key, "shell_execute", args, timeout_seconds=30)
@@ -265,7 +265,7 @@ async def test_a_killed_gate_comes_back_bound_and_knowing_what_ran(sandbox: Sand
     assert sandbox.status("box")["restartCount"] == box
 
 
-async def test_a_killed_screen_comes_back_and_the_browser_with_it(sandbox: SandboxPod, client: GateClient) -> None:
+async def test_a_killed_screen_restarts_together_with_the_browser(sandbox: SandboxPod, client: GateClient) -> None:
     assert (await open_page(client, RED)).outcome == "succeeded"
     await asyncio.to_thread(sandbox.kill, "vnc")
     opened = await open_page(client, BLUE)

@@ -1,4 +1,4 @@
-"""Following the objects of one kind while the way to the API server fails as real ones do."""
+"""The informer behind a proxy that fails in the ways in which real connections fail."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from support.waiting import until
 pytestmark = pytest.mark.timeout(15 * 60)
 
 
-class Seen:
-    """What an observer was told."""
+class Recorder:
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -49,7 +49,7 @@ class Seen:
     def on_connected(self) -> None:
         self.is_current = True
 
-    async def has(self, name: str) -> None:
+    async def wait_for(self, name: str) -> None:
         async def is_there() -> bool:
             return name in self.names
 
@@ -71,12 +71,12 @@ async def proxy(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Cu
 @asynccontextmanager
 async def following(
     proxy: CuttingProxy, sessions: Sessions, *, relist_seconds: float = 600.0, **options: Any
-) -> AsyncIterator[Seen]:
-    """A follower at work, whose watch is open."""
-    seen = Seen()
+) -> AsyncIterator[Recorder]:
+    """Run an informer in the background."""
+    seen = Recorder()
     async with kube_client(proxy.kubeconfig) as kube:
-        follower = Informer(kube, sessions.path, seen, relist_seconds=relist_seconds, **options)
-        task = asyncio.create_task(follower.run())
+        informer = Informer(kube, sessions.path, seen, relist_seconds=relist_seconds, **options)
+        task = asyncio.create_task(informer.run())
         try:
             yield seen
         finally:
@@ -88,10 +88,10 @@ def watches(fault: Fault) -> Callable[[web.Request], Fault]:
     return lambda request: fault if request.query.get("watch") == "true" else None
 
 
-async def test_a_watch_that_was_cut_is_current_again_once_it_is_open(proxy: CuttingProxy, sessions: Sessions) -> None:
-    """On a quiet cluster the first word after that can take a minute."""
+async def test_a_cut_watch_is_current_again_as_soon_as_it_is_reopened(proxy: CuttingProxy, sessions: Sessions) -> None:
+    """On an idle cluster the first event after that can take a minute."""
     async with following(proxy, sessions) as seen:
-        await seen.has(await sessions.create())
+        await until(lambda: seen.is_current, "the watch is open")
         proxy.cut_watches()
 
         async def is_lost() -> bool:
@@ -104,8 +104,8 @@ async def test_a_watch_that_was_cut_is_current_again_once_it_is_open(proxy: Cutt
         await until(is_back, "the watch goes on")
 
 
-async def test_a_watch_that_went_silent_is_opened_anew(proxy: CuttingProxy, sessions: Sessions) -> None:
-    """As after a load balancer that forgot the connection: no end and no error tells of it."""
+async def test_a_silent_watch_is_reopened(proxy: CuttingProxy, sessions: Sessions) -> None:
+    """A load balancer that forgot the connection sends neither an end nor an error."""
     proxy.fault = watches("silent")
     async with following(proxy, sessions, silent_seconds=0.5) as seen:
 
@@ -115,11 +115,11 @@ async def test_a_watch_that_went_silent_is_opened_anew(proxy: CuttingProxy, sess
         await until(is_silent, "a silent watch is given up")
         name = await sessions.create()
         proxy.fault = lambda _: None
-        await seen.has(name)
+        await seen.wait_for(name)
         assert seen.losses == 0
 
 
-async def test_a_watch_that_ends_at_once_is_not_opened_without_a_pause(proxy: CuttingProxy, sessions: Sessions) -> None:
+async def test_a_watch_that_ends_immediately_is_reopened_after_a_pause(proxy: CuttingProxy, sessions: Sessions) -> None:
     proxy.fault = watches("empty")
     async with following(proxy, sessions) as seen:
         began = time.monotonic()
@@ -131,23 +131,23 @@ async def test_a_watch_that_ends_at_once_is_not_opened_without_a_pause(proxy: Cu
         assert time.monotonic() - began > 1
         name = await sessions.create()
         proxy.fault = lambda _: None
-        await seen.has(name)
+        await seen.wait_for(name)
 
 
-async def test_a_list_that_is_refused_leaves_the_watch_at_work(proxy: CuttingProxy, sessions: Sessions) -> None:
-    """Lists are the first that a busy API server turns away."""
+async def test_the_watch_goes_on_when_a_list_is_refused(proxy: CuttingProxy, sessions: Sessions) -> None:
+    """An overloaded API server refuses lists first."""
     async with following(proxy, sessions, relist_seconds=1.0) as seen:
-        await seen.has(await sessions.create())
+        await seen.wait_for(await sessions.create())
         proxy.fault = lambda request: None if request.query.get("watch") == "true" else 429
 
         async def is_refused() -> bool:
             return proxy.failed.get("429", 0) > 0
 
         await until(is_refused, "a list is refused")
-        await seen.has(await sessions.create())
+        await seen.wait_for(await sessions.create())
 
 
-async def test_a_list_that_never_comes_is_asked_for_ever_more_slowly(proxy: CuttingProxy, sessions: Sessions) -> None:
+async def test_a_failing_list_is_retried_with_growing_pauses(proxy: CuttingProxy, sessions: Sessions) -> None:
     proxy.fault = lambda _: 503
     async with following(proxy, sessions) as seen:
         name = await sessions.create()
@@ -158,4 +158,4 @@ async def test_a_list_that_never_comes_is_asked_for_ever_more_slowly(proxy: Cutt
         await until(has_tried, "it tries again")
         assert (seen.lists, seen.is_current) == (0, False)
         proxy.fault = lambda _: None
-        await seen.has(name)
+        await seen.wait_for(name)

@@ -1,21 +1,20 @@
-"""The operator where things go wrong around it: kills, an API server that refuses, watches that are cut, few rights."""
+"""The operator under faults: it is killed, the API server refuses requests, watches are cut, and its rights are few."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import yaml
 from aiohttp import web
 
+from support.kube.accounts import service_account
 from support.kube.control_plane import ControlPlane
 from support.kube.cutting import CuttingProxy
-from support.kube.faults import Fault, FaultyProxy, token_kubeconfig
+from support.kube.faults import Fault, FaultyProxy
 from support.kube.fixtures import ROOT
 from support.kube.kubelet import Kubelet
 from support.kube.sessions import Operator, Sessions
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.timeout(15 * 60)
 
 
 async def has_converged(sessions: Sessions, wanted: dict[str, str]) -> bool:
-    """Whether each session has what it asks for, and nothing is there that nobody asks for. `wanted` has the living."""
+    """Whether each session has what it asks for and nothing else exists. `wanted` maps existing sessions to states."""
     pods = {pod["metadata"]["name"]: pod for pod in await sessions.pods()}
     if set(pods) != {name for name, state in wanted.items() if state == "Running"}:
         return False
@@ -41,7 +40,7 @@ async def has_converged(sessions: Sessions, wanted: dict[str, str]) -> bool:
 
 
 async def change_things(sessions: Sessions, chance: random.Random, wanted: dict[str, str]) -> None:
-    """A few creations, changes and deletions, close together."""
+    """Create, change and delete a few sessions in quick succession."""
     for _ in range(12):
         what = chance.choice(["create", "create", "switch", "delete"])
         if what == "create" or not wanted:
@@ -97,7 +96,7 @@ def cutting(how: str) -> Any:
 
 
 @pytest.mark.parametrize("how", ["refuses", "cut", "gone"])
-async def test_an_api_server_that_fails_now_and_then_changes_nothing_in_the_end(
+async def test_sessions_converge_although_the_api_server_fails_intermittently(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any, tmp_path: Path, how: str
 ) -> None:
     async with FaultyProxy.before(control_plane, tmp_path) as proxy:
@@ -120,10 +119,10 @@ async def test_an_api_server_that_fails_now_and_then_changes_nothing_in_the_end(
         await operator.kill()
 
 
-async def test_an_operator_whose_watch_is_refused_waits_for_better_times(
+async def test_an_operator_whose_watch_is_refused_keeps_trying(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any, tmp_path: Path
 ) -> None:
-    """An operator that ends instead is started again ever later, up to five minutes."""
+    """If it ended instead, Kubernetes would restart it with growing pauses of up to five minutes."""
     async with CuttingProxy.before(control_plane, tmp_path) as proxy:
         operator = await start_operator(
             kubeconfig=proxy.kubeconfig, MOORAGE_OPERATOR_LEASE_SECONDS="60", MOORAGE_OPERATOR_RENEW_SECONDS="50"
@@ -144,10 +143,10 @@ async def test_an_operator_whose_watch_is_refused_waits_for_better_times(
         await operator.kill()
 
 
-async def test_what_a_cut_watch_missed_is_found_by_the_next_list(
+async def test_the_next_list_finds_what_a_cut_watch_missed(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any, tmp_path: Path
 ) -> None:
-    """A pod that ends while nothing is heard: no event ever tells of it."""
+    """A pod is deleted while no watch is connected, so no event reports it."""
     async with FaultyProxy.before(control_plane, tmp_path) as proxy:
         operator = await start_operator(
             kubeconfig=proxy.kubeconfig,
@@ -171,11 +170,13 @@ async def test_what_a_cut_watch_missed_is_found_by_the_next_list(
         await operator.kill()
 
 
-async def test_the_rights_in_the_chart_are_enough_and_no_more(
+async def test_the_operator_works_with_exactly_the_rights_of_the_chart(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any, tmp_path: Path
 ) -> None:
     rules = yaml.safe_load((ROOT / "charts" / "moorage" / "files" / "operator-rules.yaml").read_text())
-    kubeconfig = await account_with(rules, control_plane, sessions, tmp_path)
+    kubeconfig = await service_account(
+        "operator", rules, control_plane=control_plane, sessions=sessions, directory=tmp_path
+    )
     await start_operator(kubeconfig=kubeconfig)
     name = await sessions.create(desiredState="Running")
     await sessions.awaited(name, "SandboxReady")
@@ -200,24 +201,3 @@ async def test_the_rights_in_the_chart_are_enough_and_no_more(
     ):
         asked = ["auth", "can-i", *forbidden, f"--as={account}", f"--namespace={sessions.namespace}"]
         assert control_plane.kubectl_result(*asked).stdout.strip() == "no"
-
-
-async def account_with(
-    rules: list[Any], control_plane: ControlPlane, sessions: Sessions, directory: Path, *, name: str = "operator"
-) -> Path:
-    """A service account with these rules in the namespace; its kubeconfig."""
-    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{sessions.namespace}"
-    metadata = {"name": name}
-    await sessions.kube.request(
-        "POST", f"/api/v1/namespaces/{sessions.namespace}/serviceaccounts", body={"metadata": metadata}
-    )
-    await sessions.kube.request("POST", f"{rbac}/roles", body={"metadata": metadata, "rules": rules})
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-    subjects = [{"kind": "ServiceAccount", "name": name, "namespace": sessions.namespace}]
-    body = {"metadata": metadata, "roleRef": reference, "subjects": subjects}
-    await sessions.kube.request("POST", f"{rbac}/rolebindings", body=body)
-    path = f"/api/v1/namespaces/{sessions.namespace}/serviceaccounts/{name}/token"
-    token = await sessions.kube.request("POST", path, body={"spec": {"expirationSeconds": 3600}})
-    kubeconfig = directory / f"{name}-{uuid4().hex}.kubeconfig"
-    kubeconfig.write_text(json.dumps(token_kubeconfig(control_plane, token["status"]["token"])))
-    return kubeconfig

@@ -1,4 +1,4 @@
-"""A real operator process against a real API server; a stand-in moves the pods."""
+"""A real operator process against a real API server; a stand-in for the kubelet sets the states of the pods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.waiting import HANG_SECONDS, until
 pytestmark = pytest.mark.timeout(15 * 60)
 
 
-async def test_a_session_gets_its_pod_and_loses_it(
+async def test_a_session_gets_a_pod_and_loses_it_when_it_is_suspended_or_deleted(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any
 ) -> None:
     await start_operator()
@@ -55,10 +55,10 @@ async def test_a_session_gets_its_pod_and_loses_it(
     await until(is_gone, "the pod goes with its session")
 
 
-async def test_a_life_costs_three_writes_of_the_operator(
+async def test_the_operator_writes_three_times_in_the_life_of_a_session(
     control_plane: ControlPlane, sessions: Sessions, kubelet: Kubelet, start_operator: Any
 ) -> None:
-    """With the api's three (create, run, delete) that is the aim of six."""
+    """The api writes three times as well (create, run, delete). The aim is six writes in total."""
     operator = await start_operator()
     name = await sessions.create()
     await sessions.awaited(name, "Suspended")
@@ -118,7 +118,7 @@ FAILURES: dict[str, tuple[Behaviour, str, str]] = {
 
 
 @pytest.mark.parametrize(("behave", "reason", "message"), FAILURES.values(), ids=FAILURES.keys())
-async def test_what_a_pod_lacks_is_a_reason_and_the_pod_stays(
+async def test_a_problem_of_a_pod_becomes_a_reason_and_the_pod_stays(
     sessions: Sessions, kubelet: Kubelet, start_operator: Any, behave: Behaviour, reason: str, message: str
 ) -> None:
     kubelet.behave = behave
@@ -137,7 +137,9 @@ async def test_what_a_pod_lacks_is_a_reason_and_the_pod_stays(
     assert len(kubelet.seen) == 1
 
 
-async def test_skills_that_can_not_be_had_are_said(sessions: Sessions, kubelet: Kubelet, start_operator: Any) -> None:
+async def test_skills_that_cannot_be_fetched_are_reported(
+    sessions: Sessions, kubelet: Kubelet, start_operator: Any
+) -> None:
     kubelet.behave = lambda pod: status(
         pod,
         phase="Pending",
@@ -198,7 +200,7 @@ async def test_a_pod_that_failed_is_replaced_after_a_pause(
     assert replaced["metadata"]["uid"] != pod["metadata"]["uid"]
 
 
-async def test_a_pod_that_was_deleted_by_hand_is_made_again_at_once(
+async def test_a_pod_that_was_deleted_by_hand_is_replaced_immediately(
     sessions: Sessions, kubelet: Kubelet, start_operator: Any
 ) -> None:
     await start_operator()
@@ -221,10 +223,10 @@ async def test_a_pod_that_was_deleted_by_hand_is_made_again_at_once(
 
 
 @pytest.mark.parametrize("label", ["app.kubernetes.io/component", names.SESSION_LABEL])
-async def test_labels_that_were_taken_off_come_back(
+async def test_removed_labels_are_restored(
     sessions: Sessions, kubelet: Kubelet, start_operator: Any, label: str
 ) -> None:
-    """Network policies select by them, and we do: to our watch a pod without its session looks deleted."""
+    """Network policies and our watch select pods by labels: for the watch, a pod without its label is deleted."""
     await start_operator()
     name = await sessions.create(desiredState="Running")
     await sessions.awaited(name, "SandboxReady")
@@ -239,7 +241,7 @@ async def test_labels_that_were_taken_off_come_back(
     await until(is_back, "the label is back")
 
 
-async def test_somebody_elses_pod_of_that_name_is_left_alone(
+async def test_a_pod_of_that_name_that_is_not_ours_is_left_alone(
     sessions: Sessions, kubelet: Kubelet, start_operator: Any
 ) -> None:
     session_id = "0198b3a2-0000-7000-8000-000000000001"
@@ -274,7 +276,7 @@ def namespaced(kind: str, spec: Manifest) -> Manifest:
 
 
 def absent_webhook(namespace: str) -> Manifest:
-    """It must be asked about the pods of one namespace, and nobody answers there."""
+    """The API server must ask it about each pod of one namespace, but it does not respond."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
@@ -311,7 +313,7 @@ REFUSALS: dict[str, tuple[str, Manifest | None, str, str]] = {
 
 
 @pytest.mark.parametrize(("kind", "rule", "reason", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-async def test_a_pod_that_the_cluster_refuses_is_a_reason_and_comes_when_it_may(
+async def test_a_refused_pod_becomes_a_reason_and_is_created_once_it_is_allowed(
     sessions: Sessions,
     kubelet: Kubelet,
     start_operator: Any,
@@ -336,7 +338,7 @@ async def test_a_pod_that_the_cluster_refuses_is_a_reason_and_comes_when_it_may(
 
 
 async def is_refused(sessions: Sessions) -> bool:
-    """Whether admission knows the rule by now: it is told by a watch of its own."""
+    """Whether admission enforces the rule. It learns about the rule by a watch, so that takes a moment."""
     container = {
         "name": "box",
         "image": "any",
@@ -352,9 +354,7 @@ async def is_refused(sessions: Sessions) -> bool:
     return False
 
 
-async def test_a_pod_on_a_node_that_is_gone_is_dropped(
-    sessions: Sessions, kubelet: Kubelet, start_operator: Any
-) -> None:
+async def test_a_pod_on_a_lost_node_is_replaced(sessions: Sessions, kubelet: Kubelet, start_operator: Any) -> None:
     await start_operator()
     name = await sessions.create(desiredState="Running")
     await sessions.awaited(name, "SandboxReady")
@@ -388,7 +388,7 @@ async def test_a_standby_takes_over_from_a_killed_leader(
     await sessions.awaited(name, "SandboxReady")
 
 
-async def test_a_leader_that_is_asked_to_end_hands_over_at_once(
+async def test_a_leader_that_receives_sigterm_hands_over_immediately(
     sessions: Sessions, kubelet: Kubelet, start_operator: Any
 ) -> None:
     long = {"MOORAGE_OPERATOR_LEASE_SECONDS": "120", "MOORAGE_OPERATOR_RENEW_SECONDS": "60"}
@@ -398,7 +398,7 @@ async def test_a_leader_that_is_asked_to_end_hands_over_at_once(
     await second.ready()
 
 
-async def test_a_leader_whose_lease_was_taken_ends(sessions: Sessions, start_operator: Any) -> None:
+async def test_a_leader_that_lost_its_lease_exits(sessions: Sessions, start_operator: Any) -> None:
     operator = await start_operator()
     path = f"/apis/coordination.k8s.io/v1/namespaces/{sessions.namespace}/leases/moorage-operator"
     body = {"spec": {"holderIdentity": "somebody-else"}}

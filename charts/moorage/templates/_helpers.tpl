@@ -1,4 +1,4 @@
-{{/* Names, labels and the few things that several objects share. */}}
+{{/* Names, labels and other parts that several objects share. */}}
 
 {{- define "moorage.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
@@ -14,7 +14,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Selectors cannot change after install: name, instance and component, and nothing that varies. */}}
+{{/* Selectors cannot change after the installation, so they contain only name, instance and component. */}}
 {{- define "moorage.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "moorage.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -36,7 +36,7 @@ labels:
   {{- include "moorage.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* The same on every sandbox pod, whoever installed the operator: moorage_crds.names.SANDBOX_SELECTOR. */}}
+{{/* The labels of every sandbox pod in every release: moorage_crds.names.SANDBOX_SELECTOR. */}}
 {{- define "moorage.sandboxLabels" -}}
 app.kubernetes.io/name: moorage
 app.kubernetes.io/component: sandbox
@@ -67,7 +67,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* What the restricted Pod Security Standard asks of a pod and of a container. */}}
+{{/* The security contexts that the restricted Pod Security Standard requires for a pod and for a container. */}}
 {{- define "moorage.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ . }}
@@ -116,19 +116,19 @@ topologySpreadConstraints:
 {{- .Values.commands.existingSecret | default (printf "%s-commands" (include "moorage.fullname" .)) -}}
 {{- end -}}
 
-{{/* One secret text, base64: what the Secret holds already, else a new one. */}}
+{{/* One secret value in base64: the stored value if the Secret exists, otherwise a new random value. */}}
 {{- define "moorage.kept" -}}
 {{- $stored := (lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict -}}
 {{- $data := get $stored "data" | default dict -}}
 {{- get $data .key | default (randAlphaNum (int .length) | b64enc) -}}
 {{- end -}}
 
-{{/* "yes" when the chart makes the signing keys. */}}
+{{/* "yes" when the chart creates the signing keys. */}}
 {{- define "moorage.ownsSigningKeys" -}}
 {{- $s := .Values.signing -}}
 {{- if and $s.existingApiSecret $s.existingRunnerSecret $s.existingTrustConfigMap -}}
 {{- else if or $s.existingApiSecret $s.existingRunnerSecret $s.existingTrustConfigMap -}}
-{{- fail "signing.existingApiSecret, signing.existingRunnerSecret and signing.existingTrustConfigMap go together: set all three or none" -}}
+{{- fail "signing.existingApiSecret, signing.existingRunnerSecret and signing.existingTrustConfigMap belong together: set all three or none of them" -}}
 {{- else -}}
 yes
 {{- end -}}
@@ -138,14 +138,14 @@ yes
 {{- .Values.signing.existingTrustConfigMap | default (printf "%s-trust" (include "moorage.fullname" .)) -}}
 {{- end -}}
 
-{{/* What each part's key may give: moorage_sandbox.protocol, API_SCOPES and RUNNER_SCOPES. */}}
+{{/* The scopes that the keys of api and runner may grant: moorage_sandbox.protocol, API_SCOPES and RUNNER_SCOPES. */}}
 {{- define "moorage.scopes" -}}
 api: ["file:read", "shell:read", vnc]
 runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- end -}}
 
-{{/* The public half of an Ed25519 key, as PEM. Sprig cannot derive it, but puts it into a certificate: its 32 bytes
-     follow the header of an Ed25519 SubjectPublicKeyInfo (RFC 8410). */}}
+{{/* The public key of an Ed25519 private key, as PEM. Sprig cannot derive it, but it can create a certificate that
+     contains it: the 32 bytes after the header of an Ed25519 SubjectPublicKeyInfo (RFC 8410). */}}
 {{- define "moorage.publicKey" -}}
 {{- $certificate := genSelfSignedCertWithKey "moorage" nil nil 1 . -}}
 {{- $der := $certificate.Cert | replace "-----BEGIN CERTIFICATE-----" "" | replace "-----END CERTIFICATE-----" "" | replace "\n" "" | b64dec -}}
@@ -154,7 +154,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- printf "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n" (printf "%s%s" $header $key | b64enc) -}}
 {{- end -}}
 
-{{/* Environment of api and runner beside their ConfigMap: what is secret, and what differs. */}}
+{{/* The environment of api and runner that is not in their ConfigMap: secrets, and what differs between them. */}}
 {{- define "moorage.serviceEnv" -}}
 {{- $credentials := include "moorage.credentials" . -}}
 {{- $name := include "moorage.fullname" . -}}
@@ -165,7 +165,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
   value: postgresql+asyncpg://moorage:$(POSTGRESQL_PASSWORD)@{{ $name }}-postgresql:5432/moorage
 {{- else }}
 - name: MOORAGE_DATABASE_URL
-  valueFrom: {secretKeyRef: {name: {{ required "postgresql.externalSecret names the Secret with the database's URL when postgresql.enabled is false" .Values.postgresql.externalSecret }}, key: database-url}}
+  valueFrom: {secretKeyRef: {name: {{ required "postgresql.enabled is false: set postgresql.externalSecret to the name of a Secret with database-url" .Values.postgresql.externalSecret }}, key: database-url}}
 {{- end }}
 {{- if .Values.valkey.enabled }}
 - name: VALKEY_PASSWORD
@@ -174,7 +174,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
   value: redis://:$(VALKEY_PASSWORD)@{{ $name }}-valkey:6379/0
 {{- else }}
 - name: MOORAGE_REDIS_URL
-  valueFrom: {secretKeyRef: {name: {{ required "valkey.externalSecret names the Secret with the URL of Valkey or Redis when valkey.enabled is false" .Values.valkey.externalSecret }}, key: redis-url}}
+  valueFrom: {secretKeyRef: {name: {{ required "valkey.enabled is false: set valkey.externalSecret to the name of a Secret with redis-url" .Values.valkey.externalSecret }}, key: redis-url}}
 {{- end }}
 {{- if .Values.minio.enabled }}
 - name: MOORAGE_S3_ACCESS_KEY
@@ -182,7 +182,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 - name: MOORAGE_S3_SECRET_KEY
   valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: minio-secret-key}}
 {{- else }}
-{{- $secret := required "minio.external.existingSecret names the Secret with the keys of the S3 endpoint when minio.enabled is false" .Values.minio.external.existingSecret }}
+{{- $secret := required "minio.enabled is false: set minio.external.existingSecret to the name of a Secret with access-key and secret-key" .Values.minio.external.existingSecret }}
 - name: MOORAGE_S3_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: access-key}}
 - name: MOORAGE_S3_SECRET_KEY
@@ -190,7 +190,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- end }}
 - name: MOORAGE_JWT_SECRET
   valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: jwt-secret}}
-- name: MOORAGE_CONFIG_KEY # without it one is derived from the key of logins
+- name: MOORAGE_CONFIG_KEY # when it is missing, api and runner derive one from jwt-secret
   valueFrom: {secretKeyRef: {name: {{ $credentials }}, key: config-key, optional: true}}
 {{- if .Values.commands.enabled }}
 - name: MOORAGE_MCP_COMMANDS_TOKEN
@@ -202,7 +202,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- end }}
 {{- end -}}
 
-{{/* Peers that are pods of this release with one of the given components. */}}
+{{/* NetworkPolicy peers: the pods of this release that belong to one of the given components. */}}
 {{- define "moorage.peers" -}}
 {{- $root := .root -}}
 {{- range .components }}
@@ -212,7 +212,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
 {{- end }}
 {{- end -}}
 
-{{/* Names, of those that serve them in a cluster. */}}
+{{/* Egress to the name servers of the cluster. */}}
 {{- define "moorage.namesEgress" -}}
 - ports:
     - {port: 53, protocol: UDP}
@@ -223,7 +223,7 @@ runner: [bind, call, "file:read", "file:write", skills, "shell:read", vnc]
           kubernetes.io/metadata.name: kube-system
 {{- end -}}
 
-{{/* Public addresses, for code that nobody here vouches for, and what `network` opens beside them. */}}
+{{/* Egress of untrusted code: to public addresses, and to the ranges that `network` opens. */}}
 {{- define "moorage.outsideEgress" -}}
 {{- $closed := .root.Values.sandboxes.network -}}
 {{- if .network.internet }}

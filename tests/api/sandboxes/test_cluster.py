@@ -42,7 +42,6 @@ async def test_a_session_life_costs_the_api_three_writes(world: World, session_i
         "ownerId": str(OWNER),
         "desiredState": "Suspended",
         "skills": [],
-        "resources": {},
     }
     assert made["metadata"]["labels"] == {
         "app.kubernetes.io/part-of": "moorage",
@@ -140,7 +139,7 @@ TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
     "an image is not there": (
         lambda pod: status(pod, phase="Pending", containers={"box": waiting("ImagePullBackOff", "no such image")}),
         "failed",
-        "The image of box cannot be pulled: no such image (ImagePullFailed)",
+        "The image of the container box cannot be pulled: no such image (ImagePullFailed)",
     ),
     "the gate keeps ending": (
         lambda pod: status(
@@ -281,7 +280,7 @@ async def test_a_refused_request_is_not_repeated(world: World, session_id: UUID,
             report=heard.report,
         )
     assert heard.phases == ["failed"]
-    assert "at most 12 skills are initial" in heard[0].reason
+    assert "at most 12 skills can be initial" in heard[0].reason
 
 
 async def test_only_one_of_many_simultaneous_suspensions_succeeds(world: World, session_id: UUID) -> None:

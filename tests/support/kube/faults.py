@@ -1,4 +1,4 @@
-"""A proxy before the API server that fails as real ones do: refusals, cut connections, watches that are too old."""
+"""A proxy before the API server with the faults of real ones: refusals, cut connections, expired watches."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from aiohttp import web
 from support.kube.control_plane import ControlPlane
 
 Fault = int | str | None
-"""A status to answer instead. "cut" ends the connection, a watch's after its first event; "gone" is a watch's 410.
-"silent" opens a watch and says nothing on it, "empty" ends it at once. "late" answers after `late_seconds`."""
+"""An integer is the status of the response. "cut" closes the connection, for a watch after its first event. "gone"
+sends the 410 of an expired watch. "silent" opens a watch and sends nothing on it, "empty" ends it immediately. "late"
+sends the response after `late_seconds`."""
 
 
 class FaultyProxy:
-    """`fault` decides for each request; `failed` counts what was made to fail, by kind."""
+    """`fault` chooses the fault of each request; `failed` counts the requests with a fault, by kind."""
 
     def __init__(self) -> None:
         self.fault: Callable[[web.Request], Fault] = lambda _: None
@@ -30,7 +31,7 @@ class FaultyProxy:
     @classmethod
     @asynccontextmanager
     async def before(cls, control_plane: ControlPlane, directory: Path) -> AsyncIterator[FaultyProxy]:
-        """Callers need no credentials: the proxy is the administrator."""
+        """Run a proxy. Its clients need no credentials, because the proxy uses those of the administrator."""
         made = cls()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=control_plane.tls, limit=0)) as session:
 
@@ -39,7 +40,7 @@ class FaultyProxy:
 
             app = web.Application(client_max_size=2**24)
             app.router.add_route("*", "/{path:.*}", handle)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)  # watches would be waited for
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)  # do not wait for open watches
             await runner.setup()
             try:
                 site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -76,18 +77,27 @@ class FaultyProxy:
             response.content_type = answer.content_type
             await response.prepare(request)
             if is_watch and fault == "empty":
+                abort(answer)
                 return response
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
                 if is_watch and fault == "gone":
                     gone = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
                     await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
+                    abort(answer)
                     break
                 if is_watch and fault == "cut":
                     assert request.transport is not None
                     request.transport.abort()
+                    abort(answer)
                     break
             return response
+
+
+def abort(response: aiohttp.ClientResponse) -> None:
+    """Close its connection without the TLS shutdown, which can take longer than the event loop of the test exists."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 def plain_kubeconfig(server: str) -> dict[str, object]:
@@ -102,7 +112,7 @@ def plain_kubeconfig(server: str) -> dict[str, object]:
 
 
 def token_kubeconfig(control_plane: ControlPlane, token: str) -> dict[str, object]:
-    """For one who has a service account's token and nothing else."""
+    """A kubeconfig with only the token of a service account."""
     made = plain_kubeconfig(control_plane.server)
     made["clusters"] = [
         {
