@@ -16,7 +16,7 @@ from benchmarks.rows import Row, table
 from moorage_api.clock import utc_now
 from moorage_api.database import create_database, create_engine
 from moorage_api.objects.store import MinioStore
-from moorage_api.skill_runs.pins import SessionSkills
+from moorage_api.skills.pins import SessionSkills
 from moorage_local.credentials import RUNNER_KEY_ID
 from moorage_sandbox.client import GateClient, TokenSigner
 from support.accounts import admin, register

@@ -15,13 +15,13 @@ from uuid import uuid4
 from benchmarks.rows import Row
 from benchmarks.sandboxes import running_host
 from moorage_api.objects.store import BlobStore
-from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
 from moorage_api.skill_runs.sync import SkillSync
 from moorage_api.skills.bundles.archive import pack
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_api.skills.bundles.limits import MAX_BUNDLE_BYTES, MAX_FILES
 from moorage_api.skills.bundles.manifest import parse_manifest
 from moorage_api.skills.bundles.risk import RiskReport
+from moorage_api.skills.pins import SessionSkill, SessionSkills
 from moorage_api.skills.store import SkillArchives
 from moorage_sandbox.client import TokenSigner
 

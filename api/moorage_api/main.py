@@ -15,6 +15,7 @@ from moorage_api.app import create_app
 from moorage_api.http.internal import serve_beside
 from moorage_api.settings import Settings
 from moorage_api.skills.pod_access import create_pod_app
+from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.wiring.resources import Resources, open_resources
 from moorage_api.wiring.services import build_services
 from moorage_common.logs import configure_logging
@@ -26,12 +27,6 @@ INTERNAL_CONCURRENCY = 100
 
 STOP_GRACE_SECONDS = 2
 """Open streams are closed after this time. Their clients resume at another replica, or here after the restart."""
-
-
-CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a")
-"""At INFO these write addresses and what was said, and those hold users' words."""
-SILENT_LOGGERS = ("mcp", "client")
-"""The MCP SDK's: at every level they write whole URLs and messages, and keys may be in both. We say it ourselves."""
 
 
 async def serve(settings: Settings, *, host: str, port: int, fd: int | None = None) -> None:

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from moorage_api.app import create_app_without_services
 from moorage_api.http.openapi.document import operations
+from moorage_api.http.provided import Services, check_provided
 from moorage_api.http.routes import BY_KEY, RULES, format_table, keys_of, rules_of
 from support.accounts import Person, client_for
 
@@ -120,6 +121,11 @@ async def test_an_unknown_asset_is_not_found(api: Any) -> None:
     async with client_for(api.url) as client:
         for name in ("nothing.js", "..%2F..%2Fstandalone_docs.py", "swagger-ui-bundle.js.map"):
             assert (await client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+def test_an_app_with_a_route_whose_service_is_not_built_does_not_start() -> None:
+    with pytest.raises(LookupError, match="`wiring` builds no "):
+        check_provided(create_app_without_services().routes, Services([]))
 
 
 async def test_a_trailing_slash_changes_nothing_and_does_not_redirect(api: Any, alice: Person) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import delete, or_, select
@@ -11,14 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.errors import ForbiddenError, NotFoundError
 from moorage_api.files.models import FileRow
-
-
-class Reader(Protocol):
-    @property
-    def id(self) -> UUID: ...
-
-    @property
-    def is_admin(self) -> bool: ...
+from moorage_api.users.account import Reader
 
 
 class FileRepository:

@@ -11,9 +11,10 @@ from moorage_api.errors import DomainError, TooLargeError
 from moorage_api.events.schemas import FileInfo
 from moorage_api.files.models import FileRow
 from moorage_api.files.names import extension_of, media_type_of, safe_filename
-from moorage_api.files.repository import FileRepository, Reader
+from moorage_api.files.repository import FileRepository
 from moorage_api.objects import keys
 from moorage_api.objects.store import BlobStore, StoredObject
+from moorage_api.users.account import Reader
 
 logger = logging.getLogger(__name__)
 

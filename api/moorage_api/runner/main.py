@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
-from moorage_api.main import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.runner.health import Health, create_health_app
 from moorage_api.runner.sandbox_link import SandboxLinks
 from moorage_api.runner.sweep import Sweep
@@ -23,6 +22,7 @@ from moorage_api.skill_runs.run import SkillRuns
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
+from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.wiring.resources import Resources, open_resources
 from moorage_api.wiring.services import build_services
 from moorage_common.logs import configure_logging

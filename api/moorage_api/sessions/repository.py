@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +11,7 @@ from moorage_api.database import Database
 from moorage_api.errors import ForbiddenError, NotFoundError
 from moorage_api.sessions.models import SessionRow
 from moorage_api.sessions.schemas import ListSessionItem
+from moorage_api.users.account import Reader
 
 LIST = """
     SELECT id::text AS session_id, title, latest_message, latest_message_at, status, unread_message_count
@@ -25,16 +25,6 @@ CREATE = """
     INSERT INTO user_heads (user_id, version) VALUES ($2, 1)
     ON CONFLICT (user_id) DO UPDATE SET version = user_heads.version + 1
 """
-
-
-class Reader(Protocol):
-    """The user who makes the request, as far as access checks need to know them."""
-
-    @property
-    def id(self) -> UUID: ...
-
-    @property
-    def is_admin(self) -> bool: ...
 
 
 @dataclass(frozen=True)

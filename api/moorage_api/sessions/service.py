@@ -22,9 +22,10 @@ from moorage_api.objects.store import BlobStore
 from moorage_api.runs import queue
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.sessions.models import SessionRow
-from moorage_api.sessions.repository import Reader, SessionRepository, create_session, list_sessions
+from moorage_api.sessions.repository import SessionRepository, create_session, list_sessions
 from moorage_api.sessions.schemas import ListSessionItem
 from moorage_api.sessions.summary import apply_events, touch_list
+from moorage_api.users.account import Reader
 
 logger = logging.getLogger(__name__)
 

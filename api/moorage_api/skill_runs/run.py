@@ -10,11 +10,11 @@ from uuid import UUID
 from moorage_api.agent.ports import Attachments, Gate, Switches
 from moorage_api.config.service import ConfigService
 from moorage_api.errors import DomainError, FencedError
-from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
 from moorage_api.skill_runs.ports import SkillDelegate
 from moorage_api.skill_runs.sync import NOT_YET, SkillSync
 from moorage_api.skill_runs.toolset import SkillToolset, guidance
 from moorage_api.skills.bundles.archive import unpack
+from moorage_api.skills.pins import SessionSkill, SessionSkills
 from moorage_api.skills.store import SkillArchives
 from moorage_crds.types import SkillPin
 from moorage_sandbox.protocol import GateError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api.errors import DomainError
-from moorage_api.skill_runs.pins import SessionSkill, SessionSkills
+from moorage_api.skills.pins import SessionSkill, SessionSkills
 from moorage_api.skills.store import SkillArchives
 from moorage_sandbox.client import GateClient
 from moorage_sandbox.protocol import GateError

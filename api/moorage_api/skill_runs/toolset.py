@@ -13,8 +13,8 @@ from moorage_api.agent.ports import Attachments, Function, Gate, Switches, ToolC
 from moorage_api.agent.toolsets.sandboxed import SandboxToolset
 from moorage_api.agent.toolsets.schema import function, number, text, texts
 from moorage_api.errors import DomainError, FencedError
-from moorage_api.skill_runs.pins import SessionSkill
 from moorage_api.skill_runs.ports import DelegatedTool, SkillDelegate, SkillFiles
+from moorage_api.skills.pins import SessionSkill
 from moorage_api.tools.mcp_toolset import function_name
 from moorage_sandbox.protocol import SKILLS
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
 Role = Literal["super_admin", "user"]
 Status = Literal["active", "inactive", "banned"]
+
+
+class Reader(Protocol):
+    """The user who makes the request, as far as access checks need to know them."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def is_admin(self) -> bool: ...
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
-
 from moorage_api.database import Database, uuid7
 from moorage_api.errors import NotFoundError
 from moorage_api.users.passwords import CONTEXT
@@ -17,10 +15,10 @@ async def ensure_admin(db: Database, *, username: str, password: str) -> bool:
     Raises ConflictError if the name belongs to a user who is not an admin.
     """
     async with db.begin() as tx:
-        await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('moorage first admin'))"))
-        if await tx.scalar(text("SELECT true FROM users WHERE role = 'super_admin' LIMIT 1")):
+        users = UserRepository(tx)
+        if await users.has_admin():
             return False
-        await add_admin(UserRepository(tx), username=username, password=password)
+        await add_admin(users, username=username, password=password)
         return True
 
 

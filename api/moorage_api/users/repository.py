@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from moorage_api.database import Database
 from moorage_api.errors import ConflictError, NotFoundError
 from moorage_api.users.account import Account, Role, Status
+
+Identity = tuple[str, str]
+"""A provider and the name by which it knows a person."""
 
 COLUMNS = "users.id, username, email, nickname, avatar, role, status, users.created_at"
 
@@ -36,6 +40,23 @@ UPDATE = text(
         avatar = coalesce(CAST(:avatar AS text), avatar)
     WHERE id = :id RETURNING {COLUMNS}
     """  # noqa: S608
+)
+
+LOCK_PERSON = text("SELECT pg_advisory_xact_lock(hashtextextended(:person, 0))")
+FIND_IDENTITY = text(
+    """
+    SELECT user_id FROM user_identities
+    JOIN unnest(CAST(:providers AS text[]), CAST(:subjects AS text[])) WITH ORDINALITY
+        AS known (provider, subject, place)
+        ON known.provider = user_identities.provider AND known.subject = user_identities.subject
+    ORDER BY place LIMIT 1
+    """
+)
+ADD_IDENTITY = text(
+    """
+    INSERT INTO user_identities (provider, subject, user_id) VALUES (:provider, :subject, :user_id)
+    ON CONFLICT (provider, subject) DO NOTHING
+    """
 )
 
 
@@ -156,3 +177,23 @@ class UserRepository:
 
     async def end_family(self, family_id: UUID) -> None:
         await self._tx.execute(text("DELETE FROM token_families WHERE id = :id"), {"id": family_id})
+
+    async def find_identity(self, identities: Sequence[Identity], *, lock: str) -> UUID | None:
+        """Find the account of the first known identity, and lock the person until the transaction ends."""
+        await self._tx.execute(LOCK_PERSON, {"person": lock})
+        parameters = {
+            "providers": [provider for provider, _ in identities],
+            "subjects": [subject for _, subject in identities],
+        }
+        found: UUID | None = await self._tx.scalar(FIND_IDENTITY, parameters)
+        return found
+
+    async def add_identities(self, identities: Sequence[Identity], user_id: UUID) -> None:
+        """Also those that were unknown before: the same person may come with another of them next time."""
+        for provider, subject in identities:
+            await self._tx.execute(ADD_IDENTITY, {"provider": provider, "subject": subject, "user_id": user_id})
+
+    async def has_admin(self) -> bool:
+        """Two processes that start at once must not both create the first admin: the second one waits here."""
+        await self._tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('moorage first admin'))"))
+        return bool(await self._tx.scalar(text("SELECT true FROM users WHERE role = 'super_admin' LIMIT 1")))

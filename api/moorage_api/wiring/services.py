@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moorage_api.administration.service import UserManagement
+from moorage_api.administration.service import UserRemoval
 from moorage_api.config.sealing import Sealing
 from moorage_api.config.service import ConfigService, LlmDefaults
 from moorage_api.database import Database
@@ -18,8 +18,8 @@ from moorage_api.sessions.presenter import Pictures, Presenter
 from moorage_api.sessions.service import SessionService
 from moorage_api.sessions.streams import EventStreams
 from moorage_api.settings import Settings
-from moorage_api.skill_runs.pins import SessionSkills
 from moorage_api.skill_runs.run import SkillRuns
+from moorage_api.skills.pins import SessionSkills
 from moorage_api.skills.service import SkillService, Sources
 from moorage_api.skills.store import SkillArchives
 from moorage_api.skills.upkeep import SkillUpkeep
@@ -27,11 +27,12 @@ from moorage_api.status.minio import OwnStore, StorePlace
 from moorage_api.status.service import PlatformStatus, platform_probes
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
+from moorage_api.users.identities import IdentityService
+from moorage_api.users.management import AccountManagement
 from moorage_api.users.request_limits import RequestLimits
 from moorage_api.users.service import UserService
 from moorage_api.wechat.client import WechatClient
 from moorage_api.wechat.login import WechatLogin
-from moorage_api.wechat.service import WechatAccounts
 from moorage_api.wechat.states import LoginStates
 from moorage_api.wiring.resources import Resources
 
@@ -42,6 +43,7 @@ def build_services(resources: Resources) -> Services:
     config = build_config(settings, resources.db, sealing=resources.sealing, outbound=resources.outbound)
     files = FileService(resources.db, resources.blobs, limit_bytes=settings.upload_limit_bytes)
     sessions = SessionService(resources.db, resources.hub, resources.redis, resources.sandboxes, resources.blobs)
+    accounts = AccountManagement(resources.db, resources.hub)
     presenter = Presenter(settings.jwt_secret.get_secret_value())
     return Services(
         [
@@ -57,7 +59,8 @@ def build_services(resources: Resources) -> Services:
                 resources.now,
                 refresh_single_use=settings.refresh_single_use,
             ),
-            UserManagement(resources.db, resources.hub, sessions, files),
+            accounts,
+            UserRemoval(accounts, sessions, files),
             build_wechat_login(resources),
             config,
             files,
@@ -118,7 +121,7 @@ def build_wechat_login(resources: Resources) -> WechatLogin:
         callback_url=settings.wechat_callback_url,
         frontend_url=settings.wechat_frontend_url,
         states=LoginStates(resources.redis, settings.jwt_secret.get_secret_value(), resources.now),
-        accounts=WechatAccounts(resources.db, resources.tokens, resources.now),
+        accounts=IdentityService(resources.db, resources.tokens, resources.now),
         client=WechatClient(
             app_id=settings.wechat_app_id,
             secret=secret,

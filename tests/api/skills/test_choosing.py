@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from moorage_api.skill_runs.selection import Candidate, rank
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_api.skills.bundles.context import context_of
 from moorage_api.skills.bundles.limits import MAX_CONTEXT_BYTES
 from moorage_api.skills.bundles.manifest import parse_manifest
 from moorage_api.skills.bundles.risk import RiskReport, risk_report
+from moorage_api.skills.selection import Candidate, rank
 from support.skills import ENTRY, PDF, brand_report, skill_md
 
 SKILLS = [

@@ -14,8 +14,8 @@ from moorage_api.clock import utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.objects.keys import skill_archive_key
 from moorage_api.objects.store import MinioStore
-from moorage_api.skill_runs.pins import SessionSkills
 from moorage_api.skill_runs.sync import NOT_YET, SkillSync
+from moorage_api.skills.pins import SessionSkills
 from moorage_api.skills.store import SkillArchives
 from support.accounts import data
 from support.gate import FakeBox, Gate, running_gate

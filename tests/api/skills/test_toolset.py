@@ -10,12 +10,12 @@ import pytest
 
 from moorage_api.agent.ports import GateResult, ToolCall, ToolResult
 from moorage_api.errors import UnavailableError
-from moorage_api.skill_runs.pins import SessionSkill
 from moorage_api.skill_runs.toolset import MAX_FUNCTIONS, MAX_READ_CHARS, SkillToolset, guidance
 from moorage_api.skills.bundles.bundle import Bundle
 from moorage_api.skills.bundles.context import context_of
 from moorage_api.skills.bundles.manifest import parse_manifest
 from moorage_api.skills.bundles.risk import risk_report
+from moorage_api.skills.pins import SessionSkill
 from support.agent import Log, MemoryAttachments, MemoryGate, MemorySwitches, shell_output
 from support.skills import ENTRY, FONT, brand_report, skill_md
 

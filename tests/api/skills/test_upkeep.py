@@ -20,7 +20,7 @@ from moorage_api.objects.store import MinioStore
 from moorage_api.outbound import Outbound
 from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
-from moorage_api.skill_runs.pins import SessionSkills
+from moorage_api.skills.pins import SessionSkills
 from moorage_api.skills.repository import lock_archives
 from moorage_api.skills.schemas import SkillInstallRequest
 from moorage_api.skills.service import SkillService, Sources

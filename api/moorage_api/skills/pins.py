@@ -8,11 +8,11 @@ from uuid import UUID
 
 from moorage_api.clock import Clock
 from moorage_api.database import Database
-from moorage_api.skill_runs.selection import Candidate, rank
 from moorage_api.skills.bundles.archive import to_pin
 from moorage_api.skills.bundles.manifest import Manifest
 from moorage_api.skills.bundles.risk import RiskReport
 from moorage_api.skills.repository import SkillRepository
+from moorage_api.skills.selection import Candidate, rank
 from moorage_crds.types import MAX_INITIAL_SKILLS, MAX_SKILLS, SkillPin
 
 
