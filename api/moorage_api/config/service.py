@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import SecretStr
-from sqlalchemy import text
 
+from moorage_api.config.repository import ConfigRepository
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
@@ -95,15 +94,7 @@ class ConfigService:
         if sealed == stored:
             return
         async with self._db.begin() as tx:
-            await tx.execute(
-                text(
-                    """
-                    UPDATE app_config SET value = CAST(:sealed AS jsonb)
-                    WHERE name = 'llm' AND value = CAST(:stored AS jsonb)
-                    """
-                ),
-                {"sealed": json.dumps(sealed), "stored": json.dumps(stored)},
-            )
+            await ConfigRepository(tx).replace("llm", stored, sealed)
 
     def _to_llm_config_read(self, stored: Mapping[str, Any]) -> LlmConfigRead:
         return LlmConfigRead(
@@ -148,17 +139,8 @@ class ConfigService:
 
     async def _read(self, name: str) -> dict[str, Any]:
         async with self._db() as tx:
-            value = await tx.scalar(text("SELECT value FROM app_config WHERE name = :name"), {"name": name})
-        return dict(value or {})
+            return await ConfigRepository(tx).read(name)
 
     async def _write(self, name: str, value: dict[str, Any]) -> None:
         async with self._db.begin() as tx:
-            await tx.execute(
-                text(
-                    """
-                    INSERT INTO app_config (name, value) VALUES (:name, CAST(:value AS jsonb))
-                    ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = now()
-                    """
-                ),
-                {"name": name, "value": json.dumps(value)},
-            )
+            await ConfigRepository(tx).write(name, value)

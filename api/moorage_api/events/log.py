@@ -130,3 +130,21 @@ async def last_seq(tx: AsyncSession, session_id: UUID) -> int:
     if seq is None:
         raise NotFoundError("This session does not exist")
     return int(seq)
+
+
+async def lock_head(tx: AsyncSession, session_id: UUID) -> None:
+    """Lock the session's head row, as every writer does first. A run that is being claimed is then visible or waits."""
+    await tx.execute(text("SELECT FROM session_heads WHERE session_id = :id FOR UPDATE"), {"id": session_id})
+
+
+async def hold_epoch(tx: AsyncSession, session_id: UUID, *, epoch: int) -> bool:
+    """Whether the session's epoch is still this one; if so, it stays until the transaction ends."""
+    held = text("SELECT true FROM session_heads WHERE session_id = :id AND epoch = :epoch FOR SHARE")
+    return bool(await tx.scalar(held, {"id": session_id, "epoch": epoch}))
+
+
+async def fence(tx: AsyncSession, session_ids: Sequence[UUID]) -> None:
+    """Raise the epochs, so that no runner writes to these sessions any more."""
+    await tx.execute(
+        text("UPDATE session_heads SET epoch = epoch + 1 WHERE session_id = ANY(:ids)"), {"ids": list(session_ids)}
+    )

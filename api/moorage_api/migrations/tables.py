@@ -4,10 +4,12 @@ from moorage_api.config.models import ConfigRow
 from moorage_api.database import Base
 from moorage_api.events.models import EventRow, SessionHeadRow
 from moorage_api.files.models import FileRow
-from moorage_api.runs.models import AgentStateRow, RunRow, SandboxRow, TranscriptRow
+from moorage_api.preferences.models import ToolPreferenceRow
+from moorage_api.runs.models import AgentStateRow, RunRow, TranscriptRow
+from moorage_api.sandboxes.models import SandboxRow
 from moorage_api.sessions.models import SessionRow
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
-from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow, ToolPreferenceRow
+from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow
 from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserIdentityRow, UserRow
 
 __all__ = [

@@ -19,10 +19,11 @@ from moorage_api.agent.ports import Message, UserMessage
 from moorage_api.database import Database
 from moorage_api.errors import FencedError
 from moorage_api.events.hub import Hub
-from moorage_api.events.log import StoredEvent, append, make_storable
+from moorage_api.events.log import StoredEvent, append, hold_epoch, make_storable
 from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
+from moorage_api.sandboxes.repository import SandboxRepository
 from moorage_api.sessions.summary import apply_events
 
 PARTIAL_INTERVAL_SECONDS = 0.1
@@ -148,11 +149,7 @@ class RunJournal:
         return stored, list_changed
 
     async def _fence(self, tx: AsyncSession) -> None:
-        held = await tx.scalar(
-            text("SELECT true FROM session_heads WHERE session_id = :id AND epoch = :epoch FOR SHARE"),
-            {"id": self.session_id, "epoch": self.run.epoch},
-        )
-        if not held:
+        if not await hold_epoch(tx, self.session_id, epoch=self.run.epoch):
             raise FencedError("Another runner has taken this run over")
 
     async def _write_state(
@@ -174,10 +171,7 @@ class RunJournal:
                 },
             )
             if self.pending_notice:
-                await tx.execute(
-                    text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice = :notice"),
-                    {"id": self.session_id, "notice": self.pending_notice},
-                )
+                await SandboxRepository(tx).clear_notice(self.session_id, notice=self.pending_notice)
         if state is not None:
             await tx.execute(
                 text(

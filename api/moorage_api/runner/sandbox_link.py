@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy import text
-
 from moorage_api.agent.ports import GateResult
 from moorage_api.database import Database, uuid7
 from moorage_api.errors import DomainError, FencedError, NotFoundError, UnavailableError
@@ -26,6 +24,7 @@ from moorage_api.objects.store import BlobStore
 from moorage_api.runner.journal import RunJournal
 from moorage_api.sandboxes.errors import as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState
+from moorage_api.sandboxes.repository import SandboxRepository, find_known_sandbox
 from moorage_crds.types import SkillPin
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.messages import CallResponse
@@ -146,10 +145,7 @@ class SandboxLink:
     async def notices(self) -> list[str]:
         """See `Gate.notices`. The journal clears them with the next messages it records."""
         if self._notice is None:
-            row = await self._db.fetchrow(
-                "SELECT notice FROM session_sandboxes WHERE session_id = $1", self._journal.session_id
-            )
-            self._notice = row["notice"] if row else ""
+            self._notice = (await find_known_sandbox(self._db, self._journal.session_id)).notice
         if not self._notice:
             return []
         notice, self._notice = self._notice, ""
@@ -241,8 +237,7 @@ class SandboxLink:
 
     async def _start(self) -> Sandbox:
         session_id = self._journal.session_id
-        row = await self._db.fetchrow("SELECT suspended_at FROM session_sandboxes WHERE session_id = $1", session_id)
-        is_back = row is not None and row["suspended_at"] is not None
+        is_back = (await find_known_sandbox(self._db, session_id)).is_suspended
 
         async def record(state: SandboxState) -> None:
             phase = "resuming" if is_back and state.phase == "starting" else state.phase
@@ -275,31 +270,12 @@ class SandboxLink:
         Calls with a smaller seq went to an earlier sandbox that is lost.
         """
         async with self._db.begin() as tx:
-            since_seq = await tx.scalar(
-                text(
-                    """
-                    INSERT INTO session_sandboxes AS known (session_id, uid, since_seq, notice)
-                    SELECT session_id, :uid, 0, '' FROM session_heads
-                    WHERE session_id = :session_id AND epoch = :epoch FOR SHARE
-                    ON CONFLICT (session_id) DO UPDATE SET
-                        notice = CASE WHEN known.uid = excluded.uid THEN known.notice ELSE :notice END,
-                        since_seq = CASE WHEN known.uid = excluded.uid THEN known.since_seq ELSE
-                            (SELECT last_seq + 1 FROM session_heads WHERE session_id = known.session_id) END,
-                        uid = excluded.uid,
-                        suspended_at = NULL
-                    RETURNING since_seq
-                    """
-                ),
-                {
-                    "uid": uid,
-                    "session_id": self._journal.session_id,
-                    "epoch": self._journal.run.epoch,
-                    "notice": REPLACED_NOTICE,
-                },
+            since_seq = await SandboxRepository(tx).use(
+                self._journal.session_id, uid, epoch=self._journal.run.epoch, notice=REPLACED_NOTICE
             )
         if since_seq is None:
             raise FencedError("Another runner has taken this run over")
-        return int(since_seq)
+        return since_seq
 
 
 @dataclass(frozen=True)

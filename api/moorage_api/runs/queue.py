@@ -5,6 +5,7 @@ Row locks are always taken in the order run, session head, session, user head, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -131,6 +132,19 @@ async def request_stop(tx: AsyncSession, session_id: UUID) -> bool:
         if (await tx.execute(text(statement), parameters)).first() is not None:
             return True
     return False
+
+
+async def end_all(tx: AsyncSession, session_ids: Sequence[UUID]) -> None:
+    """End the active runs of sessions that are being deleted. The caller also raises the epochs."""
+    await tx.execute(
+        text(
+            """
+            UPDATE runs SET status = 'stopped', finished_at = now()
+            WHERE session_id = ANY(:ids) AND status IN ('queued', 'running')
+            """
+        ),
+        {"ids": list(session_ids)},
+    )
 
 
 async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> LeasedRun | None:

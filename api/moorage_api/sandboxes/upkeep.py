@@ -6,14 +6,13 @@ import logging
 import time
 from uuid import UUID
 
-from sqlalchemy import text
-
 from moorage_api.database import Database
 from moorage_api.errors import UnavailableError
 from moorage_api.events import log
 from moorage_api.events.hub import Hub
 from moorage_api.events.schemas import SandboxEvent
 from moorage_api.sandboxes.provider import Sandboxes
+from moorage_api.sandboxes.repository import SandboxRepository
 
 logger = logging.getLogger(__name__)
 
@@ -23,34 +22,6 @@ REGISTER_BATCH = 20_000
 REGISTER_FAILURES = 5
 """After this many failures the rest is left for the next time, because the cluster itself probably fails."""
 SUSPEND_BATCH = 50
-
-RECENT = """
-    SELECT id, owner_id FROM sessions
-    WHERE deleted_at IS NULL AND id BETWEEN :oldest AND :newest ORDER BY id DESC LIMIT :limit
-"""
-"""Ids begin with the creation time, so this reads a range of the primary key. Older sessions are registered, or will be
-when they need a sandbox. The newest ones are left out, because the api is registering them now."""
-
-IDLE = """
-    SELECT session_id FROM session_sandboxes AS known
-    WHERE suspended_at IS NULL
-        AND NOT EXISTS (
-            SELECT FROM runs WHERE runs.session_id = known.session_id
-                AND (status IN ('queued', 'running') OR finished_at > now() - make_interval(secs => :idle_seconds))
-        )
-    LIMIT :limit
-"""
-
-LOCK_HEAD = "SELECT FROM session_heads WHERE session_id = :session_id FOR UPDATE"
-"""The head is locked first, as everywhere. A run that is being claimed is then either visible or waits."""
-
-SUSPENDED = """
-    UPDATE session_sandboxes SET suspended_at = now() WHERE session_id = :session_id AND suspended_at IS NULL
-        AND NOT EXISTS (
-            SELECT FROM runs WHERE runs.session_id = :session_id AND status IN ('queued', 'running')
-        )
-    RETURNING session_id
-"""
 
 
 class Upkeep:
@@ -63,13 +34,9 @@ class Upkeep:
     async def register_missing(self) -> None:
         """Register sessions that could not be registered when they were created. Several runners may do it at once."""
         async with self._db() as tx:
-            parameters = {
-                "oldest": first_id_of(time.time() - RECENT_SECONDS),
-                "newest": first_id_of(time.time() - NEW_SECONDS),
-                "limit": REGISTER_BATCH,
-            }
-            rows = (await tx.execute(text(RECENT), parameters)).all()
-        owner_of: dict[UUID, UUID] = {row.id: row.owner_id for row in rows}
+            owner_of = await SandboxRepository(tx).owners_of_sessions(
+                first_id_of(time.time() - RECENT_SECONDS), first_id_of(time.time() - NEW_SECONDS), limit=REGISTER_BATCH
+            )
         failures = 0
         for session_id in await self._sandboxes.find_unregistered(list(owner_of)):
             try:
@@ -87,9 +54,8 @@ class Upkeep:
         """
         if not self._idle_seconds:
             return
-        parameters = {"idle_seconds": self._idle_seconds, "limit": SUSPEND_BATCH}
         async with self._db() as tx:
-            ids = list(await tx.scalars(text(IDLE), parameters))
+            ids = await SandboxRepository(tx).idle_sessions(idle_seconds=self._idle_seconds, limit=SUSPEND_BATCH)
         for session_id in ids:
             try:
                 await self._suspend(session_id)
@@ -104,8 +70,8 @@ class Upkeep:
         """
         was_running = await self._sandboxes.suspend(session_id)
         async with self._db.begin() as tx:
-            await tx.execute(text(LOCK_HEAD), {"session_id": session_id})
-            is_still_idle = (await tx.execute(text(SUSPENDED), {"session_id": session_id})).first() is not None
+            await log.lock_head(tx, session_id)
+            is_still_idle = await SandboxRepository(tx).mark_suspended(session_id)
             reason = f"It was idle for {self._idle_seconds:.0f} s"
             event = SandboxEvent(phase="suspended", reason=reason)
             stored = await log.append(tx, session_id, [event]) if was_running and is_still_idle else []

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import Database, uuid7
@@ -22,14 +21,15 @@ from moorage_api.objects.store import BlobStore
 from moorage_api.runs import queue
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.sessions.models import SessionRow
-from moorage_api.sessions.repository import SessionRepository, create_session, list_sessions
+from moorage_api.sessions.repository import SessionRepository, create_session, list_sessions, touch_list
 from moorage_api.sessions.schemas import ListSessionItem
-from moorage_api.sessions.summary import apply_events, touch_list
+from moorage_api.sessions.summary import apply_events
 from moorage_api.users.account import Reader
 
 logger = logging.getLogger(__name__)
 
 LIST_LIMIT = 1000
+SWEEP_BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,11 @@ class SessionService:
 
     async def clear_unread(self, session_id: UUID, *, reader: Reader) -> None:
         async with self._db.begin() as tx:
-            row = await SessionRepository(tx).get_own(session_id, reader=reader)
+            sessions = SessionRepository(tx)
+            row = await sessions.get_own(session_id, reader=reader)
             changed = row.unread_message_count != 0
             if changed:
-                await tx.execute(
-                    text("UPDATE sessions SET unread_message_count = 0 WHERE id = :id"), {"id": session_id}
-                )
+                await sessions.clear_unread(session_id)
                 await touch_list(tx, reader.id)
         if changed:
             await self._hub.publish_list_change(reader.id)
@@ -144,22 +143,17 @@ class SessionService:
     async def delete_all_of(self, user_id: UUID) -> int:
         """Delete every session of a user. Returns how many could not be removed now, for example without a cluster."""
         async with self._db.begin() as tx:
-            ids = list(
-                await tx.scalars(
-                    text("SELECT id FROM sessions WHERE owner_id = :id AND deleted_at IS NULL"), {"id": user_id}
-                )
-            )
+            ids = await SessionRepository(tx).ids_of(user_id)
             await self._mark_deleted_in(tx, ids)
         await self._announce_deleted(ids)
         await self.sweep_deleted()
         async with self._db() as tx:
-            left = await tx.scalar(text("SELECT count(*) FROM sessions WHERE owner_id = :id"), {"id": user_id})
-        return int(left or 0)
+            return await SessionRepository(tx).count_of(user_id)
 
     async def sweep_deleted(self) -> None:
         """Remove sandboxes, objects and rows of deleted sessions, in this order. Failures are retried next time."""
         async with self._db() as tx:
-            ids = list(await tx.scalars(text("SELECT id FROM sessions WHERE deleted_at IS NOT NULL LIMIT 100")))
+            ids = await SessionRepository(tx).deleted_ids(limit=SWEEP_BATCH)
         for session_id in ids:
             try:
                 await self._sandboxes.delete(session_id)
@@ -168,21 +162,12 @@ class SessionService:
                 logger.warning("Could not remove the sandbox or objects of a deleted session; will retry: %s", error)
                 continue
             async with self._db.begin() as tx:
-                await tx.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": session_id})
+                await SessionRepository(tx).remove(session_id)
 
     async def _mark_deleted_in(self, tx: AsyncSession, ids: Sequence[UUID]) -> None:
-        parameters = {"ids": list(ids)}
-        await tx.execute(
-            text(
-                """
-                UPDATE runs SET status = 'stopped', finished_at = now()
-                WHERE session_id = ANY(:ids) AND status IN ('queued', 'running')
-                """
-            ),
-            parameters,
-        )
-        await tx.execute(text("UPDATE session_heads SET epoch = epoch + 1 WHERE session_id = ANY(:ids)"), parameters)
-        await tx.execute(text("UPDATE sessions SET deleted_at = now() WHERE id = ANY(:ids)"), parameters)
+        await queue.end_all(tx, ids)
+        await log.fence(tx, ids)
+        await SessionRepository(tx).mark_deleted(ids)
 
     async def _announce_deleted(self, ids: Sequence[UUID]) -> None:
         for session_id in ids:

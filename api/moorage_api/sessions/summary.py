@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.events.log import make_storable
 from moorage_api.events.schemas import ChatEvent, MessageEvent, TitleEvent
+from moorage_api.sessions.repository import SessionRepository, touch_list
 
 LATEST_MESSAGE_LENGTH = 500
 STATUS_AFTER = {"done": "completed", "error": "completed", "wait": "waiting"}
@@ -44,39 +44,6 @@ async def apply_events(
     changes = row_changes(events, watched=watched)
     if not changes:
         return False
-    await tx.execute(
-        text(
-            """
-            UPDATE sessions SET
-                title = coalesce(CAST(:title AS text), title),
-                status = coalesce(CAST(:status AS text), status),
-                latest_message = coalesce(CAST(:latest_message AS text), latest_message),
-                latest_message_at = CASE WHEN CAST(:latest_message AS text) IS NULL THEN latest_message_at
-                    ELSE now() END,
-                unread_message_count = unread_message_count + :unread
-            WHERE id = :session_id
-            """
-        ),
-        {
-            "session_id": session_id,
-            "title": changes.get("title"),
-            "status": changes.get("status"),
-            "latest_message": changes.get("latest_message"),
-            "unread": changes.get("unread", 0),
-        },
-    )
+    await SessionRepository(tx).change(session_id, changes)
     await touch_list(tx, owner_id)
     return True
-
-
-async def touch_list(tx: AsyncSession, owner_id: UUID) -> None:
-    """Raise the version of a user's session list. The caller publishes the change after the commit."""
-    await tx.execute(
-        text(
-            """
-            INSERT INTO user_heads (user_id, version) VALUES (:user_id, 1)
-            ON CONFLICT (user_id) DO UPDATE SET version = user_heads.version + 1
-            """
-        ),
-        {"user_id": owner_id},
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,30 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import uuid7
 from moorage_api.errors import ConflictError, NotFoundError
+from moorage_api.preferences.repository import PreferenceRepository
 from moorage_api.skills.bundles.manifest import skill_id_of
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_crds.types import MAX_SKILLS
+
+UNUSED = """
+    NOT EXISTS (SELECT FROM skills WHERE skills.version_id = version.id)
+    AND NOT EXISTS (SELECT FROM session_skills WHERE session_skills.version_id = version.id)
+"""
+
+UPDATE_UNUSED_SINCE = f"""
+    UPDATE skill_versions AS version SET unused_since = CASE WHEN {UNUSED} THEN now() END
+    WHERE (unused_since IS NULL) = ({UNUSED})
+"""  # noqa: S608 - built from constants
+"""Sets `unused_since` of versions that became unused, and clears it for versions that are used again."""
+
+STALE = """
+    SELECT id FROM skill_versions WHERE unused_since <= now() - make_interval(secs => :grace_seconds)
+    LIMIT :limit FOR UPDATE SKIP LOCKED
+"""
+"""The lock prevents that a session is pinned to one of these versions from now on."""
+
+DELETE_VERSIONS = f"DELETE FROM skill_versions AS version WHERE id = ANY(:ids) AND {UNUSED}"  # noqa: S608 - as above
+"""Checks again that they are unused: a session may have been pinned to one of them before the lock."""
 
 Skill = Row[SkillRow, SkillVersionRow]
 
@@ -127,18 +148,13 @@ class SkillRepository:
         """Delete the skill and return its id. Versions stay while sessions are pinned to them; see SkillUpkeep."""
         skill, _ = await self.get(key)
         await self._tx.delete(skill)
-        await self._tx.execute(
-            text("DELETE FROM tool_preferences WHERE kind = 'skill' AND tool_id = :id"), {"id": skill.id}
-        )
+        await PreferenceRepository(self._tx).forget("skill", skill.id)
         return skill.id
 
     async def switched_off_by(self, user_id: UUID) -> set[str]:
         """Ids of the skills that this user has switched off."""
-        rows = await self._tx.scalars(
-            text("SELECT tool_id FROM tool_preferences WHERE user_id = :id AND kind = 'skill' AND NOT enabled"),
-            {"id": user_id},
-        )
-        return set(rows)
+        preferences = await PreferenceRepository(self._tx).get(user_id, "skill")
+        return {skill_id for skill_id, enabled in preferences.items() if not enabled}
 
     async def is_pinned(self, session_id: UUID) -> bool:
         return await self._tx.get(SessionPinningRow, session_id) is not None
@@ -181,3 +197,19 @@ class SkillRepository:
 
     async def mark_synced(self, skill_ids: Sequence[str], *, now: datetime) -> None:
         await self._tx.execute(update(SkillRow).where(SkillRow.id.in_(skill_ids)).values(last_sync_at=now))
+
+    async def update_unused_since(self) -> None:
+        """Store since when each version is unused; a version that is used again loses its time."""
+        await self._tx.execute(text(UPDATE_UNUSED_SINCE))
+
+    async def remove_unused(self, *, grace_seconds: float, limit: int) -> None:
+        """Remove versions that are unused for this long."""
+        ids = list(await self._tx.scalars(text(STALE), {"grace_seconds": grace_seconds, "limit": limit}))
+        await self._tx.execute(text(DELETE_VERSIONS), {"ids": ids})
+
+    async def unknown_digests(self, digests: Collection[str]) -> set[str]:
+        """Those that no version has."""
+        known = await self._tx.scalars(
+            text("SELECT digest FROM skill_versions WHERE digest = ANY(:digests)"), {"digests": list(digests)}
+        )
+        return set(digests) - set(known)

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from datetime import timedelta
-
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.clock import Clock
 from moorage_api.database import Database
 from moorage_api.errors import UnavailableError
 from moorage_api.objects.keys import SKILL_ARCHIVES, digest_in_key, skill_archive_key
 from moorage_api.objects.store import BlobStore
-from moorage_api.skills.repository import lock_archives
+from moorage_api.skills.repository import SkillRepository, lock_archives
 
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3600.0
 BATCH = 500
-
-UNUSED = """
-    NOT EXISTS (SELECT FROM skills WHERE skills.version_id = version.id)
-    AND NOT EXISTS (SELECT FROM session_skills WHERE session_skills.version_id = version.id)
-"""
-
-UPDATE_UNUSED_SINCE = f"""
-    UPDATE skill_versions AS version SET unused_since = CASE WHEN {UNUSED} THEN now() END
-    WHERE (unused_since IS NULL) = ({UNUSED})
-"""  # noqa: S608 - built from constants
-"""Sets `unused_since` of versions that became unused, and clears it for versions that are used again."""
-
-STALE = """
-    SELECT id FROM skill_versions WHERE unused_since <= now() - make_interval(secs => :grace_seconds)
-    LIMIT :limit FOR UPDATE SKIP LOCKED
-"""
-"""The lock prevents that a session is pinned to one of these versions from now on."""
-
-DELETE_VERSIONS = f"DELETE FROM skill_versions AS version WHERE id = ANY(:ids) AND {UNUSED}"  # noqa: S608 - as above
-"""Checks again that they are unused: a session may have been pinned to one of them before the lock."""
 
 
 class SkillUpkeep:
@@ -60,11 +36,9 @@ class SkillUpkeep:
         If the object store is unavailable, the archives are left for the next time.
         """
         async with self._db.begin() as tx:
-            await tx.execute(text(UPDATE_UNUSED_SINCE))
+            await SkillRepository(tx).update_unused_since()
         async with self._db.begin() as tx:
-            parameters = {"grace_seconds": self._grace_seconds, "limit": BATCH}
-            ids = list(await tx.scalars(text(STALE), parameters))
-            await tx.execute(text(DELETE_VERSIONS), {"ids": ids})
+            await SkillRepository(tx).remove_unused(grace_seconds=self._grace_seconds, limit=BATCH)
         try:
             await self._remove_archives()
         except UnavailableError as error:
@@ -76,7 +50,7 @@ class SkillUpkeep:
         keys = await self._blobs.keys(SKILL_ARCHIVES, before=before)
         digests = {digest for key in keys if (digest := digest_in_key(key)) is not None}
         async with self._db() as tx:
-            unknown = sorted(await self._unknown(tx, digests))[:BATCH]
+            unknown = sorted(await SkillRepository(tx).unknown_digests(digests))[:BATCH]
         if not unknown:
             return
         async with self._db.begin() as tx:
@@ -84,13 +58,6 @@ class SkillUpkeep:
                 return
             # check again, because an archive may have been installed since. Keep the lock until the last removal, so
             # that an installation of the same archive stores it either before this check or after its removal
-            for digest in await self._unknown(tx, unknown):
+            for digest in await SkillRepository(tx).unknown_digests(unknown):
                 await self._blobs.delete(skill_archive_key(digest))
         logger.info("Removed %d unused archives of skills", len(unknown))
-
-    @staticmethod
-    async def _unknown(tx: AsyncSession, digests: Collection[str]) -> set[str]:
-        known = await tx.scalars(
-            text("SELECT digest FROM skill_versions WHERE digest = ANY(:digests)"), {"digests": list(digests)}
-        )
-        return set(digests) - set(known)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from moorage_api.database import Database, uuid7
 from moorage_api.errors import InvalidError
 from moorage_api.outbound import Outbound
+from moorage_api.preferences.repository import PreferenceRepository
 from moorage_api.tools.models import A2aServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import A2aServerList, A2aServerRead, ToolList, ToolWithPreference
@@ -82,7 +81,7 @@ class A2aService:
     async def for_user(self, user_id: UUID) -> ToolList:
         async with self._db() as tx:
             repository = ToolRepository(tx)
-            rows, wanted = await repository.a2a_servers(), await repository.preferences(user_id, "a2a")
+            rows, wanted = await repository.a2a_servers(), await PreferenceRepository(tx).get(user_id, "a2a")
         return ToolList(
             tools=[
                 ToolWithPreference(
@@ -101,12 +100,12 @@ class A2aService:
         async with self._db.begin() as tx:
             repository = ToolRepository(tx)
             await repository.a2a_server(server_id)
-            await repository.set_preference(user_id, "a2a", str(server_id), enabled=enabled)
+            await PreferenceRepository(tx).set(user_id, "a2a", str(server_id), enabled=enabled)
 
     async def list_for_run(self, user_id: UUID) -> Sequence[OfferedAgent]:
         async with self._db() as tx:
             repository = ToolRepository(tx)
-            rows, wanted = await repository.a2a_servers(), await repository.preferences(user_id, "a2a")
+            rows, wanted = await repository.a2a_servers(), await PreferenceRepository(tx).get(user_id, "a2a")
         return [
             OfferedAgent(row.id, row.base_url, row.card)
             for row in rows
@@ -116,34 +115,12 @@ class A2aService:
     async def send(self, agent: OfferedAgent, session_id: UUID, query: str) -> Reply:
         """Continue the session's conversation with the agent. Raises what RemoteAgent.send raises."""
         async with self._db() as tx:
-            known = (
-                await tx.execute(
-                    text(
-                        "SELECT context_id, task_id FROM a2a_conversations "
-                        "WHERE session_id = :session_id AND server_id = :server_id"
-                    ),
-                    {"session_id": session_id, "server_id": agent.id},
-                )
-            ).one_or_none()
-        context_id, task_id = known.tuple() if known is not None else ("", "")
+            context_id, task_id = await ToolRepository(tx).a2a_conversation(session_id, agent.id)
         remote = (await client_module()).RemoteAgent(self._outbound, agent.base_url, agent.card)
         reply: Reply = await remote.send(query, context_id=context_id, task_id=task_id)
         async with self._db.begin() as tx:
-            await tx.execute(
-                text(
-                    """
-                    INSERT INTO a2a_conversations (session_id, server_id, context_id, task_id)
-                    VALUES (:session_id, :server_id, :context_id, :task_id)
-                    ON CONFLICT (session_id, server_id) DO UPDATE
-                    SET context_id = excluded.context_id, task_id = excluded.task_id
-                    """
-                ),
-                {
-                    "session_id": session_id,
-                    "server_id": agent.id,
-                    "context_id": reply.context_id[:500],
-                    "task_id": reply.task_id[:500],
-                },
+            await ToolRepository(tx).set_a2a_conversation(
+                session_id, agent.id, context_id=reply.context_id[:500], task_id=reply.task_id[:500]
             )
         return reply
 

@@ -15,6 +15,7 @@ from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
+from moorage_api.preferences.repository import PreferenceRepository
 from moorage_api.tools.mcp_pool import McpConnections
 from moorage_api.tools.mcp_server import McpLostError, McpServer, McpUnavailableError
 from moorage_api.tools.models import McpServerRow
@@ -103,7 +104,7 @@ class McpService:
     async def for_user(self, user_id: UUID) -> ToolList:
         async with self._db() as tx:
             repository = ToolRepository(tx)
-            rows, wanted = await repository.mcp_servers(), await repository.preferences(user_id, "mcp")
+            rows, wanted = await repository.mcp_servers(), await PreferenceRepository(tx).get(user_id, "mcp")
         return ToolList(
             tools=[
                 ToolWithPreference(
@@ -122,7 +123,7 @@ class McpService:
         async with self._db.begin() as tx:
             repository = ToolRepository(tx)
             await repository.mcp_server(name)
-            await repository.set_preference(user_id, "mcp", name, enabled=enabled)
+            await PreferenceRepository(tx).set(user_id, "mcp", name, enabled=enabled)
 
     async def list_for_run(self, user_id: UUID) -> list[OfferedServer]:
         """Probe the servers that a run of this user may use, and return those that have tools.
@@ -131,7 +132,7 @@ class McpService:
         """
         async with self._db() as tx:
             repository = ToolRepository(tx)
-            rows, wanted = await repository.mcp_servers(), await repository.preferences(user_id, "mcp")
+            rows, wanted = await repository.mcp_servers(), await PreferenceRepository(tx).get(user_id, "mcp")
         rows = [row for row in rows if row.enabled and wanted.get(row.name, True)]
         probes = {row.name: asyncio.create_task(self._probe(row, for_whom=str(user_id))) for row in rows}
         await until_done([probes[row.name] for row in rows if not row.probe.get("error")], seconds=RUN_PROBE_SECONDS)

@@ -48,14 +48,3 @@ class A2aConversationRow(Base):
     server_id: Mapped[UUID] = mapped_column(ForeignKey("a2a_servers.id", ondelete="CASCADE"), primary_key=True)
     context_id: Mapped[str] = mapped_column(String(500))
     task_id: Mapped[str] = mapped_column(String(500))
-
-
-class ToolPreferenceRow(Base):
-    """A user's switch for a tool; without a row it is on. `tool_id` is an MCP server's name or an A2A server's id."""
-
-    __tablename__ = "tool_preferences"
-
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
-    tool_id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    enabled: Mapped[bool]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.errors import ConflictError, NotFoundError
-from moorage_api.tools.models import A2aServerRow, McpServerRow, ToolPreferenceRow
-
-Kind = Literal["mcp", "a2a"]
+from moorage_api.preferences.repository import PreferenceRepository
+from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow
 
 
 class ToolRepository:
@@ -65,7 +64,7 @@ class ToolRepository:
 
     async def delete_mcp_server(self, name: str) -> None:
         await self._tx.delete(await self.mcp_server(name))
-        await self._forget_preferences("mcp", name)
+        await PreferenceRepository(self._tx).forget("mcp", name)
 
     async def a2a_servers(self) -> Sequence[A2aServerRow]:
         return (await self._tx.scalars(select(A2aServerRow).order_by(A2aServerRow.created_at, A2aServerRow.id))).all()
@@ -85,25 +84,17 @@ class ToolRepository:
 
     async def delete_a2a_server(self, server_id: UUID) -> None:
         await self._tx.delete(await self.a2a_server(server_id))
-        await self._forget_preferences("a2a", str(server_id))
+        await PreferenceRepository(self._tx).forget("a2a", str(server_id))
 
-    async def preferences(self, user_id: UUID, kind: Kind) -> dict[str, bool]:
-        rows = await self._tx.execute(
-            select(ToolPreferenceRow.tool_id, ToolPreferenceRow.enabled).where(
-                ToolPreferenceRow.user_id == user_id, ToolPreferenceRow.kind == kind
-            )
-        )
-        return dict(rows.tuples().all())
+    async def a2a_conversation(self, session_id: UUID, server_id: UUID) -> tuple[str, str]:
+        """Context and task of what the session and the agent talked about last; two empty texts for nothing."""
+        row = await self._tx.get(A2aConversationRow, (session_id, server_id))
+        return (row.context_id, row.task_id) if row is not None else ("", "")
 
-    async def set_preference(self, user_id: UUID, kind: Kind, tool_id: str, *, enabled: bool) -> None:
-        values = {"user_id": user_id, "kind": kind, "tool_id": tool_id, "enabled": enabled}
+    async def set_a2a_conversation(self, session_id: UUID, server_id: UUID, *, context_id: str, task_id: str) -> None:
+        values = {"context_id": context_id, "task_id": task_id}
         await self._tx.execute(
-            insert(ToolPreferenceRow)
-            .values(values)
-            .on_conflict_do_update(index_elements=["user_id", "kind", "tool_id"], set_={"enabled": enabled})
-        )
-
-    async def _forget_preferences(self, kind: Kind, tool_id: str) -> None:
-        await self._tx.execute(
-            delete(ToolPreferenceRow).where(ToolPreferenceRow.kind == kind, ToolPreferenceRow.tool_id == tool_id)
+            insert(A2aConversationRow)
+            .values(session_id=session_id, server_id=server_id, **values)
+            .on_conflict_do_update(index_elements=["session_id", "server_id"], set_=values)
         )

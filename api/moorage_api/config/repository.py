@@ -1,0 +1,37 @@
+"""SQL of the stored configuration: one JSON object for each name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+WRITE = text(
+    """
+    INSERT INTO app_config (name, value) VALUES (:name, CAST(:value AS jsonb))
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = now()
+    """
+)
+REPLACE = text(
+    "UPDATE app_config SET value = CAST(:after AS jsonb) WHERE name = :name AND value = CAST(:before AS jsonb)"
+)
+
+
+class ConfigRepository:
+    def __init__(self, tx: AsyncSession) -> None:
+        self._tx = tx
+
+    async def read(self, name: str) -> dict[str, Any]:
+        """{} if nothing is stored."""
+        value = await self._tx.scalar(text("SELECT value FROM app_config WHERE name = :name"), {"name": name})
+        return dict(value or {})
+
+    async def write(self, name: str, value: Mapping[str, Any]) -> None:
+        await self._tx.execute(WRITE, {"name": name, "value": json.dumps(value)})
+
+    async def replace(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Does nothing if another value than `before` is stored by now."""
+        await self._tx.execute(REPLACE, {"name": name, "before": json.dumps(before), "after": json.dumps(after)})

@@ -1,0 +1,1 @@
+"""Which tools and skills each user has switched off."""
