@@ -1,4 +1,4 @@
-"""The host's HTTP over its Unix socket, for api and runner on the same machine."""
+"""The HTTP application of the host, on a Unix socket. Api and runner of the same machine use it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ STOP_GRACE_SECONDS = 1
 
 
 class InvalidSessionError(Exception):
-    """The session's id is not a UUID in its usual form."""
+    """The id of the session is not a UUID in its canonical form."""
 
 
 class HostApp:
-    """Holds what the routes share. `asgi` is the application."""
+    """The routes and the objects that they share. `asgi` is the application."""
 
     def __init__(self, registry: Registry, trust: TrustMirror) -> None:
         self._registry = registry
@@ -53,28 +53,28 @@ class HostApp:
         return JSONResponse({"status": "ok"})
 
     async def list_all(self, _: Request) -> Response:
-        return JSONResponse({"sandboxes": [shown(sandbox) for sandbox in self._registry.all()]})
+        return JSONResponse({"sandboxes": [to_json(sandbox) for sandbox in self._registry.all()]})
 
     async def read(self, request: Request) -> Response:
         sandbox = self._registry.get(session_of(request))
         if sandbox is None:
             return refusal(404, "not_found", "This session has no running sandbox")
-        return JSONResponse(shown(sandbox))
+        return JSONResponse(to_json(sandbox))
 
     async def ensure(self, request: Request) -> Response:
-        """Answers when gate and box answer. A sandbox that fails is shown as such, with its reason, as 503."""
+        """Make the sandbox if needed and wait until it is ready. A sandbox that fails is a 503 with the reason."""
         session_id = session_of(request)
         try:
             self._trust.refresh()
             sandbox = await self._registry.ensure(session_id)
         except (OSError, ValueError) as error:
-            log.error("No sandbox for %s: %s", session_id, error)
+            log.error("The sandbox of session %s could not be made: %s", session_id, error)
             return refusal(503, "failed", f"The sandbox could not be made: {error}")
         try:
             await sandbox.wait_ready()
         except SandboxNotReadyError as error:
             return refusal(503, "failed", str(error))
-        return JSONResponse(shown(sandbox))
+        return JSONResponse(to_json(sandbox))
 
     async def delete(self, request: Request) -> Response:
         if not await self._registry.delete(session_of(request)):
@@ -88,12 +88,12 @@ def session_of(request: Request) -> UUID:
         session_id = UUID(text)
     except ValueError:
         raise InvalidSessionError from None
-    if str(session_id) != text:  # it names a directory: one session, one spelling
+    if str(session_id) != text:  # the id names a directory, so each session has only one spelling
         raise InvalidSessionError
     return session_id
 
 
-def shown(sandbox: HostSandbox) -> dict[str, Any]:
+def to_json(sandbox: HostSandbox) -> dict[str, Any]:
     return {
         "session_id": str(sandbox.record.session_id),
         "uid": sandbox.record.uid,
@@ -109,7 +109,7 @@ def refusal(status: int, error: str, message: str) -> JSONResponse:
 
 
 async def render_invalid(_: Request, __: Exception) -> Response:
-    return refusal(400, "invalid", "A session's id is a UUID")
+    return refusal(400, "invalid", "The id of a session must be a UUID in lower case with hyphens")
 
 
 async def render_limit(_: Request, error: Exception) -> Response:
@@ -117,7 +117,7 @@ async def render_limit(_: Request, error: Exception) -> Response:
 
 
 class HttpServer(uvicorn.Server):
-    """Leaves signals to `serve`, which has more to end than a server."""
+    """Does not handle signals. The host handles them, because it must also end the sandboxes."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -125,8 +125,11 @@ class HttpServer(uvicorn.Server):
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """A socket for our own user alone. One that a killed host left is replaced; the data directory is locked by now."""
+def listen_on(path: Path) -> Iterator[socket.socket]:
+    """Listen on a socket that only our own user can use.
+
+    Replaces the socket of a host that was killed. The lock of the data directory guarantees that no other host runs.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -143,7 +146,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 async def serve(app: HostApp, listener: socket.socket, *, stop: asyncio.Event) -> None:
-    """Until `stop`."""
+    """Serve until `stop` is set."""
     config = uvicorn.Config(
         app.asgi,
         lifespan="off",

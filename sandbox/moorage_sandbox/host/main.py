@@ -1,4 +1,4 @@
-"""Entry point of the sandbox host: puts its parts together, runs until a signal, ends everything."""
+"""Entry point of the sandbox host: starts its parts, runs until a signal, and ends everything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 async def run(settings: HostSettings) -> None:
-    """Until SIGTERM or SIGINT. Raises LayoutError or LaunchError when it cannot start."""
+    """Run until SIGTERM or SIGINT. Raises LayoutError or LaunchError when the host cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,7 +36,7 @@ async def run(settings: HostSettings) -> None:
     async with AsyncExitStack() as closing:
         places = Layout(settings.data_dir)
         closing.callback(places.close)
-        refuse_paths(settings)
+        check_command_paths(settings)
         python = find_python(shown_in=places.environment)
         layout.furnish(places, python=python.executable)
         parents = limits.find_parents()
@@ -44,22 +44,27 @@ async def run(settings: HostSettings) -> None:
         launcher = Launcher(shown_in=places.environment)
         closing.push_async_callback(launcher.close)
         await launcher.start()
-        surroundings = SharedResources(
+        shared = SharedResources(
             layout=places,
             launcher=launcher,
             python=python,
             parents=parents,
-            limits=ResourceLimits.of(settings),
+            limits=ResourceLimits(memory_bytes=settings.memory_bytes, processes=settings.processes, cpus=settings.cpus),
             has_network=settings.network,
             unresponsive_seconds=settings.unresponsive_seconds,
         )
         trust = TrustMirror(settings.trust_file, places.trust_file)
-        listener = closing.enter_context(http_api.listening(settings.socket))
-        commands_listener = closing.enter_context(http_api.listening(settings.commands_socket))
-        registry = Registry(settings, surroundings)
+        listener = closing.enter_context(http_api.listen_on(settings.socket))
+        commands_listener = closing.enter_context(http_api.listen_on(settings.commands_socket))
+        registry = Registry(
+            shared,
+            max_sandboxes=settings.max_sandboxes,
+            uid_base=settings.uid_base,
+            uid_count=settings.uid_count,
+        )
         closing.push_async_callback(registry.close)
         registry.empty_trash()
-        commands = McpServers(settings, surroundings, registry)
+        commands = McpServers(settings, shared, registry)
         closing.push_async_callback(commands.close)
         await commands.start(commands_listener)
         closing.callback(asyncio.create_task(trust.follow()).cancel)
@@ -67,15 +72,15 @@ async def run(settings: HostSettings) -> None:
         await http_api.serve(http_api.HostApp(registry, trust), listener, stop=stop)
 
 
-def refuse_paths(settings: HostSettings) -> None:
-    """What commands are shown must hold nothing of the platform's. Raises LayoutError."""
+def check_command_paths(settings: HostSettings) -> None:
+    """Raise LayoutError if a directory for commands is missing or contains data of the platform."""
     ours = [settings.data_dir.resolve(), settings.socket.parent.resolve()]
     for path in settings.command_paths:
         real = path.resolve()
         if not real.is_dir():
-            raise LayoutError(f"{path} is no directory that MCP servers could be shown")
+            raise LayoutError(f"{path} is not a directory. Give --command-path an existing directory")
         if any(own.is_relative_to(real) or real.is_relative_to(own) for own in ours):
-            raise LayoutError(f"{path} holds the platform's own data, which MCP servers must not see")
+            raise LayoutError(f"{path} contains the platform's own data, which MCP servers must not see")
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Stdio MCP servers of this machine, each under bubblewrap with a user, a home and a network like a sandbox's own."""
+"""Runs stdio MCP servers on this machine. Each runs in bubblewrap, with its own user, home and network."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 MAX_COMMANDS = 32
 LIMITS = ResourceLimits(memory_bytes=1024 * MIB, processes=128, cpus=1)
 STARTED = b"+"
-"""What comes from inside right before the command begins."""
+"""The byte that the confined process writes right before it executes the command."""
 
 
 class SocketStdio:
-    """The stdio of a confined command, which is one socket."""
+    """The stdin and stdout of a confined command, which are one socket."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -45,11 +45,11 @@ class SocketStdio:
 
 
 class McpServers:
-    """Answers on a listener of its own, beside the host's."""
+    """Serves the protocol of `moorage_sandbox.mcp_commands` on its own socket, beside the host's."""
 
-    def __init__(self, settings: HostSettings, surroundings: SharedResources, registry: Registry) -> None:
+    def __init__(self, settings: HostSettings, shared: SharedResources, registry: Registry) -> None:
         self._settings = settings
-        self._shared = surroundings
+        self._shared = shared
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -65,12 +65,12 @@ class McpServers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # no token: the socket is our own user's alone
+        # No token is needed, because only our own user can open the socket.
         task = asyncio.create_task(mcp_commands.serve_connection(reader, writer, token="", run=self.run))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("A command failed unexpectedly", exc_info=error)
@@ -78,14 +78,14 @@ class McpServers:
     @asynccontextmanager
     async def run(self, command: McpCommand) -> AsyncIterator[SocketStdio]:
         if len(self._tasks) > MAX_COMMANDS:
-            raise McpCommandError(f"At most {MAX_COMMANDS} commands run at a time")
+            raise McpCommandError(f"Already {MAX_COMMANDS} commands run, which is the limit")
         key = uuid4()
         try:
             slot = self._registry.take_slot(key)
         except LimitReachedError as error:
             raise McpCommandError(str(error)) from error
         try:
-            async with self._confined(command, key, slot) as stdio:
+            async with self._run_confined(command, key, slot) as stdio:
                 yield stdio
         except (LaunchError, OSError) as error:
             raise McpCommandError(f"{command.argv[0]} was not started: {error}") from error
@@ -93,8 +93,8 @@ class McpServers:
             self._registry.release_slot(key)
 
     @asynccontextmanager
-    async def _confined(self, command: McpCommand, key: UUID, slot: int) -> AsyncIterator[SocketStdio]:
-        """Its home is in the trash from the beginning: a host that is killed leaves nothing that is not deleted."""
+    async def _run_confined(self, command: McpCommand, key: UUID, slot: int) -> AsyncIterator[SocketStdio]:
+        """Run the command in bubblewrap. Its home is in the trash folder, so a host that is killed leaves no files."""
         identity = identity_of(slot, uid_base=self._settings.uid_base)
         kept = StoredFiles(self._shared.layout.trash / key.hex)
         running = self._shared.layout.running(slot)
@@ -114,7 +114,7 @@ class McpServers:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
-            async with parts.running_command(theirs, self._settings.command_paths, LIMITS) as child:
+            async with parts.run_command(theirs, self._settings.command_paths, LIMITS) as child:
                 theirs.close()
                 stdio = SocketStdio(ours)
                 request = json.dumps({"argv": list(command.argv), "env": dict(command.env)}).encode()

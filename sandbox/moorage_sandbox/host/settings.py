@@ -1,4 +1,4 @@
-"""What the host is told at its start."""
+"""The settings of the sandbox host, which come from its command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class HostSettings:
-    """`uid_base` and `uid_count`: the kernel's users for sandboxes, when the host is root. Nobody else may have them.
+    """`uid_base` and `uid_count`: the range of kernel users for sandboxes, used if the host runs as root.
 
-    Two hosts on one machine that both run as root need ranges of their own.
+    No other program may use these users. Two hosts on one machine that both run as root need different ranges.
     """
 
     socket: Path
@@ -24,13 +24,13 @@ class HostSettings:
     cpus: float = 2
     network: bool = True
     command_paths: tuple[Path, ...] = ()
-    """Directories that stdio MCP servers are shown, read-only: their programs, where /usr does not hold them."""
+    """Directories with programs of stdio MCP servers outside of /usr. The servers can read them."""
     unresponsive_seconds: float = 20
-    """A gate or a box that does not answer for so long is started anew: commands may have used up its processes."""
+    """A gate or box that does not answer for so long is restarted. Commands may have used all allowed processes."""
     uid_base: int = 600_000
     uid_count: int = 65_536
 
     @property
     def commands_socket(self) -> Path:
-        """Beside the host's own: where stdio MCP servers are asked for, see `moorage_sandbox.mcp_commands`."""
+        """The socket for stdio MCP servers, beside the host's own. See `moorage_sandbox.mcp_commands`."""
         return self.socket.with_name("commands.sock")

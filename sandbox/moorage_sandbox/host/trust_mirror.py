@@ -1,4 +1,4 @@
-"""The gates' copy of the trust file: theirs is another user, who cannot reach the platform's directories."""
+"""Keeps a copy of the trust file for the gates, whose user cannot read the platform's directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOK_SECONDS = 1.0
 
 
 class TrustMirror:
-    """Holds public keys only. A file that cannot be read leaves the last good copy in place."""
+    """Copies the trust file, which holds only public keys. If it becomes invalid, the last valid copy stays."""
 
     def __init__(self, source: Path, copy: Path) -> None:
         self._source = source
@@ -22,14 +22,14 @@ class TrustMirror:
         self._seen: tuple[int, int, int] | None = None
 
     def refresh(self) -> None:
-        """Raises OSError or ValueError when there is nothing readable to copy."""
+        """Copy the file if it has changed. Raises OSError or ValueError when it cannot be read or is invalid."""
         status = self._source.stat()
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return
         text = self._source.read_text()
         if not isinstance(json.loads(text), dict):
-            raise ValueError("a trust file is a JSON object")
+            raise ValueError(f"{self._source} must contain a JSON object")
         partial = self._copy.with_suffix(".partial")
         partial.write_text(text)
         partial.chmod(0o644)
@@ -37,10 +37,10 @@ class TrustMirror:
         self._seen = seen
 
     async def follow(self) -> None:
-        """Keep the copy the same, for ever."""
+        """Copy the file each time it changes, forever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 self.refresh()
             except (OSError, ValueError) as error:
-                log.warning("The trust file is kept as it was: %s", error)
+                log.warning("The trust file cannot be used, and the last valid copy stays: %s", error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moorage_sandbox.host.main import refuse_paths
+from moorage_sandbox.host.main import check_command_paths
 from moorage_sandbox.host.sandboxes.layout import LayoutError
 from moorage_sandbox.host.settings import HostSettings
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError, open_command
@@ -50,7 +50,7 @@ async def look(host: SandboxHost, *, ports: list[int], paths: list[str]) -> dict
     return answer
 
 
-async def test_a_command_speaks_and_sees_nothing_of_the_platform(shared_host: SandboxHost) -> None:
+async def test_a_command_answers_and_sees_nothing_of_the_platform(shared_host: SandboxHost) -> None:
     made = shared_host.put()
     gate_port = int(made.url.rpartition(":")[2])
     paths = [str(shared_host.directory), str(shared_host.socket), "/root", "/etc/shadow", "/run/docker.sock"]
@@ -93,7 +93,7 @@ async def test_the_connection_ends_with_the_command(shared_host: SandboxHost) ->
 
 
 @pytest.mark.parametrize("below", ["", "host", "host/sandboxes"], ids=["above", "itself", "below"])
-def test_a_directory_with_the_platforms_data_is_never_shown(tmp_path: Path, below: str) -> None:
+def test_a_directory_with_the_platforms_data_is_refused(tmp_path: Path, below: str) -> None:
     settings = HostSettings(
         socket=tmp_path / "run" / "host.sock",
         data_dir=tmp_path / "host",
@@ -102,19 +102,19 @@ def test_a_directory_with_the_platforms_data_is_never_shown(tmp_path: Path, belo
     )
     (tmp_path / "host" / "sandboxes").mkdir(parents=True)
     with pytest.raises(LayoutError, match="platform's own data"):
-        refuse_paths(settings)
+        check_command_paths(settings)
 
 
-def test_a_directory_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None:
+def test_a_missing_directory_is_an_error_at_the_start(tmp_path: Path) -> None:
     settings = HostSettings(
         tmp_path / "host.sock", tmp_path / "host", tmp_path / "t", command_paths=(tmp_path / "none",)
     )
-    with pytest.raises(LayoutError, match="no directory"):
-        refuse_paths(settings)
+    with pytest.raises(LayoutError, match="is not a directory"):
+        check_command_paths(settings)
 
 
 @pytest.mark.parametrize("argv", [["no-such-program"], ["/root/secret/program"], [""]], ids=["none", "hidden", "empty"])
-async def test_what_is_not_there_is_an_error_that_names_it(shared_host: SandboxHost, argv: list[str]) -> None:
+async def test_a_missing_program_is_an_error_that_names_it(shared_host: SandboxHost, argv: list[str]) -> None:
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
     with pytest.raises(McpCommandError, match="is not there"):
         async with open_command(url, McpCommand(argv, {"TOKEN": "s3cret"})):

@@ -24,7 +24,7 @@ def run_doctor(*arguments: str, path: str | None = None) -> subprocess.Completed
     )
 
 
-def test_a_machine_on_which_these_tests_run_has_all_that_is_required() -> None:
+def test_this_machine_has_everything_that_is_required() -> None:
     done = run_doctor("--json")
     assert done.returncode == 0, done.stdout
     found = [SandboxCheck(**one) for one in json.loads(done.stdout)]
@@ -34,7 +34,7 @@ def test_a_machine_on_which_these_tests_run_has_all_that_is_required() -> None:
     }
 
 
-def test_what_is_missing_is_named_with_the_command_that_gets_it() -> None:
+def test_a_missing_thing_is_named_with_the_command_that_installs_it() -> None:
     done = run_doctor(path="/nonexistent")
     assert "warning slirp4netns: missing: without it sandboxes have no network" in done.stdout
     assert "apt-get install --yes --no-install-recommends slirp4netns" in done.stdout
@@ -57,7 +57,7 @@ def test_the_list_of_software_is_read_without_comments() -> None:
 @pytest.mark.parametrize(
     ("required", "ok", "status"), [(True, False, "MISSING"), (False, False, "warning"), (True, True, "ok")]
 )
-def test_a_check_is_shown_with_its_fix_when_it_fails(required: bool, ok: bool, status: str) -> None:
+def test_a_failed_check_is_printed_with_its_fix(required: bool, ok: bool, status: str) -> None:
     lines: list[str] = []
     doctor.show([SandboxCheck("thing", ok=ok, detail="how it is", fix="get thing", required=required)], lines.append)
     assert lines[0] == f"{status:8}thing: how it is"

@@ -98,7 +98,7 @@ def test_only_the_sandboxs_own_processes_are_seen(shared_host: SandboxHost, insi
         assert foreign not in commands
 
 
-def test_commands_hold_no_privilege(inside: Inside) -> None:
+def test_commands_have_no_privilege(inside: Inside) -> None:
     status = inside.run("grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status").split()
     assert set(status[1::2]) == {"0000000000000000", "1"}
     assert inside.run("cat /proc/self/uid_map").split()[::2] == ["1000", "1"]
@@ -152,12 +152,12 @@ def test_shared_memory_and_queues_are_not_shared(inside: Inside, neighbour: Insi
     assert "0x" not in inside.run("ipcs --shmems")
 
 
-def test_homes_are_apart(inside: Inside, neighbour: Inside) -> None:
+def test_a_sandbox_cannot_reach_the_home_of_another(inside: Inside, neighbour: Inside) -> None:
     neighbour.run("echo secret > /tmp/secret; echo secret > ~/secret; echo secret > /dev/shm/secret")
     assert "secret" not in inside.run("cat /tmp/secret ~/secret /dev/shm/secret 2>/dev/null")
 
 
-def test_a_box_that_puts_a_link_at_its_socket_gets_nobody_elses_box(
+def test_a_link_in_place_of_a_boxs_socket_does_not_lead_to_another_box(
     shared_host: SandboxHost, neighbour: Inside
 ) -> None:
     """The gate runs outside, where a link that a sandbox made could lead to another one's socket."""
@@ -207,7 +207,7 @@ def as_code(values: list[object]) -> str:
 
 if os.geteuid() == 0:  # only root can become another user
 
-    def test_even_without_a_sandbox_its_user_gets_at_nothing(inside: Inside, neighbour: Inside) -> None:
+    def test_even_outside_of_a_sandbox_its_user_can_open_no_private_file(inside: Inside, neighbour: Inside) -> None:
         """What directories and users keep closed should the namespaces ever fail."""
         host = inside.host
         if host.account == "ordinary":

@@ -52,7 +52,7 @@ def test_all_sandboxes_are_listed(shared_host: SandboxHost, inside: Inside, neig
     ["x", "..", "%2e%2e", "A9B6A6A5-6F9C-4F55-8C51-0F7C9F6C1B11", "{a9b6a6a5-6f9c-4f55-8c51-0f7c9f6c1b11}"],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_what_is_no_session_id_is_refused(shared_host: SandboxHost, method: str, text: str) -> None:
+def test_an_invalid_session_id_is_refused(shared_host: SandboxHost, method: str, text: str) -> None:
     assert shared_host.request(method, f"/v1/sandboxes/{text}").status_code in (400, 404, 405)
     assert text not in os.listdir(shared_host.data / "sandboxes")
 
@@ -63,11 +63,11 @@ def test_an_unknown_session_has_no_sandbox(shared_host: SandboxHost) -> None:
         assert (response.status_code, response.json()["error"]) == (404, "not_found")
 
 
-def test_the_socket_is_for_the_hosts_user_alone(shared_host: SandboxHost) -> None:
+def test_only_the_hosts_user_can_open_the_socket(shared_host: SandboxHost) -> None:
     assert stat.S_IMODE(shared_host.socket.stat().st_mode) == 0o600
 
 
-def test_a_second_host_on_the_same_data_refuses(shared_host: SandboxHost) -> None:
+def test_a_second_host_with_the_same_data_refuses_to_start(shared_host: SandboxHost) -> None:
     assert shared_host.spawn().wait(timeout=HANG_SECONDS) == 1
     assert "Another sandbox host" in shared_host.log.read_text()
 
@@ -94,7 +94,7 @@ def test_a_killed_box_comes_back_with_its_home(shared_host: SandboxHost) -> None
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
-def test_a_box_that_does_not_answer_is_started_anew(account: str) -> None:
+def test_a_box_that_does_not_answer_is_restarted(account: str) -> None:
     with sandbox_host(account, "--unresponsive-seconds=1") as host:
         host.start()
         inside = host.put()
@@ -115,7 +115,7 @@ def test_a_killed_screen_comes_back(shared_host: SandboxHost) -> None:
     assert inside.boot_id == shared_host.put(inside.session_id).boot_id
 
 
-def test_a_killed_launcher_costs_no_sandbox(own_host: SandboxHost) -> None:
+def test_sandboxes_come_back_after_the_fork_server_was_killed(own_host: SandboxHost) -> None:
     inside = own_host.put()
     inside.run("echo kept > file")
     launcher = psutil.Process(own_host.pid).children()[0]
@@ -185,7 +185,7 @@ def test_a_deleted_sandbox_leaves_nothing(shared_host: SandboxHost) -> None:
     block_until(lambda: os.listdir(shared_host.data / "sandboxes.deleted") == [], "the files are deleted")
 
 
-def test_a_deleted_sandbox_is_made_anew(shared_host: SandboxHost) -> None:
+def test_a_deleted_sandbox_is_made_again(shared_host: SandboxHost) -> None:
     inside = shared_host.put()
     inside.run("echo old > file")
     assert shared_host.request("DELETE", f"/v1/sandboxes/{inside.session_id}").status_code == 204
@@ -208,7 +208,7 @@ def test_a_sandbox_can_be_deleted_while_it_starts(shared_host: SandboxHost) -> N
     assert still_running(set(shared_host.descendants()) - before) == {}
 
 
-def test_no_more_sandboxes_run_than_may() -> None:
+def test_a_sandbox_over_the_limit_is_refused() -> None:
     with sandbox_host(ACCOUNTS[0], "--max-sandboxes=1") as host:
         host.start()
         first = host.put()
@@ -219,7 +219,7 @@ def test_no_more_sandboxes_run_than_may() -> None:
         assert host.put().run("echo fine").strip() == "fine"
 
 
-def test_a_sandbox_that_cannot_run_says_why() -> None:
+def test_a_sandbox_that_cannot_run_reports_the_reason() -> None:
     with sandbox_host(ACCOUNTS[0], "--memory-mib=1") as host:
         host.start()
         session_id = str(uuid4())

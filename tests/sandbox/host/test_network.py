@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from moorage_sandbox.host.network import slirp
+from moorage_sandbox.host.network.routes import find_own_ranges, route_commands
 from support.reach import GREETER, listener_everywhere, own_addresses, reach, run_here
 from support.sandbox_host import ACCOUNTS, Inside, SandboxHost, sandbox_host
 from support.waiting import block_until
@@ -56,7 +56,7 @@ def test_commands_cannot_change_the_network(inside: Inside) -> None:
     assert inside.run("ip route") == before
 
 
-def test_two_sandboxes_do_not_meet(inside: Inside, neighbour: Inside) -> None:
+def test_two_sandboxes_cannot_reach_each_other(inside: Inside, neighbour: Inside) -> None:
     neighbour.run(f"python3 -c '{GREETER.replace('socket.socket(fileno=int(sys.argv[1]))', SERVER)}' &")
     block_until(
         lambda: reach([("127.0.0.1", 4321)], neighbour.python)["127.0.0.1"] == "reached", "its own server answers"
@@ -65,7 +65,7 @@ def test_two_sandboxes_do_not_meet(inside: Inside, neighbour: Inside) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a tap that is root's alone")
-def test_a_tap_that_only_root_may_open_is_no_obstacle() -> None:
+def test_a_sandbox_has_a_network_also_if_only_root_may_open_the_tap() -> None:
     with sandbox_host("root") as host:
         host.root_tun = True
         host.start()
@@ -84,7 +84,7 @@ def test_a_killed_slirp_is_replaced(shared_host: SandboxHost) -> None:
     assert shared_host.put(inside.session_id).boot_id == inside.boot_id
 
 
-def test_without_network_a_sandbox_has_loopback_alone() -> None:
+def test_without_network_a_sandbox_has_only_loopback() -> None:
     with sandbox_host(ACCOUNTS[0], "--no-network") as host:
         host.start()
         inside = host.put()
@@ -142,7 +142,7 @@ SERVER = 'socket.create_server(("127.0.0.1", 4321))'
 
 if os.geteuid() == 0:  # nobody else can lay a cable
 
-    def test_public_addresses_are_open_but_for_the_machines_own(shared_host: SandboxHost) -> None:
+    def test_public_addresses_are_open_except_the_machines_own(shared_host: SandboxHost) -> None:
         with public_network() as public, listener_everywhere() as port:
             block_until(lambda: reach([(public.other, public.port)], run_here)[public.other] == "reached", "it answers")
             inside = shared_host.put()
@@ -168,11 +168,11 @@ Local:
 
 
 def test_every_address_of_the_machine_gets_a_route() -> None:
-    own = slirp.own_addresses(TRIE)
+    own = find_own_ranges(TRIE)
     assert own == ["127.0.0.0/8", "8.8.4.4/32"]
-    assert "route replace prohibit 8.8.4.4/32\n" in slirp.route_commands(own)
+    assert "route replace prohibit 8.8.4.4/32\n" in route_commands(own)
 
 
 def test_the_machines_addresses_are_found() -> None:
-    own = slirp.own_addresses()
+    own = find_own_ranges()
     assert {f"{address}/32" for address in own_addresses() if ":" not in address} <= set(own)

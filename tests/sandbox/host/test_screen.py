@@ -75,7 +75,7 @@ def size_of_screen(path: Path) -> tuple[int, int] | None:
         return int.from_bytes(width, "big"), int.from_bytes(height, "big")
 
 
-def test_a_screen_of_the_wanted_size_is_served_on_the_socket_alone(directory: Path) -> None:
+def test_a_screen_of_the_wanted_size_is_served_only_on_the_socket(directory: Path) -> None:
     with vnc(directory, "--geometry", "800x600") as process:
         size = block_until(lambda: size_of_screen(directory / "rfb" / "rfb.sock"), "RFB answers")
         assert size == (800, 600)
@@ -83,7 +83,7 @@ def test_a_screen_of_the_wanted_size_is_served_on_the_socket_alone(directory: Pa
         assert Path(f"/proc/{server.pid}/net/tcp").read_text().count("\n") == 1
 
 
-def test_viewers_that_leave_early_lock_nobody_out(directory: Path) -> None:
+def test_viewers_that_disconnect_early_do_not_block_others(directory: Path) -> None:
     """To Xvnc all viewers are one address, so its list of hosts that failed would be about the session's own user."""
     with vnc(directory):
         socket_path = directory / "rfb" / "rfb.sock"
@@ -96,7 +96,7 @@ def test_viewers_that_leave_early_lock_nobody_out(directory: Path) -> None:
         assert size_of_screen(socket_path) is not None
 
 
-def test_a_screen_starts_over_what_a_killed_one_left(directory: Path) -> None:
+def test_a_screen_starts_although_a_killed_one_left_its_files(directory: Path) -> None:
     for _ in range(2):
         with vnc(directory, "--display", ":3"):
             block_until(lambda: size_of_screen(directory / "rfb" / "rfb.sock"), "RFB answers")
@@ -105,6 +105,6 @@ def test_a_screen_starts_over_what_a_killed_one_left(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--display", "3"], ["--geometry", "big"], ["--display", ":1 -rfbport 5900"]])
-def test_options_that_mean_nothing_are_refused(directory: Path, options: list[str]) -> None:
+def test_invalid_options_are_refused(directory: Path, options: list[str]) -> None:
     with vnc(directory, *options) as process:
         assert process.wait(timeout=HANG_SECONDS) == 2

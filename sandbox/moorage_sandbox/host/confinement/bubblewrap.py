@@ -1,4 +1,4 @@
-"""Starts bubblewrap so that its program waits for us, and ends it so that nothing of it is left."""
+"""Starts a bubblewrap whose program waits for a signal to begin, and ends it with all of its processes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ EMPTY_SECONDS = 2
 
 @dataclass(frozen=True)
 class ConfinedProcess:
-    """A running bubblewrap. `pid` is the first process of its namespaces, seen from here."""
+    """A running bubblewrap. `pid` is the process id of its first process in the host's namespace."""
 
     child: LaunchedProcess
     pid: int
     start: socket.socket
 
     async def begin(self) -> None:
-        """Let the program begin. Raises LaunchError when it is not there.
+        """Let the program begin. Raises LaunchError when it has not started.
 
-        Once it has spoken, bubblewrap has made sure that it will not be survived; before, a bubblewrap that is killed
-        leaves behind a program that waits for us in vain, and ends.
+        The program first writes a byte. From then on the kernel ends it together with bubblewrap. If bubblewrap is
+        killed earlier, the program waits for our byte, sees the end of the socket, and ends.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -49,12 +49,13 @@ class ConfinedProcess:
 
 
 @asynccontextmanager
-async def confined(
+async def run_confined(
     launcher: Launcher, arguments: list[str], *, program: Program, last_fd: socket.socket | None = None
 ) -> AsyncIterator[ConfinedProcess]:
-    """A bubblewrap whose namespaces are made and whose program waits. When this is left nothing runs in them.
+    """Run bubblewrap with `arguments`. When the block begins, its namespaces exist and its program waits for `begin`.
 
-    `program` says as whom and where; what is run is `arguments`. `last_fd` comes behind the descriptors of our own.
+    After the block no process runs in them. `program` gives the users, limits and mounts. `last_fd` is passed to the
+    program after bubblewrap's own descriptors.
     """
     with ExitStack() as descriptors:
         info_reader, info_writer = pipe(descriptors)
@@ -86,7 +87,7 @@ async def confined(
 
 
 class Descriptor:
-    """An end of a pipe, closed once."""
+    """One end of a pipe. Closing it twice is safe."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -106,7 +107,7 @@ def pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
 
 
 async def read_info(fd: int, child: LaunchedProcess) -> int:
-    """The process id of bubblewrap's first process. Raises LaunchError when there will be none."""
+    """Read the process id of bubblewrap's first process. Raises LaunchError when bubblewrap ends before it has one."""
     data = b""
     try:
         async with asyncio.timeout(INFO_SECONDS):
@@ -123,7 +124,7 @@ async def read_info(fd: int, child: LaunchedProcess) -> int:
 
 
 async def wait_empty(first_process: int, name: str) -> None:
-    """Until nothing runs in its namespaces: the kernel keeps the first process until the last of the others is gone."""
+    """Wait until no process runs in the namespaces. The first process ends after all others have ended."""
     try:
         async with asyncio.timeout(EMPTY_SECONDS):
             await wait_readable(first_process)

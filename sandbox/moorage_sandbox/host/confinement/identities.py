@@ -1,4 +1,4 @@
-"""Who a sandbox's processes are to the kernel."""
+"""The kernel users and groups of a sandbox's processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ UIDS_PER_SANDBOX = 4
 
 @dataclass(frozen=True)
 class Identity:
-    """Three users and one group of a sandbox, or all None when the host is an ordinary user and so are they.
+    """The three users and the group of a sandbox. All are None if the host does not run as root.
 
-    The group is what lets the three reach each other's sockets; files are their users' alone.
+    The group lets the three processes reach each other's sockets. Files belong to one user only.
     """
 
     gate: int | None
@@ -21,7 +21,8 @@ class Identity:
     group: int | None
 
 
-NOBODY_ELSE = Identity(None, None, None, None)
+HOST_IDENTITY = Identity(None, None, None, None)
+"""The processes run as the host's own user."""
 
 
 def is_root() -> bool:
@@ -29,22 +30,22 @@ def is_root() -> bool:
 
 
 def identity_of(slot: int, *, uid_base: int) -> Identity:
-    """A bubblewrap that root starts is root to the kernel whatever it shows inside, so as root each gets its own."""
+    """Return the users of a slot. If the host is root each sandbox needs its own users, or it would be root too."""
     if not is_root():
-        return NOBODY_ELSE
+        return HOST_IDENTITY
     first = uid_base + slot * UIDS_PER_SANDBOX
     return Identity(gate=first + 1, box=first + 2, vnc=first + 3, group=first)
 
 
 def give(path: str | os.PathLike[str], *, uid: int | None, gid: int | None, mode: int) -> None:
-    """Set owner and mode of a directory just made. As an ordinary user there is nobody to give it to."""
+    """Set owner and mode of a new directory. If the host is not root, the owner stays the same."""
     if uid is not None and gid is not None:
         os.chown(path, uid, gid, follow_symlinks=False)
     os.chmod(path, mode)
 
 
 def give_all(path: str | os.PathLike[str], *, uid: int, gid: int | None) -> None:
-    """A tree that nobody uses, to another user: its sandbox has a new number. Links are given, not followed."""
+    """Give a tree to another user, because its sandbox has a new slot. Links are changed themselves, not followed."""
     group = -1 if gid is None else gid
     os.chown(path, uid, group)
     for parent, directories, files in os.walk(path):

@@ -1,7 +1,7 @@
-"""How much of the machine a sandbox may use: by control group where we may make one, else by resource limits.
+"""Limits what a sandbox may use: by a control group where the host can make one, otherwise by resource limits.
 
-A control group bounds a sandbox as a whole. Resource limits bound processes in number, and memory for each process
-alone: RLIMIT_DATA, as RLIMIT_AS would stop Chromium, which reserves far more address space than it uses.
+A control group limits a sandbox as a whole. Resource limits limit the number of processes, and the memory of each
+process separately. They use RLIMIT_DATA, because Chromium reserves more address space than RLIMIT_AS would allow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage_sandbox.host.confinement.identities import is_root
-from moorage_sandbox.host.settings import HostSettings
 
 PERIOD_US = 100_000
 V1_CONTROLLERS = ("memory", "pids", "cpu")
@@ -28,14 +27,10 @@ class ResourceLimits:
     processes: int
     cpus: float
 
-    @classmethod
-    def of(cls, settings: HostSettings) -> ResourceLimits:
-        return cls(memory_bytes=settings.memory_bytes, processes=settings.processes, cpus=settings.cpus)
-
 
 @dataclass(frozen=True)
 class CgroupParents:
-    """Directories in which we may make groups. `v2` has every controller; else `v1` has some, by controller."""
+    """The directories in which the host can make groups: `v2` with all controllers, or `v1` by controller."""
 
     v2: Path | None = None
     v1: dict[str, Path] = field(default_factory=dict)
@@ -61,16 +56,16 @@ class ControlGroup:
 
     @property
     def join_files(self) -> list[str]:
-        """A process that writes 0 to each is in, with all that it starts."""
+        """A process that writes 0 to each of these files joins the group, with all processes that it starts."""
         return [str(directory / "cgroup.procs") for directory in self._directories]
 
     async def remove(self) -> None:
-        """Kill what is left in it. It cannot be removed before the last process has gone."""
+        """Kill the processes that are left in the group and remove it. It must be empty before it can be removed."""
         for directory in self._directories:
             kill_members(directory)
         with suppress(TimeoutError):
             async with asyncio.timeout(REMOVE_SECONDS):
-                while not self._try_remove():  # noqa: ASYNC110 - the kernel tells nobody
+                while not self._try_remove():  # noqa: ASYNC110 - the kernel sends no event
                     await asyncio.sleep(REMOVE_PAUSE_SECONDS)
 
     def _try_remove(self) -> bool:
@@ -94,7 +89,7 @@ def kill_members(directory: Path) -> None:
 
 
 def make_group(parents: CgroupParents, name: str, limits: ResourceLimits) -> ControlGroup:
-    """Raises OSError when the kernel refuses a limit."""
+    """Make a control group with limits. Raises OSError when the kernel refuses one."""
     if parents.v2 is not None:
         directory = parents.v2 / name
         directory.mkdir(exist_ok=True)
@@ -127,7 +122,7 @@ def write(path: Path, value: int | str) -> None:
 
 
 def find_parents(*, membership: str | None = None, mounts: str | None = None) -> CgroupParents:
-    """Where groups may be made now, from /proc/self/cgroup and /proc/self/mountinfo."""
+    """Find where the host can make groups, from /proc/self/cgroup and /proc/self/mountinfo."""
     membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
     mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
     own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in membership.splitlines())}
@@ -138,7 +133,7 @@ def find_parents(*, membership: str | None = None, mounts: str | None = None) ->
         kind, _, options = after.split(" ", 2)
         root, point = before.split(" ")[3:5]
         if kind == "cgroup2" and "" in own:
-            v2 = v2 or usable_v2(directory_of(Path(point), root, own[""]), Path(point))
+            v2 = v2 or find_v2_parent(directory_of(Path(point), root, own[""]), Path(point))
         elif kind == "cgroup":
             for controller in V1_CONTROLLERS:
                 path = next((path for names, path in own.items() if controller in names.split(",")), None)
@@ -150,17 +145,17 @@ def find_parents(*, membership: str | None = None, mounts: str | None = None) ->
 
 
 def directory_of(point: Path, root: str, path: str) -> Path:
-    """Our group's directory. In a container the hierarchy may be mounted from our group on."""
+    """Return the directory of the host's own group. In a container the mount may begin at that group."""
     directory = point / os.path.relpath(path, root)
     return directory if ".." not in directory.parts and directory.is_dir() else point
 
 
-def usable_v2(own: Path, top: Path) -> Path | None:
-    """A directory whose children may have memory and pids controllers.
+def find_v2_parent(own: Path, top: Path) -> Path | None:
+    """Return a directory whose children can have the memory and pids controllers, or None.
 
-    A group with processes cannot hand controllers on (the kernel's "no internal processes"), so root makes its groups
-    at the top, beside those of the service manager, and an ordinary user needs a delegated group, from which our
-    own processes are moved into a leaf.
+    A group that contains processes cannot give controllers to its children (the kernel's rule "no internal processes").
+    So root makes its groups at the top, beside those of the service manager. Another user needs a delegated group; the
+    platform's own processes in it are moved to a child group.
     """
     parent = top if is_root() else own
     if not os.access(parent, os.W_OK) or not has_controllers(parent / "cgroup.controllers"):
@@ -186,7 +181,7 @@ def has_controllers(path: Path) -> bool:
 
 
 async def remove_leftovers(parents: CgroupParents, prefix: str) -> None:
-    """Groups of a host that was killed. Their processes died with it."""
+    """Remove the groups of a host that was killed. Their processes ended with it."""
     directories = [parents.v2] if parents.v2 is not None else list(parents.v1.values())
     for parent in directories:
         for directory in parent.glob(f"{prefix}*"):

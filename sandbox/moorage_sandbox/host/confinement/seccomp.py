@@ -1,7 +1,7 @@
-"""A filter of system calls that nothing in a sandbox needs and through which kernels have been broken.
+"""A filter that refuses system calls which no program in a sandbox needs, and which had security holes in the past.
 
-Kept short on purpose: namespaces and users do the work, this makes the kernel's surface smaller. In a pod the runtime's
-default filter does the same.
+The list is short on purpose. Namespaces and users isolate the sandbox; the filter only reduces what can be attacked in
+the kernel. In a pod the default filter of the container runtime does the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LOAD_WORD = 0x20
 JUMP_IF_EQUAL = 0x15
 JUMP_IF_GREATER_OR_EQUAL = 0x35
 RETURN = 0x06
-"""linux/bpf_common.h: class, size and mode in one."""
+"""linux/bpf_common.h: class, size and mode of an instruction in one number."""
 
 NUMBER_OFFSET = 0
 ARCHITECTURE_OFFSET = 4
@@ -23,10 +23,10 @@ ARCHITECTURE_OFFSET = 4
 
 ALLOW = 0x7FFF0000
 REFUSE = 0x00050000 | errno.ENOSYS
-"""As if the kernel did not have it: programs then do without."""
+"""The error of a kernel without the system call. Programs have a fallback for it."""
 
 X32_FIRST_NUMBER = 0x40000000
-"""The second set of numbers for the same calls on x86-64."""
+"""The x32 ABI of x86-64 has a second set of numbers for the same calls, which begins here."""
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -46,7 +46,7 @@ REFUSED = {
 
 
 def program(machine: str) -> bytes | None:
-    """The filter as an array of `struct sock_filter`, or None for a machine whose numbers we do not know."""
+    """Return the filter as an array of `struct sock_filter`, or None for a machine with unknown call numbers."""
     if machine not in ARCHITECTURES:
         return None
     numbers = [pair[list(ARCHITECTURES).index(machine)] for pair in REFUSED.values()]
@@ -55,7 +55,7 @@ def program(machine: str) -> bytes | None:
         tests.append((JUMP_IF_GREATER_OR_EQUAL, X32_FIRST_NUMBER))
     instructions = [
         (LOAD_WORD, 0, 0, ARCHITECTURE_OFFSET),
-        (JUMP_IF_EQUAL, 0, len(tests) + 2, ARCHITECTURES[machine]),  # another one: refused
+        (JUMP_IF_EQUAL, 0, len(tests) + 2, ARCHITECTURES[machine]),  # another architecture is refused
         (LOAD_WORD, 0, 0, NUMBER_OFFSET),
         *((code, len(tests) - index, 0, value) for index, (code, value) in enumerate(tests)),
         (RETURN, 0, 0, ALLOW),
@@ -65,7 +65,7 @@ def program(machine: str) -> bytes | None:
 
 
 def filter_file() -> int | None:
-    """A descriptor to read the filter from, for bubblewrap. The caller closes it."""
+    """Return a descriptor from which bubblewrap reads the filter. The caller closes it."""
     instructions = program(platform.machine())
     if instructions is None:
         return None

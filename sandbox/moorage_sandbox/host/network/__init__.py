@@ -1,1 +1,1 @@
-"""The network of a sandbox: public addresses only, through slirp4netns."""
+"""The network of a box: slirp4netns as its way out, and routes that allow public addresses only."""

@@ -1,37 +1,34 @@
-"""What a sandbox consists of: its gate, its screen and its box, each run once from start to end."""
+"""The processes of a sandbox: its gate, screen and box, and commands of MCP servers. Each function runs one of them."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage_sandbox.host.confinement import command_lines
-from moorage_sandbox.host.confinement.bubblewrap import ConfinedProcess, confined
+from moorage_sandbox.host.confinement.bubblewrap import ConfinedProcess, run_confined
 from moorage_sandbox.host.confinement.command_lines import Python
 from moorage_sandbox.host.confinement.identities import Identity
 from moorage_sandbox.host.confinement.limits import CgroupParents, ControlGroup, ResourceLimits
-from moorage_sandbox.host.network import slirp as network
-from moorage_sandbox.host.network.slirp import Namespaces, NetworkError, Slirp
-from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, LaunchError, Program
+from moorage_sandbox.host.network.connection import BoxNetwork
+from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, Program
 from moorage_sandbox.host.sandboxes.layout import Layout, RuntimeFiles, StoredFiles
 
 log = logging.getLogger(__name__)
 
 GATE_GRACE_SECONDS = 1.0
-SLIRP_PAUSE_SECONDS = 1.0
 BOX_OOM_SCORE_ADJ = 500
-"""What is in a sandbox is killed before what the platform and its people run."""
+"""When memory runs out, the kernel kills processes of sandboxes before other processes of the machine."""
 
 
 @dataclass(frozen=True)
 class SharedResources:
-    """What all sandboxes of a host share."""
+    """The objects and settings that all sandboxes of a host share."""
 
     layout: Layout
     launcher: Launcher
@@ -44,10 +41,11 @@ class SharedResources:
 
 @dataclass(frozen=True)
 class SandboxParts:
-    """`note` takes what works badly, and an empty text when it is well again: people see it.
+    """Runs the processes of one sandbox.
 
-    Each `run_…` returns why the process ended, and leaves nothing of it behind however it is left. They raise
-    LaunchError or OSError when there is no process.
+    `note(subject, text)` takes a problem that people see, and an empty text when it is solved. Each `run_…` returns why
+    the process ended, and always removes the process and its descendants. Each raises LaunchError or OSError when the
+    process cannot be started.
     """
 
     sandbox_uid: str
@@ -58,16 +56,16 @@ class SandboxParts:
     group: ControlGroup
     note: Callable[[str, str], None]
     listener: socket.socket | None = None
-    """The gate's; a command has none."""
+    """The gate's listening socket. Commands have none."""
     _children: dict[str, LaunchedProcess] = field(default_factory=dict)
 
     def kill(self, name: str) -> None:
-        """Gate or box. It is then run again by whoever keeps it."""
+        """Kill the gate or the box. The sandbox then starts it again."""
         if (child := self._children.get(name)) is not None:
             child.kill()
 
     async def run_gate(self) -> str:
-        """Outside bubblewrap. Its socket is ours, so that it keeps its port and callers wait while it is restarted."""
+        """Run the gate, outside of bubblewrap. The host owns its socket, so callers wait while the gate restarts."""
         assert self.listener is not None
         state = self.kept.gate if self.identity.group is None else self.running.state
         child = await self.shared.launcher.launch(
@@ -89,7 +87,7 @@ class SandboxParts:
         )
         self._children["gate"] = child
         try:
-            return how_it_ended(child, await child.wait())
+            return describe_end(child, await child.wait())
         finally:
             await child.stop(grace_seconds=GATE_GRACE_SECONDS)
 
@@ -102,12 +100,13 @@ class SandboxParts:
             x_sockets=self.running.x_sockets,
             limits=self._limit_arguments(),
         )
-        async with self._confined("screen", arguments, uid=self.identity.vnc) as running:
+        async with self._confine("screen", arguments, uid=self.identity.vnc) as running:
             await running.begin()
-            return how_it_ended(running.child, await running.child.wait())
+            return describe_end(running.child, await running.child.wait())
 
     async def run_box(self) -> str:
-        self.running.box_socket.unlink(missing_ok=True)  # of one that was killed: its existence says that a box is up
+        # A killed box leaves its socket, and an existing socket means that a box is running.
+        self.running.box_socket.unlink(missing_ok=True)
         home = self.kept.home if self.identity.group is None else self.running.home
         arguments = command_lines.box_arguments(
             python=self.shared.python,
@@ -120,18 +119,18 @@ class SandboxParts:
         )
         mounts = self._mounts(self.kept.home, home)
         async with (
-            self._confined("box", arguments, uid=self.identity.box, mounts=mounts) as running,
-            self._connected(running.pid),
+            self._confine("box", arguments, uid=self.identity.box, mounts=mounts) as running,
+            self._connect(running.pid),
         ):
             self._children["box"] = running.child
             await running.begin()
-            return how_it_ended(running.child, await running.child.wait())
+            return describe_end(running.child, await running.child.wait())
 
     @asynccontextmanager
-    async def running_command(
+    async def run_command(
         self, stdio: socket.socket, paths: Sequence[Path], wanted: ResourceLimits
     ) -> AsyncIterator[LaunchedProcess]:
-        """A program of others, told on `stdio` what it is. It ends when this is left."""
+        """Run the program of an MCP server while the block runs. It reads its command line from `stdio`."""
         home = self.kept.home if self.identity.group is None else self.running.home
         mounts = self._mounts(self.kept.home, home)
         visible = []
@@ -139,7 +138,7 @@ class SandboxParts:
             if self.identity.group is None:
                 visible.append((path, path))
                 continue
-            place = self.running.root / f"path{number}"  # its user may have no way to the path itself
+            place = self.running.root / f"path{number}"  # the command's user may not be able to reach `path` itself
             place.mkdir(mode=0o700)
             mounts += self._mounts(path, place)
             visible.append((place, path))
@@ -151,13 +150,13 @@ class SandboxParts:
             limits=self._limit_arguments(wanted),
         )
         async with (
-            self._confined("command", arguments, uid=self.identity.box, mounts=mounts, last_fd=stdio) as running,
-            self._connected(running.pid),
+            self._confine("command", arguments, uid=self.identity.box, mounts=mounts, last_fd=stdio) as running,
+            self._connect(running.pid),
         ):
             await running.begin()
             yield running.child
 
-    def _confined(
+    def _confine(
         self,
         name: str,
         arguments: list[str],
@@ -166,7 +165,7 @@ class SandboxParts:
         mounts: list[tuple[str, str]] | None = None,
         last_fd: socket.socket | None = None,
     ) -> AbstractAsyncContextManager[ConfinedProcess]:
-        return confined(
+        return run_confined(
             self.shared.launcher,
             arguments,
             program=Program(
@@ -181,68 +180,15 @@ class SandboxParts:
             last_fd=last_fd,
         )
 
-    @asynccontextmanager
-    async def _connected(self, pid: int) -> AsyncIterator[None]:
-        """A network for the box, before it runs anything. What cannot be closed is not opened: it goes without."""
-        self.note("network", "")
+    def _connect(self, pid: int) -> AbstractAsyncContextManager[None]:
+        def note(text: str) -> None:
+            self.note("network", text)
+
+        note("")
         if not self.shared.has_network:
-            yield
-            return
-        with ExitStack() as descriptors:
-            keeping: asyncio.Task[None] | None = None
-            try:
-                namespaces = await network.namespaces_of(pid)
-                descriptors.callback(namespaces.close)
-                slirp = await self._open_network(namespaces)
-                keeping = asyncio.create_task(self._keep_slirp(namespaces, slirp))
-            except (NetworkError, LaunchError, OSError) as error:
-                self.note("network", f"The sandbox has no network: {error}")
-            try:
-                yield
-            finally:
-                if keeping is not None:
-                    keeping.cancel()
-                    await asyncio.gather(keeping, return_exceptions=True)
-
-    async def _open_network(self, namespaces: Namespaces) -> Slirp:
-        """Routes and slirp at the same time: nothing is there yet that could use one without the other."""
-        closing = asyncio.create_task(
-            network.close_routes(self.shared.launcher, namespaces, uid=self.identity.box, gid=self.identity.group)
-        )
-        try:
-            slirp = await self._start_slirp(namespaces)
-            try:
-                await closing
-            except BaseException:
-                await slirp.stop()
-                raise
-        finally:
-            closing.cancel()
-            await asyncio.gather(closing, return_exceptions=True)
-        return slirp
-
-    async def _keep_slirp(self, namespaces: Namespaces, slirp: Slirp) -> None:
-        """The routes stay in the box's namespace when slirp ends, so only slirp is started again."""
-        while True:
-            try:
-                await slirp.child.wait()
-            finally:
-                await slirp.stop()
-            self.note("network", "The sandbox's network is being restarted")
-            while True:
-                try:
-                    slirp = await self._start_slirp(namespaces)
-                except (NetworkError, LaunchError, OSError) as error:
-                    self.note("network", f"The sandbox has no network: {error}")
-                    await asyncio.sleep(SLIRP_PAUSE_SECONDS)
-                else:
-                    self.note("network", "")
-                    break
-
-    async def _start_slirp(self, namespaces: Namespaces) -> Slirp:
-        return await network.start_slirp(
-            self.shared.launcher, namespaces, uid=self.identity.box, gid=self.identity.group
-        )
+            return nullcontext()
+        network = BoxNetwork(self.shared.launcher, uid=self.identity.box, gid=self.identity.group, note=note)
+        return network.connect(pid)
 
     def _mounts(self, source: os.PathLike[str], target: os.PathLike[str]) -> list[tuple[str, str]]:
         return [] if self.identity.group is None else [(str(source), str(target))]
@@ -255,7 +201,7 @@ class SandboxParts:
         )
 
 
-def how_it_ended(child: LaunchedProcess, code: int) -> str:
+def describe_end(child: LaunchedProcess, code: int) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    said = f": {child.lines[-1]}" if child.lines else ""
-    return f"the {child.name} {how}{said}"
+    last_line = f": {child.lines[-1]}" if child.lines else ""
+    return f"the {child.name} {how}{last_line}"

@@ -1,4 +1,4 @@
-"""One sandbox: keeps its gate, its box and its screen running until it is told to stop."""
+"""One sandbox: keeps its gate, box and screen running until `stop`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(0.1, 30.0)
 FAILURES_TO_GIVE_UP = 5
-"""A gate or box that ends more often in a row makes the sandbox fail. A screen is noted and tried again."""
+"""A gate or box that ends more often in a row makes the sandbox fail. A screen is reported and started again."""
 STEADY_SECONDS = 10.0
-"""A process that lived so long did not fail at its start: counting begins anew."""
+"""A process that ran for longer did not fail at its start, so the count of failures begins again."""
 READY_SECONDS = 20
 SCREEN_DELAY_SECONDS = 0.5
 PROBE_SECONDS = 5
 MISSED_PROBES = 4
-"""So many without an answer, and something is started anew; an answer makes up for half a one."""
+"""A gate or box is restarted after this many missed probes. An answered probe cancels half a missed one."""
 PROBE_PAUSE_SECONDS = 0.005
 BACKLOG = 256
 
@@ -43,17 +43,17 @@ class Phase(StrEnum):
 
 
 class SandboxNotReadyError(Exception):
-    """A sandbox cannot run. The text is for people."""
+    """The sandbox failed, or was not ready in time. The text is for people."""
 
 
 class HostSandbox:
-    """`record` says whose it is. Without gate or box it fails; without a screen it goes on."""
+    """A running sandbox; `record` names its session. It fails without gate or box, but goes on without a screen."""
 
-    def __init__(self, record: SandboxRecord, identity: Identity, surroundings: SharedResources) -> None:
+    def __init__(self, record: SandboxRecord, identity: Identity, shared: SharedResources) -> None:
         self.record = record
         self._identity = identity
-        self._shared = surroundings
-        self._running = surroundings.layout.running(record.slot)
+        self._shared = shared
+        self._running = shared.layout.running(record.slot)
         self._listener: socket.socket | None = None
         self.url = ""
         self._group: ControlGroup | None = None
@@ -71,11 +71,11 @@ class HostSandbox:
 
     @property
     def reason(self) -> str:
-        """Why it failed, or what does not work although it runs; empty when all is well."""
+        """Why the sandbox failed, or which part does not work. Empty if everything works."""
         return self._failed.result() if self._failed.done() else "; ".join(self._notes.values())
 
     def start(self) -> None:
-        """Raises OSError when its directories or limits cannot be made."""
+        """Start the processes. Raises OSError when the directories or limits cannot be made."""
         kept = self._shared.layout.kept(self.record.session_id)
         layout.make_kept(kept, self._identity)
         layout.make_running(self._running, self._identity)
@@ -100,10 +100,10 @@ class HostSandbox:
             asyncio.create_task(self._watch_readiness(parts)),
         ]
         for task in self._tasks:
-            task.add_done_callback(self._task_ended)
+            task.add_done_callback(self._on_task_ended)
 
     async def wait_ready(self) -> None:
-        """Gate and box answer. Raises SandboxNotReadyError, also when it takes too long."""
+        """Wait until gate and box answer. Raises SandboxNotReadyError if the sandbox fails or is not ready in time."""
         async with race(self._ready.wait(), self._wait_failed(), timeout_seconds=READY_SECONDS):
             pass
         if self._failed.done():
@@ -115,7 +115,7 @@ class HostSandbox:
         return await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
-        """End every process, then what they ran in. Safe to call twice."""
+        """End every process, then remove their group and directories. Calling it twice is safe."""
         await self._end_tasks()
         if self._group is not None:
             await self._group.remove()
@@ -156,31 +156,31 @@ class HostSandbox:
         await keep_running(run_once, on_end=on_end, backoff=BACKOFF, steady_seconds=STEADY_SECONDS)
 
     async def _keep_screen(self, parts: SandboxParts) -> None:
-        """Xvnc keeps a core busy when it starts. Commands come first."""
+        """Run the screen after the box is ready. Xvnc uses a whole CPU at its start and would delay the box."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SCREEN_DELAY_SECONDS):
                 await self._ready.wait()
         await self._keep("screen", parts.run_screen, is_essential=False)
 
     def _fail(self, reason: str) -> None:
-        """Nothing of a sandbox that failed goes on, and its port refuses. Who asks for it again gets a new start."""
+        """End every process and close the port. When the sandbox is requested again, a new one is made."""
         if not self._failed.done():
-            self._failed.set_result(capitalized(reason))
+            self._failed.set_result(capitalize(reason))
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
         if self._listener is not None:
             self._listener.close()
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("Sandbox %s", self.record.session_id, exc_info=error)
-            self._fail(f"the sandbox host made a mistake: {error!r}")
+            self._fail(f"an unexpected error happened in the sandbox host: {error!r}")
 
     def _note(self, subject: str, text: str) -> None:
         if text:
             log.warning("Sandbox %s: %s", self.record.session_id, text)
-            self._notes[subject] = capitalized(text)
+            self._notes[subject] = capitalize(text)
         else:
             self._notes.pop(subject, None)
 
@@ -188,9 +188,9 @@ class HostSandbox:
         """Set readiness when gate and box answer; `_keep` takes it away when one of them ends."""
         while True:
             self._lost.clear()
-            # Looking for the socket is cheap; asking again and again would slow down what we wait for.
+            # Checking for the socket is cheap. Requests in a loop would slow down the start that we wait for.
             while not (  # noqa: ASYNC110 - it is another process that becomes ready
-                self._running.box_socket.exists() and await self._answers("/readyz")
+                self._running.box_socket.exists() and await self._is_answering("/readyz")
             ):
                 await asyncio.sleep(PROBE_PAUSE_SECONDS)
             if not self._lost.is_set():
@@ -198,9 +198,9 @@ class HostSandbox:
                 await self._watch_answers(parts)
 
     async def _watch_answers(self, parts: SandboxParts) -> None:
-        """Until one of them ends. One that mostly does not answer is killed, which ends it.
+        """Probe until gate or box ends. Kill the one that does not answer most of the probes.
 
-        Mostly: in a sandbox that a fork bomb fills, an answer still gets through now and then.
+        In a sandbox with a fork bomb some probes are still answered, so one answer does not count as healthy.
         """
         missed = 0.0
         pause = self._shared.unresponsive_seconds / MISSED_PROBES
@@ -209,16 +209,16 @@ class HostSandbox:
                 async with asyncio.timeout(pause):
                     await self._lost.wait()
                     return
-            answers = await self._answers("/readyz", seconds=pause)
+            answers = await self._is_answering("/readyz", seconds=pause)
             missed = max(0.0, missed - 0.5) if answers else missed + 1
             if missed >= MISSED_PROBES and not self._lost.is_set():
-                name = "box" if await self._answers("/healthz", seconds=pause) else "gate"
-                log.warning("Sandbox %s: the %s does not answer", self.record.session_id, name)
+                name = "box" if await self._is_answering("/healthz", seconds=pause) else "gate"
+                log.warning("Sandbox %s: the %s does not answer and is restarted", self.record.session_id, name)
                 parts.kill(name)
                 missed = 0.0
 
-    async def _answers(self, path: str, *, seconds: float = PROBE_SECONDS) -> bool:
-        """Whether the gate says yes: /healthz asks itself, /readyz the box. One that is starting lets us wait."""
+    async def _is_answering(self, path: str, *, seconds: float = PROBE_SECONDS) -> bool:
+        """Whether the gate answers with 200. /healthz checks the gate, /readyz also the box."""
         host, _, port = self.url.removeprefix("http://").partition(":")
         try:
             async with asyncio.timeout(seconds):
@@ -232,5 +232,5 @@ class HostSandbox:
             return False
 
 
-def capitalized(text: str) -> str:
+def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
