@@ -20,6 +20,7 @@ MAX_PATH_CHARS = 4096
 
 MAX_SKILL_ARCHIVE_BYTES = 16 * 1024 * 1024
 """The largest archive of a skill, as it is sent. The unpacked files have their own limits."""
+MAX_SKILL_FILES = 200
 
 HOME = "/home/ubuntu"
 WORKSPACE_FOLDER = "workspace"

@@ -13,14 +13,20 @@ import threading
 from typing import TYPE_CHECKING
 
 from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
-from moorage_sandbox.protocol import DIGEST_PATTERN, DIGEST_PREFIX, MAX_SKILL_ID_CHARS, SKILL_ID_PATTERN, SKILLS_FOLDER
+from moorage_sandbox.protocol import (
+    DIGEST_PATTERN,
+    DIGEST_PREFIX,
+    MAX_SKILL_FILES,
+    MAX_SKILL_ID_CHARS,
+    SKILL_ID_PATTERN,
+    SKILLS_FOLDER,
+)
 
 if TYPE_CHECKING:
     import tarfile
 
 MAX_UNPACKED_BYTES = 12 * 1024 * 1024
 """The size of the tar: 10 MiB of files, and the headers of at most 200 files."""
-MAX_FILES = 200
 
 DIGESTS_FOLDER = ".digests"
 
@@ -103,8 +109,8 @@ def unpack(archive: bytes) -> list[tuple[str, bool, bytes]]:
             files = [_read_member(tar, member) for member in tar.getmembers() if not member.isdir()]
     except (tarfile.TarError, zlib.error, EOFError, OverflowError, ValueError) as error:
         raise BoxError("invalid", f"The archive cannot be read: {error}") from error
-    if len(files) > MAX_FILES:
-        raise BoxError("too_large", f"The archive holds {len(files)} files. A skill has at most {MAX_FILES}.")
+    if len(files) > MAX_SKILL_FILES:
+        raise BoxError("too_large", f"The archive holds {len(files)} files. A skill has at most {MAX_SKILL_FILES}.")
     names = {name for name, _, _ in files}
     if len(names) < len(files):
         raise BoxError("invalid", "The archive holds two files with the same path.")

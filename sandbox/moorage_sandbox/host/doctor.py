@@ -1,4 +1,4 @@
-"""What this machine lacks for sandboxes, and the command that gets it."""
+"""Checks whether this machine can run sandboxes, and names the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OLDEST_PYTHON = (3, 11)
 SOFTWARE_FILE = Path(moorage_sandbox.__file__).parent.parent / "software.txt"
 
 ROOT_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_ADMIN": 21}
-"""linux/capability.h. What a host that is root needs to give its sandboxes users of their own."""
+"""The capabilities that a host running as root needs, to give each sandbox its own users (linux/capability.h)."""
 
 RUNTIME_PARENTS = ("/run", "/tmp")  # noqa: S108 - a directory of our own is made in it
 """Directories that every user can enter."""
@@ -46,7 +46,10 @@ APPARMOR_PROFILE = (
 
 @dataclass(frozen=True)
 class SandboxCheck:
-    """`required`: without it no sandbox runs; otherwise something is missing in it. `fix` is a command, or empty."""
+    """One check. Without a `required` thing no sandbox runs; without another, it lacks something.
+
+    `fix` is the command that repairs it, or empty.
+    """
 
     name: str
     ok: bool
@@ -55,24 +58,24 @@ class SandboxCheck:
     required: bool
 
 
-def checks(*, software_file: Path = SOFTWARE_FILE) -> list[SandboxCheck]:
-    """All of them, in the order in which to fix them. Starts a few short processes; changes nothing."""
+def run_checks(*, software_file: Path = SOFTWARE_FILE) -> list[SandboxCheck]:
+    """Run all checks, in the order in which problems should be fixed. Starts short processes, but changes nothing."""
     return [
-        bubblewrap(),
-        program("prlimit", package="util-linux", required=True, purpose="sets limits inside the sandbox"),
-        python_inside(),
-        gate_packages(),
-        root_capabilities(),
-        gate_can_read(),
-        user_namespaces(),
-        control_groups(),
-        program("slirp4netns", package="slirp4netns", purpose="without it sandboxes have no network"),
-        program("ip", package="iproute2", purpose="without it sandboxes have no network"),
-        tun_device(),
-        screen(),
-        program("chromium", package="chromium", purpose="the browser"),
-        cjk_fonts(),
-        software(software_file),
+        check_bubblewrap(),
+        check_program("prlimit", package="util-linux", required=True, purpose="sets limits inside the sandbox"),
+        check_python(),
+        check_gate_packages(),
+        check_root_capabilities(),
+        check_gate_can_read(),
+        check_user_namespaces(),
+        check_control_groups(),
+        check_program("slirp4netns", package="slirp4netns", purpose="without it sandboxes have no network"),
+        check_program("ip", package="iproute2", purpose="without it sandboxes have no network"),
+        check_tun_device(),
+        check_screen(),
+        check_program("chromium", package="chromium", purpose="the browser"),
+        check_cjk_fonts(),
+        check_software(software_file),
     ]
 
 
@@ -80,17 +83,17 @@ def as_root(command: str) -> str:
     return command if is_root() else f"sudo {command}"
 
 
-def install(*packages: str) -> str:
+def install_command(*packages: str) -> str:
     return as_root("apt-get install --yes --no-install-recommends " + " ".join(packages))
 
 
-def find(name: str) -> str | None:
-    """Also where an ordinary user's PATH does not lead."""
+def find_program(name: str) -> str | None:
+    """Find a program, also in the directories for administrators that a user's PATH may not contain."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
 
 
 def output_of(*command: str) -> str:
-    """What it prints, or nothing when it cannot be run."""
+    """Return what a command prints, or "" if it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -98,32 +101,33 @@ def output_of(*command: str) -> str:
     return done.stdout
 
 
-def program(name: str, *, package: str, purpose: str, required: bool = False) -> SandboxCheck:
-    path = find(name)
+def check_program(name: str, *, package: str, purpose: str, required: bool = False) -> SandboxCheck:
+    path = find_program(name)
     return SandboxCheck(
-        name, ok=path is not None, detail=path or f"missing: {purpose}", fix=install(package), required=required
+        name, ok=path is not None, detail=path or f"missing: {purpose}", fix=install_command(package), required=required
     )
 
 
-def bubblewrap() -> SandboxCheck:
+def check_bubblewrap() -> SandboxCheck:
     version = re.search(r"(\d+)\.(\d+)", output_of(command_lines.BWRAP, "--version"))
     oldest = ".".join(map(str, OLDEST_BWRAP))
     ok = version is not None and (int(version[1]), int(version[2])) >= OLDEST_BWRAP
     detail = f"version {version[0]}, {oldest} or newer is needed" if version else f"{command_lines.BWRAP} is missing"
-    return SandboxCheck("bubblewrap", ok=ok, detail=detail, fix=install("bubblewrap"), required=True)
+    return SandboxCheck("bubblewrap", ok=ok, detail=detail, fix=install_command("bubblewrap"), required=True)
 
 
-def python_inside() -> SandboxCheck:
-    python = command_lines.find_python(shown_in=None)
+def check_python() -> SandboxCheck:
+    python = command_lines.find_python(mounted_in=None)
     version = re.search(r"(\d+)\.(\d+)", output_of(python.executable, "--version"))
     new_enough = version is not None and (int(version[1]), int(version[2])) >= OLDEST_PYTHON
     oldest = ".".join(map(str, OLDEST_PYTHON))
-    shown = version[0] if version else "unusable"
-    detail = f"{python.executable} is {shown}, {oldest} or newer is needed"
-    return SandboxCheck("python in the sandbox", ok=new_enough, detail=detail, fix=install("python3"), required=True)
+    detail = f"{python.executable} is {version[0] if version else 'unusable'}, {oldest} or newer is needed"
+    return SandboxCheck(
+        "python in the sandbox", ok=new_enough, detail=detail, fix=install_command("python3"), required=True
+    )
 
 
-def gate_packages() -> SandboxCheck:
+def check_gate_packages() -> SandboxCheck:
     missing = [name for name in readable_environment.GATE_MODULES if importlib.util.find_spec(name) is None]
     detail = "missing: " + ", ".join(missing) if missing else "installed"
     return SandboxCheck(
@@ -131,10 +135,10 @@ def gate_packages() -> SandboxCheck:
     )
 
 
-def root_capabilities() -> SandboxCheck:
+def check_root_capabilities() -> SandboxCheck:
     name = "own users for sandboxes"
     if not is_root():
-        detail = "the host is an ordinary user: sandboxes run as that user, kept apart by namespaces"
+        detail = "the host is an ordinary user: sandboxes run as that user and are separated by namespaces"
         return SandboxCheck(name, ok=True, detail=detail, fix="", required=True)
     effective = int(re.findall(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())[0], 16)
     missing = [capability for capability, number in ROOT_CAPABILITIES.items() if not effective >> number & 1]
@@ -143,8 +147,8 @@ def root_capabilities() -> SandboxCheck:
     return SandboxCheck(name, ok=not missing, detail=detail, fix=fix, required=True)
 
 
-def gate_can_read() -> SandboxCheck:
-    """Start what a gate is forked from, as a gate's user: nothing else tells whether that user can read its modules."""
+def check_gate_can_read() -> SandboxCheck:
+    """Start the fork server as a gate's user. Only a trial shows whether that user can read the gate's modules."""
     name = "files of the gate"
     identity = identity_of(0, uid_base=HostSettings.uid_base)
     if identity.group is None:
@@ -166,8 +170,8 @@ def gate_can_read() -> SandboxCheck:
     return SandboxCheck(name, ok=False, detail=detail, fix=fix, required=True)
 
 
-def user_namespaces() -> SandboxCheck:
-    """Start a bubblewrap as the sandboxes' user would; nothing else tells whether the kernel allows it."""
+def check_user_namespaces() -> SandboxCheck:
+    """Start a bubblewrap as a sandbox's user. Only a trial shows whether the kernel allows it."""
     command = [*command_lines.namespace_arguments(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
     identity = identity_of(0, uid_base=HostSettings.uid_base)
     groups: list[int] | None = None if identity.group is None else []
@@ -189,12 +193,12 @@ def user_namespaces() -> SandboxCheck:
     if not failure:
         return SandboxCheck("user namespaces", ok=True, detail="bubblewrap runs", fix="", required=True)
     return SandboxCheck(
-        "user namespaces", ok=False, detail=f"bubblewrap fails: {failure}", fix=user_namespaces_fix(), required=True
+        "user namespaces", ok=False, detail=f"bubblewrap fails: {failure}", fix=fix_for_user_namespaces(), required=True
     )
 
 
-def user_namespaces_fix() -> str:
-    """The command for what forbids them here: Ubuntu's AppArmor rule, or one of two switches of the kernel."""
+def fix_for_user_namespaces() -> str:
+    """Return the command that allows user namespaces: for Ubuntu's AppArmor rule, or for a switch of the kernel."""
     if read_switch(APPARMOR_RESTRICTION) == "1":
         return (
             f"printf '{APPARMOR_PROFILE}' | {as_root('tee /etc/apparmor.d/bwrap')} && "
@@ -203,7 +207,7 @@ def user_namespaces_fix() -> str:
     for path, setting in USERNS_SWITCHES.items():
         if read_switch(path) == "0":
             return as_root(f"sysctl -w {setting}")
-    return "a container must be started so that it allows user namespaces (seccomp and AppArmor unconfined)"
+    return "start the container with seccomp and AppArmor unconfined, so that it allows user namespaces"
 
 
 def read_switch(path: Path) -> str:
@@ -213,22 +217,22 @@ def read_switch(path: Path) -> str:
         return ""
 
 
-def control_groups() -> SandboxCheck:
+def check_control_groups() -> SandboxCheck:
     parents = limits.find_parents()
     bounded = {"memory": parents.bounds_memory, "processes": parents.bounds_processes, "cpu": parents.bounds_cpu}
     by_group = [name for name, is_bounded in bounded.items() if is_bounded]
     without = {
-        "memory": "memory only of each process alone (RLIMIT_DATA), not in total",
-        "processes": "processes by RLIMIT_NPROC",
-        "cpu": "cpu not at all",
+        "memory": "memory is limited only for each process (RLIMIT_DATA), not in total",
+        "processes": "processes are limited by RLIMIT_NPROC",
+        "cpu": "cpu is not limited",
     }
-    parts = ["by control group: " + ", ".join(by_group)] if by_group else ["no control group can be made"]
+    parts = ["limited by control group: " + ", ".join(by_group)] if by_group else ["no control group can be made"]
     parts += [text for name, text in without.items() if not bounded[name]]
     fix = "" if is_root() else "systemd-run --user --scope --property=Delegate=yes moorage up"
     return SandboxCheck("limits", ok=all(bounded.values()), detail="; ".join(parts), fix=fix, required=False)
 
 
-def tun_device() -> SandboxCheck:
+def check_tun_device() -> SandboxCheck:
     try:
         os.close(os.open(TUN, os.O_RDWR))
     except OSError as error:
@@ -238,58 +242,60 @@ def tun_device() -> SandboxCheck:
     return SandboxCheck(TUN, ok=True, detail="usable", fix="", required=False)
 
 
-def screen() -> SandboxCheck:
-    found = find("Xtigervnc") or find("Xvnc")
-    fix = install("tigervnc-standalone-server", "xkb-data", "x11-xkb-utils")
-    if found is not None and find("xkbcomp") is None:
-        return SandboxCheck("Xvnc", ok=False, detail="xkbcomp is missing, which Xvnc starts", fix=fix, required=False)
-    detail = found or "missing: without it nothing is seen in VNC and the browser does not start"
+def check_screen() -> SandboxCheck:
+    found = find_program("Xtigervnc") or find_program("Xvnc")
+    fix = install_command("tigervnc-standalone-server", "xkb-data", "x11-xkb-utils")
+    if found is not None and find_program("xkbcomp") is None:
+        return SandboxCheck("Xvnc", ok=False, detail="xkbcomp, which Xvnc needs, is missing", fix=fix, required=False)
+    detail = found or "missing: without it there is no screen, and the browser does not start"
     return SandboxCheck("Xvnc", ok=found is not None, detail=detail, fix=fix, required=False)
 
 
-def cjk_fonts() -> SandboxCheck:
+def check_cjk_fonts() -> SandboxCheck:
     found = output_of("fc-list", ":lang=zh", "family").strip()
-    detail = found.splitlines()[0] if found else "missing: Chinese, Japanese and Korean are shown as boxes"
+    detail = found.splitlines()[0] if found else "missing: Chinese, Japanese and Korean text is drawn as empty boxes"
     return SandboxCheck(
-        "CJK fonts", ok=bool(found), detail=detail, fix=install("fontconfig", "fonts-noto-cjk"), required=False
+        "CJK fonts", ok=bool(found), detail=detail, fix=install_command("fontconfig", "fonts-noto-cjk"), required=False
     )
 
 
-def software(file: Path) -> SandboxCheck:
-    """The packages that a sandbox in a cluster has. What is missing here, commands in a sandbox miss."""
+def check_software(file: Path) -> SandboxCheck:
+    """Check the packages that the box image has. Commands in a sandbox of this machine use those of the machine."""
     name = "software of the sandbox"
     try:
-        wanted = wanted_packages(file.read_text())
+        wanted = parse_packages(file.read_text())
     except OSError as error:
         return SandboxCheck(name, ok=False, detail=f"{file.name}: {error.strerror}", fix="", required=False)
-    shown = output_of("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted)
-    installed = {line.split()[0] for line in shown.splitlines() if line.endswith(" installed")}
+    listed = output_of("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted)
+    installed = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
     missing = [package for package in wanted if package not in installed]
     if not missing:
         return SandboxCheck(name, ok=True, detail=f"{len(wanted)} packages installed", fix="", required=False)
-    return SandboxCheck(name, ok=False, detail="missing: " + " ".join(missing), fix=install(*missing), required=False)
+    return SandboxCheck(
+        name, ok=False, detail="missing: " + " ".join(missing), fix=install_command(*missing), required=False
+    )
 
 
-def wanted_packages(text: str) -> list[str]:
-    """One package a line; text after "#" is a comment."""
+def parse_packages(text: str) -> list[str]:
+    """Parse software.txt: one package a line; text after "#" is a comment."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 
 def main(arguments: list[str]) -> int:
-    """Print what was found. The exit code is 1 when something required is missing."""
+    """Run and print all checks. The exit code is 1 if a required thing is missing."""
     parser = argparse.ArgumentParser(prog="moorage_sandbox.host doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(arguments)
-    found = checks()
+    found = run_checks()
     if given.json:
         print(json.dumps([asdict(check) for check in found], indent=2))
     else:
-        show(found, print)
+        print_checks(found, print)
     return 0 if all(check.ok or not check.required for check in found) else 1
 
 
-def show(found: list[SandboxCheck], write: Callable[[str], None]) -> None:
+def print_checks(found: list[SandboxCheck], write: Callable[[str], None]) -> None:
     for check in found:
         state = "ok" if check.ok else "MISSING" if check.required else "warning"
         write(f"{state:8}{check.name}: {check.detail}")

@@ -96,17 +96,17 @@ class McpServers:
     async def _run_confined(self, command: McpCommand, key: UUID, slot: int) -> AsyncIterator[SocketStdio]:
         """Run the command in bubblewrap. Its home is in the trash folder, so a host that is killed leaves no files."""
         identity = identity_of(slot, uid_base=self._settings.uid_base)
-        kept = StoredFiles(self._shared.layout.trash / key.hex)
-        running = self._shared.layout.running(slot)
-        kept.root.mkdir(mode=0o700)
-        layout.make_kept(kept, identity)
-        layout.make_running(running, identity)
+        stored = StoredFiles(self._shared.layout.trash / key.hex)
+        runtime = self._shared.layout.runtime_files(slot)
+        stored.root.mkdir(mode=0o700)
+        layout.make_stored_files(stored, identity)
+        layout.make_runtime_files(runtime, identity)
         group = limits.make_group(self._shared.parents, f"moorage-{self._shared.layout.name}-{slot}", LIMITS)
         parts = SandboxParts(
             sandbox_uid="",
             identity=identity,
-            kept=kept,
-            running=running,
+            stored=stored,
+            runtime=runtime,
             shared=self._shared,
             group=group,
             note=self._note,
@@ -127,8 +127,8 @@ class McpServers:
             for one in (ours, theirs):
                 one.close()
             await group.remove()
-            layout.remove_running(running)
-            self._registry.delete_later(kept.root)
+            layout.remove_runtime_files(runtime)
+            self._registry.delete_later(stored.root)
 
     @staticmethod
     def _note(subject: str, text: str) -> None:

@@ -116,6 +116,6 @@ def test_a_missing_directory_is_an_error_at_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("argv", [["no-such-program"], ["/root/secret/program"], [""]], ids=["none", "hidden", "empty"])
 async def test_a_missing_program_is_an_error_that_names_it(shared_host: SandboxHost, argv: list[str]) -> None:
     url = f"unix:{shared_host.socket.with_name('commands.sock')}"
-    with pytest.raises(McpCommandError, match="is not there"):
+    with pytest.raises(McpCommandError, match="is not installed"):
         async with open_command(url, McpCommand(argv, {"TOKEN": "s3cret"})):
             raise AssertionError("it was started")

@@ -43,13 +43,13 @@ def test_a_missing_thing_is_named_with_the_command_that_installs_it() -> None:
 def test_packages_of_the_list_that_are_not_installed_are_named(tmp_path: Path) -> None:
     file = tmp_path / "software.txt"
     file.write_text("# tools\nbash\nno-such-package-here  # nor this\n\ncoreutils\n")
-    check = doctor.software(file)
+    check = doctor.check_software(file)
     assert (check.ok, check.detail) == (False, "missing: no-such-package-here")
     assert check.fix.endswith("apt-get install --yes --no-install-recommends no-such-package-here")
 
 
 def test_the_list_of_software_is_read_without_comments() -> None:
-    packages = doctor.wanted_packages(doctor.SOFTWARE_FILE.read_text())
+    packages = doctor.parse_packages(doctor.SOFTWARE_FILE.read_text())
     assert {"bash", "python3", "nodejs", "git", "chromium", "fonts-noto-cjk"} <= set(packages)
     assert all(package == package.strip() and " " not in package and "#" not in package for package in packages)
 
@@ -59,6 +59,8 @@ def test_the_list_of_software_is_read_without_comments() -> None:
 )
 def test_a_failed_check_is_printed_with_its_fix(required: bool, ok: bool, status: str) -> None:
     lines: list[str] = []
-    doctor.show([SandboxCheck("thing", ok=ok, detail="how it is", fix="get thing", required=required)], lines.append)
+    doctor.print_checks(
+        [SandboxCheck("thing", ok=ok, detail="how it is", fix="get thing", required=required)], lines.append
+    )
     assert lines[0] == f"{status:8}thing: how it is"
     assert lines[1:] == ([] if ok else ["        fix: get thing"])

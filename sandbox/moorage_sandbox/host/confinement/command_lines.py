@@ -1,4 +1,4 @@
-"""The bubblewrap command lines: what of this machine a sandbox's processes get to see."""
+"""The command lines of bubblewrap. They decide which files of this machine the processes of a sandbox can see."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage_sandbox.host.processes import readable_environment
+from moorage_sandbox.protocol import HOME
 
 BWRAP = "/usr/bin/bwrap"
 DEBIAN_PYTHON = "/usr/bin/python3"
 PRLIMIT = "/usr/bin/prlimit"
 
-HOME = "/home/ubuntu"
 BOX_SOCKETS = "/run/moorage/box"
 RFB_SOCKETS = "/run/moorage/vnc"
 X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - inside
@@ -24,12 +24,15 @@ DISPLAY = ":1"
 UID_INSIDE = 1000
 
 INFO_FD = 3
-"""bubblewrap tells here what its first process's id is."""
+"""bubblewrap writes the process id of its first process to this descriptor."""
 START_FD = 4
-"""What runs inside says here that it is there and waits for a byte before it begins. So the box does not begin before
-its network is closed where it must be; and nothing begins whose bubblewrap was killed too early to take it along."""
+"""The confined program writes a byte to this socket and waits for a byte before it begins.
+
+So a box does not begin before the routes of its network are set. And a program whose bubblewrap is killed early, before
+the kernel would end both together, never begins.
+"""
 SECCOMP_FD = 5
-"""bubblewrap reads the filter of system calls here."""
+"""bubblewrap reads the filter of system calls from this descriptor."""
 
 MIB = 1024 * 1024
 TMP_BYTES = 1024 * MIB
@@ -37,7 +40,7 @@ SHM_BYTES = 512 * MIB
 VNC_TMP_BYTES = 16 * MIB
 OPEN_FILES = 65_536
 FILE_BYTES = 8 * 1024 * MIB
-"""Largest file a command may write."""
+"""The largest file that a command may write."""
 
 PARENTS = ("/etc", "/home", "/opt", "/run", "/run/moorage", "/var")
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -73,7 +76,7 @@ ETC_OF_THE_HOST = (
     "timezone",
     "X11",
 )
-"""Settings of the software in /usr. Nothing here is about the machine or its people."""
+"""Configuration of the software in /usr. None of it contains data about the machine or its users."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,18 @@ class Python:
     source: str | None = None
 
 
-def find_python(*, shown_in: Path | None) -> Python:
-    """Debian's, since the libraries of software.txt are installed for it; else the one we run on."""
+def find_python(*, mounted_in: Path | None) -> Python:
+    """Return Debian's Python, for which the libraries of software.txt are installed, otherwise the host's own."""
     if os.access(DEBIAN_PYTHON, os.X_OK):
         return Python(DEBIAN_PYTHON)
     executable, prefix = os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix)
-    return Python(executable, prefix=prefix, source=str(shown_in / readable_environment.PYTHON) if shown_in else prefix)
+    return Python(
+        executable, prefix=prefix, source=str(mounted_in / readable_environment.PYTHON) if mounted_in else prefix
+    )
 
 
 def limit_arguments(*, processes: int | None, data_bytes: int | None) -> list[str]:
-    """Set inside, so that processes are counted in the sandbox's own user namespace and not with the host's user."""
+    """Return a prlimit command. It runs inside, so processes are counted in the sandbox's own user namespace."""
     open_files = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     arguments = [PRLIMIT, "--core=0:0", f"--nofile={open_files}:{open_files}", f"--fsize={FILE_BYTES}:{FILE_BYTES}"]
     if processes is not None:
@@ -105,7 +110,7 @@ def limit_arguments(*, processes: int | None, data_bytes: int | None) -> list[st
 
 
 def module_arguments(python: Python, module: str, arguments: Sequence[str]) -> list[str]:
-    """Call `main` of a module in CODE, once it may begin. It is loaded while it waits, and ends when nobody lets it."""
+    """Return a command that loads a module of CODE, waits until it may begin, and calls its `main`."""
     start = (
         f"import os, sys; sys.path.insert(0, {CODE!r}); os.write({START_FD}, b'!'); from {module} import main; "
         f"os.read({START_FD}, 1) or sys.exit(1); os.close({START_FD}); main()"
@@ -114,10 +119,10 @@ def module_arguments(python: Python, module: str, arguments: Sequence[str]) -> l
 
 
 def system_arguments(*, etc: Path, python: Python) -> list[str]:
-    """A root that holds the machine's software and nothing else of it."""
+    """Return the mounts of a root directory that contains only the software of the machine."""
     arguments = [argument for path in PARENTS for argument in ("--perms", "0755", "--dir", path)]
     arguments += ["--ro-bind", "/usr", "/usr"]
-    # What the image does not have either: a machine's own additions are neither needed nor anybody's business.
+    # The image of the box has no /usr/local either. The machine's own additions are not needed and may be private.
     arguments += ["--tmpfs", "/usr/local", "--remount-ro", "/usr/local"]
     for name in SYSTEM_LINKS:
         if os.path.islink(f"/{name}"):
@@ -157,7 +162,7 @@ def namespace_arguments() -> list[str]:
 
 
 def device_arguments(*, shm_bytes: int) -> list[str]:
-    """/proc of the own processes and a /dev that holds no device; both file systems bounded or read-only."""
+    """Return the mounts of /proc, which shows only the sandbox's processes, and of a /dev without real devices."""
     return [
         "--proc",
         "/proc",
@@ -190,7 +195,7 @@ def environment_arguments(environment: dict[str, str]) -> list[str]:
 def box_arguments(
     *, python: Python, code: Path, etc: Path, home: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
 ) -> list[str]:
-    """What the box sees, and the box."""
+    """Return the arguments that mount what the box can see, and run the box."""
     return [
         *environment_arguments(
             {
@@ -227,7 +232,7 @@ def box_arguments(
 def vnc_arguments(
     *, python: Python, code: Path, etc: Path, sockets: Path, x_sockets: Path, limits: Sequence[str]
 ) -> list[str]:
-    """What Xvnc sees, and Xvnc: no home; it shares X with the box and RFB with the gate."""
+    """Return the arguments that run Xvnc. It has no home; it shares the X socket with the box and RFB with the gate."""
     return [
         *environment_arguments({"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}),  # noqa: S108 - inside
         *system_arguments(etc=etc, python=python),
@@ -256,25 +261,30 @@ def take(count):
     while len(data) < count:
         data += os.read(stdio, count - len(data)) or sys.exit(1)
     return data
-asked = json.loads(take(int.from_bytes(take(4), "big")))
-os.environ.update(asked["env"])
-program = asked["argv"][0]
+request = json.loads(take(int.from_bytes(take(4), "big")))
+os.environ.update(request["env"])
+program = request["argv"][0]
 if shutil.which(program) is None:
-    sys.exit(f"The command {{program!r}} is not there, or not for everybody to run")
+    sys.exit(f"The command {{program!r}} is not installed, or not every user may run it")
 os.write(stdio, b"+")
 os.dup2(stdio, 0)
 os.dup2(stdio, 1)
 os.closerange(3, 256)
-os.execvp(program, asked["argv"])
+os.execvp(program, request["argv"])
 """
-"""Inside: wait to be let begin, hear over the last descriptor what to run, and become it. So nothing secret is in an
-argument list, which everybody on the machine can read."""
+"""Runs inside: waits until it may begin, reads the command from the last descriptor, and executes it.
+
+So no secret is in an argument list, which every user of the machine can read.
+"""
 
 
 def command_arguments(
     *, python: Python, etc: Path, home: Path, visible: Sequence[tuple[Path, Path]], limits: Sequence[str]
 ) -> list[str]:
-    """What a stdio MCP server sees: the machine's software, `visible` (source and place) read-only, an empty home."""
+    """Return the arguments that run a stdio MCP server. It sees the machine's software and an empty home.
+
+    It can also read the directories of `visible`: pairs of the source and the path inside.
+    """
     places = [str(place) for _, place in visible]
     programs = [f"{place}{below}" for place in places for below in ("/bin", "/node_modules/.bin", "")]
     return [

@@ -1,1 +1,1 @@
-"""Starts the processes of sandboxes: a small process that forks them, and the host's side of it."""
+"""Starts the processes of sandboxes: the fork server, and the host's client of it."""

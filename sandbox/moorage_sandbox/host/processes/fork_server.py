@@ -1,11 +1,11 @@
-"""The process that starts all others: single-threaded, so that it may fork, and with the gate's modules loaded.
+"""The process that forks all other processes. It has one thread, so forking is safe, and has loaded the gate's modules.
 
-Every process of a sandbox is its child and dies with it (PR_SET_PDEATHSIG). When the host ends, however it was killed,
-the connection to it closes; the launcher then ends all of them, and itself. It adopts what they leave behind: a
-bubblewrap that is killed while it starts has a child that waits for it for ever.
+Every process of a sandbox is its child and ends with it (PR_SET_PDEATHSIG). When the host ends for any reason, the
+connection to the host closes, and the fork server ends all children and itself. It adopts orphans: a bubblewrap that is
+killed during its start leaves a child that waits for it forever.
 
-A gate is forked from the loaded modules, which saves the 0.3 s that importing them takes; everything else is executed.
-One message a request on a SEQPACKET socket; file descriptors travel with it.
+A gate is forked with the loaded modules, which saves the 0.3 s that importing them takes. Other programs are executed.
+Each request is one message on a SEQPACKET socket, with its file descriptors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 MESSAGE_BYTES = 128 * 1024
 MAX_FDS = 16
 FIRST_FD = 3
-"""Descriptors of a request arrive in the child as 3, 4, … in their order; the first of all is its stdout and stderr."""
+"""The first descriptor of a request becomes the child's stdout and stderr. The others become 3, 4, … in their order."""
 
 TUN = "/dev/net/tun"
 TUN_NUMBER = (10, 200)
@@ -54,60 +54,62 @@ MS_PRIVATE = 0x40000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def check(result: int, what: str) -> None:
+def check_result(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def die_with(parent: int) -> None:
-    """End when `parent` ends, or now if it has. Must come after the last change of user, which clears the wish."""
-    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    """End this process when `parent` ends. Must be called after the last change of user, which clears the setting."""
+    check_result(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(1)
 
 
 def enter_mount_namespace() -> None:
-    """What is mounted from now on, this process and its children see alone."""
-    check(libc.unshare(CLONE_NEWNS), "unshare")
-    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+    """From now on, only this process and its children see new mounts."""
+    check_result(libc.unshare(CLONE_NEWNS), "unshare")
+    check_result(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount")
 
 
 def bind(source: str, target: str, *, flags: int = MS_BIND) -> None:
-    check(libc.mount(os.fsencode(source), os.fsencode(target), None, flags, None), f"mount {source} at {target}")
+    check_result(libc.mount(os.fsencode(source), os.fsencode(target), None, flags, None), f"mount {source} at {target}")
 
 
 def mount_privately(mounts: list[list[str]]) -> None:
-    """Show directories at places that the sandbox's user can reach, seen by this process and its children alone.
+    """Mount directories where the sandbox's user can reach them. Only this process and its children see the mounts.
 
-    The user has no way through the data directory, and bubblewrap resolves what it binds as that user.
+    That user cannot enter the data directory, and bubblewrap resolves the paths that it mounts as that user.
     """
     enter_mount_namespace()
     for source, target in mounts:
         bind(source, target)
 
 
-def show_tun() -> None:
-    """Put a network tap that everybody may open at its usual place, seen by this process and its children alone.
+def mount_own_tun() -> None:
+    """Make a /dev/net/tun that every user may open. Only this process and its children see it.
 
-    With udev it is one (mode 0666, 50-udev-default.rules); machines and containers without it may have root's alone.
+    udev gives the device this mode (0666, 50-udev-default.rules). Without udev only root may be able to open it.
     """
     enter_mount_namespace()
     place = os.path.dirname(TUN)
-    check(libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NOEXEC, b"mode=755,size=64k"), f"mount {place}")
+    check_result(
+        libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NOEXEC, b"mode=755,size=64k"), f"mount {place}"
+    )
     os.mknod(TUN, stat.S_IFCHR, os.makedev(*TUN_NUMBER))
-    os.chmod(TUN, 0o666)  # noqa: S103 - as udev makes it; who uses it needs a network namespace of their own
+    os.chmod(TUN, 0o666)  # noqa: S103 - the mode that udev sets; it works only in a network namespace that the user owns
 
 
 def join_namespaces(user_fd: int, net_fd: int | None) -> None:
-    """Be root of a user namespace of ours, which is what its network asks for."""
-    check(libc.setns(user_fd, CLONE_NEWUSER), "setns")
+    """Join a user namespace as its root, and its network namespace. Changing that network needs this root."""
+    check_result(libc.setns(user_fd, CLONE_NEWUSER), "setns")
     if net_fd is not None:
-        check(libc.setns(net_fd, CLONE_NEWNET), "setns")
+        check_result(libc.setns(net_fd, CLONE_NEWNET), "setns")
 
 
 def place_fds(fds: list[int]) -> None:
-    """Make `fds` the process's only ones: the first as 1 and 2, the rest from FIRST_FD on."""
+    """Close all descriptors except `fds`. The first becomes 1 and 2, the others start at FIRST_FD."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -118,11 +120,11 @@ def place_fds(fds: list[int]) -> None:
     os.closerange(FIRST_FD + len(high) - 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def become(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
-    """Everything between fork and the program: order matters, as each step takes away what the one before needed."""
+def prepare_child(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
+    """Do everything between fork and the start of the program. The order matters: each step removes privileges."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if request["gate"] is None:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and other programs rely on
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and other programs need its default
     for path in request["cgroup_files"]:
         with open(path, "w") as file:
             file.write("0")
@@ -134,7 +136,7 @@ def become(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
     if request["mounts"]:
         mount_privately(request["mounts"])
     if request["own_tun"]:
-        show_tun()
+        mount_own_tun()
     if request["uid"] is not None:
         os.setgroups([])
         os.setresgid(request["gid"], request["gid"], request["gid"])
@@ -149,10 +151,10 @@ def become(request: dict[str, Any], fds: list[int], *, parent: int) -> None:
 def run_child(request: dict[str, Any], fds: list[int], *, parent: int, gate: ModuleType) -> NoReturn:
     code = 1
     try:
-        become(request, fds, parent=parent)
+        prepare_child(request, fds, parent=parent)
         if request["gate"] is None:
             os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606 - no shell is the point
-        check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        check_result(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
         gate.run(gate.parse(request["gate"]))
         code = 0
     except BaseException as error:  # noqa: BLE001 - the outermost frame of this process
@@ -161,7 +163,7 @@ def run_child(request: dict[str, Any], fds: list[int], *, parent: int, gate: Mod
 
 
 class ForkServer:
-    """The request loop. `parent` is the host's process id."""
+    """The loop that serves the host's requests."""
 
     def __init__(self, connection: socket.socket, *, gate: ModuleType) -> None:
         self._connection = connection
@@ -170,11 +172,11 @@ class ForkServer:
         self._children: set[int] = set()
 
     def serve(self) -> None:
-        """Until the host closes its end. Then nothing that was started here is left."""
+        """Serve until the host closes its end of the connection. Then end all children."""
         try:
             self._serve()
         except ConnectionError:
-            return  # it closed it while we spoke
+            return  # the host closed the connection while we wrote to it
         finally:
             end_all()
 
@@ -183,7 +185,7 @@ class ForkServer:
         woken_reader.setblocking(False)
         woken_writer.setblocking(False)
         signal.set_wakeup_fd(woken_writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # it is the wake-up that matters
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only the wake-up descriptor is needed
         poller = select.poll()
         poller.register(self._connection, select.POLLIN)
         poller.register(woken_reader, select.POLLIN)
@@ -218,11 +220,11 @@ class ForkServer:
         return True
 
     def _report_ended(self) -> None:
-        while (ended := reap()) is not None:
+        while (ended := reap_child()) is not None:
             pid, code = ended
             if pid in self._children:
                 self._children.remove(pid)
-                if code < 0:  # only who was killed leaves others behind
+                if code < 0:  # only a killed process can leave orphans
                     for orphan in children_of(self._pid) - self._children:
                         os.kill(orphan, signal.SIGKILL)
                 self._send({"ended": pid, "code": code})
@@ -231,8 +233,8 @@ class ForkServer:
         send(self._connection, message, fds or [])
 
 
-def reap() -> tuple[int, int] | None:
-    """A child that has ended, with its exit code or minus its signal. None when there is none (now)."""
+def reap_child() -> tuple[int, int] | None:
+    """Collect a child that has ended. Returns its id, and its exit code or minus its signal. None if none has ended."""
     try:
         pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
@@ -241,19 +243,19 @@ def reap() -> tuple[int, int] | None:
 
 
 def children_of(parent: int) -> set[int]:
-    """With those that were adopted. Zombies are among them."""
+    """Return the ids of all children, adopted ones and zombies included."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError), open(f"/proc/{name}/stat") as file:
-                # The second field is the program's name in brackets, and may hold anything.
+                # The second field is the program's name in brackets, which may contain any character.
                 if int(file.read().rpartition(")")[2].split()[1]) == parent:
                     found.add(int(name))
     return found
 
 
 def end_all() -> None:
-    """Kill every child, and those that they leave to us, until there is none."""
+    """Kill every child, and the orphans that they leave, until none is left."""
     while True:
         for child in children_of(os.getpid()):
             os.kill(child, signal.SIGKILL)
@@ -269,7 +271,7 @@ def send(connection: socket.socket, message: dict[str, Any], fds: list[int]) -> 
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """One message and the descriptors that came with it; nothing at all when the other side has gone."""
+    """Receive one message and its descriptors. Both are empty when the other side has closed the connection."""
     data, ancillary, _, _ = connection.recvmsg(
         MESSAGE_BYTES, socket.CMSG_LEN(MAX_FDS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
     )
@@ -283,11 +285,11 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
 def main(arguments: list[str]) -> None:
     connection = socket.socket(fileno=int(arguments[0]))
     die_with(int(arguments[1]))
-    os.setsid()  # a terminal's Ctrl-C is the host's to act on
+    os.setsid()  # Ctrl-C in a terminal must reach only the host
     gate = importlib.import_module(GATE_MODULE)
     gc.freeze()
-    check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
-    check(libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl")  # from now on there may be something to end first
+    check_result(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+    check_result(libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl")  # from now on the children must be ended first
     ForkServer(connection, gate=gate).serve()
 
 

@@ -1,4 +1,4 @@
-"""The host's side of the launcher: asks for processes, hears when they end, keeps the last of what they said."""
+"""The host's client of the fork server: starts processes, learns when they end, and keeps their last output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINE_BYTES = 400
 READ_BYTES = 65_536
 READ_PAUSE_SECONDS = 0.05
 LOGGED_LINES = 200
-"""A process may log so many lines in its life; what a command in a sandbox writes must not fill the host's log."""
+"""How many lines of a process are logged. The output of a sandbox must not fill the host's log."""
 
 
 class LaunchError(Exception):
@@ -36,12 +36,12 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, and as whom. Either `argv` (an absolute path first) or `gate`, the gate's arguments.
+    """What to run and as which user: either `argv` (beginning with an absolute path) or `gate`, the gate's arguments.
 
-    `fds` arrive as descriptors 3, 4, … in their order. `join_fds` are such numbers: join the user namespace
-    behind the first and the network namespace behind the second, if any. `mounts` and `own_tun`: see
-    `launcher.mount_privately` and `launcher.show_tun`.
-    What a chatty program says is kept for when it fails, but logged for debugging only.
+    `fds` become descriptors 3, 4, … in their order. `join_fds` are such numbers: the process joins the user namespace
+    of the first and the network namespace of the second, if any. For `mounts` and `own_tun` see
+    `fork_server.mount_privately` and `fork_server.mount_own_tun`.
+    The output of a chatty program is logged only at DEBUG.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Program:
 
 
 class LaunchedProcess:
-    """A running process. `lines` are the last it wrote."""
+    """A running process. `lines` are the last lines that it wrote."""
 
     def __init__(self, name: str, pid: int, handle: int, output: int, *, is_chatty: bool) -> None:
         self.name = name
@@ -84,7 +84,7 @@ class LaunchedProcess:
         return await asyncio.shield(self._ended)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """By the handle, which can never mean another process that got the same id."""
+        """Send a signal through the pidfd, which can never refer to another process that got the same id."""
         if self.is_running:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, number)
@@ -102,14 +102,14 @@ class LaunchedProcess:
         if self._ended.done():
             return
         with suppress(BlockingIOError):
-            self._take_lines(os.read(self._output, READ_BYTES))
+            self._add_lines(os.read(self._output, READ_BYTES))
         asyncio.get_running_loop().remove_reader(self._output)
         os.close(self._output)
         os.close(self._handle)
         self._ended.set_result(code)
 
     def watch_handle(self) -> None:
-        """Find out about the end without the launcher, which has gone."""
+        """Watch the pidfd for the end of the process, because the fork server has ended and reports nothing."""
         if self.is_running:
             asyncio.get_running_loop().add_reader(self._handle, self._handle_is_readable)
 
@@ -122,21 +122,21 @@ class LaunchedProcess:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._output)
         if data:
-            loop.call_later(READ_PAUSE_SECONDS, self._read_on)
-        self._take_lines(data)
+            loop.call_later(READ_PAUSE_SECONDS, self._resume_reading)
+        self._add_lines(data)
 
-    def _take_lines(self, data: bytes) -> None:
+    def _add_lines(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-LINE_BYTES:]
         for line in lines[-LOGGED_LINES:]:
-            self._keep(line[:LINE_BYTES].decode("utf-8", "replace").rstrip())
+            self._keep_line(line[:LINE_BYTES].decode("utf-8", "replace").rstrip())
 
-    def _read_on(self) -> None:
-        """After a pause: who writes without end is slowed down, not served."""
+    def _resume_reading(self) -> None:
+        """Read again after a pause, so that a process which writes without end is slowed down."""
         if self.is_running:
             asyncio.get_running_loop().add_reader(self._output, self._read)
 
-    def _keep(self, line: str) -> None:
+    def _keep_line(self, line: str) -> None:
         if not line:
             return
         line = "".join(character if character.isprintable() else "?" for character in line)
@@ -145,17 +145,17 @@ class LaunchedProcess:
         if self._logged <= LOGGED_LINES:
             log.log(self._level, "%s: %s", self.name, line)
         elif self._logged == LOGGED_LINES + 1:
-            log.log(self._level, "%s: says more than is logged", self.name)
+            log.log(self._level, "%s: has written %d lines; the rest is not logged", self.name, LOGGED_LINES)
 
 
 class Launcher:
-    """Starts the launcher process, and starts it anew when it died; its children are gone then too.
+    """Starts processes through the fork server. A fork server that ended is started again; its children ended with it.
 
-    `shown_in`: as root, the directory in which it and its children see Python and the gate's packages.
+    `mounted_in`: if the host is root, the directory in which the processes see Python and the gate's packages.
     """
 
-    def __init__(self, *, shown_in: Path | None) -> None:
-        self._shown_in = shown_in
+    def __init__(self, *, mounted_in: Path | None) -> None:
+        self._mounted_in = mounted_in
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[LaunchedProcess]] = {}
         self._requests: dict[int, tuple[Program, int]] = {}
@@ -166,7 +166,7 @@ class Launcher:
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Raises LaunchError when the launcher does not come up: the gate's packages are missing, most likely."""
+        """Start the fork server. Raises LaunchError if it does not start, for example without the gate's packages."""
         async with self._starting:
             if self._connection is None:
                 await self._spawn()
@@ -175,14 +175,14 @@ class Launcher:
             async with asyncio.timeout(READY_SECONDS):
                 await asyncio.shield(self._ready)
         except TimeoutError as error:
-            raise LaunchError("The launcher does not answer") from error
+            raise LaunchError(f"The fork server did not start within {READY_SECONDS} s") from error
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *readable_environment.command(self._shown_in, readable_environment.FORK_SERVER),
+                *readable_environment.command(self._mounted_in, readable_environment.FORK_SERVER),
                 str(theirs.fileno()),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -194,7 +194,7 @@ class Launcher:
         loop.add_reader(ours, self._read)
 
     async def launch(self, program: Program) -> LaunchedProcess:
-        """Raises LaunchError. `program.fds` stay the caller's."""
+        """Start a program. The caller keeps and closes `program.fds`. Raises LaunchError."""
         await self.start()
         assert self._connection is not None
         number = next(self._numbers)
@@ -203,7 +203,7 @@ class Launcher:
         self._waiting[number] = answer
         self._requests[number] = (program, read_end)
         try:
-            fork_server.send(self._connection, request_of(program, number), [write_end, *program.fds])
+            fork_server.send(self._connection, to_request(program, number), [write_end, *program.fds])
             async with asyncio.timeout(LAUNCH_SECONDS):
                 return await answer
         except (OSError, TimeoutError) as error:
@@ -212,7 +212,7 @@ class Launcher:
             os.close(write_end)
 
     async def close(self) -> None:
-        """End the launcher and with it whatever still runs."""
+        """End the fork server and all of its children."""
         if self._connection is not None:
             self._disconnect()
         if self._process is not None:
@@ -234,9 +234,9 @@ class Launcher:
             if not data:
                 self._disconnect()
                 return
-            self._take(json.loads(data), fds)
+            self._handle_message(json.loads(data), fds)
 
-    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _handle_message(self, message: dict[str, Any], fds: list[int]) -> None:
         if "ready" in message:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
@@ -254,7 +254,7 @@ class Launcher:
             child = LaunchedProcess(program.name, message["pid"], fds[0], output, is_chatty=program.is_chatty)
             self._children[child.pid] = child
             answer = self._waiting.pop(message["id"])
-            if answer.done():  # nobody waits for it any more
+            if answer.done():  # the caller no longer waits for it
                 child.kill()
             else:
                 answer.set_result(child)
@@ -264,7 +264,7 @@ class Launcher:
         asyncio.get_running_loop().remove_reader(self._connection)
         self._connection.close()
         self._connection = None
-        error = LaunchError("The launcher ended")
+        error = LaunchError("The fork server ended; the host's log has its last output")
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
         for number, answer in self._waiting.items():
@@ -277,7 +277,7 @@ class Launcher:
         self._children.clear()
 
 
-def request_of(program: Program, number: int) -> dict[str, Any]:
+def to_request(program: Program, number: int) -> dict[str, Any]:
     return {
         "id": number,
         "name": program.name,

@@ -24,7 +24,7 @@ from moorage_sandbox.host.processes.fork_server import (
     MS_NOSUID,
     MS_REC,
     bind,
-    check,
+    check_result,
     enter_mount_namespace,
     libc,
 )
@@ -64,7 +64,7 @@ def python_prefix() -> tuple[Path, Path]:
     raise FileNotFoundError(f"There is no bin/{version} in {prefix}, where Python {sys.version} is installed")
 
 
-def show_environment(directory: Path) -> tuple[Path, list[Path]]:
+def mount_environment(directory: Path) -> tuple[Path, list[Path]]:
     """Mount everything below `directory` in a new mount namespace. Returns the interpreter and its `sys.path`.
 
     Raises OSError.
@@ -72,7 +72,7 @@ def show_environment(directory: Path) -> tuple[Path, list[Path]]:
     enter_mount_namespace()
     directory.mkdir(mode=0o755, exist_ok=True)
     options = b"mode=755"
-    check(libc.mount(b"tmpfs", bytes(directory), b"tmpfs", MS_NOSUID | MS_NODEV, options), f"mount {directory}")
+    check_result(libc.mount(b"tmpfs", bytes(directory), b"tmpfs", MS_NOSUID | MS_NODEV, options), f"mount {directory}")
     prefix, interpreter = python_prefix()
     show(prefix, directory / PYTHON)
     shown = []
@@ -115,7 +115,7 @@ def open_to_all(root: Path) -> None:
     upper.mkdir(mode=0o755)
     work.mkdir(mode=0o755)
     options = f"lowerdir={root},upperdir={upper},workdir={work},metacopy=on".encode()
-    check(libc.mount(b"overlay", bytes(root), b"overlay", MS_NOSUID | MS_NODEV, options), "mount an overlay")
+    check_result(libc.mount(b"overlay", bytes(root), b"overlay", MS_NOSUID | MS_NODEV, options), "mount an overlay")
     for path in below(root):
         if missing := missing_mode(path):
             path.chmod(path.lstat().st_mode | missing)
@@ -128,18 +128,18 @@ def below(root: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in (*directories, *files))
 
 
-def command(shown_in: Path | None, module: str, *arguments: str) -> list[str]:
+def command(mounted_in: Path | None, module: str, *arguments: str) -> list[str]:
     """The command that runs `main(arguments)` of a module; as root with the environment shown in a directory."""
-    if shown_in is None:
+    if mounted_in is None:
         return [sys.executable, "-m", module, *arguments]
-    return [sys.executable, "-m", __name__, str(shown_in), module, *arguments]
+    return [sys.executable, "-m", __name__, str(mounted_in), module, *arguments]
 
 
 def main() -> None:
     """`python -m moorage_sandbox.host.processes.readable_environment DIRECTORY MODULE ARGUMENT…`"""
     directory, module, *arguments = sys.argv[1:]
     try:
-        interpreter, roots = show_environment(Path(directory))
+        interpreter, roots = mount_environment(Path(directory))
     except OSError as error:
         sys.exit(f"Python and the gate's packages cannot be shown to the sandboxes' users: {error.strerror or error}")
     paths = ":".join(str(root) for root in roots)

@@ -1,6 +1,7 @@
-"""Where things are: what is kept in the data directory, and a short, traversable directory for what runs.
+"""The directories of the host: stored files in the data directory, and a runtime directory with a short path.
 
-A Unix socket's path holds 107 bytes and the data directory is closed to everybody, so sockets are elsewhere.
+The path of a Unix socket may have at most 107 bytes, and other users cannot enter the data directory. So sockets are in
+the runtime directory.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ LONGEST_SOCKET = "/s99999/box/box.sock"
 
 
 class LayoutError(Exception):
-    """A directory is not as it must be. The text is for people."""
+    """A directory cannot be used. The text is for people."""
 
 
 @dataclass(frozen=True)
 class SandboxRecord:
-    """What is kept of a sandbox beside its files: `slot` decides its users, `uid` is the audience of its tokens."""
+    """The stored description of a sandbox. `slot` decides its kernel users; `uid` is the audience of its tokens."""
 
     session_id: UUID
     uid: str
@@ -39,7 +40,7 @@ class SandboxRecord:
 
 @dataclass(frozen=True)
 class StoredFiles:
-    """One sandbox below the data directory."""
+    """The files of one sandbox below the data directory. They are kept until the sandbox is deleted."""
 
     root: Path
 
@@ -58,7 +59,10 @@ class StoredFiles:
 
 @dataclass(frozen=True)
 class RuntimeFiles:
-    """One sandbox below the runtime directory. The fork server shows its processes their own at `home` and `state`."""
+    """The files of one running sandbox below the runtime directory.
+
+    The fork server mounts the sandbox's home and its gate's directory at `home` and `state`.
+    """
 
     root: Path
 
@@ -84,7 +88,7 @@ class RuntimeFiles:
 
 
 class Layout:
-    """Both directories of one host. Holds the lock that keeps a second host away from the same data."""
+    """Both directories of one host. Holds a lock, so that no second host can use the same data."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data = data_dir.resolve()
@@ -95,9 +99,9 @@ class Layout:
         self.trash.mkdir(mode=0o700, exist_ok=True)
         for path in (self.sandboxes, self.trash):
             path.chmod(0o700)
-        self._lock = lock(self.data / "sandboxes.lock")
+        self._lock = take_lock(self.data / "sandboxes.lock")
         self.name = hashlib.sha256(str(self.data).encode()).hexdigest()[:10]
-        self.runtime = fresh_directory(runtime_candidates(self.data, self.name))
+        self.runtime = make_fresh_directory(list_runtime_candidates(self.data, self.name))
 
     @property
     def code(self) -> Path:
@@ -116,10 +120,10 @@ class Layout:
     def trust_file(self) -> Path:
         return self.runtime / "trust.json"
 
-    def kept(self, session_id: UUID) -> StoredFiles:
+    def stored_files(self, session_id: UUID) -> StoredFiles:
         return StoredFiles(self.sandboxes / str(session_id))
 
-    def running(self, slot: int) -> RuntimeFiles:
+    def runtime_files(self, slot: int) -> RuntimeFiles:
         return RuntimeFiles(self.runtime / f"s{slot}")
 
     def close(self) -> None:
@@ -127,18 +131,18 @@ class Layout:
         os.close(self._lock)
 
 
-def lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise LayoutError(f"Another sandbox host works in {path.parent}") from None
+        raise LayoutError(f"Another sandbox host already uses {path.parent}. Stop it first") from None
     return fd
 
 
-def runtime_candidates(data: Path, name: str) -> list[Path]:
-    """Root's must be traversable by the sandboxes' users, an ordinary user's is nobody else's business."""
+def list_runtime_candidates(data: Path, name: str) -> list[Path]:
+    """Return possible runtime directories. For root it must be one that the sandboxes' users can enter."""
     if is_root():
         return [Path(f"/run/moorage-{name}"), Path(f"/tmp/moorage-{name}")]  # noqa: S108 - its owner is checked
     candidates = [Path(f"/tmp/moorage-{os.getuid()}-{name}")]  # noqa: S108 - its owner is checked
@@ -147,103 +151,103 @@ def runtime_candidates(data: Path, name: str) -> list[Path]:
     return [data / "run", *candidates]
 
 
-def fresh_directory(candidates: list[Path]) -> Path:
-    """Make the first that can be. What a killed host left there goes: nothing in it outlives the processes."""
+def make_fresh_directory(candidates: list[Path]) -> Path:
+    """Make the first candidate that can be made. Deletes what a killed host left there."""
     reasons = []
     for path in candidates:
         if len(f"{path}{LONGEST_SOCKET}".encode()) > SOCKET_PATH_BYTES:
             continue
         try:
             shutil.rmtree(path, ignore_errors=True)
-            path.mkdir(mode=0o700)  # fails for a directory, or a link, that somebody else put there
+            path.mkdir(mode=0o700)  # fails if another user has put a directory or a link there
             path.chmod(0o711 if is_root() else 0o700)
         except OSError as error:
             reasons.append(f"{path}: {error.strerror}")
             continue
         return path
-    raise LayoutError("No directory for the sandboxes' sockets: " + "; ".join(reasons))
+    raise LayoutError("No runtime directory for the sandboxes' sockets can be made: " + "; ".join(reasons))
 
 
-def read_record(kept: StoredFiles) -> SandboxRecord | None:
+def read_record(stored: StoredFiles) -> SandboxRecord | None:
     try:
-        stored: dict[str, Any] = json.loads(kept.record.read_text())
+        content: dict[str, Any] = json.loads(stored.record.read_text())
         return SandboxRecord(
-            session_id=UUID(stored["session_id"]),
-            uid=str(stored["uid"]),
-            slot=int(stored["slot"]),
-            created=str(stored["created"]),
+            session_id=UUID(content["session_id"]),
+            uid=str(content["uid"]),
+            slot=int(content["slot"]),
+            created=str(content["created"]),
         )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError) as error:
-        raise LayoutError(f"{kept.record} is not readable: {error!r}") from error
+        raise LayoutError(f"{stored.record} is not a valid record of a sandbox: {error!r}") from error
 
 
-def write_record(kept: StoredFiles, record: SandboxRecord) -> None:
-    kept.root.mkdir(mode=0o700, exist_ok=True)
+def write_record(stored: StoredFiles, record: SandboxRecord) -> None:
+    stored.root.mkdir(mode=0o700, exist_ok=True)
     text = json.dumps(
         {"session_id": str(record.session_id), "uid": record.uid, "slot": record.slot, "created": record.created}
     )
-    partial = kept.record.with_suffix(".partial")
+    partial = stored.record.with_suffix(".partial")
     with open(partial, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    partial.rename(kept.record)
+    partial.rename(stored.record)
 
 
-def make_kept(kept: StoredFiles, identity: Identity) -> None:
-    for path, uid in ((kept.home, identity.box), (kept.gate, identity.gate)):
+def make_stored_files(stored: StoredFiles, identity: Identity) -> None:
+    for path, uid in ((stored.home, identity.box), (stored.gate, identity.gate)):
         path.mkdir(mode=0o700, exist_ok=True)
         if uid is not None and path.stat().st_uid != uid:
             give_all(path, uid=uid, gid=identity.group)
         path.chmod(0o700)
 
 
-def make_running(running: RuntimeFiles, identity: Identity) -> None:
-    """The directory itself is the group's only, so that nobody else on the machine reaches the sockets in it."""
-    shutil.rmtree(running.root, ignore_errors=True)
-    running.root.mkdir(mode=0o700)
+def make_runtime_files(runtime: RuntimeFiles, identity: Identity) -> None:
+    """Make the runtime files. Only the sandbox's group can enter their directory and reach the sockets in it."""
+    shutil.rmtree(runtime.root, ignore_errors=True)
+    runtime.root.mkdir(mode=0o700)
     for path, uid in (
-        (running.box_socket.parent, identity.box),
-        (running.rfb_socket.parent, identity.vnc),
-        (running.x_sockets, identity.vnc),
+        (runtime.box_socket.parent, identity.box),
+        (runtime.rfb_socket.parent, identity.vnc),
+        (runtime.x_sockets, identity.vnc),
     ):
         path.mkdir()
         give(path, uid=uid, gid=identity.group, mode=0o710)
     if identity.group is not None:
-        running.home.mkdir(mode=0o700)
-        running.state.mkdir(mode=0o700)
-        os.chown(running.root, 0, identity.group)
-        running.root.chmod(0o710)
+        runtime.home.mkdir(mode=0o700)
+        runtime.state.mkdir(mode=0o700)
+        os.chown(runtime.root, 0, identity.group)
+        runtime.root.chmod(0o710)
 
 
-def remove_running(running: RuntimeFiles) -> None:
-    shutil.rmtree(running.root, ignore_errors=True)
+def remove_runtime_files(runtime: RuntimeFiles) -> None:
+    shutil.rmtree(runtime.root, ignore_errors=True)
 
 
-def discard(kept: StoredFiles, *, trash: Path) -> Path | None:
-    """Take a sandbox's files out of the way in one step. They are deleted later, from what is returned."""
+def move_to_trash(stored: StoredFiles, *, trash: Path) -> Path | None:
+    """Move a sandbox's files to the trash in one step. Returns where they are now, to be deleted later."""
     target = trash / uuid4().hex
     try:
-        kept.root.rename(target)
+        stored.root.rename(target)
     except FileNotFoundError:
         return None
     return target
 
 
-def delete(path: Path) -> None:
-    """Delete a tree that a stranger made and that nobody uses: directories may be closed, links are not followed."""
+def delete_tree(path: Path) -> None:
+    """Delete a tree with untrusted content. Directories without permissions are opened; links are not followed."""
     for parent, directories, _ in os.walk(path):
         for name in directories:
             directory = Path(parent, name)
             if not directory.is_symlink():
-                directory.chmod(0o700)  # before the walk goes in
+                directory.chmod(0o700)  # before os.walk enters it
     shutil.rmtree(path)
 
 
-def furnish(layout: Layout, *, python: str) -> None:
-    """Put the sandboxes' own code and their few files of /etc where their users may read them."""
+def install_sandbox_code(layout: Layout, *, python: str) -> None:
+    """Copy the code of box and vnc, and a few files for /etc, to where the sandboxes' users can read them."""
     source = Path(moorage_sandbox.__file__).parent
     for part in ("box", "vnc"):
         package = layout.code / part / "moorage_sandbox"

@@ -50,8 +50,8 @@ class SandboxParts:
 
     sandbox_uid: str
     identity: Identity
-    kept: StoredFiles
-    running: RuntimeFiles
+    stored: StoredFiles
+    runtime: RuntimeFiles
     shared: SharedResources
     group: ControlGroup
     note: Callable[[str, str], None]
@@ -67,21 +67,21 @@ class SandboxParts:
     async def run_gate(self) -> str:
         """Run the gate, outside of bubblewrap. The host owns its socket, so callers wait while the gate restarts."""
         assert self.listener is not None
-        state = self.kept.gate if self.identity.group is None else self.running.state
+        state = self.stored.gate if self.identity.group is None else self.runtime.state
         child = await self.shared.launcher.launch(
             Program(
                 name="gate",
                 gate=[
                     "--listen-fd=3",
-                    f"--box-socket={self.running.box_socket}",
-                    f"--rfb-socket={self.running.rfb_socket}",
+                    f"--box-socket={self.runtime.box_socket}",
+                    f"--rfb-socket={self.runtime.rfb_socket}",
                     f"--state-dir={state}",
                     f"--trust-file={self.shared.layout.trust_file}",
                     f"--sandbox-uid={self.sandbox_uid}",
                 ],
                 uid=self.identity.gate,
                 gid=self.identity.group,
-                mounts=self._mounts(self.kept.gate, state),
+                mounts=self._mounts(self.stored.gate, state),
                 fds=[self.listener.fileno()],
             )
         )
@@ -96,8 +96,8 @@ class SandboxParts:
             python=self.shared.python,
             code=self.shared.layout.code / "vnc",
             etc=self.shared.layout.etc,
-            sockets=self.running.rfb_socket.parent,
-            x_sockets=self.running.x_sockets,
+            sockets=self.runtime.rfb_socket.parent,
+            x_sockets=self.runtime.x_sockets,
             limits=self._limit_arguments(),
         )
         async with self._confine("screen", arguments, uid=self.identity.vnc) as running:
@@ -106,18 +106,18 @@ class SandboxParts:
 
     async def run_box(self) -> str:
         # A killed box leaves its socket, and an existing socket means that a box is running.
-        self.running.box_socket.unlink(missing_ok=True)
-        home = self.kept.home if self.identity.group is None else self.running.home
+        self.runtime.box_socket.unlink(missing_ok=True)
+        home = self.stored.home if self.identity.group is None else self.runtime.home
         arguments = command_lines.box_arguments(
             python=self.shared.python,
             code=self.shared.layout.code / "box",
             etc=self.shared.layout.etc,
             home=home,
-            sockets=self.running.box_socket.parent,
-            x_sockets=self.running.x_sockets,
+            sockets=self.runtime.box_socket.parent,
+            x_sockets=self.runtime.x_sockets,
             limits=self._limit_arguments(),
         )
-        mounts = self._mounts(self.kept.home, home)
+        mounts = self._mounts(self.stored.home, home)
         async with (
             self._confine("box", arguments, uid=self.identity.box, mounts=mounts) as running,
             self._connect(running.pid),
@@ -131,14 +131,14 @@ class SandboxParts:
         self, stdio: socket.socket, paths: Sequence[Path], wanted: ResourceLimits
     ) -> AsyncIterator[LaunchedProcess]:
         """Run the program of an MCP server while the block runs. It reads its command line from `stdio`."""
-        home = self.kept.home if self.identity.group is None else self.running.home
-        mounts = self._mounts(self.kept.home, home)
+        home = self.stored.home if self.identity.group is None else self.runtime.home
+        mounts = self._mounts(self.stored.home, home)
         visible = []
         for number, path in enumerate(paths):
             if self.identity.group is None:
                 visible.append((path, path))
                 continue
-            place = self.running.root / f"path{number}"  # the command's user may not be able to reach `path` itself
+            place = self.runtime.root / f"path{number}"  # the command's user may not be able to reach `path` itself
             place.mkdir(mode=0o700)
             mounts += self._mounts(path, place)
             visible.append((place, path))

@@ -58,7 +58,7 @@ class Registry:
         """End the sandbox and delete its files, also those of an earlier host. False when there were none."""
         while (ending := self._endings.get(session_id)) is not None:
             await asyncio.shield(ending)
-        existed = session_id in self._sandboxes or self._shared.layout.kept(session_id).root.exists()
+        existed = session_id in self._sandboxes or self._shared.layout.stored_files(session_id).root.exists()
         await asyncio.shield(self._end(session_id, self._sandboxes.get(session_id), delete=True))
         return existed
 
@@ -79,10 +79,10 @@ class Registry:
     def _make(self, session_id: UUID) -> HostSandbox:
         if sum(one.phase is not Phase.FAILED for one in self.all()) >= self._max_sandboxes:
             raise LimitReachedError(f"This machine runs at most {self._max_sandboxes} sandboxes at the same time")
-        kept = self._shared.layout.kept(session_id)
-        record = layout.read_record(kept) or self._new_record(session_id)
+        stored = self._shared.layout.stored_files(session_id)
+        record = layout.read_record(stored) or self._new_record(session_id)
         sandbox = HostSandbox(record, identity_of(record.slot, uid_base=self._uid_base), self._shared)
-        layout.write_record(kept, record)
+        layout.write_record(stored, record)
         self._slots[session_id] = record.slot
         sandbox.start()
         self._sandboxes[session_id] = sandbox
@@ -123,7 +123,9 @@ class Registry:
                 await sandbox.stop()
             self._sandboxes.pop(session_id, None)
             if delete:
-                discarded = layout.discard(self._shared.layout.kept(session_id), trash=self._shared.layout.trash)
+                discarded = layout.move_to_trash(
+                    self._shared.layout.stored_files(session_id), trash=self._shared.layout.trash
+                )
                 self._slots.pop(session_id, None)
                 if discarded is not None:
                     self.delete_later(discarded)
@@ -131,7 +133,7 @@ class Registry:
             self._endings.pop(session_id, None)
 
     def delete_later(self, path: Path) -> None:
-        task = asyncio.create_task(asyncio.to_thread(layout.delete, path))
+        task = asyncio.create_task(asyncio.to_thread(layout.delete_tree, path))
         self._deletions.add(task)
         task.add_done_callback(self._on_deleted)
 

@@ -53,7 +53,7 @@ class HostSandbox:
         self.record = record
         self._identity = identity
         self._shared = shared
-        self._running = shared.layout.running(record.slot)
+        self._runtime = shared.layout.runtime_files(record.slot)
         self._listener: socket.socket | None = None
         self.url = ""
         self._group: ControlGroup | None = None
@@ -76,9 +76,9 @@ class HostSandbox:
 
     def start(self) -> None:
         """Start the processes. Raises OSError when the directories or limits cannot be made."""
-        kept = self._shared.layout.kept(self.record.session_id)
-        layout.make_kept(kept, self._identity)
-        layout.make_running(self._running, self._identity)
+        stored = self._shared.layout.stored_files(self.record.session_id)
+        layout.make_stored_files(stored, self._identity)
+        layout.make_runtime_files(self._runtime, self._identity)
         name = f"moorage-{self._shared.layout.name}-{self.record.slot}"
         self._group = limits.make_group(self._shared.parents, name, self._shared.limits)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
@@ -86,8 +86,8 @@ class HostSandbox:
         parts = SandboxParts(
             sandbox_uid=self.record.uid,
             identity=self._identity,
-            kept=kept,
-            running=self._running,
+            stored=stored,
+            runtime=self._runtime,
             shared=self._shared,
             group=self._group,
             listener=self._listener,
@@ -123,7 +123,7 @@ class HostSandbox:
             self._listener.close()
         if not self._failed.done():
             self._failed.set_result("The sandbox was ended")
-        layout.remove_running(self._running)
+        layout.remove_runtime_files(self._runtime)
 
     async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -190,7 +190,7 @@ class HostSandbox:
             self._lost.clear()
             # Checking for the socket is cheap. Requests in a loop would slow down the start that we wait for.
             while not (  # noqa: ASYNC110 - it is another process that becomes ready
-                self._running.box_socket.exists() and await self._is_answering("/readyz")
+                self._runtime.box_socket.exists() and await self._is_answering("/readyz")
             ):
                 await asyncio.sleep(PROBE_PAUSE_SECONDS)
             if not self._lost.is_set():

@@ -1,0 +1,72 @@
+"""Values of `moorage_sandbox.protocol` that other packages or modules spell again are the same there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from moorage_api.agent.ports import Function
+from moorage_api.agent.toolsets import browser, file, shell
+from moorage_api.settings import Settings
+from moorage_api.skills.bundles import archive, limits
+from moorage_crds.types import SKILL_DIGEST_PATTERN
+from moorage_crds.types import SKILL_ID_PATTERN as RESOURCE_SKILL_ID_PATTERN
+from moorage_sandbox.box import skills
+from moorage_sandbox.box.arguments import SIGNATURES
+from moorage_sandbox.box.browser.browser import Browser
+from moorage_sandbox.box.files.functions import Files
+from moorage_sandbox.box.shell.shells import Shells
+from moorage_sandbox.protocol import (
+    BROWSER_FUNCTIONS,
+    DIGEST_PATTERN,
+    DIGEST_PREFIX,
+    FILE_FUNCTIONS,
+    HOME,
+    MAX_FILE_BYTES,
+    MAX_SKILL_FILES,
+    SANDBOX_FUNCTIONS,
+    SHELL_FUNCTIONS,
+    SKILL_ID_PATTERN,
+)
+
+TAR_HEADER_BYTES = 1024
+"""A file's header, and the padding of its content to whole blocks of 512 bytes."""
+
+
+def test_the_box_runs_exactly_the_declared_functions() -> None:
+    assert len(SANDBOX_FUNCTIONS) == 22
+    assert set(SIGNATURES) == SANDBOX_FUNCTIONS
+    for part, functions in ((Shells, SHELL_FUNCTIONS), (Files, FILE_FUNCTIONS), (Browser, BROWSER_FUNCTIONS)):
+        assert {name for name in vars(part) if name in SANDBOX_FUNCTIONS} == functions
+
+
+@pytest.mark.parametrize(
+    ("offered", "declared"),
+    [(shell.FUNCTIONS, SHELL_FUNCTIONS), (file.FUNCTIONS, FILE_FUNCTIONS), (browser.FUNCTIONS, BROWSER_FUNCTIONS)],
+    ids=["shell", "files", "browser"],
+)
+def test_the_agents_tools_have_the_names_and_parameters_of_the_box(
+    offered: list[Function], declared: frozenset[str]
+) -> None:
+    assert {function.name for function in offered} == declared
+    for function in offered:
+        signature = SIGNATURES[function.name]
+        assert list(function.parameters["properties"]) == list(signature)
+        assert set(function.parameters["required"]) == {name for name, param in signature.items() if param.required}
+
+
+def test_skills_are_spelled_in_one_way_by_api_resource_and_box() -> None:
+    assert f"^{SKILL_ID_PATTERN}$" == RESOURCE_SKILL_ID_PATTERN
+    assert f"^{DIGEST_PREFIX}{DIGEST_PATTERN}$" == SKILL_DIGEST_PATTERN
+    assert re.fullmatch(DIGEST_PREFIX + DIGEST_PATTERN, archive.to_pin("0" * 64))
+
+
+def test_the_box_accepts_every_skill_and_file_that_the_api_accepts() -> None:
+    assert limits.MAX_FILES == MAX_SKILL_FILES
+    assert limits.MAX_BUNDLE_BYTES + MAX_SKILL_FILES * TAR_HEADER_BYTES <= skills.MAX_UNPACKED_BYTES
+    assert Settings.model_fields["upload_limit_bytes"].default == MAX_FILE_BYTES
+
+
+def test_texts_for_the_model_name_the_real_home() -> None:
+    assert HOME in str(file.PATH)
