@@ -1,4 +1,4 @@
-"""What runs stdio MCP servers on a cluster, asked over TCP as api and runner do."""
+"""The runner of stdio MCP servers on a cluster, used over TCP as api and runner use it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 
 async def test_a_connection_whose_client_vanished_is_closed(port: int) -> None:
-    """It says no goodbye, and its command would hold a place and memory for ever."""
+    """The connection is never closed. Without a check its command would use a slot and memory forever."""
 
     async def is_asked_for_life_signs() -> bool:
         return timers_of(port) == [KEEPALIVE]
@@ -51,6 +51,6 @@ async def test_an_invalid_request_gets_an_error(port: int, request_line: bytes) 
 
 
 def timers_of(port: int) -> list[str]:
-    """What the kernel waits for on the connections to a port of this machine."""
+    """The timers of the kernel for connections to a port of this machine."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [row[5].split(":")[0] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == ESTABLISHED]

@@ -1,4 +1,4 @@
-"""The initial skills of a pod: fetched by digest from a real server, compared, and unpacked without tricks."""
+"""The init container fetches skills by digest from a real server, checks them, and unpacks them safely."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def archive(*members: Members) -> bytes:
 
 
 CUT_OFF = -1
-"""In place of a status: an answer that ends too early."""
+"""Used instead of a status: the response ends too early."""
 
 GOOD = archive(
     member("SKILL.md", b"---\nname: pdf\n---\n"),
@@ -111,7 +111,7 @@ def server() -> Iterator[Server]:
 
 
 def run(server: Server, home: Path, pins: object) -> subprocess.CompletedProcess[str]:
-    """As the init container does."""
+    """Run the program as the init container does."""
     source = Path(moorage_sandbox.__file__).parent.parent
     start = (
         f"import sys; sys.path.insert(0, {str(source)!r}); from moorage_sandbox.box.fetch_skills import main; main()"

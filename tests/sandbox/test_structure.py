@@ -19,7 +19,7 @@ FILES = {
 
 
 def imports_of(module: str) -> Iterator[str]:
-    """The modules of this package that `module` imports, wherever in the file the import stands."""
+    """The modules of this package that `module` imports, anywhere in its file."""
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -58,6 +58,6 @@ def test_no_files_and_no_folders_import_each_other_in_a_circle(graph: object) ->
 
 
 def test_the_graph_sees_imports() -> None:
-    """Without this, a mistake in `imports_of` would make the other tests pass for ever."""
+    """Without this, a mistake in `imports_of` would make the other tests pass forever."""
     assert "moorage_sandbox.box.box" in file_graph()["moorage_sandbox.box.server"]
     assert "box/shared" in folder_graph()["box/files"]

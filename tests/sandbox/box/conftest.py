@@ -1,4 +1,4 @@
-"""A box for each test; for the browser a screen, pages, and one box for a module."""
+"""Fixtures: a box for each test, and for browser tests a screen, web pages and one box for each module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ XVNC_FLAGS = ["-nolisten", "tcp", "-SecurityTypes", "None", "-geometry", "1280x1
 
 
 def _directory() -> tempfile.TemporaryDirectory[str]:
-    """Short: Unix sockets are made in it. Chromium may still write to its profile while it is removed."""
+    """A directory with a short path, for Unix sockets. Chromium may still write to its profile while it is removed."""
     return tempfile.TemporaryDirectory(prefix="mb", ignore_cleanup_errors=True)
 
 
@@ -29,7 +29,7 @@ def box() -> Iterator[RunningBox]:
 
 @pytest.fixture(scope="module")
 def shared_box() -> Iterator[RunningBox]:
-    """For tables of cases that do not get into each other's way."""
+    """One box for many cases that do not affect each other."""
     with _directory() as path, running_box(Path(path)) as box:
         yield box
 

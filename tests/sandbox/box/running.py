@@ -1,4 +1,4 @@
-"""A real box in a process of its own, and its caller."""
+"""Runs a real box in its own process, and sends requests to it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunningBox:
             try:
                 connection.sendall(data)
             except BrokenPipeError:
-                # Refused before everything was sent; the answer is there all the same.
+                # The box refused the request before everything was sent. Its answer can still be read.
                 connection.shutdown(socket.SHUT_WR)
             received = bytearray()
             while block := connection.recv(1 << 20):
@@ -100,7 +100,7 @@ class RunningBox:
 
 @contextmanager
 def running_box(directory: Path, *, display: str = ":0", command: list[str] | None = None) -> Iterator[RunningBox]:
-    """A box whose home and socket are in `directory`; ended with everything below it."""
+    """Run a box whose home and socket are in `directory`. At the end, it and all its descendants are killed."""
     home, socket_path = directory / "home", directory / "box.sock"
     home.mkdir(exist_ok=True)
     arguments = ["--socket", str(socket_path), "--home", str(home), "--display", display]
@@ -115,7 +115,7 @@ def running_box(directory: Path, *, display: str = ":0", command: list[str] | No
 
 
 def is_running(pid: int) -> bool:
-    """True for a process that is there and no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -124,7 +124,7 @@ def is_running(pid: int) -> bool:
 
 
 def processes_with(text: str) -> list[int]:
-    """Ids of running processes whose command line holds `text`."""
+    """The ids of running processes whose command line contains `text`."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():

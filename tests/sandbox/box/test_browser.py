@@ -1,4 +1,4 @@
-"""One real Chromium on a real X server, opening real pages."""
+"""The browser functions, with a real Chromium on a real X server that opens real pages."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ def test_elements_that_are_gone_are_not_clicked(browser_box: RunningBox, site: S
 
 def test_dialogs_are_answered_and_named_in_the_result(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/buttons")
-    told = click(browser_box, seen, "Ask")
-    assert told["title"] == "told false"
-    assert "dialog (alert), which was confirmed: 'Watch out'" in told["content"]
-    assert "dialog (confirm), which was declined: 'Sure?'" in told["content"]
+    answered = click(browser_box, seen, "Ask")
+    assert answered["title"] == "told false"
+    assert "dialog (alert), which was confirmed: 'Watch out'" in answered["content"]
+    assert "dialog (confirm), which was declined: 'Sure?'" in answered["content"]
     assert "dialog" not in browser_box.call("browser_view")["content"]
 
 
@@ -312,7 +312,7 @@ def test_a_crashed_page_is_replaced_and_the_result_says_so(browser_box: RunningB
     for pid in renderers:
         os.kill(pid, signal.SIGKILL)
     block_until(lambda: not any(map(is_running, renderers)), "the page's process is gone")
-    # A call that is faster than the news of the crash is told of it, too.
+    # A call may come before the event of the crash. It gets an error about the crash too.
     answer = browser_box.answer_to("browser_view")
     if not answer["ok"]:
         assert "crashed" in answer["error"]["message"]

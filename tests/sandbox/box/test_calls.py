@@ -1,4 +1,4 @@
-"""A call runs at most once, whoever asks how often."""
+"""Each call runs at most once, however often it is requested."""
 
 from __future__ import annotations
 

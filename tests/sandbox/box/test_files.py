@@ -1,4 +1,4 @@
-"""The five file functions, as the box's own user sees its files."""
+"""The five file functions."""
 
 from __future__ import annotations
 

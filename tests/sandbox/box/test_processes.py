@@ -1,4 +1,4 @@
-"""The box answers for its processes: it collects what ends, and leaves none behind."""
+"""The box collects the exit status of every process, and ends all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over the socket, whatever is asked for."""
+"""The protocol of the box's socket, for every kind of request."""
 
 from __future__ import annotations
 

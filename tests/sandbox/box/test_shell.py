@@ -1,4 +1,4 @@
-"""Shells: state that persists, ends that are recognised, output that stays readable and bounded."""
+"""Shells keep their state, detect the end of every command, and limit and clean its output."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def test_a_repl_and_a_password_prompt_can_be_answered(box: RunningBox) -> None:
         ended = box.call("shell_wait_process", session_id="main")
     assert ended["exit_code"] == 3
     box.run("read -s -p 'Password: ' word; echo; echo ${#word}", timeout=0.3)
-    told = box.call("shell_write_input", session_id="main", input_text="secret", press_enter=True)
-    assert told["output"] == "Password: \n6"
+    answered = box.call("shell_write_input", session_id="main", input_text="secret", press_enter=True)
+    assert answered["output"] == "Password: \n6"
 
 
 def test_input_that_nobody_reads_is_refused(box: RunningBox) -> None:

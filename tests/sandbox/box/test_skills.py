@@ -1,4 +1,4 @@
-"""Skills in the box: unpacked whole or not at all, and never beside their directory."""
+"""Skills are installed in the box completely or not at all, and never outside of their folder."""
 
 from __future__ import annotations
 

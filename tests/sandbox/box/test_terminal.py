@@ -1,4 +1,4 @@
-"""Bytes from a terminal as text: the table of what a terminal would show, and what no input may do."""
+"""The conversion of terminal output to text, and its limits for hostile input."""
 
 from __future__ import annotations
 

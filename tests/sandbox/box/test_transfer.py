@@ -1,4 +1,4 @@
-"""Whole files over the socket: as they are, or not at all."""
+"""Files are transferred over the socket unchanged and completely, or not at all."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def test_files_of_proc_have_their_content(box: RunningBox) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(box: RunningBox) -> None:
-    """Opening the memory of a process works, reading its first page does not."""
+    """A process's memory can be opened, but reading its first page fails."""
     with pytest.raises(Refused) as refused:
         box.ask(op="file_read", path="/proc/self/mem")
     assert "/proc/self/mem" in refused.value.message
 
 
 def test_a_full_disk_is_named(box: RunningBox) -> None:
-    """A limit on the size of files stands in for the disk: the kernel refuses at the same place."""
+    """A limit of the file size replaces a full disk: the kernel refuses the same write."""
     box.output(f"touch a; prlimit --fsize={MIB} --pid {box.process.pid}")
     with pytest.raises(Refused) as refused:
         box.ask(bytes(2 * MIB), op="file_write", path="b", size=2 * MIB)

@@ -1,4 +1,4 @@
-"""A gate and its box for each test."""
+"""Fixtures: a gate and its box for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.gate import FakeBox, Gate, running_gate
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """Short: Unix sockets are made in it."""
+    """A directory with a short path, for Unix sockets."""
     with tempfile.TemporaryDirectory(prefix="mg") as path:
         yield Path(path)
 

@@ -1,4 +1,4 @@
-"""Every token is checked: who signed it, for whom, for what, and whether its lease still counts."""
+"""The gate checks each token: its signature, audience, scopes, lifetime and epoch."""
 
 from __future__ import annotations
 

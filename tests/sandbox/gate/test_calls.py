@@ -1,4 +1,4 @@
-"""At most once for each key, whatever dies in between."""
+"""Each key runs at most once, also if the caller, the gate or the box is killed in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skills pass through the gate with a scope of their own, and only what is missing is sent."""
+"""Skills pass through the gate with their own scope, and the gate checks ids, digests and sizes."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ async def test_a_missing_file_is_not_found(gate: Gate) -> None:
 
 
 async def put_by_hand(gate: Gate, token: str, *, declared: int, sent: bytes) -> bytes:
-    """Declare a length, send what is given, then hang up where something was; what the gate answers."""
+    """Declare a length and send `sent`, then end the stream if it is not empty. Returns the gate's answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gate.url.rpartition(":")[2]))
     head = ["PUT /v1/files?path=x HTTP/1.1", "Host: gate", f"Authorization: {token}", f"Content-Length: {declared}"]
     writer.write("\r\n".join([*head, "", ""]).encode() + sent)
@@ -73,7 +73,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(gate: Gate, box: FakeBox
 
 @pytest.fixture
 async def screen(directory: Path) -> AsyncIterator[list[bytes]]:
-    """Stands where the X server listens: greets, and echoes what it is sent."""
+    """Takes the place of the X server: sends a greeting and echoes what it receives."""
     heard: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

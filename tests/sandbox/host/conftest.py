@@ -1,4 +1,4 @@
-"""Hosts for these tests: one that many tests look at, and fresh ones for those that break it."""
+"""Fixtures: a host that many tests share, and separate hosts for tests that break theirs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def neighbour(shared_host: SandboxHost) -> Inside:
 
 @pytest.fixture(params=ACCOUNTS)
 def host(request: pytest.FixtureRequest) -> Iterator[SandboxHost]:
-    """A running host of this test's own, as root and as an ordinary user."""
+    """A running host for one test, as root and as an ordinary user."""
     with sandbox_host(request.param) as started:
         started.start()
         yield started
@@ -42,7 +42,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[SandboxHost]:
 
 @pytest.fixture
 def own_host() -> Iterator[SandboxHost]:
-    """A running host of this test's own, as whoever runs the tests."""
+    """A running host for one test, as the user that runs the tests."""
     with sandbox_host(ACCOUNTS[0]) as started:
         started.start()
         yield started

@@ -1,4 +1,4 @@
-"""Stdio commands of others on this machine: they run, they are shown nothing, and they end."""
+"""Stdio MCP servers on this machine run, cannot see the platform, and end with their connection."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_command_answers_and_sees_nothing_of_the_platform(shared_host: S
     assert not [name for name in seen["names"] if name.startswith("MOORAGE")]  # type: ignore[attr-defined]
     assert (seen["home"], seen["ports"], seen["exists"], seen["writable"]) == ([], [], [], False)
     assert seen["user"] == [1000, 1000]
-    assert (await look(shared_host, ports=[], paths=[]))["home"] == [], "the next one finds nothing of the last"
+    assert (await look(shared_host, ports=[], paths=[]))["home"] == [], "the next command has an empty home"
 
 
 async def test_a_secret_is_in_no_argument_list_of_the_machine(shared_host: SandboxHost) -> None:

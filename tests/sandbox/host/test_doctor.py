@@ -1,4 +1,4 @@
-"""What `doctor` says of a machine, and that its fixes are commands."""
+"""The checks of `doctor`, and the commands that it proposes."""
 
 from __future__ import annotations
 

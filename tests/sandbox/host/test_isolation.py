@@ -1,4 +1,4 @@
-"""What commands in a sandbox see and may do outside it: nothing. Tried as the commands' own user."""
+"""Commands in a sandbox cannot see or change anything outside of it. Tested as the commands' own user."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_sandbox_cannot_reach_the_home_of_another(inside: Inside, neighbour: I
 def test_a_link_in_place_of_a_boxs_socket_does_not_lead_to_another_box(
     shared_host: SandboxHost, neighbour: Inside
 ) -> None:
-    """The gate runs outside, where a link that a sandbox made could lead to another one's socket."""
+    """The gate runs outside of the sandbox, where a link made by a sandbox could lead to another box's socket."""
     inside = shared_host.put()
     link, target = (shared_host.running(one) / "box" / "box.sock" for one in (inside, neighbour))
     assert target.is_socket()
@@ -171,7 +171,7 @@ def test_a_link_in_place_of_a_boxs_socket_does_not_lead_to_another_box(
 
 
 def test_a_browser_shows_a_page(inside: Inside) -> None:
-    """Within the limits on memory and processes, and through the filter of system calls."""
+    """A browser works within the limits of memory and processes, and with the filter of system calls."""
     response = inside.call("browser_navigate", {"url": "data:text/html,<title>seen</title><h1>A page</h1>"})
     assert response.outcome == "succeeded", response
     assert response.result["title"] == "seen"
@@ -211,7 +211,7 @@ if os.geteuid() == 0:  # only root can become another user
         """What directories and users keep closed should the namespaces ever fail."""
         host = inside.host
         if host.account == "ordinary":
-            return  # all is one user's there: the namespaces are what there is
+            return  # one user owns everything there, and only namespaces separate sandboxes
         box = host.box_of(inside)
         gate, other_gate = host.gate_of(inside).pid, host.gate_of(neighbour).pid
         kept, theirs = host.kept(inside), host.kept(neighbour)

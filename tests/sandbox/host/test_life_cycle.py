@@ -1,4 +1,4 @@
-"""What the host promises over its socket: one sandbox a session, kept running, ended completely."""
+"""The host makes one sandbox for each session, keeps it running, and ends it completely."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_nothing_outlives_a_host_that_is_killed_while_it_makes_a_sandbox(
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(host.socket))
         client.sendall(f"PUT /v1/sandboxes/{uuid4()} HTTP/1.1\r\nHost: host\r\n\r\n".encode())
-        client.settimeout(delay_seconds)  # a moment in the making, which nothing tells us
+        client.settimeout(delay_seconds)  # some moment while the sandbox is made; no event marks it
         with suppress(TimeoutError):
             client.recv(1)
         host.kill()

@@ -1,4 +1,4 @@
-"""How much a sandbox may use, and that the machine and the sandbox itself survive who wants more."""
+"""The limits of a sandbox. The machine and the sandbox survive commands that want more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMORY_MIB = 256
 
 @pytest.fixture(scope="module", params=ACCOUNTS)
 def small(request: pytest.FixtureRequest) -> Iterator[Inside]:
-    """A sandbox with little of everything."""
+    """A sandbox with low limits."""
     options = [f"--memory-mib={MEMORY_MIB}", f"--processes={PROCESSES}"]
     with sandbox_host(request.param, *options) as host:
         host.start()

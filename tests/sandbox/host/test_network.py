@@ -1,4 +1,4 @@
-"""What a sandbox reaches: public addresses, and nothing of this machine or of private networks."""
+"""A sandbox reaches public addresses, but neither this machine nor private networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.waiting import block_until
 from support.worker import WORKER
 
 SLIRP_ADDRESSES = [f"10.0.2.{last}" for last in (0, 1, 2, 3, 4, 15, 254, 255)]
-"""slirp's own net: its gateway, its resolver, and what else might be the host in disguise."""
+"""slirp's own network: its gateway, its resolver, and other addresses that could lead to the host."""
 
 
 def test_a_sandbox_reaches_nothing_of_its_machine(inside: Inside) -> None:
@@ -103,7 +103,7 @@ def test_without_slirp_a_sandbox_runs_and_says_that_it_has_no_network() -> None:
 
 @dataclass(frozen=True)
 class Public:
-    """Two addresses that count as public: this machine's own, and one of another machine."""
+    """Two addresses that are treated as public: one of this machine and one of another."""
 
     own: str
     other: str
@@ -112,7 +112,7 @@ class Public:
 
 @contextmanager
 def public_network() -> Iterator[Public]:
-    """Another machine, as far as the network goes: a namespace behind a cable, with a server in it."""
+    """Simulates another machine: a network namespace behind a virtual cable, with a server in it."""
     number = WORKER
     name, cable = f"moorage-{os.getpid()}", f"mo{number}x{os.getpid() % 10000}"
     own, other = f"198.51.100.{4 * number + 1}", f"198.51.100.{4 * number + 2}"
@@ -140,7 +140,7 @@ def public_network() -> Iterator[Public]:
 
 SERVER = 'socket.create_server(("127.0.0.1", 4321))'
 
-if os.geteuid() == 0:  # nobody else can lay a cable
+if os.geteuid() == 0:  # only root can make a virtual cable
 
     def test_public_addresses_are_open_except_the_machines_own(shared_host: SandboxHost) -> None:
         with public_network() as public, listener_everywhere() as port:

@@ -1,4 +1,4 @@
-"""The vnc process by itself, as a pod runs it: a read-only root, an unprivileged user, no TCP port."""
+"""The vnc process alone, as in a pod: with a read-only root, an unprivileged user and no TCP port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CODE = Path(moorage_sandbox.__file__).parent
 
 @contextmanager
 def vnc(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Its /tmp and the directory of its socket are kept in `directory`, as a pod's volumes outlive a container."""
+    """Its /tmp and its socket are in `directory`, which outlives it as a pod's volumes outlive a container."""
     for name in ("tmp", "rfb"):
         (directory / name).mkdir(exist_ok=True)
         if os.geteuid() == 0:
@@ -57,7 +57,7 @@ def directory(short_directory: Path) -> Path:
 
 
 def size_of_screen(path: Path) -> tuple[int, int] | None:
-    """Greet, choose no password, share, and read what ServerInit says (RFC 6143, section 7)."""
+    """Do the RFB handshake without a password, and return the ServerInit message (RFC 6143, section 7)."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         if client.connect_ex(str(path)) != 0:
@@ -84,7 +84,7 @@ def test_a_screen_of_the_wanted_size_is_served_only_on_the_socket(directory: Pat
 
 
 def test_viewers_that_disconnect_early_do_not_block_others(directory: Path) -> None:
-    """To Xvnc all viewers are one address, so its list of hosts that failed would be about the session's own user."""
+    """All viewers have the same address, so Xvnc's list of failed hosts would block the session's own user."""
     with vnc(directory):
         socket_path = directory / "rfb" / "rfb.sock"
         block_until(lambda: size_of_screen(socket_path), "RFB answers")
