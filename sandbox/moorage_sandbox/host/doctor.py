@@ -157,7 +157,9 @@ def check_gate_can_read() -> SandboxCheck:
     with tempfile.TemporaryDirectory(prefix="moorage-doctor-", dir=parent) as directory:
         Path(directory).chmod(0o711)
         users = (str(identity.gate), str(identity.group))
-        command = readable_environment.command(Path(directory, "shown"), readable_environment.TRIAL, *users)
+        command = readable_environment.module_command(
+            Path(directory, "environment"), readable_environment.TRIAL, *users
+        )
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False)
             failure = (done.stderr.strip().splitlines() or ["no output"])[-1] if done.returncode else ""

@@ -182,7 +182,7 @@ class Launcher:
         ours.setblocking(False)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *readable_environment.command(self._mounted_in, readable_environment.FORK_SERVER),
+                *readable_environment.module_command(self._mounted_in, readable_environment.FORK_SERVER),
                 str(theirs.fileno()),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -1,12 +1,13 @@
-"""Show Python and the gate's packages at places that every user can read, then become the fork server.
+"""Mounts Python and the gate's packages where every user can read them, then executes the fork server.
 
-A gate runs as a kernel user of its own. The environment that the host runs from may be closed to that user: below a
-directory that only root can enter, or installed with a umask that lets only the owner read. So, as root, the fork
-server runs in a mount namespace of its own, in which the environment is mounted once more below the runtime directory,
-and it imports everything from there. Whatever a gate imports or opens later is then readable too. Nothing in the
-original directories changes, and no other process sees the mounts.
+A gate runs as its own kernel user. That user may be unable to read the environment that the host runs from: it may be
+below a directory that only root can enter, or installed with a umask that lets only the owner read. So, if the host is
+root, the fork server runs in its own mount namespace. The environment is mounted a second time there, below the runtime
+directory, and the fork server imports everything from that place. Everything that a gate imports or opens later is then
+readable too. The original directories do not change, and no other process sees the mounts.
 
-Where the files themselves are closed, an overlay holds the changed modes in memory (`metacopy`: no content is copied).
+If the files themselves are not readable, an overlay holds their changed modes in memory (`metacopy`: no content is
+copied).
 """
 
 from __future__ import annotations
@@ -31,31 +32,31 @@ from moorage_sandbox.host.processes.fork_server import (
 
 GATE_MODULES = ("starlette", "uvicorn", "httptools", "uvloop", "websockets", "jwt", "cryptography", "pydantic")
 PYTHON = "python"
-"""The name of the interpreter's directory below the one that the environment is shown in."""
+"""The name of the interpreter's directory below the one where the environment is mounted."""
 
 START = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from {module} import main; main(sys.argv[1:])"
 FORK_SERVER = "moorage_sandbox.host.processes.fork_server"
 TRIAL = "moorage_sandbox.host.processes.reading_trial"
 
 
-def package_roots() -> list[Path]:
-    """The directories of `sys.path` that hold installed packages, and those that hold what the gate names itself."""
+def find_package_roots() -> list[Path]:
+    """Return the directories of `sys.path` with installed packages, and those of the modules in GATE_MODULES."""
     installed = [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    named = [root_of(name) for name in (*GATE_MODULES, "moorage_sandbox")]
+    named = [find_root(name) for name in (*GATE_MODULES, "moorage_sandbox")]
     roots = [root.resolve() for root in (*installed, *named) if root is not None and root.is_dir()]
     return list(dict.fromkeys(roots))
 
 
-def root_of(module: str) -> Path | None:
-    """The directory that must be in `sys.path` for this top-level module; None when it is not installed."""
+def find_root(module: str) -> Path | None:
+    """Return the directory that must be in `sys.path` for a top-level module, or None if it is not installed."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent.parent if spec.submodule_search_locations else Path(spec.origin).parent
 
 
-def python_prefix() -> tuple[Path, Path]:
-    """The interpreter's installation, and the interpreter relative to it."""
+def find_interpreter() -> tuple[Path, Path]:
+    """Return the directory of the Python installation, and the interpreter's path relative to it."""
     prefix = Path(sys.base_prefix).resolve()
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for name in (version, "python3"):
@@ -73,16 +74,16 @@ def mount_environment(directory: Path) -> tuple[Path, list[Path]]:
     directory.mkdir(mode=0o755, exist_ok=True)
     options = b"mode=755"
     check_result(libc.mount(b"tmpfs", bytes(directory), b"tmpfs", MS_NOSUID | MS_NODEV, options), f"mount {directory}")
-    prefix, interpreter = python_prefix()
-    show(prefix, directory / PYTHON)
-    shown = []
-    for number, root in enumerate(package_roots()):
-        show(root, target := directory / f"packages{number}")
-        shown.append(target)
-    return directory / PYTHON / interpreter, shown
+    prefix, interpreter = find_interpreter()
+    mount_readable(prefix, directory / PYTHON)
+    mounted = []
+    for number, root in enumerate(find_package_roots()):
+        mount_readable(root, target := directory / f"packages{number}")
+        mounted.append(target)
+    return directory / PYTHON / interpreter, mounted
 
 
-def show(source: Path, target: Path) -> None:
+def mount_readable(source: Path, target: Path) -> None:
     target.mkdir(mode=0o755)
     bind(str(source), str(target), flags=MS_BIND | MS_REC)
     if is_closed(target):
@@ -90,9 +91,9 @@ def show(source: Path, target: Path) -> None:
 
 
 def is_closed(root: Path) -> bool:
-    """Whether something directly in `root`, or in the standard library in it, is not for everybody to read.
+    """Whether some users cannot read an entry of `root`, or of the standard library in it.
 
-    One level is enough: an installer creates a package's directory and its files with the same umask.
+    Checking one level is enough, because an installer creates a package's directory and files with the same umask.
     """
     library = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     directories = [root, library] if library.is_dir() else [root]
@@ -100,7 +101,7 @@ def is_closed(root: Path) -> bool:
 
 
 def missing_mode(path: Path) -> int:
-    """The bits that `path` lacks so that every user can read it."""
+    """Return the permission bits that `path` lacks so that every user can read it."""
     found = path.lstat()
     if stat.S_ISDIR(found.st_mode):
         return 0o005 & ~found.st_mode
@@ -110,26 +111,26 @@ def missing_mode(path: Path) -> int:
 
 
 def open_to_all(root: Path) -> None:
-    """Lay an overlay over `root` and add the missing modes in it."""
+    """Mount an overlay over `root`, and add the missing permissions in it."""
     upper, work = (root.with_name(f"{root.name}.{kind}") for kind in ("upper", "work"))
     upper.mkdir(mode=0o755)
     work.mkdir(mode=0o755)
     options = f"lowerdir={root},upperdir={upper},workdir={work},metacopy=on".encode()
     check_result(libc.mount(b"overlay", bytes(root), b"overlay", MS_NOSUID | MS_NODEV, options), "mount an overlay")
-    for path in below(root):
+    for path in walk_tree(root):
         if missing := missing_mode(path):
             path.chmod(path.lstat().st_mode | missing)
 
 
-def below(root: Path) -> Iterator[Path]:
-    """`root` and everything in it."""
+def walk_tree(root: Path) -> Iterator[Path]:
+    """Yield `root` and everything below it."""
     yield root
     for parent, directories, files in os.walk(root):
         yield from (Path(parent, name) for name in (*directories, *files))
 
 
-def command(mounted_in: Path | None, module: str, *arguments: str) -> list[str]:
-    """The command that runs `main(arguments)` of a module; as root with the environment shown in a directory."""
+def module_command(mounted_in: Path | None, module: str, *arguments: str) -> list[str]:
+    """Return the command that runs `main(arguments)` of a module. Root mounts the environment in `mounted_in` first."""
     if mounted_in is None:
         return [sys.executable, "-m", module, *arguments]
     return [sys.executable, "-m", __name__, str(mounted_in), module, *arguments]
@@ -141,7 +142,9 @@ def main() -> None:
     try:
         interpreter, roots = mount_environment(Path(directory))
     except OSError as error:
-        sys.exit(f"Python and the gate's packages cannot be shown to the sandboxes' users: {error.strerror or error}")
+        sys.exit(
+            f"Python and the gate's packages cannot be mounted for the sandboxes' users: {error.strerror or error}"
+        )
     paths = ":".join(str(root) for root in roots)
     argv = [str(interpreter), "-I", "-S", "-c", START.format(module=module), paths, *arguments]
     os.execv(argv[0], argv)  # noqa: S606 - no shell is the point
