@@ -58,7 +58,7 @@ async def measure(
                     sync.start(client)
                     assert await sync.problem_with(skill.id, seconds=60) == ""
                     samples.append((time.perf_counter() - began) * 1000)
-                    await sync.finished()
+                    await sync.wait_until_finished()
                     sent.append(sync.sent_bytes)
             await host.http.delete(f"/v1/sandboxes/{session_id}")
     assert set(sent[1::2]) == {0}, "matching digests cost no byte"

@@ -75,15 +75,15 @@ async def execute(work: Work, tools: Tools) -> bool:
 
 async def _take_text(work: Work, answer: Answer) -> None:
     """Finish the step with an answer that calls no tool. JSON in the text may hold the arguments of `finish_step`."""
-    said = answer.text.strip()
-    if not said:
+    text = answer.text.strip()
+    if not text:
         await work.reject(answer, prompts.EMPTY_ANSWER)
         return
-    await _finish_step(work, _result_in(said) or {"success": True, "result": said}, said=said)
+    await _finish_step(work, _result_in(text) or {"success": True, "result": text}, text=text)
 
 
-def _result_in(said: str) -> dict[str, Any] | None:
-    for value in objects_in(said):
+def _result_in(text: str) -> dict[str, Any] | None:
+    for value in objects_in(text):
         with suppress(BadArgumentsError):
             return check_arguments(FINISH.parameters, value)
     return None
@@ -138,7 +138,7 @@ async def _advance(
 async def _run_calls(work: Work, tools: Tools) -> bool:
     while work.state.calls:
         call, rest = work.state.calls[0], work.state.calls[1:]
-        if call.started:
+        if call.is_started:
             await _run(work, tools, call, rest)
         elif await work.is_interrupted():
             return False
@@ -215,7 +215,7 @@ def _tool_event(call: OpenCall, status: Literal["calling", "called"], result: To
 
 
 def _for_log(value: Any) -> Any:
-    """Clip an argument for the event log. The transcript holds the whole text."""
+    """Clip an argument for the event log. The transcript contains the whole text."""
     return clip(value, MAX_ARGUMENT_CHARS) if isinstance(value, str) else value
 
 
@@ -250,10 +250,10 @@ async def _ask_consent(work: Work, tools: Tools, call: OpenCall, rest: Sequence[
     )
 
 
-async def read_consent(work: Work, said: Sequence[str], *, consumed_seq: int) -> None:
+async def read_consent(work: Work, texts: Sequence[str], *, consumed_seq: int) -> None:
     """Run the call if the user answered yes; otherwise give the user's answer to the model."""
     asked, *rest = work.state.calls
-    text = "\n\n".join(said)
+    text = "\n\n".join(texts)
     if is_yes(text):
         given = asked.model_copy(update={"consent": "given"})
         await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], iterations=0)
@@ -273,7 +273,7 @@ def is_yes(text: str) -> bool:
     return text.strip().strip(".!。！ ").casefold() in YES
 
 
-async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, said: str = "") -> None:
+async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, text: str = "") -> None:
     """Close the running step and tell the model what to do next: as the result of its call, or as a user message."""
     step = work.state.running_step()
     if step is None:
@@ -291,7 +291,7 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall 
     if call is not None:
         messages = [tool_message(open_call, instruction) for open_call in work.state.calls]
     else:
-        messages = [assistant_message(said), user_message(prompts.notice(instruction))]
+        messages = [assistant_message(text), user_message(prompts.notice(instruction))]
     named = [path for path in result.get("attachments") or () if isinstance(path, str)]
     await work.record(
         StepEvent(id=step.id, description=step.description, status="completed" if is_done else "failed"),

@@ -248,32 +248,34 @@ class LlmClient:
         return LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}")
 
     def _explain_status(self, error: openai.APIStatusError) -> Exception:
-        status, said = error.status_code, self._server_message(error)
+        status, message = error.status_code, self._server_message(error)
         if status in (401, 403):
             return LlmError(
                 "llm_unauthorized", f"The model's server at {self._base_url} refused the API key: set a valid `api_key`"
             )
         if status == 402 or "insufficient_quota" in (error.code, error.type):
-            return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {said}")
+            return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {message}")
         if status == 404:
             return LlmError(
                 "llm_not_found",
                 f'{self._base_url} does not have the model "{self._model}" or does not offer chat completions: '
-                f"check `base_url` and `model_name` ({said})",
+                f"check `base_url` and `model_name` ({message})",
             )
-        if status == 413 or any(sign in f"{error.code} {said}".lower() for sign in WINDOW_IS_FULL):
-            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}")
+        if status == 413 or any(sign in f"{error.code} {message}".lower() for sign in WINDOW_IS_FULL):
+            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {message}")
         if status in RETRIED_STATUSES or status >= 500:
             code = "llm_rate_limited" if status == 429 else "llm_unavailable"
-            failure = LlmError(code, f"The model's server at {self._base_url} answered {status}: {said}")
+            failure = LlmError(code, f"The model's server at {self._base_url} answered {status}: {message}")
             return _RetryableError(failure, after_seconds=_retry_after(error.response.headers))
-        return LlmError("llm_refused", f"The model's server at {self._base_url} refused the request ({status}): {said}")
+        return LlmError(
+            "llm_refused", f"The model's server at {self._base_url} refused the request ({status}): {message}"
+        )
 
     def _explain_error_in_stream(self, error: openai.APIError) -> Exception:
-        said = self._server_message(error)
-        if any(sign in f"{error.code} {said}".lower() for sign in WINDOW_IS_FULL):
-            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}")
-        return _RetryableError(LlmError("llm_unavailable", f"The model's server interrupted its answer: {said}"))
+        message = self._server_message(error)
+        if any(sign in f"{error.code} {message}".lower() for sign in WINDOW_IS_FULL):
+            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {message}")
+        return _RetryableError(LlmError("llm_unavailable", f"The model's server interrupted its answer: {message}"))
 
     def _server_message(self, error: openai.APIError) -> str:
         """The server's error message, shortened. The API key is removed, because some servers repeat it."""

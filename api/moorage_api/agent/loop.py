@@ -70,7 +70,7 @@ async def run_turn(
                 await _stop(work)
                 return
             # finish a started call first: its result must follow the assistant message that contains the call
-            if (must_read or journal.interrupted) and not any(call.started for call in work.state.calls):
+            if (must_read or journal.interrupted) and not any(call.is_started for call in work.state.calls):
                 await _read_messages(work)
                 must_read = False
             if await _advance(work, tools):
@@ -152,12 +152,12 @@ async def _text_with_files(work: Work, message: UserMessage) -> str:
 
 async def _stop(work: Work) -> None:
     """End the turn because the user stopped it: start nothing more, and do not wait for running calls."""
-    killed = [call for call in work.state.calls if call.started]
+    killed = [call for call in work.state.calls if call.is_started]
     for call in killed:
         await kill_program_of_call(work.gate, call.function, call.args, key=f"-{await call_key(work, call)}")
     events: list[ChatEvent] = [stopped_call_event(call) for call in killed]
     messages: list[Message] = [
-        tool_message(call, prompts.STOPPED_CALL if call.started else prompts.NOT_RUN_STOPPED)
+        tool_message(call, prompts.STOPPED_CALL if call.is_started else prompts.NOT_RUN_STOPPED)
         for call in work.state.calls
     ]
     # `consumed_seq` is not set: the journal marks them as read, unless the user wrote again after the stop
@@ -172,7 +172,7 @@ async def _stop(work: Work) -> None:
 
 async def _fail(work: Work, error: LlmError) -> None:
     """End the turn with an error that the user can read."""
-    killed = [stopped_call_event(call) for call in work.state.calls if call.started]
+    killed = [stopped_call_event(call) for call in work.state.calls if call.is_started]
     messages = [tool_message(call, prompts.NOT_RUN_ENDED) for call in work.state.calls]
     await _end(
         work,

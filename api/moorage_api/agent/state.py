@@ -31,7 +31,7 @@ class OpenCall(BaseModel):
     """The user's permission, for a call that needs it."""
 
     @property
-    def started(self) -> bool:
+    def is_started(self) -> bool:
         return self.toolkit is not None
 
     @property

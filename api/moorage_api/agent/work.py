@@ -118,7 +118,10 @@ class Work:
         return await self._race(waiting, self._wait_until_stopped())
 
     async def unless_interrupted(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Await `waiting`, and cancel it when the user stops the run or sends a message."""
+        """Await `waiting`, and cancel it when the user stops the run or sends a message.
+
+        Raises InterruptedByUserError then.
+        """
         return await self._race(waiting, self._wait_until_interrupted())
 
     async def _wait_until_stopped(self) -> None:

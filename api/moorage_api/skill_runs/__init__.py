@@ -1,1 +1,1 @@
-"""The skills of a session at work: which versions it has, how they reach its sandbox, what the agent sees."""
+"""The skills of sessions: pin their versions, copy them into the sandbox, and offer them to the agent."""

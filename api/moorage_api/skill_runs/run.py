@@ -90,9 +90,9 @@ class SkillRuns:
         self._config = config
 
     async def open(self, session_id: UUID, owner_id: UUID, *, message: str) -> RunSkills:
-        """Pin the session's skills if this is its first need of them, and gather those it may use now."""
+        """Pin the session's skills if that was not done before, and list those that the run may use."""
         await self._sessions.pin(session_id, owner_id, message=message)
-        skills = await self._sessions.usable(session_id, owner_id)
+        skills = await self._sessions.list_usable(session_id, owner_id)
         policy = await self._config.skill_policy() if skills else "off"
         return RunSkills(
             skills,

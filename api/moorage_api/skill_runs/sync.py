@@ -54,7 +54,7 @@ class SkillSync:
         if self._task is not None and not all(result.done() for result in self._results.values()):
             self._task.cancel()
 
-    async def finished(self) -> None:
+    async def wait_until_finished(self) -> None:
         """Wait until the copying has ended."""
         if self._task is not None:
             await asyncio.wait({self._task})

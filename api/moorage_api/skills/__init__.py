@@ -1,1 +1,1 @@
-"""Skills: what an admin installs, which versions a session works with, and how the agent uses them."""
+"""Skills that admins install: sources, checks, stored versions and archives."""

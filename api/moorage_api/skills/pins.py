@@ -68,7 +68,7 @@ class SessionSkills:
             for version in pinned
         ]
 
-    async def usable(self, session_id: UUID, owner_id: UUID) -> list[SessionSkill]:
+    async def list_usable(self, session_id: UUID, owner_id: UUID) -> list[SessionSkill]:
         """The pinned skills, without those that are now deleted, or switched off for everyone or for this user."""
         async with self._db() as tx:
             repository = SkillRepository(tx)

@@ -36,7 +36,7 @@ RUN_PROBE_SECONDS = 3.0
 """How long the start of a run waits for probes. A slower server is offered with the tools of its last probe."""
 
 FAILED_PROBE_SECONDS = 0.5
-"""How long it then still waits for servers whose last probe failed. They rarely work again."""
+"""How much longer it then waits for servers whose last probe failed, because they rarely answer again."""
 
 
 @dataclass(frozen=True)

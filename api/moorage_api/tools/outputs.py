@@ -7,7 +7,7 @@ from typing import Any
 
 from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import Attachments
-from moorage_api.agent.toolsets.sandboxed import EXCERPT_CHARS, MAX_LOG_CHARS, MAX_MODEL_CHARS
+from moorage_api.agent.toolsets.sandbox import EXCERPT_CHARS, MAX_LOG_CHARS, MAX_MODEL_CHARS
 from moorage_api.errors import DomainError, FencedError
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ def is_shortening(request: Request) -> bool:
     return SHORTENING in str(request["messages"][-1]["content"])
 
 
-def well_formed(request: Request) -> bool:
+def is_well_formed(request: Request) -> bool:
     """Every call is followed by its result, and user messages are never consecutive."""
     waiting: list[str] = []
     before = ""
@@ -79,7 +79,7 @@ async def test_old_outputs_are_elided_first_and_everything_else_stays() -> None:
         bench = await work(model, output_chars=6_000)
         assert task.shortened == 0
         last = model.requests[-1]["messages"]
-        assert all(well_formed(request) for request in model.requests)
+        assert all(is_well_formed(request) for request in model.requests)
         assert all(count_tokens(request["messages"]) < WINDOW for request in model.requests)
     assert bench.log.types()[-1] == "done"
     assert last[1]["content"] == "Measure the moon"
@@ -98,7 +98,7 @@ async def test_old_messages_are_summarised_and_the_plan_is_kept() -> None:
         bench.log.say("Measure the moon")
         await bench.run()
         assert 1 <= task.shortened <= task.calls / 6
-        assert all(well_formed(request) for request in model.requests)
+        assert all(is_well_formed(request) for request in model.requests)
         assert all(count_tokens(request["messages"]) < WINDOW for request in model.requests)
         beginning = str(model.requests[-1]["messages"][1]["content"])
     assert "its radius is 1737 km" in beginning
@@ -159,7 +159,7 @@ async def test_a_killed_runner_does_not_undo_the_shortening() -> None:
         state = bench.log.state["shortened"]
         bench.log.say("And Mars?")
         await bench.run()
-        assert well_formed(model.requests[-1])
+        assert is_well_formed(model.requests[-1])
     assert state["elided_before"] > 0
     assert bench.log.state["shortened"]["elided_before"] >= state["elided_before"]
 

@@ -64,7 +64,7 @@ async def call(
     raise AssertionError(function)
 
 
-def succeeded(**result: Any) -> GateResult:
+def success(**result: Any) -> GateResult:
     return GateResult("succeeded", result)
 
 
@@ -74,54 +74,54 @@ RESULTS: dict[str, tuple[str, dict[str, Any], GateResult, str, dict[str, Any]]] 
     "a command that ended": (
         "shell_execute",
         {},
-        succeeded(output="a", status="exited", exit_code=2, console_records=[RECORD]),
+        success(output="a", status="exited", exit_code=2, console_records=[RECORD]),
         "a\n[exit code 2]",
         {"console": [RECORD]},
     ),
-    "a command that goes on": (
+    "a command that is still running": (
         "shell_execute",
         {},
-        succeeded(output="a", status="running", console_records=[RECORD]),
+        success(output="a", status="running", console_records=[RECORD]),
         "a\n[still running]",
         {"console": [RECORD]},
     ),
-    "a silent shell": ("shell_read_output", {}, succeeded(output=""), "[no output]", {"console": []}),
-    "a file": ("read_file", {}, succeeded(content="x", total_lines=1, truncated=False), "x", {"content": "x"}),
+    "a silent shell": ("shell_read_output", {}, success(output=""), "[no output]", {"console": []}),
+    "a file": ("read_file", {}, success(content="x", total_lines=1, truncated=False), "x", {"content": "x"}),
     "part of a file": (
         "read_file",
         {},
-        succeeded(content="x", total_lines=9, truncated=True),
+        success(content="x", total_lines=9, truncated=True),
         "x\n[there is more]\n[9 lines in all]",
         {"content": "x\n[there is more]\n[9 lines in all]"},
     ),
     "a written file": (
         "write_file",
         {"content": "hello"},
-        succeeded(filepath="/home/ubuntu/a", size=5),
+        success(filepath="/home/ubuntu/a", size=5),
         "Written: /home/ubuntu/a (5 bytes)",
         {"content": "hello"},
     ),
     "replacements": (
         "replace_in_file",
         {},
-        succeeded(filepath="/home/ubuntu/a", replacements=2),
+        success(filepath="/home/ubuntu/a", replacements=2),
         "Replaced 2 times in /home/ubuntu/a",
         {"content": "Replaced 2 times in /home/ubuntu/a"},
     ),
     "matches": (
         "search_in_file",
         {},
-        succeeded(matches=[{"line": 3, "text": "x"}], truncated=True),
+        success(matches=[{"line": 3, "text": "x"}], truncated=True),
         "3: x\n[there is more]",
         {"content": "3: x\n[there is more]"},
     ),
-    "no matches": ("search_in_file", {}, succeeded(matches=[]), "No line matches.", {"content": "No line matches."}),
-    "files": ("find_files", {}, succeeded(files=["/a", "/b"]), "/a\n/b", {"content": "/a\n/b"}),
-    "no files": ("find_files", {}, succeeded(files=[]), "No files found.", {"content": "No files found."}),
+    "no matches": ("search_in_file", {}, success(matches=[]), "No line matches.", {"content": "No line matches."}),
+    "files": ("find_files", {}, success(files=["/a", "/b"]), "/a\n/b", {"content": "/a\n/b"}),
+    "no files": ("find_files", {}, success(files=[]), "No files found.", {"content": "No files found."}),
     "a script": (
         "browser_console_exec",
         {},
-        succeeded(url="http://a", title="A", result="42"),
+        success(url="http://a", title="A", result="42"),
         "A (http://a)\nResult: 42",
         {"result": "A (http://a)\nResult: 42"},
     ),
@@ -151,7 +151,7 @@ async def test_the_model_gets_the_reason_of_an_unknown_outcome() -> None:
 
 async def test_the_model_gets_a_page_with_its_elements_and_the_screenshot_is_stored() -> None:
     attachments = MemoryAttachments()
-    answer = succeeded(
+    answer = success(
         url="http://a",
         title="A",
         content="Hello",
@@ -166,7 +166,7 @@ async def test_the_model_gets_a_page_with_its_elements_and_the_screenshot_is_sto
 
 @pytest.mark.parametrize("picture", ["not base64!", "", None])
 async def test_an_invalid_picture_is_left_out(picture: str | None) -> None:
-    result = await call("browser_view", {}, succeeded(url="http://a", title="A", screenshot_png=picture))
+    result = await call("browser_view", {}, success(url="http://a", title="A", screenshot_png=picture))
     assert (result.outcome, result.content) == ("succeeded", {})
 
 
@@ -180,7 +180,7 @@ class AwayAttachments(MemoryAttachments):
 
 
 async def test_a_call_succeeds_without_a_picture_when_the_object_store_is_unavailable() -> None:
-    answer = succeeded(url="http://a", title="A", screenshot_png=base64.b64encode(b"\x89PNG").decode())
+    answer = success(url="http://a", title="A", screenshot_png=base64.b64encode(b"\x89PNG").decode())
     result = await call("browser_view", {}, answer, attachments=AwayAttachments())
     assert (result.outcome, result.content) == ("succeeded", {})
 
@@ -189,13 +189,13 @@ async def test_a_lost_lease_raises_fenced_error() -> None:
     attachments = AwayAttachments()
     attachments.error = FencedError
     with pytest.raises(FencedError):
-        await call("read_file", {}, succeeded(content="x" * 100_000), attachments=attachments)
+        await call("read_file", {}, success(content="x" * 100_000), attachments=attachments)
 
 
 async def test_a_long_output_is_stored_and_the_event_has_an_excerpt() -> None:
     attachments = MemoryAttachments()
     output = "head" + "x" * 200_000 + "tail"
-    result = await call("read_file", {}, succeeded(content=output), attachments=attachments)
+    result = await call("read_file", {}, success(content=output), attachments=attachments)
     assert len(result.text) < 13_000
     assert len(result.content["content"]) < 20_000
     assert result.content["content"].startswith("head")
@@ -205,7 +205,7 @@ async def test_a_long_output_is_stored_and_the_event_has_an_excerpt() -> None:
 
 async def test_a_long_console_output_is_stored_and_the_event_has_an_excerpt() -> None:
     attachments = MemoryAttachments()
-    answer = succeeded(output="x", status="exited", exit_code=0, console_records=[RECORD | {"output": "x" * 100_000}])
+    answer = success(output="x", status="exited", exit_code=0, console_records=[RECORD | {"output": "x" * 100_000}])
     result = await call("shell_execute", {}, answer, attachments=attachments)
     assert len(json.dumps(result.content)) < 64 * 1024
     assert len(attachments.blobs[result.content["output_key"]]) == 100_000
@@ -220,7 +220,7 @@ class Timed(MemoryGate):
         self, key: str, function: str, args: Mapping[str, Any], *, timeout_seconds: float, read_only: bool = False
     ) -> GateResult:
         self.timeout_seconds = timeout_seconds
-        return succeeded(output="")
+        return success(output="")
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(None, 40), (5, 15), (-1, 11), (100_000, 610)])

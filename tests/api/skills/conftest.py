@@ -40,7 +40,7 @@ class Admin:
         body = {"source_type": source_type, "source_ref": str(source_ref), **more}
         return await self.person.client.post("/api/v2/skills/install", json=body)
 
-    async def installed(self, source_type: str, source_ref: object, **more: Any) -> Any:
+    async def install_skill(self, source_type: str, source_ref: object, **more: Any) -> Any:
         return data(await self.install(source_type, source_ref, **more))
 
     async def refusal(self, source_type: str, source_ref: object, **more: Any) -> tuple[int, str]:

@@ -47,7 +47,7 @@ async def stored_members(skill_api: SkillApi, digest: str) -> dict[str, tarfile.
 
 async def test_a_local_skill_is_stored_as_one_archive(boss: Admin, skill_api: SkillApi, source: Path) -> None:
     assert validate(source) == [], "the validator of the specification accepts it"
-    item = await boss.installed("local", source)
+    item = await boss.install_skill("local", source)
     assert item["id"] == f"brand-report--{hashlib.sha1(str(source).encode()).hexdigest()[:8]}"
     fields = {name: item[name] for name in ("slug", "version", "runtime_type", "enabled", "bundle_file_count")}
     assert fields == {
@@ -67,29 +67,29 @@ async def test_a_local_skill_is_stored_as_one_archive(boss: Admin, skill_api: Sk
 
 
 async def test_the_same_files_have_the_same_digest(boss: Admin, source: Path) -> None:
-    first = await boss.installed("local", source)
+    first = await boss.install_skill("local", source)
     for path in source.rglob("*"):
         os.utime(path, (1, 1))
     (source / ".git").mkdir()
     (source / ".git" / "HEAD").write_text("a file that does not belong to the skill")
-    assert (await boss.installed("local", source))["digest"] == first["digest"]
+    assert (await boss.install_skill("local", source))["digest"] == first["digest"]
 
 
 async def test_an_update_keeps_the_id_and_the_switch(boss: Admin, source: Path, skill_api: SkillApi) -> None:
-    first = await boss.installed("local", source)
+    first = await boss.install_skill("local", source)
     data(await boss.person.client.post("/api/v2/skills/brand-report/enabled", json={"enabled": False}))
     (source / "SKILL.md").write_text(skill_md(description="Another one."))
-    again = await boss.installed("local", source)
+    again = await boss.install_skill("local", source)
     assert (again["id"], again["enabled"], again["description"]) == (first["id"], False, "Another one.")
     assert (again["created_at"], again["digest"] != first["digest"]) == (first["created_at"], True)
     skill_api.github.offer("main", {f"x/brand-report/{path}": content for path, content in brand_report().items()})
-    elsewhere = await boss.installed("github", f"{TREE}/main/x/brand-report")
+    elsewhere = await boss.install_skill("github", f"{TREE}/main/x/brand-report")
     assert (elsewhere["id"], elsewhere["source_type"], elsewhere["enabled"]) == (first["id"], "github", False)
     assert len(await boss.skills()) == 1
 
 
 async def test_concurrent_installations_of_a_skill_create_one_skill(boss: Admin, source: Path) -> None:
-    items = await asyncio.gather(*(boss.installed("local", source) for _ in range(8)))
+    items = await asyncio.gather(*(boss.install_skill("local", source) for _ in range(8)))
     assert len({item["id"] for item in items}) == 1
     assert list(await boss.skills()) == ["brand-report"]
 
@@ -97,7 +97,7 @@ async def test_concurrent_installations_of_a_skill_create_one_skill(boss: Admin,
 async def test_a_skill_is_switched_by_id_or_slug_and_deleted_with_users_preferences(
     boss: Admin, source: Path, skill_api: SkillApi
 ) -> None:
-    item = await boss.installed("local", source)
+    item = await boss.install_skill("local", source)
     client = boss.person.client
     engine = create_engine(skill_api.platform.database_url)
     db = create_database(engine)
@@ -127,11 +127,11 @@ async def test_a_skill_md_in_the_request_replaces_the_one_of_the_source(
     boss: Admin, source: Path, skill_api: SkillApi
 ) -> None:
     override = skill_md(description="Said by the installer.")
-    item = await boss.installed("local", source, skill_md=override, manifest={"version": "9", "unknown": [1]})
+    item = await boss.install_skill("local", source, skill_md=override, manifest={"version": "9", "unknown": [1]})
     assert (item["description"], item["version"]) == ("Said by the installer.", "9")
     members = await stored_members(skill_api, item["digest"])
     assert members["SKILL.md"].size == len(override.encode())
-    assert (await boss.installed("local", source, skill_md=None, manifest=None))["version"] != "9"
+    assert (await boss.install_skill("local", source, skill_md=None, manifest=None))["version"] != "9"
     assert await boss.refusal("local", source, skill_md="no frontmatter") == (400, "bad_frontmatter")
     assert await boss.refusal("local", source, skill_md=skill_md("another-name")) == (400, "bad_name")
     assert await boss.refusal("local", source, manifest={"runtime_type": "jvm"}) == (400, "bad_runtime")
@@ -202,7 +202,7 @@ def much_in_all(source: Path) -> None:
         (source / f"{number}.bin").write_bytes(os.urandom(256 * 1024))
 
 
-def named(name: str, content: bytes) -> Any:
+def add_file(name: str, content: bytes) -> Any:
     return lambda source: write_skill(source, {name: content})
 
 
@@ -213,23 +213,23 @@ REFUSED_LOCAL: dict[str, tuple[Any, int, str]] = {
     "linked_directory": (linked_directory, 400, "link"),
     "hard_link": (hard_link, 400, "link"),
     "fifo": (lambda source: os.mkfifo(source / "pipe"), 400, "special_file"),
-    "linux_program": (named("run", b"\x7fELF" + bytes(60)), 400, "executable"),
-    "windows_program": (named("notes.txt", PE), 400, "executable"),
-    "mac_program": (named("tool", b"\xcf\xfa\xed\xfe"), 400, "executable"),
-    "library": (named("lib/a.so.1", b"text"), 400, "executable"),
-    "bytecode": (named("a.pyc", b"text"), 400, "executable"),
-    "wasm": (named("a", b"\0asm"), 400, "executable"),
-    "big_file": (named("a.txt", bytes(256 * 1024 + 1)), 413, "file_too_large"),
+    "linux_program": (add_file("run", b"\x7fELF" + bytes(60)), 400, "executable"),
+    "windows_program": (add_file("notes.txt", PE), 400, "executable"),
+    "mac_program": (add_file("tool", b"\xcf\xfa\xed\xfe"), 400, "executable"),
+    "library": (add_file("lib/a.so.1", b"text"), 400, "executable"),
+    "bytecode": (add_file("a.pyc", b"text"), 400, "executable"),
+    "wasm": (add_file("a", b"\0asm"), 400, "executable"),
+    "big_file": (add_file("a.txt", bytes(256 * 1024 + 1)), 413, "file_too_large"),
     "many_files": (many_files, 413, "too_many_files"),
     "much_in_all": (much_in_all, 413, "bundle_too_large"),
-    "newline_in_name": (named("a\nb", b""), 400, "bad_path"),
-    "deep": (named("a/" * 12 + "b", b""), 400, "bad_path"),
-    "long_name": (named("a" * 241, b""), 400, "bad_path"),
+    "newline_in_name": (add_file("a\nb", b""), 400, "bad_path"),
+    "deep": (add_file("a/" * 12 + "b", b""), 400, "bad_path"),
+    "long_name": (add_file("a" * 241, b""), 400, "bad_path"),
     "no_skill_md": (lambda source: (source / "SKILL.md").unlink(), 400, "no_skill_md"),
-    "nul": (named("SKILL.md", skill_md().encode() + b"\0"), 400, "not_utf8"),
-    "not_utf8": (named("SKILL.md", b"\xff\xfe"), 400, "not_utf8"),
-    "other_name": (named("SKILL.md", skill_md("other").encode()), 400, "bad_name"),
-    "unknown_field": (named("SKILL.md", skill_md(more="author: me\n").encode()), 400, "unknown_field"),
+    "nul": (add_file("SKILL.md", skill_md().encode() + b"\0"), 400, "not_utf8"),
+    "not_utf8": (add_file("SKILL.md", b"\xff\xfe"), 400, "not_utf8"),
+    "other_name": (add_file("SKILL.md", skill_md("other").encode()), 400, "bad_name"),
+    "unknown_field": (add_file("SKILL.md", skill_md(more="author: me\n").encode()), 400, "unknown_field"),
 }
 
 
@@ -258,7 +258,7 @@ async def test_a_tree_url_may_have_a_ref_with_slashes(boss: Admin, skill_api: Sk
     files = {f"skills/brand-report/{path}": content for path, content in brand_report().items()}
     skill_api.github.archives.clear()
     skill_api.github.offer(ref, {**files, "README.md": b"of the repository", "skills/brand-report-2/SKILL.md": b""})
-    item = await boss.installed("github", f"{TREE}/{ref}/skills/brand-report/")
+    item = await boss.install_skill("github", f"{TREE}/{ref}/skills/brand-report/")
     members = await stored_members(skill_api, item["digest"])
     assert sorted(members) == sorted(brand_report())
     assert (members["assets/House.ttf"].size, members["references/guide.pdf"].size) == (len(FONT), len(PDF))
@@ -266,7 +266,7 @@ async def test_a_tree_url_may_have_a_ref_with_slashes(boss: Admin, skill_api: Sk
 
 async def test_a_whole_repository_can_be_a_skill(boss: Admin, skill_api: SkillApi) -> None:
     skill_api.github.archives = {"acme/brand-report/main": tarball(brand_report(), top="brand-report-main")}
-    item = await boss.installed("github", "https://github.com/acme/brand-report/tree/main")
+    item = await boss.install_skill("github", "https://github.com/acme/brand-report/tree/main")
     assert item["bundle_file_count"] == 5
 
 
@@ -275,7 +275,7 @@ async def test_a_redirect_on_the_same_server_is_followed(boss: Admin, skill_api:
     files = {f"brand-report/{path}": content for path, content in brand_report().items()}
     github.archives = {"acme/renamed/main": tarball(files)}
     github.archives["acme/skills/main"] = f"{github.url}/acme/renamed/tar.gz/main"
-    assert (await boss.installed("github", f"{TREE}/main/brand-report"))["slug"] == "brand-report"
+    assert (await boss.install_skill("github", f"{TREE}/main/brand-report"))["slug"] == "brand-report"
 
 
 @pytest.mark.parametrize("target", ["http://169.254.169.254/latest", "http://127.0.0.1:1/x", "file:///etc/passwd"])
@@ -373,7 +373,7 @@ async def test_a_damaged_archive_is_refused(boss: Admin, skill_api: SkillApi, da
 
 
 async def test_an_archive_with_another_digest_is_not_used(boss: Admin, skill_api: SkillApi, source: Path) -> None:
-    digest = (await boss.installed("local", source))["digest"]
+    digest = (await boss.install_skill("local", source))["digest"]
     store = MinioStore.from_settings(skill_api.platform.settings())
     archives = SkillArchives(store, source.parent / "cache")
     good = await archives.get(digest)

@@ -60,7 +60,7 @@ CASES: dict[str, tuple[str, str]] = {
 }
 
 
-def accepted(folder: str, text: str) -> bool:
+def is_accepted(folder: str, text: str) -> bool:
     try:
         parse_manifest(text, folder=folder, overrides={})
     except SkillRefusedError:
@@ -75,7 +75,7 @@ def test_standard_fields_are_accepted_or_refused_like_the_reference_validator(
     directory = tmp_path / folder
     directory.mkdir()
     (directory / "SKILL.md").write_text(text)
-    assert accepted(folder, text) == (validate(directory) == [])
+    assert is_accepted(folder, text) == (validate(directory) == [])
 
 
 def manifest(*lines: str, **overrides: object) -> Manifest:

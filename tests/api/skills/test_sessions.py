@@ -51,7 +51,7 @@ def folder(skill_api: SkillApi, tmp_path: Path) -> Path:
 async def install(boss: Admin, folder: Path, *names: str, description: str = "Does it.") -> None:
     for name in names:
         source = write_skill(folder / name, {"SKILL.md": skill_md(name, description).encode()})
-        await boss.installed("local", source)
+        await boss.install_skill("local", source)
 
 
 async def test_the_twelve_most_relevant_skills_are_initial(
@@ -80,12 +80,12 @@ async def test_a_session_keeps_its_versions_and_gets_no_new_skills(
     await install(boss, folder, "one", "three", description="Another version.")
     await sessions.pin(session_id, owner, message="three")
     assert await sessions.pins_for(session_id) == before
-    usable = {skill.manifest.slug: skill for skill in await sessions.usable(session_id, owner)}
+    usable = {skill.manifest.slug: skill for skill in await sessions.list_usable(session_id, owner)}
     assert sorted(usable) == ["one", "two"]
     assert usable["one"].manifest.description == "Does it."
     data(await boss.person.client.post("/api/v2/skills/one/enabled", json={"enabled": False}))
     data(await boss.person.client.delete("/api/v2/skills/two"))
-    assert await sessions.usable(session_id, owner) == [], "disabled and deleted skills cannot be used"
+    assert await sessions.list_usable(session_id, owner) == [], "disabled and deleted skills cannot be used"
     assert await sessions.pins_for(session_id) == before, "skills are never removed from the resource"
 
 
@@ -111,7 +111,7 @@ async def test_a_session_gets_no_skill_that_its_user_has_switched_off(
         owner,
         (await boss.skills())["one"]["id"],
     )
-    assert [skill.manifest.slug for skill in await sessions.usable(session_id, owner)] == ["two"]
+    assert [skill.manifest.slug for skill in await sessions.list_usable(session_id, owner)] == ["two"]
     another = UUID(await boss.person.create_session())
     await sessions.pin(another, owner, message="hello")
     assert [pin.id[:3] for pin in await sessions.pins_for(another)] == ["two"]
@@ -132,11 +132,11 @@ async def test_only_skills_that_a_sandbox_does_not_have_are_sent(
     skill_api: SkillApi,
 ) -> None:
     gate, box = pair
-    await boss.installed("local", write_skill(folder / "brand-report", brand_report()))
+    await boss.install_skill("local", write_skill(folder / "brand-report", brand_report()))
     await install(boss, folder, "lost", "two")
     owner = UUID(boss.person.id)
     await sessions.pin(session_id, owner, message="brand report")
-    skills = await sessions.usable(session_id, owner)
+    skills = await sessions.list_usable(session_id, owner)
     store = MinioStore.from_settings(skill_api.platform.settings())
     lost = next(skill for skill in skills if skill.manifest.slug == "lost")
     await store.put(skill_archive_key(lost.digest), b"damaged", content_type="application/gzip")
@@ -164,6 +164,6 @@ async def test_only_skills_that_a_sandbox_does_not_have_are_sent(
         box.skills.clear()
         again.start(client)
         assert await again.problem_with(skills[0].id, seconds=20) == "", "a new sandbox gets all skills again"
-        await again.finished()
+        await again.wait_until_finished()
         assert box.files
     await store.close()

@@ -71,7 +71,7 @@ class Bench:
     def upkeep(self, *, grace_seconds: float = 0) -> SkillUpkeep:
         return SkillUpkeep(self.db, self.store, utc_now, grace_seconds=grace_seconds)
 
-    async def stored(self) -> set[str]:
+    async def stored_digests(self) -> set[str]:
         keys = await self.store.keys(SKILL_ARCHIVES, before=datetime.max.replace(tzinfo=utc_now().tzinfo))
         return {key.removeprefix(SKILL_ARCHIVES).removesuffix(".tar.gz") for key in keys}
 
@@ -98,26 +98,26 @@ async def test_unused_archives_and_versions_are_removed(bench: Bench) -> None:
     )
     await bench.store.put(f"{SKILL_ARCHIVES}README", b"not ours", content_type="text/plain")
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == {first, third, "README"}, f"neither a skill nor a session uses {second}"
+    assert await bench.stored_digests() == {first, third, "README"}, f"neither a skill nor a session uses {second}"
     assert await bench.versions() == {first, third}
     await bench.service.delete("report")
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == {first, "README"}, "the session is pinned to it"
+    assert await bench.stored_digests() == {first, "README"}, "the session is pinned to it"
     async with bench.db.begin() as tx:
         await tx.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": session_id})
     await bench.upkeep().remove_unused()
-    assert (await bench.stored(), await bench.versions()) == ({"README"}, set())
+    assert (await bench.stored_digests(), await bench.versions()) == ({"README"}, set())
 
 
 async def test_nothing_is_removed_before_the_grace_time(bench: Bench) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     await bench.upkeep(grace_seconds=3600).remove_unused()
-    assert (await bench.stored(), await bench.versions()) == ({digest}, {digest})
+    assert (await bench.stored_digests(), await bench.versions()) == ({digest}, {digest})
     async with bench.db.begin() as tx:
         await tx.execute(text("UPDATE skill_versions SET unused_since = now() - interval '2 hours'"))
     await bench.upkeep(grace_seconds=3600).remove_unused()
-    assert (await bench.stored(), await bench.versions()) == ({digest}, set()), (
+    assert (await bench.stored_digests(), await bench.versions()) == ({digest}, set()), (
         "the object itself is younger than the grace time"
     )
 
@@ -137,7 +137,7 @@ async def test_a_version_that_is_pinned_after_its_skill_was_deleted_is_kept(benc
             {"session_id": session_id, "version_id": version_id},
         )
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == {digest}
+    assert await bench.stored_digests() == {digest}
     assert [pin.digest for pin in await bench.sessions.pins_for(session_id)] == [f"sha256:{digest}"]
     async with bench.db() as tx:
         assert await tx.scalar(text("SELECT count(unused_since) FROM skill_versions")) == 0, "the mark is removed"
@@ -157,7 +157,7 @@ async def test_an_archive_is_kept_while_one_of_its_two_versions_is_used(bench: B
             )
         )
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == {digest}
+    assert await bench.stored_digests() == {digest}
     async with bench.db() as tx:
         assert await tx.scalar(text("SELECT count(*) FROM skill_versions")) == 1
 
@@ -166,7 +166,7 @@ async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: Bench)
     async def install_and_delete(name: str) -> None:
         for _ in range(8):
             digest = await bench.install(name)
-            assert digest in await bench.stored()
+            assert digest in await bench.stored_digests()
             await bench.service.delete(name)
         await bench.install(name)
 
@@ -180,8 +180,8 @@ async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: Bench)
     done.set()
     await asyncio.gather(*replicas)
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == await bench.versions()
-    assert len(await bench.stored()) == 2
+    assert await bench.stored_digests() == await bench.versions()
+    assert len(await bench.stored_digests()) == 2
 
 
 async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> None:
@@ -191,9 +191,9 @@ async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> Non
     async with bench.db.begin() as tx:
         await lock_archives(tx)
         await bench.upkeep().remove_unused()
-        assert await bench.stored() == {"f" * 64}
+        assert await bench.stored_digests() == {"f" * 64}
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == set()
+    assert await bench.stored_digests() == set()
     with pytest.raises(NotFoundError):
         await bench.store.get(skill_archive_key("f" * 64))
 
@@ -206,9 +206,9 @@ async def test_archives_are_removed_later_if_the_object_store_is_unavailable(ben
         await away.keys(SKILL_ARCHIVES, before=utc_now())
     await SkillUpkeep(bench.db, away, utc_now, grace_seconds=0).remove_unused()
     await away.close()
-    assert (await bench.stored(), await bench.versions()) == ({digest}, set())
+    assert (await bench.stored_digests(), await bench.versions()) == ({digest}, set())
     await bench.upkeep().remove_unused()
-    assert await bench.stored() == set()
+    assert await bench.stored_digests() == set()
 
 
 async def test_a_runner_removes_unused_versions_periodically(bench: Bench, platform: Platform) -> None:

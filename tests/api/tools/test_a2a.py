@@ -99,7 +99,7 @@ async def test_an_agent_that_a_user_or_an_admin_switched_off_is_not_offered(
 
 
 UNREACHABLE = {
-    "nobody listens": ("http://127.0.0.1:1", "invalid"),
+    "a closed port": ("http://127.0.0.1:1", "invalid"),
     "no such name": ("http://agent.invalid", "invalid"),
     "metadata": ("http://169.254.169.254", "outbound_refused"),
 }

@@ -90,7 +90,7 @@ async def tools(connections: McpConnections, server: McpServer) -> AsyncIterator
 KEY = ("counting", "digest", "somebody")
 
 
-async def until_logged(log: Path, count: int) -> list[str]:
+async def wait_until_logged(log: Path, count: int) -> list[str]:
     async with asyncio.timeout(HANG_SECONDS):
         while not log.exists() or len(log.read_text().splitlines()) < count:
             await asyncio.sleep(0.01)
@@ -103,7 +103,7 @@ def kill(line: str) -> None:
 
 async def test_a_lost_call_has_an_unknown_outcome_and_is_not_repeated(tools: Tools, log: Path) -> None:
     calling = asyncio.create_task(tools("act", seconds=60))
-    kill((await until_logged(log, 1))[0])
+    kill((await wait_until_logged(log, 1))[0])
     result = await calling
     assert result.outcome == "unknown"
     assert "Outcome unknown" in result.text
@@ -113,7 +113,7 @@ async def test_a_lost_call_has_an_unknown_outcome_and_is_not_repeated(tools: Too
 
 async def test_a_lost_call_of_a_read_only_tool_is_repeated_once(tools: Tools, log: Path) -> None:
     calling = asyncio.create_task(tools("look", seconds=60))
-    first = (await until_logged(log, 1))[0]
+    first = (await wait_until_logged(log, 1))[0]
     kill(first)
     result = await calling
     assert result.outcome == "succeeded"
@@ -137,7 +137,7 @@ async def test_calls_run_concurrently_and_a_cancelled_call_does_not_delay_the_cl
 ) -> None:
     connection = connections.connection(KEY, server)
     slow = asyncio.create_task(connection.call("act", {"seconds": 60}, seconds=60))
-    await until_logged(log, 1)
+    await wait_until_logged(log, 1)
     assert await connection.call("act", {}, seconds=10)
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -170,7 +170,7 @@ async def test_a_client_with_a_wrong_token_cannot_run_commands(commands: McpRunn
 
 async def test_closing_a_connection_ends_its_process(connections: McpConnections, server: McpServer, log: Path) -> None:
     await connections.connection(KEY, server).call("act", {}, seconds=10)
-    process = psutil.Process(int((await until_logged(log, 1))[0].split()[0]))
+    process = psutil.Process(int((await wait_until_logged(log, 1))[0].split()[0]))
     await connections.close()
     await asyncio.to_thread(process.wait, 10)
 
@@ -186,7 +186,7 @@ async def test_a_restarted_server_gets_a_new_connection(log: Path, commands: Mcp
     with running(command, port, PYTHONPATH=str(ROOT / "tests")) as process:
         assert await service.call(offered, "act", {}, seconds=10)
         lost = asyncio.create_task(service.call(offered, "act", {"seconds": 60}, seconds=20))
-        await until_logged(log, 2)
+        await wait_until_logged(log, 2)
         process.kill()
         with pytest.raises(McpLostError):
             await lost
@@ -292,7 +292,7 @@ async def test_a_call_of_a_killed_runner_runs_once_and_has_an_unknown_outcome(pl
             data(await root.client.post("/api/app-config/mcp-servers", json=config))
             chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
             saying = asyncio.create_task(chat.say("go"))
-            await until_logged(log, 1)
+            await wait_until_logged(log, 1)
             await first.kill()
             await platform.start_runner()
             assert (await saying).event == "done"

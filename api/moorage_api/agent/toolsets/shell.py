@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
-from moorage_api.agent.toolsets.sandboxed import SandboxToolset
+from moorage_api.agent.toolsets.sandbox import SandboxToolset
 from moorage_api.agent.toolsets.schema import flag, function, number, text
 
 EXECUTE_SECONDS = 60.0

@@ -24,12 +24,12 @@ class Archive:
 
 
 def to_pin(digest: str) -> str:
-    """How a digest is written in a session's resource and in URLs for sandboxes: "sha256:" before it."""
+    """Write the digest as in a session's resource and in URLs for sandboxes, with the prefix "sha256:"."""
     return f"{PIN_PREFIX}{digest}"
 
 
 def digest_in_pin(pin: str) -> str | None:
-    """The reverse of `to_pin`; None for any other text."""
+    """The digest in a text that `to_pin` wrote; None for any other text."""
     found = PIN.fullmatch(pin)
     return found[1] if found else None
 

@@ -1,4 +1,4 @@
-"""How big a skill may be. Source: the wire document, "Limits"."""
+"""Limits of a skill's files. Source: the wire document, "Limits"."""
 
 MAX_FILES = 200
 MAX_FILE_BYTES = 256 * 1024
