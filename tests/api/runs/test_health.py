@@ -18,7 +18,7 @@ from support.processes import Platform, Process
 
 
 @dataclass
-class Probed:
+class RunnerProbes:
     process: Process
     client: httpx.AsyncClient
 
@@ -36,17 +36,17 @@ class Probed:
 
 
 @pytest.fixture
-async def runner(platform: Platform) -> AsyncIterator[Probed]:
+async def runner(platform: Platform) -> AsyncIterator[RunnerProbes]:
     port = free_ports(1)[0]
     platform.changes.update(runner_host="127.0.0.1", runner_port=port)
     process = await platform.start_runner()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False) as client:
-        probed = Probed(process, client)
-        await probed.until_ready(200)
-        yield probed
+        probes = RunnerProbes(process, client)
+        await probes.until_ready(200)
+        yield probes
 
 
-async def test_a_runner_reports_health_and_metrics_and_stops_when_asked(runner: Probed) -> None:
+async def test_a_runner_reports_health_and_metrics_and_stops_when_asked(runner: RunnerProbes) -> None:
     assert await runner.status("/healthz") == 200
     counted = (await runner.client.get("/metrics")).text
     assert "\nmoorage_runner_runs 0.0\n" in counted
@@ -55,7 +55,7 @@ async def test_a_runner_reports_health_and_metrics_and_stops_when_asked(runner: 
 
 
 async def test_a_runner_stays_alive_but_not_ready_while_the_database_does_not_answer(
-    runner: Probed, platform: Platform
+    runner: RunnerProbes, platform: Platform
 ) -> None:
     engine = create_engine(platform.database_url)
     async with engine.begin() as connection:
@@ -66,7 +66,7 @@ async def test_a_runner_stays_alive_but_not_ready_while_the_database_does_not_an
     await runner.until_ready(200)
 
 
-async def test_a_frozen_runner_answers_no_probe(runner: Probed) -> None:
+async def test_a_frozen_runner_answers_no_probe(runner: RunnerProbes) -> None:
     runner.process.child.process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(httpx.ReadTimeout):

@@ -69,7 +69,7 @@ async def claim(resources: Resources, *, runner: int = 1, lease_seconds: float =
         return await queue.claim(tx, runner_lock=runner, lease_seconds=lease_seconds)
 
 
-async def claimed(resources: Resources, *, runner: int = 1, lease_seconds: float = 15) -> LeasedRun:
+async def claim_queued_run(resources: Resources, *, runner: int = 1, lease_seconds: float = 15) -> LeasedRun:
     run = await claim(resources, runner=runner, lease_seconds=lease_seconds)
     assert run is not None
     return run
@@ -93,7 +93,7 @@ async def test_the_run_of_a_living_runner_cannot_be_claimed(
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        await claimed(resources)
+        await claim_queued_run(resources)
         assert await claim(resources, runner=2) is None
 
 
@@ -102,7 +102,7 @@ async def test_the_run_of_a_dead_runner_can_be_claimed_at_once_and_its_late_writ
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        first = await claimed(resources, runner=1)
+        first = await claim_queued_run(resources, runner=1)
         journal = await open_journal(resources.db, resources.hub, first)
         await journal.record(TitleEvent(title="first"), messages=[{"role": "user", "content": "hi"}], state={"n": 1})
     async with asyncio.timeout(HANG_SECONDS):
@@ -128,9 +128,9 @@ async def test_the_run_of_a_hanging_runner_can_be_claimed_when_its_lease_expires
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1), runner_alive(resources, 2):
-        await claimed(resources, lease_seconds=0.2)
+        await claim_queued_run(resources, lease_seconds=0.2)
         await asyncio.sleep(0.3)
-        assert (await claimed(resources, runner=2)).attempts == 2
+        assert (await claim_queued_run(resources, runner=2)).attempts == 2
 
 
 async def test_a_message_during_a_run_is_read_by_that_run(
@@ -138,7 +138,7 @@ async def test_a_message_during_a_run_is_read_by_that_run(
 ) -> None:
     await say(sessions, session_id, alice, "one")
     async with runner_alive(resources, 1):
-        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        journal = await open_journal(resources.db, resources.hub, await claim_queued_run(resources))
         read = await journal.unread_messages()
         await journal.record(consumed_seq=read[-1].seq)
         await say(sessions, session_id, alice, "two")
@@ -151,7 +151,7 @@ async def test_a_message_during_a_run_is_read_by_that_run(
     assert ([message.text for message in read], [message.text for message in more]) == (["one"], ["two"])
     assert journal.finished
     await say(sessions, session_id, alice, "three")
-    assert (await claimed(resources)).id != journal.run.id
+    assert (await claim_queued_run(resources)).id != journal.run.id
 
 
 async def test_a_stopped_run_ends_even_with_unread_messages(
@@ -159,7 +159,7 @@ async def test_a_stopped_run_ends_even_with_unread_messages(
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        run = await claimed(resources)
+        run = await claim_queued_run(resources)
         await sessions.stop(session_id, reader=alice)
         async with resources.db.begin() as tx:
             assert (await queue.renew(tx, run, lease_seconds=15)).stop_requested
@@ -175,11 +175,11 @@ async def test_a_stop_ends_a_turn_that_waits_for_the_user(
     """Otherwise the question stays open, and the next "yes" would confirm an action that the user wanted to stop."""
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        journal = await open_journal(resources.db, resources.hub, await claim_queued_run(resources))
         await journal.record(WaitEvent(), consumed_seq=1)
         for _ in range(2):
             await sessions.stop(session_id, reader=alice)
-        run = await claimed(resources)
+        run = await claim_queued_run(resources)
         assert await claim(resources) is None, "the second stop must not create another run"
         journal = await open_journal(resources.db, resources.hub, run)
         assert journal.stop_requested
@@ -195,11 +195,11 @@ async def test_a_message_after_a_stop_is_read_by_the_run_that_the_stop_created(
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        journal = await open_journal(resources.db, resources.hub, await claim_queued_run(resources))
         await journal.record(WaitEvent(), consumed_seq=1)
         await sessions.stop(session_id, reader=alice)
         answer = await say(sessions, session_id, alice, "after all")
-        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        journal = await open_journal(resources.db, resources.hub, await claim_queued_run(resources))
         assert not journal.stop_requested
         assert [message.seq for message in await journal.unread_messages()] == [answer]
 
@@ -209,7 +209,7 @@ async def test_a_run_of_a_deleted_session_can_neither_write_nor_be_claimed(
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        journal = await open_journal(resources.db, resources.hub, await claim_queued_run(resources))
         await sessions.delete(session_id, reader=alice)
         with pytest.raises(FencedError):
             await journal.record(TitleEvent(title="late"))
@@ -221,7 +221,7 @@ async def test_a_failed_record_stores_nothing(
 ) -> None:
     await say(sessions, session_id, alice)
     async with runner_alive(resources, 1):
-        journal = await open_journal(resources.db, resources.hub, await claimed(resources))
+        journal = await open_journal(resources.db, resources.hub, await claim_queued_run(resources))
         await say(sessions, session_id, alice, "again")
         with pytest.raises(UnreadMessagesError):
             await journal.record(

@@ -125,7 +125,7 @@ async def home(place: tuple[Path, Keys] | World, tmp_path: Path) -> AsyncIterato
         await one.close()
 
 
-class Heard(list[SandboxState]):
+class ReportedStates(list[SandboxState]):
     """The reported states, in order."""
 
     async def report(self, state: SandboxState) -> None:
@@ -137,8 +137,8 @@ class Heard(list[SandboxState]):
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def reported() -> ReportedStates:
+    return ReportedStates()
 
 
 @pytest.fixture

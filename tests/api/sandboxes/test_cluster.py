@@ -19,7 +19,7 @@ from support.kube.kubelet import Behaviour, ended, status, waiting
 from support.kube.sessions import writes_in
 from support.waiting import until
 
-from .conftest import Heard, World
+from .conftest import ReportedStates, World
 
 OWNER = uuid4()
 PINS = [
@@ -121,17 +121,17 @@ async def test_a_deleted_resource_is_created_again_when_it_is_needed(world: Worl
 
 
 async def test_a_resource_that_is_deleted_during_the_start_is_created_again(
-    world: World, session_id: UUID, heard: Heard
+    world: World, session_id: UUID, reported: ReportedStates
 ) -> None:
     """The call that waits for the sandbox creates it again; it does not fail."""
     world.kubelet.behave = lambda pod: status(pod, phase="Pending")
     replica = await world.replica()
-    starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=heard.report))
+    starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=reported.report))
     await world.sessions.awaited(names.resource_name(session_id), "Starting")
     world.kubelet.behave = world.gates.behave
     await world.sessions.delete(names.resource_name(session_id))
     assert (await starting).uid in world.gates.gates
-    assert heard.phases == ["starting", "ready"]
+    assert reported.phases == ["starting", "ready"]
 
 
 TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
@@ -160,18 +160,20 @@ TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 async def test_a_pod_that_cannot_start_is_reported_with_its_reason(
-    trouble: str, world: World, session_id: UUID, heard: Heard
+    trouble: str, world: World, session_id: UUID, reported: ReportedStates
 ) -> None:
     world.kubelet.behave, phase, reason = TROUBLE[trouble]
     replica = await world.replica(seconds=6)
     with pytest.raises(UnavailableError) as refused:
-        await replica.ensure(session_id, owner_id=OWNER, report=heard.report)
-    assert any(state.phase == phase and reason in state.reason for state in heard), heard
-    assert heard.phases[-1] == "failed"
+        await replica.ensure(session_id, owner_id=OWNER, report=reported.report)
+    assert any(state.phase == phase and reason in state.reason for state in reported), reported
+    assert reported.phases[-1] == "failed"
     assert reason in str(refused.value)
 
 
-async def test_a_sandbox_waits_while_the_quota_is_used_up(world: World, session_id: UUID, heard: Heard) -> None:
+async def test_a_sandbox_waits_while_the_quota_is_used_up(
+    world: World, session_id: UUID, reported: ReportedStates
+) -> None:
     quotas = f"/api/v1/namespaces/{world.sessions.namespace}/resourcequotas"
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
     await world.sessions.kube.request("POST", quotas, body=quota)
@@ -182,16 +184,16 @@ async def test_a_sandbox_waits_while_the_quota_is_used_up(world: World, session_
 
     await until(is_counted, "the quota counts")
     replica = await world.replica()
-    starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=heard.report))
+    starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=reported.report))
     await world.sessions.awaited(names.resource_name(session_id), "QuotaExceeded")
     await world.sessions.kube.request("DELETE", f"{quotas}/few")
     assert (await starting).uid in world.gates.gates
-    assert heard.phases == ["starting", "queued", "starting", "ready"] or heard.phases == [
+    assert reported.phases == ["starting", "queued", "starting", "ready"] or reported.phases == [
         "starting",
         "queued",
         "ready",
     ]
-    assert "exceeded quota: few" in heard[1].reason
+    assert "exceeded quota: few" in reported[1].reason
 
 
 def watches(fault: Fault) -> Callable[[web.Request], Fault]:
@@ -231,7 +233,7 @@ async def test_a_failed_watch_misses_no_change(fault: Fault, world: World, tmp_p
 
 
 async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_continue(
-    world: World, tmp_path: Path, session_id: UUID, heard: Heard
+    world: World, tmp_path: Path, session_id: UUID, reported: ReportedStates
 ) -> None:
     async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
         replica = await world.replica(proxy.kubeconfig)
@@ -250,16 +252,16 @@ async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_contin
         assert await replica.ensure(running, owner_id=OWNER) == there
 
         needed = uuid4()
-        waiting_for = asyncio.create_task(replica.ensure(needed, owner_id=OWNER, report=heard.report))
+        waiting_for = asyncio.create_task(replica.ensure(needed, owner_id=OWNER, report=reported.report))
 
         async def is_queued() -> bool:
-            return "queued" in heard.phases
+            return "queued" in reported.phases
 
         await until(is_queued, "the run is told")
         proxy.fault = lambda _: None
         assert await waiting_for
-        assert (heard.phases[0], heard.phases[-1]) == ("queued", "ready")
-        assert "does not answer" in heard[0].reason
+        assert (reported.phases[0], reported.phases[-1]) == ("queued", "ready")
+        assert "does not answer" in reported[0].reason
 
         async def is_back() -> bool:
             return await replica.find_unregistered([session_id, needed]) == [session_id]
@@ -270,17 +272,17 @@ async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_contin
         await world.stack.aclose()
 
 
-async def test_a_refused_request_is_not_repeated(world: World, session_id: UUID, heard: Heard) -> None:
+async def test_a_refused_request_is_not_repeated(world: World, session_id: UUID, reported: ReportedStates) -> None:
     replica = await world.replica()
     with pytest.raises(UnavailableError, match="The cluster refused"):
         await replica.ensure(
             session_id,
             owner_id=OWNER,
             skills=[SkillPin(id=f"s{number}", digest=f"sha256:{'a' * 64}", phase="initial") for number in range(13)],
-            report=heard.report,
+            report=reported.report,
         )
-    assert heard.phases == ["failed"]
-    assert "at most 12 skills can be initial" in heard[0].reason
+    assert reported.phases == ["failed"]
+    assert "at most 12 skills can be initial" in reported[0].reason
 
 
 async def test_only_one_of_many_simultaneous_suspensions_succeeds(world: World, session_id: UUID) -> None:

@@ -11,7 +11,7 @@ from moorage_api.errors import UnavailableError
 from moorage_sandbox.protocol import GateError
 from support.waiting import until
 
-from .conftest import Heard, Home
+from .conftest import Home, ReportedStates
 
 OWNER = uuid4()
 
@@ -27,12 +27,12 @@ async def test_register_and_find_start_no_sandbox(home: Home, session_id: UUID) 
 
 
 async def test_ensure_creates_a_sandbox_whose_gate_accepts_the_session(
-    home: Home, session_id: UUID, heard: Heard
+    home: Home, session_id: UUID, reported: ReportedStates
 ) -> None:
     await home.sandboxes.register(session_id, owner_id=OWNER)
-    sandbox = await home.sandboxes.ensure(session_id, owner_id=OWNER, report=heard.report)
-    assert (heard.phases[0], heard.phases[-1]) == ("starting", "ready")
-    assert "failed" not in heard.phases
+    sandbox = await home.sandboxes.ensure(session_id, owner_id=OWNER, report=reported.report)
+    assert (reported.phases[0], reported.phases[-1]) == ("starting", "ready")
+    assert "failed" not in reported.phases
     async with home.client(sandbox, session_id) as client:
         await client.bind()
     async with home.client(sandbox, session_id, uid=str(uuid4())) as stranger:
@@ -81,11 +81,13 @@ async def test_a_sandbox_can_be_deleted_twice(home: Home, session_id: UUID) -> N
     assert (await home.other.ensure(session_id, owner_id=OWNER)).uid != first.uid
 
 
-async def test_an_unreachable_host_or_cluster_is_reported(home: Home, session_id: UUID, heard: Heard) -> None:
+async def test_an_unreachable_host_or_cluster_is_reported(
+    home: Home, session_id: UUID, reported: ReportedStates
+) -> None:
     with pytest.raises(UnavailableError):
-        await home.away.ensure(session_id, owner_id=OWNER, report=heard.report)
-    assert heard.phases[-1] == "failed"
-    assert heard[-1].reason
+        await home.away.ensure(session_id, owner_id=OWNER, report=reported.report)
+    assert reported.phases[-1] == "failed"
+    assert reported[-1].reason
     await home.sandboxes.ping()
     for asked in (
         home.away.find(session_id),

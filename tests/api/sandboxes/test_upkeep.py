@@ -92,7 +92,7 @@ async def session(resources: Resources, *, made_seconds_ago: int = 60) -> UUID:
     return session_id
 
 
-async def ran(resources: Resources, session_id: UUID, *, status: str, ended_seconds_ago: int) -> None:
+async def store_run(resources: Resources, session_id: UUID, *, status: str, ended_seconds_ago: int) -> None:
     """Store a run that used the sandbox."""
     async with resources.db.begin() as tx:
         await tx.execute(
@@ -144,10 +144,10 @@ async def test_a_refused_registration_does_not_block_the_others(resources: Resou
 
 async def test_idle_sandboxes_are_suspended_once_and_busy_ones_are_not(resources: Resources) -> None:
     idle, busy, just_used = [await session(resources) for _ in range(3)]
-    await ran(resources, idle, status="done", ended_seconds_ago=100)
-    await ran(resources, busy, status="done", ended_seconds_ago=100)
-    await ran(resources, busy, status="running", ended_seconds_ago=0)
-    await ran(resources, just_used, status="waiting", ended_seconds_ago=10)
+    await store_run(resources, idle, status="done", ended_seconds_ago=100)
+    await store_run(resources, busy, status="done", ended_seconds_ago=100)
+    await store_run(resources, busy, status="running", ended_seconds_ago=0)
+    await store_run(resources, just_used, status="waiting", ended_seconds_ago=10)
     owner = MemorySandboxes(live={idle, busy, just_used})
 
     await Upkeep(resources.db, resources.hub, owner, idle_seconds=0).suspend_idle()

@@ -18,7 +18,7 @@ CONTENT = "内容 content".encode()
 
 
 @pytest.fixture(scope="module")
-def alone(services: Services) -> Iterator[str]:
+def api_without_servers(services: Services) -> Iterator[str]:
     """The URL of an api with MOORAGE_OPEN_CONFIG whose Redis and object store do not answer."""
     changes = {
         "redis_url": "redis://127.0.0.1:1/0",
@@ -44,8 +44,8 @@ async def test_all_services_are_ok(api: Any) -> None:
     assert all(set(status) == {"service", "status", "details"} for status in statuses)
 
 
-async def test_a_failing_service_is_named_without_its_address(alone: str) -> None:
-    async with client_for(alone) as client:
+async def test_a_failing_service_is_named_without_its_address(api_without_servers: str) -> None:
+    async with client_for(api_without_servers) as client:
         answer = await client.get("/api/status")
     body = answer.json()
     assert (answer.status_code, body["code"]) == (200, 503)
@@ -57,8 +57,8 @@ async def test_a_failing_service_is_named_without_its_address(alone: str) -> Non
     assert "127.0.0.1" not in answer.text
 
 
-async def test_without_redis_limited_routes_answer_503_and_unlimited_routes_work(alone: str) -> None:
-    async with client_for(alone) as client:
+async def test_without_redis_limited_routes_answer_503_and_unlimited_routes_work(api_without_servers: str) -> None:
+    async with client_for(api_without_servers) as client:
         for answer in (
             await client.get("/api/auth/me", headers={"Authorization": "Bearer x"}),
             await client.get("/api/app-config/llm"),
@@ -68,13 +68,13 @@ async def test_without_redis_limited_routes_answer_503_and_unlimited_routes_work
             assert answer.json()["data"] == {"error": "unavailable"}
         for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
             assert (await client.get(path)).status_code == 200
-        told = await client.get("/api/auth/wechat/callback?code=x&state=" + "0" * 72)
-        assert told.status_code == 302
-        assert dict(parse_qsl(urlsplit(told.headers["location"]).query))["error"] == "unavailable"
+        response = await client.get("/api/auth/wechat/callback?code=x&state=" + "0" * 72)
+        assert response.status_code == 302
+        assert dict(parse_qsl(urlsplit(response.headers["location"]).query))["error"] == "unavailable"
 
 
 async def test_the_ping_of_an_unreachable_store_reports_it(api: Any, root: Person) -> None:
-    """The endpoint of `alone` needs Redis, so this calls the function behind it."""
+    """The endpoint of `api_without_servers` needs Redis, so this calls the function behind it."""
     from moorage_api.status.minio import StorePlace, ping
 
     settings = api.settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})

@@ -62,7 +62,7 @@ async def alice(world: World) -> AsyncIterator[Person]:
         yield person
 
 
-async def state_of(client: httpx.AsyncClient, **query: Any) -> str:
+async def start_login(client: httpx.AsyncClient, **query: Any) -> str:
     url: str = data(await client.get("/api/auth/wechat/authorize", params=query))["authorize_url"]
     return dict(parse_qsl(urlsplit(url).query))["state"]
 
@@ -74,21 +74,21 @@ async def come_back(client: httpx.AsyncClient, **query: str) -> dict[str, str]:
     assert (response.headers["cache-control"], response.headers["referrer-policy"]) == ("no-store", "no-referrer")
     url = urlsplit(response.headers["location"])
     assert (url.scheme, url.netloc, url.path) == ("https", "app.example", "/login")
-    told = dict(parse_qsl(url.query))
-    assert told.pop("from") == "wechat"
-    return told
+    result = dict(parse_qsl(url.query))
+    assert result.pop("from") == "wechat"
+    return result
 
 
-async def account_of(world: World, told: dict[str, str]) -> dict[str, Any]:
-    assert told["token_type"] == "bearer", told
-    async with client_for(world.url, told["access_token"]) as client:
-        refreshed = await client.post("/api/auth/refresh", json={"refresh_token": told["refresh_token"]})
+async def read_account(world: World, result: dict[str, str]) -> dict[str, Any]:
+    assert result["token_type"] == "bearer", result
+    async with client_for(world.url, result["access_token"]) as client:
+        refreshed = await client.post("/api/auth/refresh", json={"refresh_token": result["refresh_token"]})
         assert refreshed.status_code == 200
         me: dict[str, Any] = data(await client.get("/api/auth/me"))
         return me
 
 
-def someone(prefix: str = "o") -> str:
+def new_wechat_id(prefix: str = "o") -> str:
     return f"{prefix}{uuid4().hex}"
 
 
@@ -120,11 +120,11 @@ async def test_an_unknown_scope_is_refused(browser: httpx.AsyncClient) -> None:
 async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
     world: World, browser: httpx.AsyncClient
 ) -> None:
-    openid = someone()
+    openid = new_wechat_id()
     world.wechat.knows("first", openid, nickname="小明 🐟", headimgurl="https://wx.example/0.png")
-    told = await come_back(browser, code="first", state=await state_of(browser, state="from the front end"))
-    assert told["state"] == "from the front end"
-    me = await account_of(world, told)
+    result = await come_back(browser, code="first", state=await start_login(browser, state="from the front end"))
+    assert result["state"] == "from the front end"
+    me = await read_account(world, result)
     assert {key: me[key] for key in ("username", "email", "nickname", "avatar", "role", "status")} == {
         "username": "",
         "email": "",
@@ -134,40 +134,42 @@ async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
         "status": "active",
     }
     world.wechat.knows("second", openid, nickname="Another name")
-    again = await account_of(world, await come_back(browser, code="second", state=await state_of(browser)))
+    again = await read_account(world, await come_back(browser, code="second", state=await start_login(browser)))
     assert again == me
 
 
 async def test_the_profile_is_not_requested_without_the_scope_for_it(world: World, browser: httpx.AsyncClient) -> None:
-    world.wechat.knows("base", someone(), scope="snsapi_base", nickname="Unseen")
+    world.wechat.knows("base", new_wechat_id(), scope="snsapi_base", nickname="Unseen")
     asked = len(world.wechat.asked)
-    me = await account_of(world, await come_back(browser, code="base", state=await state_of(browser)))
+    me = await read_account(world, await come_back(browser, code="base", state=await start_login(browser)))
     assert me["nickname"] == ""
     assert world.wechat.asked[asked:] == ["/sns/oauth2/access_token"]
 
 
 async def test_a_person_in_two_wechat_apps_has_one_account(world: World, browser: httpx.AsyncClient) -> None:
     """The first login has an openid only. A later one adds the unionid, which finds the account from another app."""
-    openid, unionid = someone(), someone("u")
+    openid, unionid = new_wechat_id(), new_wechat_id("u")
     accounts = []
     for code, who, more in (
         ("plain", openid, {}),
         ("with union", openid, {"unionid": unionid}),
-        ("other app", someone(), {"unionid": unionid}),
+        ("other app", new_wechat_id(), {"unionid": unionid}),
     ):
         world.wechat.knows(code, who, **more)
-        accounts.append(await account_of(world, await come_back(browser, code=code, state=await state_of(browser))))
+        accounts.append(
+            await read_account(world, await come_back(browser, code=code, state=await start_login(browser)))
+        )
     assert len({account["id"] for account in accounts}) == 1
 
 
 async def test_two_simultaneous_first_logins_create_one_account(world: World) -> None:
-    openid = someone()
+    openid = new_wechat_id()
 
     async def log_in(code: str) -> str:
         async with client_for(world.url) as client:
             world.wechat.knows(code, openid)
             return str(
-                (await account_of(world, await come_back(client, code=code, state=await state_of(client))))["id"]
+                (await read_account(world, await come_back(client, code=code, state=await start_login(client))))["id"]
             )
 
     assert len(set(await asyncio.gather(*(log_in(f"at once {number}") for number in range(4))))) == 1
@@ -187,10 +189,10 @@ async def link(alice: Person, world: World, code: str, *, cookie: bool = True) -
 async def test_a_wechat_user_can_be_linked_to_an_existing_account(
     world: World, alice: Person, browser: httpx.AsyncClient
 ) -> None:
-    openid = someone()
+    openid = new_wechat_id()
     assert await link(alice, world, world.wechat.knows("link", openid)) == {"linked": "true"}
     world.wechat.knows("after", openid)
-    me = await account_of(world, await come_back(browser, code="after", state=await state_of(browser)))
+    me = await read_account(world, await come_back(browser, code="after", state=await start_login(browser)))
     assert me["id"] == alice.id
 
 
@@ -199,10 +201,10 @@ async def test_linking_needs_the_users_token_and_browser(
 ) -> None:
     """It also needs a WeChat user that has no other account."""
     assert (await browser.get("/api/auth/wechat/authorize", params={"link": "true"})).status_code == 401
-    openid = someone()
-    told = await link(alice, world, world.wechat.knows("lured", openid), cookie=False)
-    assert told["error"] == "invalid_state"
-    taken = await account_of(world, await come_back(browser, code="lured", state=await state_of(browser)))
+    openid = new_wechat_id()
+    result = await link(alice, world, world.wechat.knows("lured", openid), cookie=False)
+    assert result["error"] == "invalid_state"
+    taken = await read_account(world, await come_back(browser, code="lured", state=await start_login(browser)))
     assert taken["id"] != alice.id
     assert (await link(alice, world, world.wechat.knows("taken", openid)))["error"] == "conflict"
 
@@ -225,28 +227,28 @@ async def test_a_failure_at_wechat_is_reported_to_the_front_end(
     world: World, browser: httpx.AsyncClient, reason: str
 ) -> None:
     world.wechat.misbehave[reason] = FAILURES[reason]
-    told = await come_back(browser, code=reason, state=await state_of(browser, state="mine"))
-    assert set(told) == {"error", "error_description", "state"}
-    assert told["error"] == reason.split(" ")[0]
-    assert told["error_description"]
+    result = await come_back(browser, code=reason, state=await start_login(browser, state="mine"))
+    assert set(result) == {"error", "error_description", "state"}
+    assert result["error"] == reason.split(" ")[0]
+    assert result["error_description"]
 
 
 async def test_the_profile_of_another_user_is_refused(world: World, browser: httpx.AsyncClient) -> None:
-    world.wechat.knows("mixed", someone(), answers_as=someone())
-    assert (await come_back(browser, code="mixed", state=await state_of(browser)))["error"] == "wechat_failed"
+    world.wechat.knows("mixed", new_wechat_id(), answers_as=new_wechat_id())
+    assert (await come_back(browser, code="mixed", state=await start_login(browser)))["error"] == "wechat_failed"
 
 
 async def test_a_state_is_valid_once_and_a_forged_one_never(world: World, browser: httpx.AsyncClient) -> None:
-    openid = someone()
+    openid = new_wechat_id()
     world.wechat.knows("once", openid)
-    state = await state_of(browser)
+    state = await start_login(browser)
     assert "access_token" in await come_back(browser, code="once", state=state)
     forged = state[:-1] + ("0" if state[-1] != "0" else "1")
     for wrong in (state, forged, "", "x", "\x00", "é" * 72, state * 3, "0" * 72):
         world.wechat.knows("stolen", openid)
         assert (await come_back(browser, code="stolen", state=wrong))["error"] == "invalid_state"
-    told = await come_back(browser, code="stolen")
-    assert told["error"] == "invalid_state"
+    result = await come_back(browser, code="stolen")
+    assert result["error"] == "invalid_state"
 
 
 async def test_an_expired_state_is_refused_even_if_redis_still_has_it(services: Services) -> None:
@@ -265,25 +267,25 @@ async def test_an_expired_state_is_refused_even_if_redis_still_has_it(services: 
 async def test_a_declined_login_and_wrong_codes_are_reported_to_the_front_end(
     world: World, browser: httpx.AsyncClient
 ) -> None:
-    assert (await come_back(browser, state=await state_of(browser)))["error"] == "access_denied"
-    assert (await come_back(browser, code="unknown", state=await state_of(browser)))["error"] == "wechat_refused"
-    assert (await come_back(browser, code="x" * 5000, state=await state_of(browser)))["error"] == "invalid_code"
+    assert (await come_back(browser, state=await start_login(browser)))["error"] == "access_denied"
+    assert (await come_back(browser, code="unknown", state=await start_login(browser)))["error"] == "wechat_refused"
+    assert (await come_back(browser, code="x" * 5000, state=await start_login(browser)))["error"] == "invalid_code"
 
 
 async def test_a_banned_user_cannot_log_in_with_wechat(world: World, browser: httpx.AsyncClient) -> None:
-    openid = someone()
+    openid = new_wechat_id()
     world.wechat.knows("before", openid)
-    me = await account_of(world, await come_back(browser, code="before", state=await state_of(browser)))
+    me = await read_account(world, await come_back(browser, code="before", state=await start_login(browser)))
     async with await admin(world.url, world.platform.database_url) as root:
         data(await root.client.put(f"/api/admin/users/{me['id']}/status", json={"status": "banned"}))
     world.wechat.knows("banned", openid)
-    told = await come_back(browser, code="banned", state=await state_of(browser))
-    assert (told["error"], "access_token" in told) == ("forbidden", False)
+    result = await come_back(browser, code="banned", state=await start_login(browser))
+    assert (result["error"], "access_token" in result) == ("forbidden", False)
 
 
 async def test_the_log_contains_no_secret_and_no_code(world: World, browser: httpx.AsyncClient) -> None:
     world.wechat.misbehave["unloggable"] = (0, b"")
-    await come_back(browser, code="unloggable", state=await state_of(browser))
+    await come_back(browser, code="unloggable", state=await start_login(browser))
     log = world.process.log()
     assert "A WeChat login failed: wechat_unreachable" in log
     assert SECRET not in log
