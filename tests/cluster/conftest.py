@@ -1,4 +1,4 @@
-"""One node and one sandbox pod for all node tests, and every component's log beside a failure."""
+"""One node and one sandbox pod for all node tests. A failure shows the log of every component."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def node(pytestconfig: pytest.Config) -> Iterator[Node]:
-    """A booted node with the sandbox's images."""
+    """A booted node with the images of the sandbox."""
     with booted(Node.booted(), pytestconfig) as node:
         yield node
 
 
 @pytest.fixture(scope="session")
 def sandbox(node: Node, tmp_path_factory: pytest.TempPathFactory) -> SandboxPod:
-    """The pod of sandbox-pod.yaml, Ready."""
+    """The pod of sandbox-pod.yaml, after it became Ready."""
     return SandboxPod.created(node, keys=Keys.create(tmp_path_factory.mktemp("keys")))
 
 
 @pytest.fixture
 async def client(sandbox: SandboxPod) -> AsyncIterator[GateClient]:
-    """A runner's, bound to the session that the pod belongs to."""
+    """A client with the rights of a runner, bound to the session of the pod."""
     async with sandbox.client() as client:
         await client.bind()
         yield client

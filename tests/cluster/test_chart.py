@@ -1,6 +1,6 @@
-"""The chart on a real one-node cluster, reached through a real proxy (make test-cluster).
+"""The chart on a real cluster of one node, behind a real proxy (make test-cluster).
 
-One release for all: the tests follow its life, in the order that they are written in.
+All tests share one release. They follow its life, so they run in the order of this file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def server(name: str) -> Values:
 VALUES: Values = {
     "images": {"tag": "test"},
     "ingress": {"enabled": True},
-    "settings": {"MOORAGE_LIMIT_READS": "100000", "MOORAGE_LIMIT_WRITES": "100000"},  # the tests ask often
+    "settings": {"MOORAGE_LIMIT_READS": "100000", "MOORAGE_LIMIT_WRITES": "100000"},  # the tests send many requests
     "api": {
         "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
     },
@@ -73,7 +73,7 @@ SCRIPT: list[Turn] = [
 
 SKILLS = [f"paint-{colour:02}" for colour in range(14)]
 ASKED = "Paint with paint-13"
-"""It names the last of them, so that one comes first. The others fit alike: the first by name go with it."""
+"""This message names the last skill, so that skill is initial. The others rank the same, so the first names follow."""
 INITIAL = {"paint-13", *SKILLS[: MAX_INITIAL_SKILLS - 1]}
 ARRIVED = "cd .skills; for try in $(seq 300); do test $(ls */SKILL.md | wc -l) = 14 && break; sleep 0.1; done; "
 SKILLS_SCRIPT: list[Turn] = [
@@ -88,7 +88,7 @@ SKILLS_SCRIPT: list[Turn] = [
 
 @dataclass
 class Release:
-    """What the tests of one file share, and what one leaves for the next."""
+    """What the tests share, and what one test leaves for the next."""
 
     cluster: Cluster
     model: ScriptedModel
@@ -122,7 +122,7 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Release]:
-    """Installed, everything Ready, and the proxy at the edge."""
+    """The installed release, with everything Ready, behind the proxy."""
     host, script = str(cluster.network.host_address), by_first_message([(ASKED, SKILLS_SCRIPT), ("", SCRIPT)])
     with (
         ScriptedModel(script, host=host, chunk_chars=20, chunk_delay_seconds=0.03) as model,
@@ -178,7 +178,7 @@ async def test_a_person_logs_in_and_keeps_a_file(release: Release) -> None:
 
 
 async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(release: Release) -> None:
-    """As on one machine: the same task, the same events, and a picture of the pod's screen."""
+    """The task and the events are the same as on one machine, and a picture shows the screen of the pod."""
     cluster = release.cluster
     async with await release.admin() as admin:
         uploaded = await admin.upload("sales.csv", report.CSV.encode(), "text/csv")
@@ -264,7 +264,7 @@ except OSError as error:
 
 
 def probe(cluster: Cluster, pod: str, container: str, host: str, port: int) -> str:
-    """What a program in that container sees of an address."""
+    """The result of a connection to an address from a program in that container."""
     where = ("--namespace", NAMESPACE, pod, "--container", container)
     return cluster.kubectl("exec", *where, "--", "python3", "-c", PROBE, host, str(port)).strip()
 
@@ -277,7 +277,7 @@ def pod_of(cluster: Cluster, component: str) -> Manifest:
 
 
 def test_a_command_reaches_only_skills_and_name_servers_of_the_cluster(release: Release) -> None:
-    """The runner, whose way out is open, reaches the very addresses that a sandbox does not."""
+    """The runner, whose egress is open, can reach the same addresses that a sandbox cannot reach."""
     cluster, sandbox = release.cluster, release.seen["name"]
     runner = pod_of(cluster, "runner")["metadata"]["name"]
     addresses = {

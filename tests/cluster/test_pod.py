@@ -35,19 +35,19 @@ async def run(client: GateClient, function: str, timeout_seconds: float = 60, **
 
 
 async def shell(client: GateClient, command: str, *, name: str = "main") -> str:
-    """What `command` prints, whatever its exit code."""
+    """The output of `command`, whatever its exit code."""
     answer = await run(client, "shell_execute", session_id=name, exec_dir=WORKSPACE, command=command)
     assert (answer.outcome, answer.result.get("status")) == ("succeeded", "exited"), answer
     return str(answer.result["output"]).strip()
 
 
 def screen(client: GateClient) -> AbstractAsyncContextManager[asyncvnc.Client]:
-    """The gate's WebSocket, as the api opens it for a person who watches."""
+    """The WebSocket of the gate, opened as the api opens it for a browser."""
     return rfb_client(client.vnc_url(), client.headers(Scope.VNC))
 
 
 async def share_on_screen(client: GateClient, color: tuple[int, int, int], *, seconds: float = 30) -> float:
-    """How much of the screen has `color`, as soon as it is most of it; else how much it was in the end."""
+    """Wait until `color` covers most of the screen. Returns the share that it covers at the end."""
     share = 0.0
     async with screen(client) as viewer:
         deadline = asyncio.get_running_loop().time() + seconds
@@ -64,7 +64,7 @@ async def open_page(client: GateClient, color: tuple[int, int, int]) -> CallResp
     return await run(client, "browser_navigate", url=f"file://{page}")
 
 
-# --- it runs
+# --- the pod runs
 
 
 async def test_the_pod_is_accepted_and_becomes_ready(node: Node, sandbox: SandboxPod) -> None:
@@ -141,13 +141,13 @@ async def test_the_box_sees_neither_processes_nor_environment_of_the_gate(
 
 
 async def test_a_command_does_not_see_the_address_of_the_api_server(client: GateClient) -> None:
-    """The kubelet puts the API server's address into every container, also without service links."""
+    """The kubelet puts the address of the API server into every container, even without service links."""
     assert "KUBERNETES_SERVICE_HOST" in await shell(client, "tr '\\0' '\\n' < /proc/1/environ")
     assert "KUBERNETES" not in await shell(client, "env")
 
 
 async def test_the_gate_refuses_a_request_without_a_token_from_the_box(client: GateClient) -> None:
-    """The containers share one network: the port is reached, and a token is what counts."""
+    """The containers share one network, so the box can reach the port. Only a token grants access."""
     status = "curl -s -o /dev/null -w '%{http_code}' --noproxy '*' http://127.0.0.1:8080"
     assert await shell(client, f"{status}/healthz") == "200"
     assert await shell(client, f"{status}/v1/files?path=/etc/passwd") == "401"
@@ -229,7 +229,7 @@ def test_the_namespace_refuses_a_pod_with_more_rights(node: Node, sandbox: Sandb
     assert 'violates PodSecurity "restricted' in dry_run(node, pod)
 
 
-# --- what a killed container costs
+# --- what is lost with a killed container
 
 
 async def test_a_killed_box_loses_its_call_in_flight_and_nothing_else(sandbox: SandboxPod, client: GateClient) -> None:
@@ -274,7 +274,7 @@ async def test_a_killed_screen_restarts_together_with_the_browser(sandbox: Sandb
 
 
 def test_a_deleted_pod_ends_by_itself(node: Node, sandbox: SandboxPod) -> None:
-    """Each container's first process heeds SIGTERM; one that does not is killed after the grace period."""
+    """The first process of each container handles SIGTERM; otherwise it would be killed after the grace period."""
     pod = named(manifests()[1], "short-lived")
     pod["spec"]["terminationGracePeriodSeconds"] = 300
     SandboxPod.created(node, keys=sandbox.keys, pod=pod).delete(seconds=60)

@@ -1,4 +1,4 @@
-"""One control plane for all, a namespace and a kubelet for each test, and operators that end with it."""
+"""One control plane for all tests; each test has a namespace, a stand-in kubelet and operators of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def kubelet(sessions: Sessions) -> AsyncIterator[Kubelet]:
 async def start_operator(
     control_plane: ControlPlane, sessions: Sessions, tmp_path: Path
 ) -> AsyncIterator[StartOperator]:
-    """Starts an operator on the test's namespace; `leads=False` does not wait for the Lease."""
+    """Starts an operator for the test's namespace. With `leads=False` it does not wait until it leads."""
     started: list[Operator] = []
 
     async def start(*, leads: bool = True, kubeconfig: Path | None = None, **environment: str) -> Operator:

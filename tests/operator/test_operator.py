@@ -405,4 +405,4 @@ async def test_a_leader_that_lost_its_lease_exits(sessions: Sessions, start_oper
     await sessions.kube.request("PATCH", path, body=body, content_type=MERGE_PATCH)
     async with asyncio.timeout(HANG_SECONDS):
         assert await operator.process.wait() == 1
-    assert "lost the Lease" in operator.said()
+    assert "lost the Lease" in operator.read_log()

@@ -1,4 +1,4 @@
-"""The chart as Helm sees it: rendered, refused, installed."""
+"""Runs Helm: renders the chart, and installs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values = dict[str, Any]
 
 
 class HelmError(Exception):
-    """What Helm said when it refused."""
+    """Helm failed; the message is its error output."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Helm:
     kubeconfig: Path | None = None
 
     def __call__(self, *arguments: str, values: Values | None = None, seconds: float = TIMEOUT_SECONDS) -> str:
-        """Run Helm with a home of its own. Raises HelmError."""
+        """Run Helm with a separate home directory. Raises HelmError."""
         with tempfile.TemporaryDirectory(prefix="moorage-helm-") as home:
             environment = {"HOME": home, "PATH": "/usr/bin:/bin"}
             if self.kubeconfig:
@@ -43,7 +43,7 @@ class Helm:
         return done.stdout
 
     def rendered(self, values: Values | None = None, *, namespace: str = "moorage") -> list[Manifest]:
-        """The objects of a new release `moorage`."""
+        """The objects of a new release named `moorage`."""
         text = self("template", "moorage", str(CHART), "--namespace", namespace, values=values or {})
         return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 

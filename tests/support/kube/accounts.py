@@ -1,4 +1,4 @@
-"""Service accounts with given rights, and nothing else."""
+"""Service accounts that have exactly the given rights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.kube.sessions import Sessions
 async def service_account(
     name: str, rules: list[Any], *, control_plane: ControlPlane, sessions: Sessions, directory: Path
 ) -> Path:
-    """The kubeconfig of a new account that has `rules` in the namespace."""
+    """Create a service account with `rules` in the namespace. Returns its kubeconfig."""
     namespace, request = sessions.namespace, sessions.kube.request
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"

@@ -1,4 +1,4 @@
-"""Images as containerd imports them: one OCI layout in one tar stream."""
+"""Container images in the form that containerd imports: an OCI layout in a tar stream."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ PAUSE = "localhost/moorage-pause:test"
 
 @dataclass(frozen=True)
 class Image:
-    """A manifest and everything that it refers to, by digest."""
+    """A manifest and all blobs that it refers to, by digest."""
 
     name: str
     manifest: bytes
@@ -36,7 +36,7 @@ def described(content: bytes, kind: str) -> dict[str, Any]:
 
 
 def saved_image(name: str, directory: Path) -> Image:
-    """One that buildah pushed to `dir:`."""
+    """Read an image that buildah pushed to `dir:`."""
     content = (directory / "manifest.json").read_bytes()
     manifest = json.loads(content)
     digests = [blob["digest"] for blob in (manifest["config"], *manifest["layers"])]
@@ -44,7 +44,7 @@ def saved_image(name: str, directory: Path) -> Image:
 
 
 def pause_image(program: Path) -> Image:
-    """Holds one static program, the first process of every pod."""
+    """Build the image with one static program, which is the first process of every pod."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         add(tar, "pause", program.read_bytes(), mode=0o755)
@@ -69,7 +69,7 @@ def pause_image(program: Path) -> Image:
 
 
 def import_into(socket: Path, images: Sequence[Image], *, log: IO[bytes]) -> None:
-    """Give the images to the containerd at `socket`. Raises OSError or SubprocessError when that fails."""
+    """Import the images into the containerd at `socket`. Raises OSError or SubprocessError."""
     command = as_root("ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", "-")
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
     assert process.stdin

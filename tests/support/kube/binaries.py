@@ -1,7 +1,7 @@
-"""Kubernetes itself: built once from Go modules, kept outside the tree, or taken from KUBEBUILDER_ASSETS.
+"""The programs of Kubernetes. They are built once from Go modules, or taken from KUBEBUILDER_ASSETS.
 
 All components are one program (`tests/cluster/kube/main.go`) with a link for each name. The first build takes about ten
-minutes on two cores; it is kept under a name that follows from what went into it, so later runs find it.
+minutes on two cores. The cache keeps it under a digest of its sources, so later runs use it again.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ def cache_directory() -> Path:
 
 
 def kubernetes_version() -> str:
-    """The version that go.mod asks for, as "v1.36.3"."""
+    """The version in go.mod, for example "v1.36.3"."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)$", (MODULE / "go.mod").read_text(), re.MULTILINE)
     assert found, "go.mod must require k8s.io/kubernetes"
     return found[1]
@@ -49,7 +49,7 @@ def build_directory() -> Path:
 
 
 def prepared_binaries(*, say: Progress, build: bool = True) -> dict[str, Path]:
-    """Find every component and `pause`, building them when they are not there.
+    """The paths of all components and of `pause`. Builds them if they do not exist.
 
     Raises UnavailableError without Go or without the modules.
     """
@@ -59,7 +59,7 @@ def prepared_binaries(*, say: Progress, build: bool = True) -> dict[str, Path]:
             raise UnavailableError("Kubernetes has not been built yet: make test-pod builds it")
         directory.parent.mkdir(parents=True, exist_ok=True)
         with (directory.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be at it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be building them
             if not (directory / "complete").exists():
                 build_into(directory, say=say)
     binaries = {name: directory / name for name in (*COMPONENTS, "pause")}
@@ -89,7 +89,7 @@ def build_into(directory: Path, *, say: Progress) -> None:
 
 
 def version_stamps(version: str) -> dict[str, str]:
-    """Without these kubectl cannot parse the server's version."""
+    """Linker variables with the version. Without them kubectl cannot parse the version of the server."""
     major, minor, _ = version.removeprefix("v").split(".", 2)
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")

@@ -1,7 +1,7 @@
-"""A node that charts can be installed on: names, Services, volumes, all our images, and a proxy at its edge.
+"""A node on which charts can be installed: DNS, Services, volumes, all our images, and an ingress proxy.
 
-kube-proxy, and kube-router as the one who enforces NetworkPolicies, are processes of the node. Volumes are directories
-of it, made beforehand, as nothing else provides them.
+kube-proxy and kube-router, which enforces NetworkPolicies, are processes of the node. Volumes are directories of the
+node that the test creates, because there is no provisioner.
 """
 
 import json
@@ -28,7 +28,7 @@ ANNOTATION = "nginx.ingress.kubernetes.io/"
 
 
 class Cluster(Node):
-    """Made by `Cluster.booted()`."""
+    """Use `Cluster.booted()` to create one."""
 
     @classmethod
     @contextmanager
@@ -56,7 +56,7 @@ class Cluster(Node):
 
     @property
     def edge(self) -> str:
-        """Where the ingress proxy listens."""
+        """The URL of the ingress proxy."""
         return f"http://{self.network.node_address}:{EDGE_PORT}"
 
     def _start_dns(self) -> None:
@@ -64,7 +64,7 @@ class Cluster(Node):
         self.wait_pod_ready("kube-system", "coredns")
 
     def _start_proxy(self) -> None:
-        # What the node itself sends to a Service is routed before kube-proxy's rules see it.
+        # Packets from the node to a Service need a route before the rules of kube-proxy apply to them.
         to_services = f"ip route add {SERVICES} dev node0"
         self._supervisor.start(
             "kube-proxy",
@@ -79,7 +79,7 @@ class Cluster(Node):
         )
 
     def _start_firewall(self) -> None:
-        """Enforces NetworkPolicies. The bridge hands packets between pods to iptables only when it is told to."""
+        """Start kube-router, which enforces NetworkPolicies. The bridge must be set to pass its packets to iptables."""
         bridged = "echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables"
         self._supervisor.start(
             "kube-router",
@@ -95,7 +95,7 @@ class Cluster(Node):
         )
 
     def make_volume(self, claim: str, *, namespace: str, uid: int) -> None:
-        """A directory of the node for one claim; a volume of this kind does not heed fsGroup."""
+        """Create a volume from a directory of the node. hostPath ignores fsGroup, so the directory gets the uid."""
         place = self.directory / "volumes" / claim
         place.mkdir(parents=True)
         place.chmod(0o777)
@@ -119,7 +119,7 @@ class Cluster(Node):
         subprocess.run(["chown", f"{uid}:{uid}", str(place)], check=True)
 
     def start_edge(self, *, namespace: str, ingress: str) -> None:
-        """nginx, told what the Ingress and its annotations say, as a controller would."""
+        """Start nginx, configured from the Ingress and its annotations as an ingress controller would do it."""
         shown: Manifest = json.loads(self.kubectl("get", "ingress", ingress, "--namespace", namespace, "--output=json"))
         (path,) = shown["spec"]["rules"][0]["http"]["paths"]
         service = json.loads(
@@ -142,14 +142,14 @@ class Cluster(Node):
         self._supervisor.start("nginx", "nginx", "-e", "stderr", "-c", str(config))
 
     def describe(self, namespace: str) -> str:
-        """Everything that happened to the pods of a namespace."""
+        """Pods, events and logs of a namespace, for an error message."""
         events = self.kubectl_result("get", "events", "--namespace", namespace, "--sort-by=.lastTimestamp").stdout
         pods = json.loads(self.kubectl("get", "pods", "--namespace", namespace, "--output=json"))["items"]
         return "\n".join([events, *(self.describe_pod(namespace, pod["metadata"]["name"]) for pod in pods)])
 
 
 def nginx_config(*, listen: str, upstream: str, annotations: dict[str, Any], place: Path) -> str:
-    """The directives that ingress-nginx makes of these annotations."""
+    """The nginx configuration that ingress-nginx would write for these annotations."""
     said = {name.removeprefix(ANNOTATION): v for name, v in annotations.items() if name.startswith(ANNOTATION)}
     directives = {
         "proxy-buffering": "proxy_buffering {};",

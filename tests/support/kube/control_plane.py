@@ -3,8 +3,8 @@
     with ControlPlane.booted() as control_plane:
         control_plane.apply([manifest])
 
-Everything runs in namespaces of its own (`supervisor`): ports, mounts, links and packet filter rules are not the
-host's, which reaches it by one link.
+Everything runs in separate Linux namespaces (`supervisor`), so its ports, mounts, links and packet filter rules do not
+affect the host. One link connects it to the host.
 """
 
 import json
@@ -38,13 +38,13 @@ from support.waiting import HANG_SECONDS
 NODE_NAME = "node"
 PREFIX = "moorage-node-"
 SERVICES = IPv4Network("10.96.0.0/24")
-"""Inside the namespaces only."""
+"""This address exists only inside the namespaces."""
 TESTS = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Network:
-    """Addresses of one node: 10.88.<number>.0/24 holds the link to the host and the pods."""
+    """The addresses of one node: 10.88.<number>.0/24 has the link to the host and the pods."""
 
     number: int
 
@@ -62,7 +62,7 @@ class Network:
 
     @classmethod
     def unused(cls) -> "Network":
-        """One that no link or route of this host has."""
+        """Find a network that no link or route of this host uses."""
         routes = json.loads(subprocess.run(["ip", "-json", "-4", "route"], check=True, capture_output=True).stdout)
         taken = {route["dst"].rpartition(".")[0] for route in routes}
         free = [n for n in range(1, 255) if f"10.88.{n}" not in taken]
@@ -70,7 +70,7 @@ class Network:
 
 
 class Supervisor:
-    """The node's processes, kept by `supervisor` and told what to do through a pipe."""
+    """The processes of the node. The module `supervisor` runs them and receives commands through a pipe."""
 
     def __init__(self, directory: Path, network: Network) -> None:
         plan = {
@@ -126,7 +126,7 @@ class Supervisor:
         self._process.stdin.flush()
 
     def ended(self) -> dict[str, str]:
-        """Which processes are over, and how."""
+        """The processes that have ended, with how each ended."""
         with suppress(queue.Empty):
             while event := self._events.get_nowait():
                 if event["event"] in ("exited", "failed"):
@@ -134,7 +134,7 @@ class Supervisor:
         return self._ended
 
     def close(self) -> None:
-        """End everything. Returns when nothing is left, or raises NodeError."""
+        """End all processes and wait until everything is removed. Raises NodeError."""
         assert self._process.stdin
         with suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -149,7 +149,7 @@ class Supervisor:
 
 
 class ControlPlane:
-    """Made by `ControlPlane.booted()`."""
+    """Use `ControlPlane.booted()` to create one."""
 
     def __init__(self, directory: Path, *, binaries: dict[str, Path], say: Progress) -> None:
         self.directory = directory
@@ -165,9 +165,9 @@ class ControlPlane:
     @classmethod
     @contextmanager
     def booted(cls, *, say: Progress | None = None) -> Iterator["ControlPlane"]:
-        """Without a controller manager, see `start_controller_manager`.
+        """Boot a control plane without a controller manager; see `start_controller_manager`.
 
-        Raises UnavailableError where it cannot run at all, NodeError with every component's last words.
+        Raises UnavailableError if this machine cannot run one, and NodeError with the end of every log if it fails.
         """
         say = say or Stopwatch()
         with cls._in(Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp")), prepared_binaries(say=say), say) as booted:
@@ -234,7 +234,7 @@ class ControlPlane:
 
     @property
     def authority(self) -> Path:
-        """The certificate that the server's is signed by."""
+        """The certificate of the authority that signed the server's certificate."""
         return self._ca.certificate
 
     @property
@@ -246,7 +246,7 @@ class ControlPlane:
         self._supervisor.start(name, str(self._binaries[name]), *flags)
 
     def _start_etcd(self) -> None:
-        client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"  # this namespace's loopback
+        client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"  # the loopback interface of the namespace
         self._start(
             "etcd",
             f"--data-dir={self.directory / 'etcd'}",
@@ -277,14 +277,14 @@ class ControlPlane:
             f"--kubelet-certificate-authority={self._ca.certificate}",
             f"--kubelet-client-certificate={self._kubelet_client.certificate}",
             f"--kubelet-client-key={self._kubelet_client.key}",
-            "--kubelet-preferred-address-types=InternalIP",  # or exec and logs try to resolve the node's name
+            "--kubelet-preferred-address-types=InternalIP",  # otherwise exec and logs would resolve the node's name
             f"--audit-policy-file={self._audit_policy()}",
             f"--audit-log-path={self.audit_log}",
         )
 
     @property
     def audit_log(self) -> Path:
-        """One JSON object a line for every write, once it is answered."""
+        """The audit log: one line of JSON for every write, after its response."""
         return self.directory / "audit.log"
 
     def _audit_policy(self) -> Path:
@@ -303,7 +303,7 @@ class ControlPlane:
         return policy
 
     def start_controller_manager(self, *, without: Sequence[str] = ()) -> None:
-        """Its garbage collector looks for new resource definitions every 30 s: have them there before."""
+        """Create resource definitions first: its garbage collector looks for new ones only every 30 s."""
         self._start(
             "kube-controller-manager",
             f"--kubeconfig={self._kubeconfigs['kube-controller-manager']}",
@@ -316,13 +316,13 @@ class ControlPlane:
         )
 
     def get(self, path: str) -> str:
-        """GET from the API server as the administrator. Raises OSError when that fails."""
+        """Send a GET to the API server as the administrator. Raises OSError."""
         with urllib.request.urlopen(self.server + path, context=self._tls, timeout=HANG_SECONDS) as answer:
             content: bytes = answer.read()
             return content.decode()
 
     def wait(self, what: str, is_so: Callable[[], bool], *, seconds: float) -> None:
-        """Ask until `is_so`. Raises NodeError after `seconds`, and at once when a component has ended."""
+        """Wait until `is_so` returns true. Raises NodeError after `seconds`, or as soon as a component has ended."""
         deadline = time.monotonic() + seconds
         reason = ""
         while True:
@@ -338,7 +338,7 @@ class ControlPlane:
             time.sleep(0.1)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
-        """Run kubectl as the administrator. Raises NodeError with what it said when it fails."""
+        """Run kubectl as the administrator. Raises NodeError with its error output."""
         done = self.kubectl_result(*arguments, stdin=stdin, seconds=seconds)
         if done.returncode:
             raise NodeError(f"kubectl {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
@@ -347,12 +347,12 @@ class ControlPlane:
     def kubectl_result(
         self, *arguments: str, stdin: str | None = None, seconds: float = 60
     ) -> "subprocess.CompletedProcess[str]":
-        """Like `kubectl`, for those who expect a refusal."""
+        """Like `kubectl`, but it returns the result even if kubectl fails."""
         command = [str(self._binaries["kubectl"]), f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(command, input=stdin or "", capture_output=True, text=True, timeout=seconds)
 
     def apply(self, manifests: Sequence[Manifest]) -> None:
-        """Create or change the objects. Namespaces get their default service account first, as pods need it."""
+        """Create or change the objects. Waits for the default service account of a new namespace: pods need it."""
         for manifest in manifests:
             self.kubectl("apply", "--filename=-", stdin=json.dumps(manifest))
             if manifest["kind"] == "Namespace":

@@ -1,4 +1,4 @@
-"""Certificates and kubeconfigs of a node: one authority, made anew for every boot."""
+"""Certificates and kubeconfigs of a node. Every boot creates a new authority."""
 
 import json
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ VALIDITY = timedelta(days=2)
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its key, as files in PEM."""
+    """A certificate and its key, as PEM files."""
 
     certificate: Path
     key: Path
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """In SEC 1, the one format in which the API server also takes a private key for its public half."""
+    """The key in SEC 1 format. The API server accepts a private key in place of a public one only in this format."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
 
 
 class Authority:
-    """Signs for everything in one node, and writes what it signs into one directory."""
+    """The certificate authority of one node. It writes all certificates into one directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -61,7 +61,7 @@ class Authority:
         return pair
 
     def issue(self, name: str, *, user: str, groups: list[str] | None = None, hosts: list[str] | None = None) -> Pair:
-        """Sign for `user`, as Kubernetes reads it (common name, organizations), or for a server at `hosts`."""
+        """Issue a certificate for `user` (common name) with `groups` (organizations), or for a server at `hosts`."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups or []]
         subject = x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, user)])

@@ -1,4 +1,4 @@
-"""A faulty proxy that also ends the watches that are open: a fault alone meets the next request."""
+"""A faulty proxy that can also cut open watches. `FaultyProxy` alone affects only later requests."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class CuttingProxy(FaultyProxy):
             try:
                 yield proxy
             finally:
-                proxy.cut_watches()  # or the server waits a minute for those whose caller has left
+                proxy.cut_watches()  # otherwise the server waits a minute for watches whose client has left
 
     def cut_watches(self) -> None:
-        """End the connections of the watches that are open now."""
+        """Close the connections of all open watches."""
         for task, request in self._watches.items():
             if request.transport is not None:
                 request.transport.abort()
@@ -43,7 +43,7 @@ class CuttingProxy(FaultyProxy):
         self._watches[task] = request
         try:
             return await super()._handle(request, session, server)
-        except ConnectionError:  # we cut it ourselves
+        except ConnectionError:  # cut_watches closed it
             return web.Response()
         finally:
             del self._watches[task]

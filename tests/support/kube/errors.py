@@ -1,9 +1,9 @@
-"""What keeps the node tests from running, and what goes wrong while they run."""
+"""The errors of the node tests: what they need is missing, or a node fails."""
 
 
 class UnavailableError(Exception):
-    """Something a node needs cannot be had here. The tests are skipped with this as the reason, except in CI."""
+    """Something that a node needs is not available. The tests are skipped with this reason, except in CI."""
 
 
 class NodeError(Exception):
-    """A node did not do what it must, in time."""
+    """A node failed or did not respond in time."""

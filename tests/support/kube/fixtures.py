@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @contextmanager
 def booted(what: AbstractContextManager[T], config: pytest.Config) -> Iterator[T]:
-    """Enter `what`, or skip the test where it can't be had.
+    """Enter `what`, or skip the test if it is not available here.
 
-    The first time it builds for many minutes, so its progress is shown while pytest still keeps what tests print.
+    The first time this builds for many minutes, so its progress is printed although pytest captures output.
     """
     capturing = config.pluginmanager.getplugin("capturemanager")
     with ExitStack() as stack:
@@ -44,7 +44,7 @@ def crd() -> Manifest:
 
 @pytest.fixture(scope="session")
 def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
-    """Booted, with our resource definition established."""
+    """A booted control plane with our resource definition."""
     with booted(ControlPlane.booted(), pytestconfig) as plane:
         plane.apply([crd()])
 
@@ -56,5 +56,6 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
         plane.wait("the resource definition to be established", is_established, seconds=30)
-        plane.start_controller_manager(without=["pod-garbage-collector-controller"])  # it ends pods without nodes
+        # The pod garbage collector would delete pods without a node.
+        plane.start_controller_manager(without=["pod-garbage-collector-controller"])
         yield plane

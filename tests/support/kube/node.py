@@ -1,10 +1,10 @@
-"""A real one-node Kubernetes for tests: one `with` boots it, its end leaves nothing.
+"""A real Kubernetes with one node for tests. One `with` boots it, and nothing remains after its end.
 
     with Node.booted() as node:
         node.apply([manifest])
 
-A control plane (`control_plane`) with a scheduler, containerd and a kubelet beside it; the pods' addresses answer from
-the test.
+It is a control plane (`control_plane`) with a scheduler, containerd and a kubelet. The test can connect to the
+addresses of the pods.
 """
 
 import json
@@ -29,7 +29,7 @@ __all__ = ["Manifest", "Node", "last_words"]
 
 
 class Node(ControlPlane):
-    """A booted node. Made by `Node.booted()`."""
+    """A booted node. Use `Node.booted()` to create one."""
 
     cluster_dns: Sequence[str] = ()
     """Addresses of name servers for pods."""
@@ -39,9 +39,9 @@ class Node(ControlPlane):
     def booted(
         cls, *, images: Sequence[ImageSet] = (SandboxImages(),), say: Progress | None = None
     ) -> Iterator["Node"]:
-        """Boot a node that is Ready and has these images.
+        """Boot a node with these images and wait until it is Ready.
 
-        Raises UnavailableError where it cannot run at all, NodeError with every component's last words where it fails.
+        Raises UnavailableError if this machine cannot run one, and NodeError with the end of every log if it fails.
         """
         say = say or Stopwatch()
         install_packages(say=say)
@@ -103,7 +103,7 @@ class Node(ControlPlane):
             )
         )
         config = self.directory / "containerd.toml"
-        # No CAP_SYS_RESOURCE: nothing may lower its oom_score_adj. cgroupfs: there is no systemd.
+        # Without CAP_SYS_RESOURCE nothing can lower an oom_score_adj. cgroupfs, because there is no systemd.
         config.write_text(
             f"""
 version = 2
@@ -143,7 +143,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
     def _start_kubelet(self) -> None:
         resolv = self.directory / "resolv.conf"
-        resolv.write_text("nameserver 127.0.0.1\n")  # outside names resolve nowhere
+        resolv.write_text("nameserver 127.0.0.1\n")  # names outside the cluster do not resolve
         config = self.directory / "kubelet.json"
         config.write_text(
             json.dumps(
@@ -168,12 +168,12 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
                     "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
                     "failCgroupV1": False,
                     "failSwapOn": False,
-                    "featureGates": {"KubeletInUserNamespace": True},  # carry on where a kernel setting is refused
+                    "featureGates": {"KubeletInUserNamespace": True},  # ignore kernel settings that are refused
                     "imageGCHighThresholdPercent": 100,
                     "localStorageCapacityIsolation": False,
                     "maxPods": 60,
                     "serializeImagePulls": False,
-                    "syncFrequency": "5s",  # how soon a changed ConfigMap reaches a running pod
+                    "syncFrequency": "5s",  # after this time a changed ConfigMap reaches a running pod
                 }
             )
         )
@@ -195,7 +195,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
         return manifest
 
     def wait_pod_ready(self, namespace: str, name: str, *, seconds: float = 60) -> Manifest:
-        """Wait until the pod is Ready. Raises NodeError with its events and its containers' output when it is not."""
+        """Wait until the pod is Ready. Raises NodeError with its events and the output of its containers."""
 
         def is_ready() -> bool:
             conditions = self.pod(namespace, name).get("status", {}).get("conditions", [])
@@ -213,9 +213,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
         return f"{described}\n{logs.stdout}{logs.stderr}"
 
     def kill_container(self, container_id: str) -> None:
-        """kill -9 the first process of a container, named as in a pod's status (`containerd://...`).
+        """Send SIGKILL to the first process of a container; the id is that of a pod's status (`containerd://...`).
 
-        From outside, since the first process of a namespace is deaf to what comes from within.
+        It comes from outside, because the first process of a namespace ignores SIGKILL from within.
         """
         ctr = as_root("ctr", "-a", str(self._containerd_socket), "-n", "k8s.io")
         task = container_id.removeprefix("containerd://")

@@ -1,4 +1,4 @@
-"""Prepares everything slow that the node tests need; a second run finds it done.
+"""Builds everything that the node tests need and that takes long. A second run is fast.
 
 PYTHONPATH=tests python -m support.kube.prepare
 """

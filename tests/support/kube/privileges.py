@@ -1,4 +1,4 @@
-"""Being root, and the Debian packages that a node is made of."""
+"""Running commands as root, and installing the Debian packages that a node needs."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ INSTALL_TIMEOUT_SECONDS = 900
 
 
 def as_root(*command: str) -> list[str]:
-    """Run `command` as root. Raises UnavailableError where that would have to ask for a password."""
+    """The command line that runs `command` as root. Raises UnavailableError if sudo needs a password."""
     if os.geteuid() == 0:
         return list(command)
     if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
@@ -23,7 +23,7 @@ def as_root(*command: str) -> list[str]:
 
 
 def install_packages(*, say: Progress) -> None:
-    """Install what is missing with apt. Raises UnavailableError where that fails."""
+    """Install missing packages with apt. Raises UnavailableError if that fails."""
     as_root("true")
     done = subprocess.run([SETUP], stderr=subprocess.PIPE, text=True, timeout=INSTALL_TIMEOUT_SECONDS)
     for line in done.stderr.splitlines():

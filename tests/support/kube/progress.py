@@ -1,4 +1,4 @@
-"""How long steps report where they are."""
+"""Progress messages of steps that take long."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Stopwatch:
-    """Prints each step with the seconds since the start."""
+    """Prints each message with the seconds since the start."""
 
     started: float = field(default_factory=time.monotonic)
 

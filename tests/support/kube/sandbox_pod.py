@@ -1,4 +1,4 @@
-"""The sandbox of `tests/cluster/sandbox-pod.yaml` on a node: applied, spoken to, and its containers killed."""
+"""The pod of `tests/cluster/sandbox-pod.yaml` on a node: tests create it, call it and kill its containers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def manifests() -> tuple[Manifest, Manifest]:
 
 
 def container_of(pod: Manifest, name: str) -> dict[str, Any]:
-    """The part of the manifest that describes one container, to be read or changed."""
+    """The part of the manifest that describes one container. It can be changed in place."""
     containers: list[dict[str, Any]] = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
     return next(container for container in containers if container["name"] == name)
 
@@ -41,7 +41,7 @@ def named(pod: Manifest, name: str) -> Manifest:
 
 
 def status_of(pod: Manifest, container: str) -> dict[str, Any]:
-    """What the kubelet says of one container; empty before it said anything."""
+    """The status of one container; {} before the kubelet has written one."""
     status = pod.get("status", {})
     said = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     return next((one for one in said if one["name"] == container), {})
@@ -49,7 +49,7 @@ def status_of(pod: Manifest, container: str) -> dict[str, Any]:
 
 @dataclass
 class SandboxPod:
-    """A pod that runs and is Ready. `keys` are those that its trust file lists."""
+    """A pod that is Ready. `keys` are the keys in its trust file."""
 
     node: Node
     keys: Keys
@@ -60,7 +60,7 @@ class SandboxPod:
 
     @classmethod
     def created(cls, node: Node, *, keys: Keys, pod: Manifest | None = None, seconds: float = 120) -> SandboxPod:
-        """Apply `pod`, or else the one of the manifest, and wait until it is Ready."""
+        """Create `pod`, or by default the pod of the manifest, and wait until it is Ready."""
         namespace, written = manifests()
         pod = pod or written
         names = {"namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"]}
@@ -73,16 +73,16 @@ class SandboxPod:
         return GateClient(self.url, signer=self.keys.signer(key), sandbox_uid=self.uid, session_id=session, epoch=epoch)
 
     def publish_trust(self) -> None:
-        """Bring the trust file in the pod to what `keys` say now; the kubelet takes some seconds to carry it there."""
+        """Write the current `keys` into the trust file. The kubelet takes some seconds to update it in the pod."""
         self.node.apply([trust_map(self.keys, self.namespace)])
 
     def run_in(self, container: str, *command: str) -> str:
-        """What an operator of the cluster sees in a container, as its user. Raises NodeError when the command fails."""
+        """Run a command in a container as its user and return the output. Raises NodeError when the command fails."""
         where = ("--namespace", self.namespace, self.name, "--container", container)
         return self.node.kubectl("exec", *where, "--", *command)
 
     def delete(self, *, seconds: float) -> None:
-        """Returns when all its processes have ended. Raises NodeError when that takes longer."""
+        """Delete the pod and wait until all its processes have ended. Raises NodeError after `seconds`."""
         where = ("--namespace", self.namespace, "pod", self.name)
         self.node.kubectl("delete", *where, f"--timeout={seconds}s", seconds=seconds + 10)
 
@@ -90,7 +90,7 @@ class SandboxPod:
         return status_of(self.node.pod(self.namespace, self.name), container)
 
     def kill(self, container: str) -> None:
-        """kill -9 a container's first process. Returns when the kubelet has noticed and started another one."""
+        """Send SIGKILL to the first process of a container, and wait until the kubelet has restarted the container."""
         before = self.status(container)["restartCount"]
         self.node.kill_container(self.status(container)["containerID"])
 
@@ -111,6 +111,6 @@ def trust_map(keys: Keys, namespace: str) -> Manifest:
 
 
 def dry_run(node: Node, pod: Manifest) -> str:
-    """What the API server says to creating `pod`: nothing when it would, else why it refuses."""
+    """Why the API server would refuse `pod`; empty if it would accept it."""
     done = node.kubectl_result("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
     return "" if done.returncode == 0 else done.stderr

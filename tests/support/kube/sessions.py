@@ -1,4 +1,4 @@
-"""AgentSessions as tests make, change and await them, and an operator process that can be killed."""
+"""AgentSessions that tests create, change and wait for, and an operator process that tests can kill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = {"GATE_IMAGE": "moorage-gate:test", "VNC_IMAGE": "moorage-vnc:test", "B
 
 
 def agent_session(session_id: UUID | None = None, **spec: Any) -> Manifest:
-    """Valid by default, states only what matters here."""
+    """A valid AgentSession with these fields of the spec."""
     session_id = session_id or uuid4()
     return {
         "apiVersion": names.API_VERSION,
@@ -77,7 +77,7 @@ class Sessions:
         return next((one for one in conditions if one["type"] == kind), {})
 
     async def awaited(self, name: str, reason: str, *, kind: str = "Ready", seconds: float = HANG_SECONDS) -> Manifest:
-        """The condition once it has this reason."""
+        """Wait until the condition has this reason, and return it."""
         seen: list[str] = []
 
         async def has_it() -> Manifest | None:
@@ -101,7 +101,7 @@ async def kube_client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
 
 @asynccontextmanager
 async def namespace_on(control_plane: ControlPlane) -> AsyncIterator[Sessions]:
-    """A namespace of its own, gone afterwards with all that is in it."""
+    """A new namespace, which is deleted at the end with everything in it."""
     name = f"t-{uuid4().hex[:12]}"
     async with kube_client(control_plane.kubeconfig) as kube:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -152,10 +152,10 @@ class Operator:
         async def leads() -> bool:
             return await self.metric("moorage_operator_leading") == 1
 
-        await until(leads, f"the operator leads; it said:\n{self.said()}")
+        await until(leads, f"the operator leads; its log:\n{self.read_log()}")
 
     async def metric(self, name: str) -> float:
-        """The sum over its labels; 0 while nobody answers."""
+        """The sum of a metric over its labels; 0 while the operator does not respond."""
         try:
             async with httpx.AsyncClient() as client:
                 text = (await client.get(f"http://127.0.0.1:{self.port}/metrics")).text
@@ -164,18 +164,18 @@ class Operator:
         values = [line.rpartition(" ")[2] for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
         return sum(map(float, values))
 
-    def said(self) -> str:
+    def read_log(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
     async def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL and wait for the end."""
         assert self.process is not None
         with suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
 
     async def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM and return the exit status."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
@@ -184,7 +184,7 @@ class Operator:
 
 
 def writes_in(audit_log: Path, namespace: str) -> list[tuple[str, str, str]]:
-    """(user, verb, resource) of every write to sessions and pods of a namespace that was taken, from the audit log."""
+    """(user, verb, resource) of every successful write to sessions and pods of a namespace, from the audit log."""
     found = []
     for line in audit_log.read_text().splitlines():
         with suppress(ValueError):

@@ -1,7 +1,7 @@
-"""The sandbox's images unpacked: a directory of containerd that a node starts from.
+"""The unpacked images: a directory of containerd from which a node starts.
 
-Unpacking two gigabytes would be nearly all of a boot. So it happens when an image has changed, and a node links to what
-came of it: layers are only ever read, and what a node writes goes to a directory of its own.
+Unpacking two gigabytes would take most of the time of a boot. So it happens only when an image has changed, and a node
+links to the result: nodes only read the layers, and each node writes into its own directory.
 """
 
 import subprocess
@@ -18,11 +18,11 @@ from support.kube.privileges import as_root
 from support.waiting import HANG_SECONDS
 
 PRIVATE_MOUNTS = ("unshare", "--mount", "--propagation", "private")
-"""What is mounted in there ends with the process, however it ends."""
+"""The kernel removes these mounts when the process ends, however it ends."""
 
 
 HOLD = 'containerd --config "$1" <&- & read -r _; kill $!; wait $!'
-"""Until our end of its input is closed, or we are gone."""
+"""Runs until our end of its input is closed, which also happens when we are killed."""
 
 LINK = """
 content=io.containerd.content.v1.content
@@ -37,7 +37,7 @@ ln -s "$1/$content/blobs/sha256"/* "$2/$content/blobs/sha256/"
 
 
 def unpack(images: Sequence[Image], *, store: Path, log: IO[bytes]) -> None:
-    """Bring the store to these images; layers that it has already stay. Raises UnavailableError when that fails."""
+    """Import these images into the store; existing layers are used again. Raises UnavailableError."""
     with containerd(store, log=log) as socket:
         try:
             import_into(socket, images, log=log)
@@ -47,7 +47,7 @@ def unpack(images: Sequence[Image], *, store: Path, log: IO[bytes]) -> None:
 
 @contextmanager
 def containerd(root: Path, *, log: IO[bytes]) -> Iterator[Path]:
-    """Run containerd on `root` for a while. Yields its socket."""
+    """Run containerd on `root` during the block. Yields its socket."""
     with tempfile.TemporaryDirectory(prefix="moorage-store-") as place:
         socket, config = Path(place, "containerd.sock"), Path(place, "containerd.toml")
         config.write_text(
@@ -77,5 +77,5 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.grpc.v1.cri"
 
 
 def link(store: Path, *, own: Path) -> None:
-    """Make `own` the directory of a containerd that has the store's images."""
+    """Create the directory `own` for a containerd that has the images of the store."""
     subprocess.run(as_root("sh", "-euc", LINK, "sh", str(store), str(own)), check=True)

