@@ -23,7 +23,7 @@ NODE_LOST = "NodeLost"
 QUOTA_EXCEEDED = "QuotaExceeded"
 
 
-class Finding(NamedTuple):
+class ConditionContent(NamedTuple):
     """The content of a condition."""
 
     status: ConditionStatus
@@ -36,13 +36,13 @@ def status_of(
 ) -> AgentSessionStatus:
     """The status of `session` with the pod `pod`. `problem` replaces the pod's own problem."""
     problem = problem or (pod.problem if pod else None)
-    findings: dict[ConditionType, Finding] = {
+    contents: dict[ConditionType, ConditionContent] = {
         "PodScheduled": _find_scheduled(session, pod, problem),
         "SkillsSynced": _find_skills(session, pod, problem),
         "VNCReady": _find_screen(session, pod),
         "Ready": _find_ready(session, pod, problem),
     }
-    conditions = [_build_condition(session, kind, finding, now=now) for kind, finding in findings.items()]
+    conditions = [_build_condition(session, kind, content, now=now) for kind, content in contents.items()]
     is_ours = problem is None or problem.reason != NAME_TAKEN
     current = pod if pod is not None and pod.deleted_at is None and is_ours else None
     return AgentSessionStatus(
@@ -67,70 +67,72 @@ def phase_of(conditions: list[Condition]) -> Phase:
     return "Starting" if ready.reason in ("Starting", "PodTerminating") else "Failed"
 
 
-def _build_condition(session: AgentSession, kind: ConditionType, finding: Finding, *, now: datetime) -> Condition:
+def _build_condition(
+    session: AgentSession, kind: ConditionType, content: ConditionContent, *, now: datetime
+) -> Condition:
     """`lastTransitionTime` changes only when `status` changes."""
     before = session.status.condition(kind)
-    is_same = before is not None and before.status == finding.status
+    is_same = before is not None and before.status == content.status
     return Condition(
         type=kind,
-        status=finding.status,
-        reason=finding.reason,
-        message=finding.message[:MAX_MESSAGE_CHARS],
+        status=content.status,
+        reason=content.reason,
+        message=content.message[:MAX_MESSAGE_CHARS],
         last_transition_time=before.last_transition_time if before and is_same else now.replace(microsecond=0),
         observed_generation=session.generation,
     )
 
 
-def _find_absent(session: AgentSession, pod: PodState | None) -> Finding | None:
+def _find_absent(session: AgentSession, pod: PodState | None) -> ConditionContent | None:
     """The content of every condition while the session has no pod that it can use."""
     if session.spec.desired_state is DesiredState.SUSPENDED:
         if pod is not None:
-            return Finding("False", "Suspending", "The sandbox is being stopped")
-        return Finding("False", "Suspended", "The session is suspended and has no sandbox")
+            return ConditionContent("False", "Suspending", "The sandbox is being stopped")
+        return ConditionContent("False", "Suspended", "The session is suspended and has no sandbox")
     if pod is None:
-        return Finding("False", "Starting", "The pod is being created")
+        return ConditionContent("False", "Starting", "The pod is being created")
     if pod.deleted_at is not None:
-        return Finding("False", "PodTerminating", "The previous pod is terminating; a new pod follows")
+        return ConditionContent("False", "PodTerminating", "The previous pod is terminating; a new pod follows")
     return None
 
 
-def _find_ready(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> Finding:
+def _find_ready(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> ConditionContent:
     if problem is not None and session.spec.desired_state is DesiredState.RUNNING:
-        return Finding("False", problem.reason, problem.message)
+        return ConditionContent("False", problem.reason, problem.message)
     if (absent := _find_absent(session, pod)) is not None:
         return absent
     if pod is not None and pod.is_ready and pod.ip:
-        return Finding("True", "SandboxReady", "The sandbox accepts calls")
-    return Finding("False", "Starting", "The pod is starting")
+        return ConditionContent("True", "SandboxReady", "The sandbox accepts calls")
+    return ConditionContent("False", "Starting", "The pod is starting")
 
 
-def _find_scheduled(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> Finding:
+def _find_scheduled(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> ConditionContent:
     if (absent := _find_absent(session, pod)) is not None:
         return absent
     if pod is not None and pod.is_scheduled:
-        return Finding("True", "Scheduled", "The pod is assigned to a node")
+        return ConditionContent("True", "Scheduled", "The pod is assigned to a node")
     if problem is not None and problem.reason == "Unschedulable":
-        return Finding("False", problem.reason, problem.message)
-    return Finding("False", "Starting", "The pod is not assigned to a node yet")
+        return ConditionContent("False", problem.reason, problem.message)
+    return ConditionContent("False", "Starting", "The pod is not assigned to a node yet")
 
 
-def _find_skills(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> Finding:
+def _find_skills(session: AgentSession, pod: PodState | None, problem: PodProblem | None) -> ConditionContent:
     if (absent := _find_absent(session, pod)) is not None:
         return absent
     state = pod.skills if pod else "syncing"
     if state == "none":
-        return Finding("True", "NoSkills", "The session has no initial skills")
+        return ConditionContent("True", "NoSkills", "The session has no initial skills")
     if state == "synced":
-        return Finding("True", "Synced", "The initial skills are in the sandbox")
+        return ConditionContent("True", "Synced", "The initial skills are in the sandbox")
     if state == "failed":
         message = problem.message if problem else "The initial skills could not be fetched"
-        return Finding("False", "SkillsFailed", message)
-    return Finding("False", "Starting", "The initial skills are being fetched")
+        return ConditionContent("False", "SkillsFailed", message)
+    return ConditionContent("False", "Starting", "The initial skills are being fetched")
 
 
-def _find_screen(session: AgentSession, pod: PodState | None) -> Finding:
+def _find_screen(session: AgentSession, pod: PodState | None) -> ConditionContent:
     if (absent := _find_absent(session, pod)) is not None:
         return absent
     if pod is not None and pod.has_screen:
-        return Finding("True", "ScreenUp", "The screen is running")
-    return Finding("False", "Starting", "The screen is starting")
+        return ConditionContent("True", "ScreenUp", "The screen is running")
+    return ConditionContent("False", "Starting", "The screen is starting")
