@@ -25,7 +25,7 @@ class ConfigRepository:
         self._tx = tx
 
     async def read(self, name: str) -> dict[str, Any]:
-        """{} if nothing is stored."""
+        """Read one object; {} if nothing is stored."""
         value = await self._tx.scalar(text("SELECT value FROM app_config WHERE name = :name"), {"name": name})
         return dict(value or {})
 
@@ -33,5 +33,5 @@ class ConfigRepository:
         await self._tx.execute(WRITE, {"name": name, "value": json.dumps(value)})
 
     async def replace(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Does nothing if another value than `before` is stored by now."""
+        """Replace the value, but only if it is still `before`."""
         await self._tx.execute(REPLACE, {"name": name, "before": json.dumps(before), "after": json.dumps(after)})

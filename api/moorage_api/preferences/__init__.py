@@ -1,1 +1,1 @@
-"""Which tools and skills each user has switched off."""
+"""Preferences of users: the tools and skills that each user has switched off."""

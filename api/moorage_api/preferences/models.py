@@ -1,4 +1,4 @@
-"""Table of what users prefer."""
+"""Table of users' preferences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorage_api.database import Base
 
 
 class ToolPreferenceRow(Base):
-    """A user's switch; without a row it is on.
+    """A user's switch of a tool or skill. Without a row it is on.
 
     `tool_id` is the name of an MCP server, or the id of an A2A server or a skill.
     """

@@ -1,4 +1,4 @@
-"""SQL of preferences. What has no row is on."""
+"""SQL of preferences. A tool or skill without a row is switched on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PreferenceRepository:
         )
 
     async def forget(self, kind: Kind, tool_id: str) -> None:
-        """Remove what all users had chosen about it."""
+        """Remove the preferences of all users for it."""
         await self._tx.execute(
             delete(ToolPreferenceRow).where(ToolPreferenceRow.kind == kind, ToolPreferenceRow.tool_id == tool_id)
         )

@@ -57,7 +57,7 @@ class KnownSandbox:
 
 
 async def find_known_sandbox(db: Database, session_id: UUID) -> KnownSandbox:
-    """What is known of the sandbox that the session used last; the defaults if there was none."""
+    """The sandbox that a session used last; the defaults if it has used none."""
     row = await db.fetchrow("SELECT notice, suspended_at FROM session_sandboxes WHERE session_id = $1", session_id)
     return KnownSandbox(row["notice"], row["suspended_at"] is not None) if row else KnownSandbox()
 
@@ -67,7 +67,7 @@ class SandboxRepository:
         self._tx = tx
 
     async def use(self, session_id: UUID, uid: str, *, epoch: int, notice: str) -> int | None:
-        """Store that calls go to this sandbox from now on. Returns the seq since when; None for an old epoch.
+        """Store the session's current sandbox. Returns the seq from which calls go to it, or None for an old epoch.
 
         `notice` is stored if another sandbox was used before.
         """
@@ -76,21 +76,24 @@ class SandboxRepository:
         return since_seq
 
     async def clear_notice(self, session_id: UUID, *, notice: str) -> None:
-        """Unless it was replaced by another one."""
+        """Empty the notice, unless a newer one has replaced it."""
         await self._tx.execute(
             text("UPDATE session_sandboxes SET notice = '' WHERE session_id = :id AND notice = :notice"),
             {"id": session_id, "notice": notice},
         )
 
     async def owners_of_sessions(self, oldest: UUID, newest: UUID, *, limit: int) -> dict[UUID, UUID]:
-        """Owners by session, of the sessions with ids between these two."""
+        """Return the owners, by session, of the sessions with ids between these two."""
         rows = await self._tx.execute(text(RECENT), {"oldest": oldest, "newest": newest, "limit": limit})
         return {row.id: row.owner_id for row in rows}
 
     async def idle_sessions(self, *, idle_seconds: float, limit: int) -> list[UUID]:
-        """Sessions with a sandbox that had no run for this long."""
+        """List sessions that have a sandbox but had no run for this long."""
         return list(await self._tx.scalars(text(IDLE), {"idle_seconds": idle_seconds, "limit": limit}))
 
     async def mark_suspended(self, session_id: UUID) -> bool:
-        """False if a run is active, or if it was marked before. The caller holds the session's head row."""
+        """Mark the sandbox as suspended. False if a run is active or it is already marked.
+
+        The caller holds the lock of the session's head row.
+        """
         return (await self._tx.execute(text(SUSPENDED), {"session_id": session_id})).first() is not None

@@ -1,4 +1,4 @@
-"""Accounts of people who log in with another company's account: find one, link one, or create one."""
+"""Accounts of users who log in through another provider: find, link or create the account."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from moorage_api.users.tokens import IssuedPair, Tokens
 
 @dataclass(frozen=True)
 class ExternalUser:
-    """`identities` are all names by which the other company knows this person, the most general one first."""
+    """A user at another provider. `identities` are all ids of this user there, the most general one first."""
 
     identities: Sequence[Identity]
     provider_name: str
-    """For messages to people."""
+    """Name of the provider for messages to people."""
     lock: str
-    """The same for every login of this person: two browsers must not create two accounts."""
+    """Key of a lock, the same for every login of this user, so that two browsers cannot create two accounts."""
     nickname: str = ""
     avatar: str = ""
 

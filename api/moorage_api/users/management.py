@@ -1,4 +1,4 @@
-"""What admins do with the accounts of others."""
+"""Changes that admins make to the accounts of other users."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AccountManagement:
             await self._hub.publish_access_lost(user_id)
 
     async def ban(self, user_id: UUID, *, by: Account) -> None:
-        """Raises NotFoundError, ForbiddenError."""
+        """Ban the user at once. Raises NotFoundError, ForbiddenError."""
         async with self._db.begin() as tx:
             await self._another_user(tx, user_id, by=by)
             await UserRepository(tx).set_status(user_id, "banned")

@@ -1,8 +1,9 @@
-"""Loggers of libraries that would write more than we want in our log."""
+"""Loggers of libraries that must be quieter, because they write too much to our log."""
 
 from __future__ import annotations
 
 CHATTY_LOGGERS = ("httpx", "httpx2", "ddgs", "primp", "a2a")
-"""At INFO these write addresses and what was said, and those hold users' words."""
+"""At INFO they log addresses and messages, which contain users' texts."""
 SILENT_LOGGERS = ("mcp", "client")
-"""The MCP SDK's: at every level they write whole URLs and messages, and keys may be in both. We say it ourselves."""
+"""Loggers of the MCP SDK. At every level they log whole URLs and messages, which may contain keys. We log errors
+ourselves."""
