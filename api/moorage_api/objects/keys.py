@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
+from moorage_sandbox.protocol import DIGEST_PATTERN
+
 SKILL_ARCHIVES = "skills/archives/"
-SKILL_ARCHIVE = re.compile(rf"{SKILL_ARCHIVES}([0-9a-f]{{64}})\.tar\.gz")
+SKILL_ARCHIVE = re.compile(rf"{SKILL_ARCHIVES}({DIGEST_PATTERN})\.tar\.gz")
 
 OWN_PREFIXES = ("files/", "sessions/", "skills/")
 """Objects below these prefixes belong to database rows. A manual upload must not overwrite them."""

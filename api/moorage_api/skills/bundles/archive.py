@@ -10,9 +10,9 @@ import tarfile
 from dataclasses import dataclass
 
 from moorage_api.skills.bundles.bundle import Bundle, is_script
+from moorage_sandbox.protocol import DIGEST_PATTERN, DIGEST_PREFIX
 
-PIN_PREFIX = "sha256:"
-PIN = re.compile(rf"{PIN_PREFIX}([0-9a-f]{{64}})")
+PIN = re.compile(rf"{DIGEST_PREFIX}({DIGEST_PATTERN})")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Archive:
 
 def to_pin(digest: str) -> str:
     """Write the digest as in a session's resource and in URLs for sandboxes, with the prefix "sha256:"."""
-    return f"{PIN_PREFIX}{digest}"
+    return f"{DIGEST_PREFIX}{digest}"
 
 
 def digest_in_pin(pin: str) -> str | None:
