@@ -12,6 +12,7 @@ import pytest
 
 from sandbox.box.pages import Site, running_site
 from sandbox.box.running import RunningBox, running_box
+from support.waiting import HANG_SECONDS
 
 XVNC_FLAGS = ["-nolisten", "tcp", "-SecurityTypes", "None", "-geometry", "1280x1024", "-depth", "24", "-ac"]
 
@@ -52,7 +53,7 @@ def display() -> Iterator[str]:
                 yield f":{int(lines.readline())}"
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(HANG_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class RunningBox:
 
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(HANG_SECONDS)
+        connection.settimeout(2 * HANG_SECONDS)
         connection.connect(str(self.socket_path))
         return connection
 
@@ -62,7 +62,9 @@ class RunningBox:
             raise Refused(answer)
         return answer, content
 
-    def answer_to(self, function: str, *, call_key: str = "", timeout: float = 30, **args: Any) -> dict[str, Any]:
+    def answer_to(
+        self, function: str, *, call_key: str = "", timeout: float = HANG_SECONDS, **args: Any
+    ) -> dict[str, Any]:
         """The whole answer of a call, whose key is new unless given."""
         self._calls += 1
         request = {
@@ -74,14 +76,16 @@ class RunningBox:
         }
         return self.send(json.dumps(request).encode() + b"\n")[0]
 
-    def call(self, function: str, *, timeout: float = 30, **args: Any) -> dict[str, Any]:
+    def call(self, function: str, *, timeout: float = HANG_SECONDS, **args: Any) -> dict[str, Any]:
         answer = self.answer_to(function, timeout=timeout, **args)
         if not answer["ok"]:
             raise Refused(answer)
         result: dict[str, Any] = answer["result"]
         return result
 
-    def run(self, command: str, *, shell: str = "main", directory: str = "", timeout: float = 30) -> dict[str, Any]:
+    def run(
+        self, command: str, *, shell: str = "main", directory: str = "", timeout: float = HANG_SECONDS
+    ) -> dict[str, Any]:
         return self.call("shell_execute", timeout=timeout, session_id=shell, exec_dir=directory, command=command)
 
     def output(self, command: str, *, shell: str = "main", directory: str = "") -> str:
@@ -89,6 +93,10 @@ class RunningBox:
         result = self.run(command, shell=shell, directory=directory)
         assert (result["status"], result["exit_code"]) == ("exited", 0), result
         return str(result["output"])
+
+    def wait_for_output(self, text: str, *, shell: str = "main") -> None:
+        """Wait until the command that runs in the shell has printed `text`."""
+        block_until(lambda: text in self.call("shell_read_output", session_id=shell)["output"], f"it prints {text!r}")
 
     def boot_id(self) -> str:
         return str(self.ask(op="ping")[0]["boot_id"])

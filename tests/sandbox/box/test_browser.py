@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import threading
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from sandbox.box.pages import Site
 from sandbox.box.running import Refused, RunningBox, is_running, memory_of, processes_with, running_box
-from support.waiting import block_until
+from support.waiting import HANG_SECONDS, block_until
 
 
 def element(result: dict[str, Any], text: str) -> int:
@@ -25,7 +25,7 @@ def element(result: dict[str, Any], text: str) -> int:
     return int(next(it for it in result["elements"] if it.endswith(text)).split(":")[0])
 
 
-def click(box: RunningBox, seen: dict[str, Any], text: str, *, timeout: float = 30) -> dict[str, Any]:
+def click(box: RunningBox, seen: dict[str, Any], text: str, *, timeout: float = HANG_SECONDS) -> dict[str, Any]:
     return box.call("browser_click", index=element(seen, text), timeout=timeout)
 
 
@@ -33,7 +33,7 @@ def picture(result: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(result["screenshot_png"])))
 
 
-def opened(box: RunningBox, site: Site, path: str, *, timeout: float = 30) -> dict[str, Any]:
+def opened(box: RunningBox, site: Site, path: str, *, timeout: float = HANG_SECONDS) -> dict[str, Any]:
     return box.call("browser_navigate", url=site.url(path), timeout=timeout)
 
 
@@ -260,17 +260,13 @@ def test_a_download_lands_in_the_workspace(browser_box: RunningBox, site: Site) 
 
 def test_a_page_script_without_end_is_stopped_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
     seen = opened(browser_box, site, "/buttons")
-    began = time.monotonic()
     spun = click(browser_box, seen, "Spin")
     assert "did not end and was stopped" in spun["content"]
-    assert time.monotonic() - began < 20
     assert click(browser_box, spun, "Click me")["title"] == "clicked"
 
 
 def test_a_page_that_opens_dialogs_without_end_is_closed(browser_box: RunningBox, site: Site) -> None:
-    began = time.monotonic()
     answer = browser_box.answer_to("browser_navigate", url=site.url("/dialogs"))
-    assert time.monotonic() - began < 20
     if answer["ok"]:
         assert "one dialog after another" in answer["result"]["content"]
     assert opened(browser_box, site, "/plain")["title"] == "Plain"
@@ -303,14 +299,15 @@ def test_shell_and_files_do_not_wait_for_the_browser(browser_box: RunningBox, si
     with pytest.raises(Refused) as refused:
         browser_box.call("browser_view", timeout=0.1)
     assert refused.value.code == "busy"
-    slow.join(20)
+    slow.join(HANG_SECONDS)
 
 
 def test_a_crashed_page_is_replaced_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
     opened(browser_box, site, "/plain")
     renderers = [pid for pid in processes_with(str(browser_box.home)) if "--type=renderer" in command_line(pid)]
     for pid in renderers:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # Chromium may end a renderer that it keeps in reserve
+            os.kill(pid, signal.SIGKILL)
     block_until(lambda: not any(map(is_running, renderers)), "the page's process is gone")
     # A call may come before the event of the crash. It gets an error about the crash too.
     answer = browser_box.answer_to("browser_view")
@@ -360,7 +357,11 @@ def test_the_browser_ends_with_the_box(display: str) -> None:
 
 
 def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    """The words of a process's command line; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def browser_of(box: RunningBox) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from moorage_sandbox.box.calls import AnsweredCalls, AnswerForgottenError
 from sandbox.box.running import RunningBox
-from support.waiting import block_until
+from support.waiting import HANG_SECONDS, block_until
 
 APPEND: dict[str, Any] = {"session_id": "main", "exec_dir": "", "command": "sleep 0.3; echo ran >> runs; wc -l < runs"}
 
@@ -60,7 +60,7 @@ def test_calls_do_not_wait_for_each_other(box: RunningBox) -> None:
     block_until(lambda: "slow" in box.answer_to("shell_read_output", session_id="-")["error"]["message"], "it runs")
     assert box.output("echo quick", shell="quick") == "quick"
     box.call("shell_kill_process", session_id="slow")
-    slow.join(10)
+    slow.join(HANG_SECONDS)
 
 
 def test_a_dropped_answer_is_forgotten_and_never_run_again() -> None:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from sandbox.box.running import RunningBox, is_running, running_box
-from support.waiting import block_until
+from support.waiting import HANG_SECONDS, block_until
 
 
 def test_all_processes_end_with_the_box(box: RunningBox) -> None:
@@ -44,7 +44,7 @@ def test_as_the_first_process_of_a_container_it_ends_at_once_and_collects_orphan
         block_until(lambda: "Z" not in box.output("ps -eo stat= | tr -d '[:space:]'"), "no zombie is left")
         first = below(box.process.pid)[0]
         subprocess.run(["kill", "-TERM", str(first)], check=True)
-        assert box.process.wait(5) == 0
+        assert box.process.wait(HANG_SECONDS) == 0
 
 
 def test_a_shell_killed_from_outside_is_noticed(box: RunningBox) -> None:

@@ -20,6 +20,7 @@ from moorage_sandbox.box.browser.browser import Browser
 from moorage_sandbox.box.files.functions import Files
 from moorage_sandbox.box.shell.shells import Shells
 from sandbox.box.running import Refused, RunningBox, running_box
+from support.waiting import HANG_SECONDS
 
 
 def test_a_box_has_one_boot_id_and_the_next_has_another(box: RunningBox) -> None:
@@ -125,7 +126,11 @@ def test_it_needs_neither_site_packages_nor_slow_modules_to_start() -> None:
     root = str(Path(sys.modules["moorage_sandbox"].__path__[0]).parent)
     script = "import sys; sys.path.insert(0, sys.argv[1]); import moorage_sandbox.box.__main__; print(*sys.modules)"
     run = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script, root], check=True, capture_output=True, text=True, timeout=30
+        [sys.executable, "-I", "-S", "-c", script, root],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
     )
     slow = {"asyncio", "http", "subprocess", "logging", "pydantic", "ctypes", "urllib", "moorage_sandbox.box.browser"}
     assert slow.isdisjoint(run.stdout.split())
@@ -135,7 +140,7 @@ def test_it_needs_neither_site_packages_nor_slow_modules_to_start() -> None:
 def test_a_signal_ends_it_and_removes_the_socket(box: RunningBox, number: signal.Signals) -> None:
     box.boot_id()
     box.process.send_signal(number)
-    assert box.process.wait(5) == 0
+    assert box.process.wait(HANG_SECONDS) == 0
     assert not box.socket_path.exists()
 
 

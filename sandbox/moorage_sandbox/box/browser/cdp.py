@@ -15,6 +15,7 @@ from moorage_sandbox.box.shared.deadline import Deadline
 
 WRITE_SECONDS = 5
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+PAGE_CRASHED = "the page crashed"
 
 
 class CdpError(Exception):
@@ -45,6 +46,7 @@ class Cdp:
         self._on_event = on_event
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
+        self._crashed: set[str] = set()
         self._next_id = 0
         self.closed = False
         os.set_blocking(commands, False)
@@ -73,19 +75,27 @@ class Cdp:
             return
 
     def abandon(self, session: str) -> None:
-        """Fail the pending calls of `session`. After a crash it never answers them."""
+        """Fail the pending calls of `session` and every later call. A crashed page never answers."""
         with self._lock:
+            self._crashed.add(session)
             lost = {number: it for number, it in self._pending.items() if it.session == session}
             for number in lost:
                 del self._pending[number]
         for pending in lost.values():
-            pending.answer = {"error": {"message": "the page crashed"}}
+            pending.answer = {"error": {"message": PAGE_CRASHED}}
             pending.done.set()
+
+    def resume(self, session: str) -> None:
+        """Send calls to `session` again: its page was reloaded after the crash."""
+        with self._lock:
+            self._crashed.discard(session)
 
     def _send(self, method: str, params: dict[str, Any], session: str, pending: _Pending | None) -> int:
         with self._lock:
             if self.closed:
                 raise CdpClosed
+            if pending is not None and session in self._crashed:
+                raise CdpError(PAGE_CRASHED)
             self._next_id += 1
             number = self._next_id
             message: dict[str, Any] = {"id": number, "method": method, "params": params}

@@ -174,6 +174,8 @@ class Tabs:
     def _on_recovery(self, params: dict[str, Any], tab: Tab | None) -> None:
         if tab is not None:
             tab.crashed = False
+            assert self.cdp is not None
+            self.cdp.resume(tab.session)
 
     def _on_loading(self, params: dict[str, Any], tab: Tab | None) -> None:
         if tab is not None and params["frameId"] == tab.target:
