@@ -15,7 +15,11 @@ import httpx
 PASSWORD = "correct horse battery"
 PATIENCE_SECONDS = 130.0
 """How long all waits for one request's turn may take together: two windows of a limit."""
-TURN_SECONDS = 90.0
+HANG_SECONDS = 120.0
+"""How long a check waits for what should happen soon. It only ends a hang: a busy server may take many times as long
+as an idle one.
+"""
+TURN_SECONDS = 240.0
 """How long one turn of the agent may take. A sandbox may have to be made first."""
 
 ENDINGS = ("done", "wait", "error")
@@ -219,7 +223,7 @@ class Server:
 
     def nobody(self) -> Caller:
         """A caller without a token. The time limit is of a read, so a stream lives as long as its heartbeat."""
-        client = httpx.Client(base_url=self.url, timeout=httpx.Timeout(60, connect=5), trust_env=False)
+        client = httpx.Client(base_url=self.url, timeout=httpx.Timeout(HANG_SECONDS), trust_env=False)
         self._clients.append(client)
         return Caller(client, made=self.made)
 
@@ -257,7 +261,7 @@ class Server:
             client.close()
 
 
-def until(look: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def until(look: Callable[[], bool], what: str, seconds: float = HANG_SECONDS) -> None:
     """Look again and again for what the server does in its own time."""
     deadline = time.monotonic() + seconds
     while not look():

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from contract.server import Caller, Server, enveloped
+from contract.server import HANG_SECONDS, Caller, Server, enveloped
 from contract.spec import proves
 
 FILE_INFO = {"id", "filename", "filepath", "key", "extension", "mime_type", "size"}
@@ -66,7 +66,7 @@ def test_what_turns_out_too_big_is_refused(alice: Caller, server: Server) -> Non
     )
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="big.bin"\r\n\r\n'
     mebibyte = bytes(2**20)
-    with socket.create_connection((at.hostname or "", at.port or 80), timeout=60) as connection:
+    with socket.create_connection((at.hostname or "", at.port or 80), timeout=HANG_SECONDS) as connection:
         connection.sendall(head.encode())
         with suppress(ConnectionError):  # it may hang up as soon as it has said no
             for chunk in (part, *[mebibyte] * 101):
@@ -83,7 +83,7 @@ def test_what_is_too_big_is_refused_before_it_is_sent(alice: Caller, server: Ser
         f"POST /api/files HTTP/1.1\r\nHost: {at.netloc}\r\nAuthorization: Bearer {alice.token}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {2**40}\r\n\r\n"
     )
-    with socket.create_connection((at.hostname or "", at.port or 80), timeout=20) as connection:
+    with socket.create_connection((at.hostname or "", at.port or 80), timeout=HANG_SECONDS) as connection:
         connection.sendall(head.encode())
         status_line = connection.makefile("rb").readline()
     assert status_line.split()[1] == b"413"

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.server import Caller, name
+from contract.server import HANG_SECONDS, Caller, name
 from contract.spec import proves
 
 MINIO = "/api/status/minio"
@@ -70,7 +70,7 @@ def test_an_upload_can_be_fetched_by_its_link(admin: Caller) -> None:
     assert (stored["filename"], stored["content_type"], stored["size"]) == ("probe.txt", "text/plain", 5)
     assert stored["object"].startswith("uploads/")
     assert stored["object"].endswith("-probe.txt")
-    assert httpx.get(stored["presigned_get_url"], timeout=20).content == b"probe"
+    assert httpx.get(stored["presigned_get_url"], timeout=HANG_SECONDS).content == b"probe"
     named = upload(admin, object_name=f"contract/{name()}.txt", expiry_seconds=604800).data
     assert named["object"].startswith("contract/")
 

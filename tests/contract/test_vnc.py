@@ -8,7 +8,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 from contract.peers import Peers, saying
-from contract.server import Caller, Server
+from contract.server import HANG_SECONDS, Caller, Server
 from contract.spec import proves
 
 VNC = "WS /api/sessions/{session_id}/vnc"
@@ -19,14 +19,14 @@ def dial(server: Server, session: str, token: str | None) -> ClientConnection:
     address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{session}/vnc"
     if token is not None:
         address += f"?token={token}"
-    return connect(address, subprotocols=[Subprotocol("binary")], max_size=None, open_timeout=20, proxy=None)
+    return connect(address, subprotocols=[Subprotocol("binary")], max_size=None, open_timeout=HANG_SECONDS, proxy=None)
 
 
 def closing_code(socket: ClientConnection) -> int | None:
     """Read until the server closes; its code."""
     try:
         while True:
-            socket.recv(timeout=20)
+            socket.recv(timeout=HANG_SECONDS)
     except ConnectionClosed as closed:
         return closed.rcvd.code if closed.rcvd else None
 
@@ -50,11 +50,11 @@ def shown(alice: Caller, peers: Peers) -> str:
 def test_the_screen_greets_in_rfb(server: Server, alice: Caller, admin: Caller, shown: str, by: str) -> None:
     with dial(server, shown, (alice if by == "owner" else admin).token) as socket:
         assert socket.subprotocol == "binary"
-        greeting = socket.recv(timeout=20)
+        greeting = socket.recv(timeout=HANG_SECONDS)
         assert isinstance(greeting, bytes)
         assert greeting.startswith(b"RFB 003.")
         socket.send(greeting)
-        assert isinstance(socket.recv(timeout=20), bytes)
+        assert isinstance(socket.recv(timeout=HANG_SECONDS), bytes)
 
 
 @proves(f"{VNC}: 4401")
@@ -77,7 +77,7 @@ def test_without_a_sandbox_it_closes_with_4404(server: Server, alice: Caller) ->
 @proves("envelope.origin")
 def test_a_foreign_page_sees_no_screen(server: Server, alice: Caller, shown: str) -> None:
     address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{shown}/vnc?token={alice.token}"
-    with connect(address, origin=Origin("https://elsewhere.example"), open_timeout=20, proxy=None) as socket:
+    with connect(address, origin=Origin("https://elsewhere.example"), open_timeout=HANG_SECONDS, proxy=None) as socket:
         assert closing_code(socket) == 4403
 
 
@@ -87,6 +87,6 @@ def test_a_ban_closes_the_screen(server: Server, admin: Caller, peers: Peers) ->
     session = user.new_session()
     assert user.chat(session, saying("work")).ending.event == "done"
     with dial(server, session, user.token) as socket:
-        socket.recv(timeout=20)
+        socket.recv(timeout=HANG_SECONDS)
         admin.put(f"/api/admin/users/{user.id}/status", json={"status": "banned"})
         assert closing_code(socket) in (4401, 4403)

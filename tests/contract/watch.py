@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from contract.server import Caller, Frame, items
+from contract.server import HANG_SECONDS, Caller, Frame, items
 
 
 class Watch:
@@ -31,7 +31,9 @@ class Watch:
     def __enter__(self) -> Watch:
         self._thread.start()
         with self._changed:
-            assert self._changed.wait_for(lambda: self.status or self.has_ended, 30), "The stream does not open"
+            assert self._changed.wait_for(lambda: self.status or self.has_ended, HANG_SECONDS), (
+                "The stream does not open"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,7 +41,7 @@ class Watch:
         if self._response is not None and not self.has_ended:
             with suppress(OSError):
                 self._response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(HANG_SECONDS)
 
     def _read(self) -> None:
         try:
@@ -70,19 +72,19 @@ class Watch:
     def comments(self) -> list[Frame]:
         return [frame for frame in self.frames if not frame.event]
 
-    def wait_for_events(self, count: int, seconds: float = 20) -> list[Frame]:
+    def wait_for_events(self, count: int, seconds: float = HANG_SECONDS) -> list[Frame]:
         """The events once there are so many. Fails after this time."""
         with self._changed:
             came = self._changed.wait_for(lambda: len(self.events) >= count, seconds)
             assert came, f"{len(self.events)} events, not {count}"
             return self.events
 
-    def wait_for_comments(self, count: int, seconds: float) -> list[Frame]:
+    def wait_for_comments(self, count: int, seconds: float = HANG_SECONDS) -> list[Frame]:
         with self._changed:
             came = self._changed.wait_for(lambda: len(self.comments) >= count, seconds)
             assert came, f"{len(self.comments)} comments, not {count}"
             return self.comments
 
-    def wait_until_ended(self, seconds: float) -> None:
+    def wait_until_ended(self, seconds: float = HANG_SECONDS) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.has_ended, seconds), "The stream stays open"

@@ -90,7 +90,7 @@ async def test_a_command_that_hangs_is_stopped_and_the_session_goes_on(
             if frame.data.get("status") == "calling":
                 stopping.append(asyncio.create_task(alice.client.post(f"/api/sessions/{chat.session_id}/stop")))
 
-        ending = await chat.say("Hang", heard=heard, timeout_seconds=40)
+        ending = await chat.say("Hang", heard=heard)
         assert ending.event == "done"
         assert chat.all("step")[-1]["status"] == "failed"
         assert (await chat.say("Hello")).event == "done"

@@ -18,7 +18,7 @@ from support.processes import Platform
 
 SEED = os.environ.get("FUZZ_SEED", "20260101")
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
-SECONDS = 150.0 if EXAMPLES <= 8 else 3600.0
+SECONDS = 1200.0 if EXAMPLES <= 8 else 3600.0
 
 FIRST_CHECKS = ["not_a_server_error"]
 CHECKS = [
@@ -58,7 +58,7 @@ async def fuzz(document: str, person: Person, directory: Path) -> tuple[int | No
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).parent / "schemathesis"), "run", document),
         *("--header", f"Authorization: Bearer {person.token}", "--checks", ",".join(checks())),
-        *("--phases", "examples,coverage,fuzzing", "--request-timeout", "30"),
+        *("--phases", "examples,coverage,fuzzing", "--request-timeout", "120"),
         *("--seed", SEED, "--max-examples", str(EXAMPLES), "--generation-database", "none"),
         *("--suppress-health-check", "all", "--warnings", "off", "--no-color", "--continue-on-failure"),
         cwd=directory,
