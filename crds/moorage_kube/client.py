@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -97,7 +97,7 @@ class KubeClient:
                     raise _error_from_body(response.status, await response.read())
                 yield response
             finally:
-                response.close()
+                close_at_once(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeError(0, "Unreachable", f"The API server could not be reached: {type(error).__name__}") from error
 
@@ -146,7 +146,7 @@ class KubeClient:
         seconds: int = WATCH_SECONDS,
         silent_seconds: float = SILENT_SECONDS,
         on_open: Callable[[], None] = lambda: None,
-    ) -> AsyncIterator[Manifest]:
+    ) -> AsyncGenerator[Manifest]:
         """Yield the events after version `since`, bookmarks included, until the server ends the watch or is silent.
 
         Calls `on_open` when the server has accepted the watch; the first event can come much later.
@@ -171,6 +171,16 @@ class KubeClient:
                     if event["type"] == "ERROR":
                         raise _error_from_status(event["object"])
                     yield event
+
+
+def close_at_once(response: aiohttp.ClientResponse) -> None:
+    """Close the connection of a response that was not read to its end, and do not wait for the server.
+
+    aiohttp would end TLS first, and the connection stays open for up to 30 s when the server is slow to answer that.
+    """
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 async def _next_chunk(response: aiohttp.ClientResponse, seconds: float) -> bytes:

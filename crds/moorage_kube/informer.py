@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import aclosing
 from typing import Protocol
 
 from moorage_common.backoff import Backoff
@@ -113,15 +114,16 @@ class Informer:
             silent_seconds=self._silent_seconds,
             on_open=self._observer.on_connected,
         )
-        async for event in events:
-            is_empty = False
-            self._consecutive_failures = 0
-            manifest = event["object"]
-            self._version = manifest["metadata"]["resourceVersion"]
-            if event["type"] == "DELETED":
-                self._observer.on_deleted(manifest)
-            elif event["type"] in ("ADDED", "MODIFIED"):
-                self._observer.on_object(manifest)
+        async with aclosing(events):
+            async for event in events:
+                is_empty = False
+                self._consecutive_failures = 0
+                manifest = event["object"]
+                self._version = manifest["metadata"]["resourceVersion"]
+                if event["type"] == "DELETED":
+                    self._observer.on_deleted(manifest)
+                elif event["type"] in ("ADDED", "MODIFIED"):
+                    self._observer.on_object(manifest)
         if is_empty and time.monotonic() - began < SHORTEST_WATCH_SECONDS:
             raise KubeError(0, "WatchEnded", "The API server ended the watch immediately after it opened it")
         self._consecutive_failures = 0

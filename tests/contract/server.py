@@ -180,9 +180,10 @@ def _frame(lines: list[str]) -> Frame:
 
 @dataclass
 class Turn:
-    """What one chat stream carried."""
+    """What one chat stream carried, and when its request was sent, by the monotonic clock."""
 
     frames: list[Frame] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
     def add(self, frame: Frame) -> None:
         if frame.event:

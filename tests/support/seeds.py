@@ -15,9 +15,9 @@ def draw() -> None:
 
 
 def seeds() -> list[int]:
+    """The same on every day, so that the suite does not depend on the date. `make chaos` tries new ones."""
     if given := os.environ.get("CHAOS_SEEDS"):
         return [int(seed) for seed in given.split(",")]
-    """The same on every day, so that the suite does not depend on the date. `make chaos` tries new ones."""
     return list(range(1, ROUNDS + 1))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from moorage_kube.client import close_at_once
 from support.kube.control_plane import ControlPlane
 
 Fault = int | str | None
@@ -73,31 +74,29 @@ class FaultyProxy:
         ) as answer:
             if fault == "late":
                 await asyncio.sleep(self.late_seconds)
-            response = web.StreamResponse(status=answer.status)
-            response.content_type = answer.content_type
-            await response.prepare(request)
-            if is_watch and fault == "empty":
-                abort(answer)
-                return response
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-                if is_watch and fault == "gone":
-                    gone = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
-                    await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
-                    abort(answer)
-                    break
-                if is_watch and fault == "cut":
-                    assert request.transport is not None
-                    request.transport.abort()
-                    abort(answer)
-                    break
+            try:
+                return await self._copy(answer, request, fault if is_watch else None)
+            finally:
+                close_at_once(answer)
+
+    async def _copy(self, answer: aiohttp.ClientResponse, request: web.Request, fault: Fault) -> web.StreamResponse:
+        """Send the API server's answer on, with the fault of a watch."""
+        response = web.StreamResponse(status=answer.status)
+        response.content_type = answer.content_type
+        await response.prepare(request)
+        if fault == "empty":
             return response
-
-
-def abort(response: aiohttp.ClientResponse) -> None:
-    """Close its connection without the TLS shutdown, which can take longer than the event loop of the test exists."""
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+            if fault == "gone":
+                gone = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
+                await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
+                break
+            if fault == "cut":
+                assert request.transport is not None
+                request.transport.abort()
+                break
+        return response
 
 
 def plain_kubeconfig(server: str) -> dict[str, object]:
