@@ -15,6 +15,7 @@ from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
 from moorage_local.ports import free_ports
 from support.helm import Helm, containers, found
 from support.remote_tools import running
+from support.waiting import HANG_SECONDS
 
 PLAIN = Path(__file__).parents[1] / "support" / "plain_mcp.py"
 
@@ -39,7 +40,7 @@ async def test_an_mcp_server_runs_as_in_the_deployment_without_seeing_its_enviro
         try:
             connection = connections.connection(("plain", "digest", "somebody"), server)
             assert [tool.name for tool in await connection.tools()] == ["variables"]
-            said = await connection.call("variables", {}, seconds=10)
+            said = await connection.call("variables", {}, seconds=HANG_SECONDS)
         finally:
             await connections.close()
     assert "HOME" in str(said)

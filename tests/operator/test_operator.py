@@ -194,7 +194,7 @@ async def test_a_pod_that_failed_is_replaced_after_a_pause(
     failed = await sessions.get(name)
     assert failed is not None
     assert failed["status"]["failures"] == 1
-    await sessions.awaited(name, "SandboxReady", seconds=40)
+    await sessions.awaited(name, "SandboxReady")
     replaced = await sessions.pod(name)
     assert replaced is not None
     assert replaced["metadata"]["uid"] != pod["metadata"]["uid"]
@@ -334,7 +334,7 @@ async def test_a_refused_pod_becomes_a_reason_and_is_created_once_it_is_allowed(
     assert condition["status"] == "False"
     assert message in condition["message"]
     await sessions.kube.request("DELETE", f"{path}/{rule['metadata']['name']}")
-    await sessions.awaited(name, "SandboxReady", seconds=90)
+    await sessions.awaited(name, "SandboxReady")
 
 
 async def is_refused(sessions: Sessions) -> bool:
@@ -362,9 +362,9 @@ async def test_a_pod_on_a_lost_node_is_replaced(sessions: Sessions, kubelet: Kub
     kubelet.holds_on = True
     body = {"gracePeriodSeconds": 1}
     await sessions.kube.request("DELETE", f"{sessions.pods_path}/{name}", body=body)
-    assert (await sessions.awaited(name, "NodeLost", seconds=120))["status"] == "False"
+    assert (await sessions.awaited(name, "NodeLost"))["status"] == "False"
     kubelet.holds_on = False
-    await sessions.awaited(name, "SandboxReady", seconds=40)
+    await sessions.awaited(name, "SandboxReady")
     after = await sessions.pod(name)
     assert before is not None
     assert after is not None

@@ -21,6 +21,7 @@ import pytest
 
 import moorage_sandbox
 from moorage_sandbox.protocol import MAX_SKILL_ARCHIVE_BYTES
+from support.waiting import HANG_SECONDS
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -123,7 +124,7 @@ def run(server: Server, home: Path, pins: object) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
@@ -20,12 +21,16 @@ from moorage_api.settings import Settings
 from moorage_api.users.repository import UserRepository
 from moorage_api.wiring.resources import Resources, open_resources
 from support.services import Services
-from support.waiting import HANG_SECONDS
+from support.waiting import HANG_SECONDS, until
+
+POLL_SECONDS = 0.3
 
 
 @pytest.fixture
 async def resources(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_resources(settings.model_copy(update={"stream_poll_seconds": 0.3}), issuer="api") as resources:
+    async with open_resources(
+        settings.model_copy(update={"stream_poll_seconds": POLL_SECONDS}), issuer="api"
+    ) as resources:
         yield resources
 
 
@@ -143,12 +148,12 @@ async def test_all_idle_list_streams_together_cost_one_query_per_poll(
 
         for _ in range(200):
             group.create_task(hold())
-        await asyncio.sleep(0.5)
-        before = resources.hub.polls
-        await asyncio.sleep(1.5)
-        polls = resources.hub.polls - before
+        await until(lambda: resources.hub.polls > 0, "the hub polls")
+        before, began = resources.hub.polls, time.monotonic()
+        await until(lambda: resources.hub.polls - before >= 4, "the hub polls again and again")
+        polls, seconds = resources.hub.polls - before, time.monotonic() - began
         held.set()
-    assert 2 <= polls <= 6  # one every 0.3 s, not one per stream
+    assert polls <= seconds / POLL_SECONDS + 2, "one poll for all streams, not one for each"
 
 
 async def test_streams_survive_a_restart_of_redis(
@@ -180,6 +185,6 @@ async def test_a_cancelled_follower_ends_even_if_redis_answers_at_that_moment(re
         for _ in range(number % 40):
             await asyncio.sleep(0)
         follower.cancel()
-        await asyncio.wait({follower}, timeout=2)
+        await asyncio.wait({follower}, timeout=HANG_SECONDS)
         assert follower.done()
         assert follower.cancelled()

@@ -15,6 +15,7 @@ from moorage_api.database import create_engine
 from moorage_api.runner.health import LONGEST_AWAY_SECONDS, LONGEST_STALL_SECONDS, Health
 from moorage_local.ports import free_ports
 from support.processes import Platform, Process
+from support.waiting import HANG_SECONDS
 
 
 @dataclass
@@ -23,7 +24,7 @@ class RunnerProbes:
     client: httpx.AsyncClient
 
     async def until_ready(self, status: int) -> None:
-        async with asyncio.timeout(LONGEST_AWAY_SECONDS + 20):
+        async with asyncio.timeout(LONGEST_AWAY_SECONDS + HANG_SECONDS):
             while await self.status("/readyz") != status:
                 await asyncio.sleep(0.1)
 
@@ -40,7 +41,7 @@ async def runner(platform: Platform) -> AsyncIterator[RunnerProbes]:
     port = free_ports(1)[0]
     platform.changes.update(runner_host="127.0.0.1", runner_port=port)
     process = await platform.start_runner()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=HANG_SECONDS, trust_env=False) as client:
         probes = RunnerProbes(process, client)
         await probes.until_ready(200)
         yield probes

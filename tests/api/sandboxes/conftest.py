@@ -24,11 +24,11 @@ from support.kube.kubelet import Kubelet
 from support.kube.sessions import Operator, Sessions, namespace_on
 from support.processes import shared_platform
 from support.services import Services, run
+from support.waiting import HANG_SECONDS
 
 __all__ = ["control_plane"]
 
 API_RULES = ROOT / "charts" / "moorage" / "files" / "api-rules.yaml"
-START_SECONDS = 30.0
 
 
 @dataclass
@@ -46,7 +46,7 @@ class World:
     def api_user(self) -> str:
         return f"system:serviceaccount:{self.sessions.namespace}:api"
 
-    async def replica(self, kubeconfig: Path | None = None, *, seconds: float = START_SECONDS) -> ClusterSandboxes:
+    async def replica(self, kubeconfig: Path | None = None, *, seconds: float = HANG_SECONDS) -> ClusterSandboxes:
         """Build the sandboxes object of one api or runner process."""
         running = ClusterSandboxes.open(
             namespace=self.sessions.namespace, kubeconfig=kubeconfig or self.kubeconfig, start_timeout_seconds=seconds

@@ -163,10 +163,19 @@ async def test_a_pod_that_cannot_start_is_reported_with_its_reason(
     trouble: str, world: World, session_id: UUID, reported: ReportedStates
 ) -> None:
     world.kubelet.behave, phase, reason = TROUBLE[trouble]
-    replica = await world.replica(seconds=6)
+    patient = await world.replica()
+    waiting = asyncio.create_task(patient.ensure(session_id, owner_id=OWNER, report=reported.report))
+
+    def is_reported() -> bool:
+        return any(state.phase == phase and reason in state.reason for state in reported)
+
+    await until(lambda: waiting.done() or is_reported(), f"{phase} is reported: {reported}")
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert is_reported(), reported
+    hurried = await world.replica(seconds=3)
     with pytest.raises(UnavailableError) as refused:
-        await replica.ensure(session_id, owner_id=OWNER, report=reported.report)
-    assert any(state.phase == phase and reason in state.reason for state in reported), reported
+        await hurried.ensure(session_id, owner_id=OWNER, report=reported.report)
     assert reported.phases[-1] == "failed"
     assert reason in str(refused.value)
 

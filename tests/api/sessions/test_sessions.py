@@ -21,7 +21,7 @@ from moorage_api.runs import queue
 from moorage_api.wiring.resources import Resources, open_resources
 from support.accounts import Person, data
 from support.sse import Frame, frames
-from support.waiting import HANG_SECONDS
+from support.waiting import HANG_SECONDS, until
 
 
 @pytest.fixture
@@ -187,10 +187,11 @@ async def test_messages_count_as_unread_while_no_client_streams_the_session(
         return int(item["unread_message_count"])
 
     await say(alice, session)
-    for _ in range(100):  # the hub notices a moment later that the stream was closed
-        if not await resources.hub.is_watched(UUID(session)):
-            break
-        await asyncio.sleep(0.02)
+
+    async def is_closed() -> bool:
+        return not await resources.hub.is_watched(UUID(session))
+
+    await until(is_closed, "the hub notices that the stream was closed")
     await play_events(resources, session, MessageEvent(role="assistant", message="one"), WaitEvent())
     assert await unread() == 2
     data(await alice.client.post(f"/api/sessions/{session}/clear-unread-message-count"))

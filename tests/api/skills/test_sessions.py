@@ -20,6 +20,7 @@ from moorage_api.skills.store import SkillArchives
 from support.accounts import data
 from support.gate import FakeBox, Gate, running_gate
 from support.skills import brand_report, skill_md, write_skill
+from support.waiting import HANG_SECONDS
 
 from .conftest import Admin, SkillApi
 
@@ -146,7 +147,7 @@ async def test_only_skills_that_a_sandbox_does_not_have_are_sent(
         sync = SkillSync(skills, archives, sessions)
         assert await sync.problem_with(skills[0].id, seconds=5) == NOT_YET, "the sync has not started"
         sync.start(client)
-        problems = {skill.manifest.slug: await sync.problem_with(skill.id, seconds=20) for skill in skills}
+        problems = {skill.manifest.slug: await sync.problem_with(skill.id, seconds=HANG_SECONDS) for skill in skills}
         assert (problems["brand-report"], problems["two"]) == ("", "")
         assert "damaged" in problems["lost"]
         assert {skill_id: hashlib.sha256(box.files[skill_id]).hexdigest() for skill_id in box.skills} == box.skills
@@ -159,11 +160,11 @@ async def test_only_skills_that_a_sandbox_does_not_have_are_sent(
         box.files.clear()
         again = SkillSync([skill for skill in skills if skill is not lost], archives, sessions)
         again.start(client)
-        assert [await again.problem_with(skill_id, seconds=20) for skill_id in box.skills] == ["", ""]
+        assert [await again.problem_with(skill_id, seconds=HANG_SECONDS) for skill_id in box.skills] == ["", ""]
         assert (again.sent_bytes, box.files) == (0, {})
         box.skills.clear()
         again.start(client)
-        assert await again.problem_with(skills[0].id, seconds=20) == "", "a new sandbox gets all skills again"
+        assert await again.problem_with(skills[0].id, seconds=HANG_SECONDS) == "", "a new sandbox gets all skills again"
         await again.wait_until_finished()
         assert box.files
     await store.close()

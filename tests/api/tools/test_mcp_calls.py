@@ -129,7 +129,7 @@ async def test_a_timeout_leaves_the_outcome_unknown_and_the_connection_open(
     with pytest.raises(McpLostError, match="in time"):
         await connection.call("act", {"seconds": 60}, seconds=0.2)
     assert connection.is_usable
-    assert await connection.call("act", {}, seconds=10)
+    assert await connection.call("act", {}, seconds=HANG_SECONDS)
 
 
 async def test_calls_run_concurrently_and_a_cancelled_call_does_not_delay_the_close(
@@ -138,7 +138,7 @@ async def test_calls_run_concurrently_and_a_cancelled_call_does_not_delay_the_cl
     connection = connections.connection(KEY, server)
     slow = asyncio.create_task(connection.call("act", {"seconds": 60}, seconds=60))
     await wait_until_logged(log, 1)
-    assert await connection.call("act", {}, seconds=10)
+    assert await connection.call("act", {}, seconds=HANG_SECONDS)
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
@@ -169,10 +169,10 @@ async def test_a_client_with_a_wrong_token_cannot_run_commands(commands: McpRunn
 
 
 async def test_closing_a_connection_ends_its_process(connections: McpConnections, server: McpServer, log: Path) -> None:
-    await connections.connection(KEY, server).call("act", {}, seconds=10)
+    await connections.connection(KEY, server).call("act", {}, seconds=HANG_SECONDS)
     process = psutil.Process(int((await wait_until_logged(log, 1))[0].split()[0]))
     await connections.close()
-    await asyncio.to_thread(process.wait, 10)
+    await asyncio.to_thread(process.wait, HANG_SECONDS)
 
 
 async def test_a_restarted_server_gets_a_new_connection(log: Path, commands: McpRunnerAddress) -> None:
@@ -184,14 +184,14 @@ async def test_a_restarted_server_gets_a_new_connection(log: Path, commands: Mcp
     service = McpService(create_database(engine), Sealing(["k" * 32]), made, Outbound())
     offered = OfferedServer("web", [], there, KEY)
     with running(command, port, PYTHONPATH=str(ROOT / "tests")) as process:
-        assert await service.call(offered, "act", {}, seconds=10)
-        lost = asyncio.create_task(service.call(offered, "act", {"seconds": 60}, seconds=20))
+        assert await service.call(offered, "act", {}, seconds=HANG_SECONDS)
+        lost = asyncio.create_task(service.call(offered, "act", {"seconds": 60}, seconds=HANG_SECONDS))
         await wait_until_logged(log, 2)
         process.kill()
         with pytest.raises(McpLostError):
             await lost
         process.start()
-        assert await service.call(offered, "act", {}, seconds=10)
+        assert await service.call(offered, "act", {}, seconds=HANG_SECONDS)
     assert len(log.read_text().splitlines()) == 3
     await made.close()
 

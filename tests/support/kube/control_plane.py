@@ -195,7 +195,7 @@ class ControlPlane:
         self._await_api_server()
 
     def _await_api_server(self) -> None:
-        self.wait("the API server to be ready", lambda: self.get("/readyz") == "ok", seconds=90)
+        self.wait("the API server to be ready", lambda: self.get("/readyz") == "ok", seconds=HANG_SECONDS)
         self._say("API server ready")
 
     def _write_credentials(self) -> None:
@@ -357,7 +357,7 @@ class ControlPlane:
             self.kubectl("apply", "--filename=-", stdin=json.dumps(manifest))
             if manifest["kind"] == "Namespace":
                 account = f"/api/v1/namespaces/{manifest['metadata']['name']}/serviceaccounts/default"
-                self.wait("the default service account", partial(self._is_there, account), seconds=30)
+                self.wait("the default service account", partial(self._is_there, account), seconds=HANG_SECONDS)
 
     def _is_there(self, path: str) -> bool:
         return bool(self.get(path))

@@ -14,6 +14,7 @@ import yaml
 from moorage_kube.client import Manifest
 from support.kube.control_plane import ControlPlane
 from support.kube.errors import UnavailableError
+from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 CRD = ROOT / "crds" / "moorage.dev_agentsessions.yaml"
@@ -55,7 +56,7 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
             conditions = shown.get("status", {}).get("conditions") or []
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
-        plane.wait("the resource definition to be established", is_established, seconds=30)
+        plane.wait("the resource definition to be established", is_established, seconds=HANG_SECONDS)
         # The pod garbage collector would delete pods without a node.
         plane.start_controller_manager(without=["pod-garbage-collector-controller"])
         yield plane

@@ -24,6 +24,7 @@ from support.kube.images import ImageSet, SandboxImages, prepared_images
 from support.kube.privileges import as_root, install_packages
 from support.kube.progress import Progress, Stopwatch
 from support.kube.store import link
+from support.waiting import HANG_SECONDS
 
 __all__ = ["Manifest", "Node", "last_words"]
 
@@ -65,7 +66,7 @@ class Node(ControlPlane):
         self.start_controller_manager()
         self._start_scheduler()
         self._start_kubelet()
-        self.wait("the node to be Ready", self._is_ready, seconds=90)
+        self.wait("the node to be Ready", self._is_ready, seconds=HANG_SECONDS)
         self._say("node Ready")
 
     def _start_scheduler(self) -> None:
@@ -134,7 +135,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
         return self.directory / "containerd.sock"
 
     def _import_pause(self) -> None:
-        self.wait("containerd to listen", self._containerd_socket.exists, seconds=30)
+        self.wait("containerd to listen", self._containerd_socket.exists, seconds=HANG_SECONDS)
         with (self.logs / "import-pause.log").open("wb") as log:
             try:
                 import_into(self._containerd_socket, [pause_image(self._binaries["pause"])], log=log)

@@ -14,6 +14,7 @@ from moorage_kube.client import Manifest
 from moorage_sandbox.client import GateClient
 from support.gate import Keys
 from support.kube.node import Node
+from support.waiting import HANG_SECONDS
 
 MANIFEST = Path(__file__).resolve().parents[2] / "cluster" / "sandbox-pod.yaml"
 TRUST = "sandbox-trust"
@@ -98,7 +99,7 @@ class SandboxPod:
             status = self.status(container)
             return bool(status["restartCount"] > before and "running" in status["state"])
 
-        self.node.wait(f"{container} to be started again", is_back, seconds=60)
+        self.node.wait(f"{container} to be started again", is_back, seconds=HANG_SECONDS)
 
 
 def trust_map(keys: Keys, namespace: str) -> Manifest:

@@ -128,7 +128,7 @@ def outer(directory: Path) -> int:
 
 def connect(pid: int, network: dict[str, Any]) -> None:
     """Connect the namespace of `pid` to the host by one link and one route. The kernel removes both with it."""
-    own, deadline = os.readlink("/proc/self/ns/net"), time.monotonic() + 10
+    own, deadline = os.readlink("/proc/self/ns/net"), time.monotonic() + 120
     while os.readlink(f"/proc/{pid}/ns/net") == own:
         if time.monotonic() > deadline:
             raise TimeoutError("unshare did not make a network namespace in 10 s")
@@ -257,7 +257,7 @@ class Inner:
 
 
 def inner(directory: Path) -> int:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while not (directory / "connected").exists():
         if time.monotonic() > deadline:
             say("failed", name="network", message="the host did not connect the node in 15 s")
