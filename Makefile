@@ -1,10 +1,10 @@
-# `make` lists what there is. Everything that needs something installs it first.
+# `make` lists the targets. Each target first installs what it needs.
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 N ?= 200
 
-# Python keeps what it compiled, whatever the shell says: a start takes a third of the time.
+# Let Python store compiled modules even if the shell forbids it: a start then takes a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -13,13 +13,13 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: ## install what is missing: Debian packages, a Python environment in .venv
+setup: ## install missing Debian packages, and a Python environment in .venv
 	@.ci/setup
 
 up: setup ## start the whole platform on this machine; Ctrl-C stops it
 	@exec setpriv --pdeathsig TERM .venv/bin/moorage up
 
-doctor: setup ## say what this machine lacks, and the command that gets it
+doctor: setup ## say what this machine lacks, and which command installs it
 	@.venv/bin/moorage doctor
 
 unit: setup ## run the tests that start no server, in half a minute
@@ -28,10 +28,10 @@ unit: setup ## run the tests that start no server, in half a minute
 test: setup ## run the suite, or ARGS=tests/…, against real servers
 	$(PYTEST) -n 2 --dist loadfile $(ARGS)
 
-kubernetes: setup ## build Kubernetes for the tests now, once: ten minutes
+kubernetes: setup ## build Kubernetes for the tests now (only once, ten minutes)
 	-@PYTHONPATH=tests $(PYTHON) -m support.kube.prepare kubernetes
 
-test-control-plane: setup ## the operator and the API's cluster side on a real control plane
+test-control-plane: setup ## test the operator and the API's cluster side on a real control plane
 	$(PYTEST) tests/crds tests/operator tests/api/sandboxes $(ARGS)
 
 test-pod: setup ## run gate, box and vnc as a pod on a real one-node Kubernetes
@@ -46,13 +46,13 @@ chaos: setup ## kill processes at random moments of a run, N=200 times
 contract: setup ## prove the HTTP contract against a running server, URL=http://…
 	CONTRACT_URL=$(URL) $(PYTHON) -m pytest -c tests/contract/pytest.ini tests/contract $(ARGS)
 
-fuzz: setup ## send requests of every kind, N=200 examples an operation
+fuzz: setup ## send generated requests, N=200 examples for each operation
 	FUZZ_EXAMPLES=$(N) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PYTHON) -m pytest tests/end_to_end/test_fuzz.py $(ARGS)
 
-coverage: setup ## run the suite, or ARGS=tests/…, and name the least tested modules
+coverage: setup ## run the suite, or ARGS=tests/…, and print the least tested modules
 	.ci/coverage $(ARGS)
 
-check: setup imports ## lint, formatting, types, layers; models, lock files and documentation are current
+check: setup imports ## check lint, formatting, types and imports, and that models, lock files and documentation are current
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
@@ -62,7 +62,7 @@ format: setup ## format the code
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-docs: setup ## write the generated pages of docs/ anew: settings, chart values, who may call what
+docs: setup ## write the generated pages of docs/ again: settings, chart values, authorization
 	for page in settings chart_values authorization; do $(PYTHON) docs/$$page.py; done
 
 imports: setup ## prove that imports go one way
@@ -72,7 +72,7 @@ bench: ## measure and print a table
 	@.ci/setup wrk
 	PYTHONPATH=tests .ci/with-toolchains $(PYTHON) -m benchmarks $(ARGS)
 
-lock: setup ## write the lock files anew from pyproject.toml
+lock: setup ## write the lock files again from pyproject.toml
 	.ci/lock
 
 images: ## build the six images with docker, or with ENGINE=podman or buildah
