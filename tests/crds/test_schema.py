@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from moorage_api.skills.bundles.archive import PIN
 from moorage_crds import names
 from moorage_crds.types import SKILL_DIGEST_PATTERN, SKILL_ID_PATTERN, AgentSessionSpec, AgentSessionStatus
 from moorage_kube.client import Manifest
@@ -62,10 +63,14 @@ def test_the_python_types_equal_the_schema(part: str, model: type[BaseModel]) ->
 
 @pytest.mark.parametrize(
     ("ours", "others"),
-    [(SKILL_ID_PATTERN, protocol.SKILL_ID_PATTERN), (SKILL_DIGEST_PATTERN, f"sha256:{protocol.DIGEST_PATTERN}")],
-    ids=["skill id", "skill digest"],
+    [
+        (SKILL_ID_PATTERN, protocol.SKILL_ID_PATTERN),
+        (SKILL_DIGEST_PATTERN, f"sha256:{protocol.DIGEST_PATTERN}"),
+        (SKILL_DIGEST_PATTERN, PIN.pattern.translate({ord("("): None, ord(")"): None})),
+    ],
+    ids=["skill id in the sandbox", "skill digest in the sandbox", "skill digest in the api"],
 )
-def test_the_sandbox_accepts_the_same_ids_and_digests(ours: str, others: str) -> None:
+def test_api_and_sandbox_accept_the_same_ids_and_digests(ours: str, others: str) -> None:
     """A sandbox imports nothing of the resource, so it declares both again."""
     assert ours == f"^{others}$"
 
