@@ -1,16 +1,16 @@
-// A small GGUF model behind OpenAI's Chat Completions: streams, and forces tool calls by grammar.
+// Serves a small GGUF model through OpenAI's Chat Completions API. It streams, and it forces tool calls with a grammar.
 //
 //   node server.mjs MODEL.gguf [PORT] [always]
 //
-// A model of 135 million parameters keeps to no format that it is told of, so a grammar makes it. With `tool_choice`
-// "required" the answer is a call of one of the offered functions; with "auto", the default, it is that or text, as
-// the model likes, and `always` takes "auto" for "required". Arguments hold what the function requires, and no more.
+// A model of 135 million parameters does not follow a described format, so a grammar enforces it. With `tool_choice`
+// "required" the answer is a call of one of the offered functions. With "auto", the default, the model chooses between
+// such a call and text. `always` treats "auto" like "required". The arguments are only those that the function requires.
 import http from "node:http";
 import { getLlama, LlamaCompletion, LlamaText, SpecialTokensText } from "node-llama-cpp";
 
 const [modelPath, port = "8081", always] = process.argv.slice(2);
-const WINDOW = 8192; // tokens that SmolLM2 can read, answer included
-const MAX_ANSWER = 400; // tokens; it repeats itself long before
+const WINDOW = 8192; // tokens that SmolLM2 can read, including the answer
+const MAX_ANSWER = 400; // tokens; the model repeats itself long before
 const MAX_TEXT = 120; // characters of one argument
 const MAX_ITEMS = 2;
 
@@ -22,8 +22,8 @@ const completion = new LlamaCompletion({ contextSequence: context.getSequence() 
 const BEGIN = new SpecialTokensText("<|im_start|>");
 const END = new SpecialTokensText("<|im_end|>");
 
-function told({ role, content, tool_calls: calls = [] }) {
-  if (role === "tool") return told({ role: "user", content: `Result: ${content}` }); // it was trained without that role
+function renderMessage({ role, content, tool_calls: calls = [] }) {
+  if (role === "tool") return renderMessage({ role: "user", content: `Result: ${content}` }); // the model was trained without the role `tool`
   const written = calls.map(({ function: f }) => `{"name": "${f.name}", "arguments": ${f.arguments}}`);
   return [BEGIN, `${role}\n${[content, ...written].filter(Boolean).join("\n")}`, END, "\n"];
 }
@@ -32,7 +32,7 @@ function prompt([system, ...messages], functions) {
   const offered = functions.map((f) => `- ${f.name}(${(f.parameters.required ?? []).join(", ")}): ${f.description}`);
   const how = offered.length ? ["Functions:", ...offered, 'Call one with {"name": …, "arguments": {…}}.'] : [];
   const first = { role: "system", content: [system.content, ...how].join("\n") };
-  return [...[first, ...messages].flatMap(told), BEGIN, "assistant\n"];
+  return [...[first, ...messages].flatMap(renderMessage), BEGIN, "assistant\n"];
 }
 
 function beginning(functions, mustCall) {
@@ -103,7 +103,7 @@ async function serve(request, response, signal) {
   }
 }
 
-let last = Promise.resolve(); // one context, so one answer at a time
+let last = Promise.resolve(); // there is one context, so answers come one after the other
 const server = http.createServer((request, response) => {
   const gone = new AbortController();
   response.on("close", () => gone.abort());
