@@ -40,8 +40,8 @@ async def test_an_mcp_server_runs_as_in_the_deployment_without_seeing_its_enviro
         try:
             connection = connections.connection(("plain", "digest", "somebody"), server)
             assert [tool.name for tool in await connection.tools()] == ["variables"]
-            said = await connection.call("variables", {}, seconds=HANG_SECONDS)
+            variables = await connection.call("variables", {}, seconds=HANG_SECONDS)
         finally:
             await connections.close()
-    assert "HOME" in str(said)
-    assert "PLATFORM_SECRET" not in str(said)
+    assert "HOME" in str(variables)
+    assert "PLATFORM_SECRET" not in str(variables)

@@ -118,7 +118,7 @@ def test_the_api_server_accepts_every_object_of_the_chart(release: Release) -> N
         "sandboxes": {"namespace": sandboxes, "createNamespace": True},
         "networkPolicies": {"apiFrom": [{"podSelector": {}}], "metricsFrom": [{"podSelector": {}}]},
     }
-    assert "api.trustedProxies" in release.upgrade(values), "it is behind a proxy, and nobody said which"
+    assert "api.trustedProxies" in release.upgrade(values), "the notes must name the missing setting"
     assert "api.trustedProxies" not in release.upgrade({**values, "api": {"trustedProxies": ["10.0.0.0/8"]}})
     policy = release.control_plane.kubectl("get", "networkpolicy", "--namespace", sandboxes, "--output=name")
     assert policy.split() == ["networkpolicy.networking.k8s.io/moorage-sandbox"]

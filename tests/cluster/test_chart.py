@@ -141,7 +141,7 @@ def installed(cluster: Cluster, model: ScriptedModel, github: GitHub) -> Release
         cluster.make_volume(f"data-moorage-{name}-0", namespace=NAMESPACE, uid=uid)
     llm = {"baseUrl": model.url, "model": "scripted", "existingSecret": "llm"}
     key = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "llm", "namespace": NAMESPACE}}
-    cluster.apply([{**key, "stringData": {"llm-api-key": "a key nobody may see"}}])
+    cluster.apply([{**key, "stringData": {"llm-api-key": "a secret key"}}])
     settings = {
         **VALUES["settings"],
         "MOORAGE_SKILLS_GITHUB_ARCHIVE_URL": github.url,
@@ -166,8 +166,8 @@ def is_ready(url: str) -> bool:
 
 def test_the_release_is_ready_and_its_own_test_passes(release: Release) -> None:
     assert "get agentsessions" in release.notes
-    said = release.cluster.helm("test", "moorage", "--namespace", NAMESPACE)
-    assert "Succeeded" in said
+    output = release.cluster.helm("test", "moorage", "--namespace", NAMESPACE)
+    assert "Succeeded" in output
 
 
 async def test_a_person_logs_in_and_keeps_a_file(release: Release) -> None:
@@ -351,9 +351,9 @@ async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) 
         await asyncio.gather(*kills)
     assert ending.event == "done", f"{ending.data}\n{cluster.describe(NAMESPACE)}"
     assert cluster.pod(NAMESPACE, name)["metadata"]["uid"] != lost
-    said = str(release.model.requests[-1]["messages"])
-    assert "The sandbox of this session was lost" in said
-    assert "unknown" in said
+    messages = str(release.model.requests[-1]["messages"])
+    assert "The sandbox of this session was lost" in messages
+    assert "unknown" in messages
 
 
 @pytest.mark.parametrize(
@@ -426,12 +426,12 @@ def test_uninstalling_keeps_exactly_what_the_notes_say(release: Release) -> None
         "lease.coordination.k8s.io/moorage-operator",
         *(f"persistentvolumeclaim/data-moorage-{name}-0" for name in SERVERS),
     }
-    told = [
+    commands = [
         line.split()[1:]
         for line in release.notes.splitlines()
         if line.strip().startswith("kubectl") and "delete" in line
     ]
-    for command in told:
+    for command in commands:
         cluster.kubectl(*command)
     gone = set(cluster.kubectl("get", kinds, "--namespace", NAMESPACE, "--output=name").split())
     assert gone - not_ours == set()

@@ -150,7 +150,7 @@ class Cluster(Node):
 
 def nginx_config(*, listen: str, upstream: str, annotations: dict[str, Any], place: Path) -> str:
     """The nginx configuration that ingress-nginx would write for these annotations."""
-    said = {name.removeprefix(ANNOTATION): v for name, v in annotations.items() if name.startswith(ANNOTATION)}
+    values = {name.removeprefix(ANNOTATION): v for name, v in annotations.items() if name.startswith(ANNOTATION)}
     directives = {
         "proxy-buffering": "proxy_buffering {};",
         "proxy-request-buffering": "proxy_request_buffering {};",
@@ -159,7 +159,7 @@ def nginx_config(*, listen: str, upstream: str, annotations: dict[str, Any], pla
         "proxy-send-timeout": "proxy_send_timeout {}s;",
         "proxy-body-size": "client_max_body_size {};",
     }
-    made = "\n".join(directives[name].format(value) for name, value in said.items())
+    lines = "\n".join(directives[name].format(value) for name, value in values.items())
     return f"""
 daemon off;
 user root;
@@ -185,7 +185,7 @@ http {{
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $connection_upgrade;
-{made}
+{lines}
         }}
     }}
 }}

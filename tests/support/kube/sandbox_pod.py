@@ -44,8 +44,8 @@ def named(pod: Manifest, name: str) -> Manifest:
 def status_of(pod: Manifest, container: str) -> dict[str, Any]:
     """The status of one container; {} before the kubelet has written one."""
     status = pod.get("status", {})
-    said = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    return next((one for one in said if one["name"] == container), {})
+    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((one for one in statuses if one["name"] == container), {})
 
 
 @dataclass
