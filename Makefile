@@ -8,7 +8,7 @@ N ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up doctor unit test kubernetes test-control-plane test-pod test-cluster chaos contract fuzz coverage check format docs imports bench lock images
+.PHONY: help setup up doctor unit test test-under-load kubernetes test-control-plane test-pod test-cluster chaos contract fuzz coverage check format docs imports bench lock images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,10 @@ unit: setup ## run the tests that start no server, in half a minute
 
 test: setup ## run the suite, or ARGS=tests/…, against real servers
 	$(PYTEST) -n 2 --dist loadfile $(ARGS)
+
+test-under-load: setup ## run the suite while ten other processes keep the processors busy
+	PYTHONPATH=tests .ci/with-toolchains $(PYTHON) -m support.load --processes 10 -- \
+		$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 kubernetes: setup ## build Kubernetes for the tests now (only once, ten minutes)
 	-@PYTHONPATH=tests $(PYTHON) -m support.kube.prepare kubernetes

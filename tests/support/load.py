@@ -4,6 +4,7 @@
     PYTHONPATH=tests python -m support.load --processes 10 -- python -m pytest tests/crds
 
 With a command, the load ends when the command ends, and its exit status is the command's. Only processor time is used.
+`make test-under-load` runs the suite beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> int:
     parser = argparse.ArgumentParser(prog="support.load", description="Keep this machine's processors busy.")
     parser.add_argument("--processes", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=3600, help="the load ends after this time at the latest")
+    parser.add_argument("--seconds", type=float, default=6 * 3600, help="the load ends after this time at the latest")
     parser.add_argument("command", nargs="*", help="what to run beside the load, after --")
     options = parser.parse_args()
     busy = [
