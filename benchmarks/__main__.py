@@ -17,7 +17,7 @@ from moorage_api.clock import utc_now
 from moorage_api.database import create_database, create_engine
 from moorage_api.objects.store import MinioStore
 from moorage_api.skills.pins import SessionSkills
-from moorage_local.credentials import RUNNER_KEY_ID
+from moorage_local.data.credentials import RUNNER_KEY_ID
 from moorage_sandbox.client import GateClient, TokenSigner
 from support.accounts import admin, register
 from support.gate import Gate, Keys

@@ -21,9 +21,9 @@ from moorage_api.events.log import append
 from moorage_api.events.schemas import ChatEvent, MessageEvent
 from moorage_api.sessions.repository import create_session
 from moorage_api.users.repository import UserRepository
-from moorage_local.credentials import Credentials
-from moorage_local.ports import PortBook
-from moorage_local.postgres import Postgres
+from moorage_local.data.credentials import Credentials
+from moorage_local.data.ports import PortBook
+from moorage_local.servers.postgres import Postgres
 
 TRANSACTIONS = 200
 EVENT: ChatEvent = MessageEvent(role="assistant", message="x" * 120)

@@ -16,14 +16,14 @@ from moorage_api.database import Database, create_database, create_engine
 from moorage_api.errors import DomainError
 from moorage_api.settings import Settings
 from moorage_api.users.admin import create_admin, reset_password
-from moorage_local import postgres
-from moorage_local.credentials import Credentials
-from moorage_local.directory import DataDirectory
+from moorage_local.data.credentials import Credentials
+from moorage_local.data.directory import DataDirectory
+from moorage_local.data.ports import PortBook
 from moorage_local.errors import StartError
 from moorage_local.options import Options, check_account
-from moorage_local.ports import PortBook
-from moorage_local.postgres import Postgres
 from moorage_local.prepare import prepare_services
+from moorage_local.servers import postgres
+from moorage_local.servers.postgres import Postgres
 
 RETRY_SECONDS = 1.0
 

@@ -16,19 +16,19 @@ from pydantic import SecretStr, ValidationError
 from moorage_api.settings import Settings
 from moorage_common.backoff import Backoff
 from moorage_common.keeper import keep_running
-from moorage_local.child import Child, base_environment
-from moorage_local.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
-from moorage_local.directory import DataDirectory
+from moorage_local.data.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
+from moorage_local.data.directory import DataDirectory
+from moorage_local.data.files import make_private_directory
+from moorage_local.data.logs import limit_logs
 from moorage_local.doctor import raise_if_unusable
 from moorage_local.errors import StartError
-from moorage_local.files import make_private_directory
 from moorage_local.http import is_answering
 from moorage_local.listener import local_address
-from moorage_local.logs import limit_logs
 from moorage_local.options import Options, invalid_environment
-from moorage_local.part import Part
 from moorage_local.prepare import PreparedServices, prepare_services, runner_is_alive
-from moorage_local.services import EmbeddedServices
+from moorage_local.processes.child import Child, base_environment
+from moorage_local.processes.part import Part
+from moorage_local.servers.services import EmbeddedServices
 
 READY_ANSWER_SECONDS = 30
 BACKOFF = Backoff(0.2, 30.0)

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from moorage_api.config.service import KEY_UNREADABLE
 from moorage_common.tasks import race
-from moorage_local.directory import DataDirectory
+from moorage_local.data.directory import DataDirectory
 from moorage_local.errors import StartError
 from moorage_local.listener import ANY_ADDRESS, open_listener, url_of
 from moorage_local.options import Options

@@ -12,7 +12,7 @@ import pytest
 from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import McpConnections
 from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.helm import Helm, containers, found
 from support.remote_tools import running
 from support.waiting import HANG_SECONDS

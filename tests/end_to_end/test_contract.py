@@ -14,7 +14,7 @@ import pytest
 from moorage_api.database import create_database, create_engine
 from moorage_api.settings import Settings
 from moorage_api.users.admin import create_admin
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.accounts import PASSWORD
 from support.processes import Platform
 from support.remote_tools import mcp_servers

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support import report
 from support.accounts import Person, admin, data
 from support.llm import Call, Finish, Hang, Plan, Raw, Say, ScriptedModel, Turn

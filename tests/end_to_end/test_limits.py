@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from moorage_local.ports import PortBook
-from moorage_local.valkey import Valkey
+from moorage_local.data.ports import PortBook
+from moorage_local.servers.valkey import Valkey
 from support.accounts import PASSWORD, Person, client_for, data
 from support.llm import Plan, ScriptedModel
 from support.processes import Platform

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.accounts import Person, admin, data
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from moorage_local.credentials import Credentials, SigningKeys
-from moorage_local.directory import DataDirectory
+from moorage_local.data.credentials import Credentials, SigningKeys
+from moorage_local.data.directory import DataDirectory
+from moorage_local.data.files import write_private
+from moorage_local.data.logs import truncate_large_logs
 from moorage_local.errors import StartError
-from moorage_local.files import write_private
-from moorage_local.logs import truncate_large_logs
 from moorage_sandbox.messages import TrustFile
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
 

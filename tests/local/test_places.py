@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from moorage_local.credentials import RUNNER_KEY_ID, SigningKeys
+from moorage_local.data.credentials import RUNNER_KEY_ID, SigningKeys
 from moorage_sandbox.client import GateClient, TokenSigner
 from support.machine import Machine
 from support.place import HAS_MOUNTS, Kind, Place

@@ -18,9 +18,9 @@ from minio.error import S3Error
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from moorage_local.ports import PortBook
-from moorage_local.postgres import DATABASE, ROLE, Postgres, unprivileged_prefix
-from moorage_local.valkey import Valkey
+from moorage_local.data.ports import PortBook
+from moorage_local.servers.postgres import DATABASE, ROLE, Postgres, unprivileged_prefix
+from moorage_local.servers.valkey import Valkey
 from support.services import BUCKET, Services
 from support.waiting import HANG_SECONDS
 

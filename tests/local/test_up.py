@@ -16,9 +16,9 @@ import httpx
 import psutil
 import pytest
 
-from moorage_local.credentials import Credentials
-from moorage_local.ports import PortBook, free_ports
-from moorage_local.s3 import S3
+from moorage_local.data.credentials import Credentials
+from moorage_local.data.ports import PortBook, free_ports
+from moorage_local.servers.s3 import S3
 from moorage_local.up import is_nearby
 from support import accounts
 from support.machine import Machine, moorage

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand
 from support.remote_tools import running

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from moorage_local.child import Child
+from moorage_local.processes.child import Child
 from support.waiting import HANG_SECONDS
 
 READY = "Moorage is ready"

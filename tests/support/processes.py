@@ -19,9 +19,9 @@ import httpx
 from pydantic import SecretStr
 
 from moorage_api.settings import Settings
-from moorage_local.child import Child
-from moorage_local.files import make_private_directory
-from moorage_local.ports import free_ports
+from moorage_local.data.files import make_private_directory
+from moorage_local.data.ports import free_ports
+from moorage_local.processes.child import Child
 from support.services import Services, run
 from support.waiting import HANG_SECONDS
 from support.worker import WORKER

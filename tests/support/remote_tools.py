@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support import toolchains
 from support.waiting import HANG_SECONDS
 

@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 
 from moorage_api import migrations
 from moorage_api.settings import Settings
-from moorage_local.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
-from moorage_local.ports import PortBook, free_ports
-from moorage_local.postgres import DATABASE, ROLE, Postgres
-from moorage_local.s3 import REGION, S3
-from moorage_local.valkey import Valkey
+from moorage_local.data.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
+from moorage_local.data.ports import PortBook, free_ports
+from moorage_local.servers.postgres import DATABASE, ROLE, Postgres
+from moorage_local.servers.s3 import REGION, S3
+from moorage_local.servers.valkey import Valkey
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import OpenCall, Phase
 from moorage_api.agent.tools import FINISH, Tools
-from moorage_api.agent.toolsets.message import ASK, NOTIFY
+from moorage_api.agent.user_functions import ASK, NOTIFY
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
 

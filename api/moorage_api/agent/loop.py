@@ -19,8 +19,8 @@ from moorage_api.agent.ports import (
     Toolset,
     UserMessage,
 )
+from moorage_api.agent.stopped_programs import kill_program_of_call
 from moorage_api.agent.tools import Tools
-from moorage_api.agent.toolsets.shell import kill_program_of_call
 from moorage_api.agent.work import InterruptedByUserError, Work, continue_without
 from moorage_api.events.schemas import ChatEvent, DoneEvent, ErrorEvent, FileInfo, PlanEvent, StepEvent, WaitEvent
 

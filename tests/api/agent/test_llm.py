@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.answers import Answer, AnswerBuilder, RawCall
+from moorage_api.agent.function_schema import function, text
 from moorage_api.agent.llm import LlmClient, LlmError, WindowFullError
-from moorage_api.agent.toolsets.schema import function, text
 from moorage_api.outbound import Outbound
 from support.llm import Call, Calls, Drop, Hang, Raw, Responder, Say, ScriptedModel, Status, Tries, Turn
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from moorage_api.database import create_engine
 from moorage_api.runner.health import LONGEST_AWAY_SECONDS, LONGEST_STALL_SECONDS, Health
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.processes import Platform, Process
 from support.waiting import HANG_SECONDS
 

@@ -10,7 +10,7 @@ import pytest
 
 from moorage_api.objects.store import MinioStore
 from moorage_api.settings import Settings
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.processes import Platform
 from support.sockets import has_no_delay
 

@@ -25,7 +25,7 @@ from moorage_api.tools.mcp_pool import McpConnections
 from moorage_api.tools.mcp_server import McpLostError, McpRunnerAddress, McpServer, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer, to_stored_tool
 from moorage_api.tools.mcp_toolset import McpToolset, function_name
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.accounts import admin, data, register
 from support.agent import MemoryAttachments, MemorySwitches
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn

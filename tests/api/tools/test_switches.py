@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from moorage_api.agent import prompts
-from moorage_local.ports import free_ports
+from moorage_local.data.ports import free_ports
 from support.accounts import admin, data, register
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, played
 from support.processes import Platform

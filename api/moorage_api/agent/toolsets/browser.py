@@ -7,9 +7,9 @@ import binascii
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from moorage_api.agent.function_schema import flag, function, number, text
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
-from moorage_api.agent.toolsets.schema import flag, function, number, text
 
 INDEX = number("The element's number in the list that came with the page")
 X = number("Pixels from the left edge of the visible page")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
+from moorage_api.agent.function_schema import flag, function, number, text
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
-from moorage_api.agent.toolsets.schema import flag, function, number, text
 
 EXECUTE_SECONDS = 60.0
 WAIT_SECONDS = 30
 MAX_WAIT_SECONDS = 600
-KILL_SECONDS = 3.0
 
 SHELL = text("Any name for the shell; a new name opens a new shell. Each shell runs one command at a time")
 
@@ -97,18 +94,3 @@ class ShellToolset(SandboxToolset):
             if key is not None:
                 stored["output_key"] = key
         return {"console": records, **stored}
-
-
-async def kill_program_of_call(gate: Gate, function: str, args: Mapping[str, Any], *, key: str) -> None:
-    """Kill the program that a stopped call has left in its shell. Gives up after KILL_SECONDS."""
-    if function not in ("shell_execute", "shell_wait_process", "shell_write_input"):
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(KILL_SECONDS):
-            await gate.call(
-                key,
-                "shell_kill_process",
-                {"session_id": args.get("session_id", "")},
-                timeout_seconds=KILL_SECONDS,
-                read_only=True,  # a second kill has no effect, so the call may be retried
-            )

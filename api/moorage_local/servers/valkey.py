@@ -11,11 +11,11 @@ from typing import ClassVar
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
-from moorage_local.child import Child, base_environment
+from moorage_local.data.files import write_private
+from moorage_local.data.ports import PortBook
 from moorage_local.errors import StartError
-from moorage_local.files import write_private
-from moorage_local.ports import PortBook
-from moorage_local.server import EmbeddedServer
+from moorage_local.processes.child import Child, base_environment
+from moorage_local.servers.server import EmbeddedServer
 
 
 def find_binary() -> Path:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_local.credentials import Credentials
-from moorage_local.directory import DataDirectory
+from moorage_local.data.credentials import Credentials
+from moorage_local.data.directory import DataDirectory
+from moorage_local.data.ports import PortBook
 from moorage_local.options import Options
-from moorage_local.ports import PortBook
-from moorage_local.postgres import Postgres
-from moorage_local.s3 import REGION, S3
-from moorage_local.server import EmbeddedServer
-from moorage_local.valkey import Valkey
+from moorage_local.servers.postgres import Postgres
+from moorage_local.servers.s3 import REGION, S3
+from moorage_local.servers.server import EmbeddedServer
+from moorage_local.servers.valkey import Valkey
 
 
 @dataclass

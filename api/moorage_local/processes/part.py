@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage_common.tasks import race
-from moorage_local.child import Child
 from moorage_local.errors import StartError
+from moorage_local.processes.child import Child
 
 READY_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.05

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from moorage_local.child import Child
+from moorage_local.data.files import make_private_directory
+from moorage_local.data.ports import PortBook, is_free
 from moorage_local.errors import StartError
-from moorage_local.files import make_private_directory
-from moorage_local.ports import PortBook, is_free
+from moorage_local.processes.child import Child
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_GRACE_SECONDS = 2.0

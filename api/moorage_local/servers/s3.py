@@ -16,12 +16,12 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
-from moorage_local.certificates import create_certificate
-from moorage_local.child import Child, base_environment
+from moorage_local.data.files import make_private_directory, write_private
+from moorage_local.data.ports import PortBook
 from moorage_local.errors import StartError
-from moorage_local.files import make_private_directory, write_private
-from moorage_local.ports import PortBook
-from moorage_local.server import EmbeddedServer
+from moorage_local.processes.child import Child, base_environment
+from moorage_local.servers.certificates import create_certificate
+from moorage_local.servers.server import EmbeddedServer
 
 REGION = "us-east-1"
 

@@ -51,7 +51,14 @@ class Child:
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("Start children from the main thread: they end with the thread that started them")
-        launcher = [sys.executable, "-I", "-m", "moorage_local.launch", str(os.getpid()), str(int(death_signal))]
+        launcher = [
+            sys.executable,
+            "-I",
+            "-m",
+            "moorage_local.processes.launch",
+            str(os.getpid()),
+            str(int(death_signal)),
+        ]
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             process = subprocess.Popen(

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moorage_local.data.files import make_private_directory
 from moorage_local.errors import StartError
-from moorage_local.files import make_private_directory
 
 SOCKET_PATH_LIMIT = 100
 """Longest path of a Unix socket that we use. The kernel allows 107 bytes."""

@@ -1,0 +1,1 @@
+"""What `moorage up` keeps on the disk: its directory, secrets, ports and logs."""

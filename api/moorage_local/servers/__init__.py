@@ -1,0 +1,1 @@
+"""The servers that `moorage up` starts: PostgreSQL, Valkey and an S3 server."""
