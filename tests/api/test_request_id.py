@@ -7,11 +7,13 @@ import logging
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from moorage_api.http import errors
 from moorage_api.http.request_id import RequestId
 from moorage_common.logs import JsonFormatter
 
@@ -45,3 +47,20 @@ async def test_an_id_that_could_disturb_a_log_is_replaced(odd: str) -> None:
     async with client() as http:
         response = await http.get("/", headers={"X-Request-ID": odd})
     assert response.headers["X-Request-ID"] == response.text != odd
+
+
+async def test_an_unexpected_error_carries_the_id_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_: Request) -> PlainTextResponse:
+        raise LookupError("broken")
+
+    app = FastAPI()
+    app.add_route("/", fail)
+    errors.install(app)
+    app.add_middleware(RequestId)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as http:
+        response = await http.get("/", headers={"X-Request-ID": "from-the-proxy.1"})
+    assert response.status_code == 500
+    assert response.headers.get_list("X-Request-ID") == ["from-the-proxy.1"]
+    assert response.json()["data"]["request_id"] == "from-the-proxy.1"
+    assert "Unexpected error" in caplog.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 from fastapi import FastAPI
@@ -19,6 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from moorage_api import errors
+from moorage_api.http.request_id import get_request_id
+from moorage_common.logs import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +108,15 @@ async def render_gone_client(_: Request, error: Exception) -> JSONResponse:
     return envelope_response(400, "The request ended too early and nothing was stored", {"error": "invalid"})
 
 
-async def render_unexpected(_: Request, error: Exception) -> JSONResponse:
-    request_id = uuid4().hex
-    logger.error("Unexpected error %s", request_id, exc_info=error)
+async def render_unexpected(request: Request, error: Exception) -> JSONResponse:
+    """Starlette calls this outside of every middleware, so the request's id is set here again."""
+    request_id = get_request_id(request.scope)
+    with log_context(request_id=request_id):
+        logger.error("Unexpected error", exc_info=error)
     message = f"An internal error occurred. Try again, or report the request id {request_id}"
-    return envelope_response(500, message, {"error": "internal", "request_id": request_id})
+    response = envelope_response(500, message, {"error": "internal", "request_id": request_id})
+    response.headers["X-Request-ID"] = request_id
+    return response
 
 
 def install(app: FastAPI) -> None:

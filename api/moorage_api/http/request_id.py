@@ -23,13 +23,21 @@ class RequestId:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        sent = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        request_id = sent if ACCEPTED.fullmatch(sent) else secrets.token_hex(8).encode()
+        request_id = get_request_id(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (HEADER, request_id)]
+                message["headers"] = [*message.get("headers", ()), (HEADER, request_id.encode())]
             await send(message)
 
-        with log_context(request_id=request_id.decode()):
+        with log_context(request_id=request_id):
             await self._app(scope, receive, send_with_id)
+
+
+def get_request_id(scope: Scope) -> str:
+    """The id of the request, kept in the scope's state. The first call chooses it."""
+    state = scope.setdefault("state", {})
+    if "request_id" not in state:
+        sent = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        state["request_id"] = sent.decode() if ACCEPTED.fullmatch(sent) else secrets.token_hex(8)
+    return str(state["request_id"])
