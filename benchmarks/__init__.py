@@ -1,1 +1,1 @@
-"""How fast it is. `python -m benchmarks` prints one table; nothing here is a test."""
+"""Benchmarks. `python -m benchmarks` prints one table of measurements."""

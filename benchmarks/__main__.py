@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name …]`: measure all, or those named, in one run, and print one table."""
+"""`python -m benchmarks [name …]` runs all benchmarks or the named ones, and prints one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat as a client sees it, with a model that answers at once.
+"""The latency of a chat at the client, with a model that answers immediately.
 
 Method: one api, one runner and one host process, a scripted model over a real socket without delay. "First frame" is
 from sending POST …/chat to the first frame's arrival, on a session that has a sandbox, over a kept-alive connection.
@@ -26,7 +26,7 @@ def tool_script() -> list[Turn]:
 
 
 async def timed_chat(alice: Person, session_id: str, message: str) -> list[tuple[float, Frame]]:
-    """Frames and when they came, seconds after the request was sent."""
+    """The frames, each with the seconds from the request until it arrived."""
     seen = []
     began = time.perf_counter()
     async with alice.client.stream("POST", f"/api/sessions/{session_id}/chat", json={"message": message}) as response:

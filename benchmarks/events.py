@@ -1,4 +1,4 @@
-"""Appending to the event log, durable: PostgreSQL with fsync and synchronous_commit on, one writer.
+"""Durable appends to the event log: PostgreSQL with fsync and synchronous_commit on, one writer.
 
 Method: one session is filled to the given number of events; then 200 transactions (as the journal makes them: one
 append each) are timed from `begin` to after `commit`, with 1 and with 10 events of about 200 bytes each.

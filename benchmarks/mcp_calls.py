@@ -1,4 +1,4 @@
-"""What a call of an MCP tool costs, with a model that answers at once.
+"""The cost of one MCP tool call, with a model that answers immediately.
 
 Method: one api, one runner and one host process. The server is `@modelcontextprotocol/server-everything` of others,
 once as a command under bubblewrap, once over streamable HTTP. The overhead is what lies between the `calling` and

@@ -68,7 +68,7 @@ async def measure_starts(control_plane: ControlPlane, directory: Path) -> list[R
 
 
 async def start_all(sessions: Sessions) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds from each session's creation to its pod and to its readiness, as a watcher sees them."""
+    """Seconds from the creation of each session until a watch reports its pod, and until it reports readiness."""
     began: dict[str, float] = {}
     created: dict[str, float] = {}
     ready: dict[str, float] = {}
@@ -106,7 +106,7 @@ async def all_are(sessions: Sessions, names: list[str], reason: str) -> bool:
 
 
 async def all_become(sessions: Sessions, names: list[str], reason: str, *, since: str, seconds: float) -> None:
-    """Hear of it by a watch: thousands of resources listed again and again would be the load that is measured."""
+    """Wait by a watch. Repeated lists of thousands of resources would disturb the measurement."""
     left = set(names)
     async with asyncio.timeout(seconds):
         async for event in sessions.kube.watch(sessions.path, since=since):
@@ -118,7 +118,7 @@ async def all_become(sessions: Sessions, names: list[str], reason: str, *, since
 
 
 def reason_of(session: Any) -> str | None:
-    """Of its condition Ready."""
+    """The reason of the condition Ready."""
     conditions = session.get("status", {}).get("conditions", [])
     return next((str(one["reason"]) for one in conditions if one["type"] == "Ready"), None)
 

@@ -1,4 +1,4 @@
-"""What a measurement is, and how a table of them looks."""
+"""Measurements, and a table of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Row:
 
     @property
     def p99(self) -> float:
-        """The sample that 99 % are not above; with less than 100 samples the greatest."""
+        """The 99th percentile: with fewer than 100 samples it is the greatest sample."""
         ordered = sorted(self.samples)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 

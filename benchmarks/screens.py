@@ -23,7 +23,7 @@ PINGS = 500
 
 
 class Screen:
-    """Echoes 16-byte messages; sends TOTAL bytes when it hears a message of one byte."""
+    """Echoes messages of 16 bytes. A message of one byte makes it send TOTAL bytes."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -79,7 +79,7 @@ async def direct(socket: Path) -> float:
 
 
 async def start_box(socket: Path) -> asyncio.Server:
-    """Just enough of a box for a gate to be bound: it answers every question with its boot id."""
+    """A box that answers every request with its boot id, which is enough to bind a gate."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -91,7 +91,7 @@ async def start_box(socket: Path) -> asyncio.Server:
 
 
 async def start_host(socket: Path, *, uid: str, url: str) -> asyncio.Server:
-    """Just enough of a sandbox host: every session has this one sandbox."""
+    """A sandbox host that returns the same sandbox for every session."""
     body = json.dumps({"uid": uid, "url": url, "phase": "ready", "reason": ""}).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 

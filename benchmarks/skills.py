@@ -1,4 +1,4 @@
-"""Skills on their way into a sandbox of the local host.
+"""The transfer of skills into a sandbox of the local host.
 
 Method: one skill of 200 files, 10 MiB that do not compress, through a real gate into a real box. "Cold": neither the
 sandbox nor the runner's cache has it, so the archive comes from the object store. "Matching": the sandbox has it;
@@ -61,7 +61,7 @@ async def measure(
                     await sync.wait_until_finished()
                     sent.append(sync.sent_bytes)
             await host.http.delete(f"/v1/sandboxes/{session_id}")
-    assert set(sent[1::2]) == {0}, "matching digests cost no byte"
+    assert set(sent[1::2]) == {0}, "a skill whose digest matches is not sent"
     return [
         Row("skill of 200 files / 10 MiB into a sandbox, cold", "ms", cold, note=f"{sent[0] / 2**20:.1f} MiB sent"),
         Row("the same, digests matching", "ms", matching, "<= 300", "0 bytes sent"),

@@ -63,7 +63,7 @@ async def transactions_a_second(engine: AsyncEngine) -> float:
             )
             return int(value or 0)
 
-    await asyncio.sleep(REPORT_SECONDS)  # what ended before is counted by now
+    await asyncio.sleep(REPORT_SECONDS)  # by now the statistics include all earlier transactions
     first = await committed()
     await asyncio.sleep(WINDOW_SECONDS)
     return (await committed() - first) / WINDOW_SECONDS

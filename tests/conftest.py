@@ -22,7 +22,7 @@ from support.unit import ServerGuard
 
 FAILED = pytest.StashKey[bool]()
 
-collect_ignore = ["contract"]  # a project of its own, which end_to_end/test_contract.py runs as such
+collect_ignore = ["contract"]  # a separate project, which end_to_end/test_contract.py runs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With CI=true a skip is a failure: something the suite needs is missing there, and nobody would read it."""
+    """Turn a skip into a failure when CI=true, because a skip there means that something is missing."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
         report.outcome = "failed"
@@ -65,7 +65,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
-    """PostgreSQL, Valkey and S3 of this test process, started at the first need."""
+    """PostgreSQL, Valkey and S3 of this test process. The first test that needs them starts them."""
     with running_services() as started:
         yield started
 
@@ -84,7 +84,7 @@ def database_url(services: Services, _database: str) -> str:
 
 @pytest.fixture
 def short_directory() -> Iterator[Path]:
-    """A private directory with a path short enough for Unix sockets, which `tmp_path` is not always."""
+    """A private directory for Unix sockets. The path of `tmp_path` can be too long for them."""
     path = Path(tempfile.mkdtemp(prefix="mo-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
@@ -92,7 +92,7 @@ def short_directory() -> Iterator[Path]:
 
 @pytest.fixture
 def settings(services: Services, database_url: str, short_directory: Path) -> Settings:
-    """The api's settings, on an empty database and an empty Redis."""
+    """Settings of the api with an empty database and an empty Redis."""
     run(services.empty_redis())
     return services.settings(database_url=database_url, directory=short_directory)
 

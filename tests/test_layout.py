@@ -1,4 +1,4 @@
-"""Guards of the layout: what would be noticed late, or only in an image."""
+"""Rules of the layout whose violations would be noticed late, or only in an image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILES = {
     "skaffold.yaml",
 }
 
-# Opens what it is told to open, so whoever imports a module must not have opened anything yet.
+# Fails when the import of a module opens a file, a socket or a process.
 IMPORT_EVERYTHING = """
 import importlib, os, socket, subprocess, sys
 

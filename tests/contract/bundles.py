@@ -10,7 +10,7 @@ from contract.server import Caller, name
 
 SKILLS = "/api/v2/skills"
 Bundle = Callable[..., Path]
-"""`bundle(slug, text=None, **files)` writes a bundle and is told its SKILL.md and more files; its directory."""
+"""`bundle(slug, text=None, **files)` writes a bundle with this SKILL.md and these files; returns its directory."""
 
 
 def skill_md(

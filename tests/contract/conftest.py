@@ -21,7 +21,7 @@ from contract.spec import ALL_ITEMS, SPEC
 from contract.watch import Watch
 
 OUTCOMES: dict[str, set[str]] = {}
-"""What became of the checks of each name."""
+"""The outcomes of the checks of each line of the contract."""
 
 
 def profile() -> str:
@@ -29,7 +29,7 @@ def profile() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not for this server; expect to fail what it is known to lack."""
+    """Deselect the checks that do not fit this server; expect a failure of those for features that it lacks."""
     config.stash[ALL_ITEMS] = list(items)
     at_defaults = os.environ.get("CONTRACT_LIMITS") == "default"
     chosen: list[pytest.Item] = []
@@ -51,7 +51,7 @@ def names_of(item: pytest.Item) -> list[str]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """The names that an item proves travel with its report as user properties."""
+    """Record the outcome. The lines that a check proves are in the user properties of its report."""
     if report.when == "call" or report.outcome != "passed":
         for key, name in report.user_properties:
             if key == "proves":
@@ -59,13 +59,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """With CONTRACT_REPORT, the table as a file: name and what is shown for it."""
+    """Write the outcome of each line to the file CONTRACT_REPORT, if it is set."""
     if report := os.environ.get("CONTRACT_REPORT"):
-        Path(report).write_text(json.dumps({name: shown(name) for name in SPEC.names}))
+        Path(report).write_text(json.dumps({name: outcome_of(name) for name in SPEC.names}))
 
 
-def shown(name: str) -> str:
-    """A check in the table: its name, and what is not well with it."""
+def outcome_of(name: str) -> str:
+    """The word for the outcome of one line of the contract."""
     seen = OUTCOMES.get(name, set())
     if "failed" in seen:
         return "FAILED"
@@ -78,10 +78,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line for each endpoint, then one for each rule. `-`: no check of this profile proves it."""
     terminalreporter.section(f"contract, profile {profile()}")
     for endpoint, checks in SPEC.endpoints.items():
-        cells = "  ".join(f"{check}: {shown(f'{endpoint}: {check}')}" for check in checks)
+        cells = "  ".join(f"{check}: {outcome_of(f'{endpoint}: {check}')}" for check in checks)
         terminalreporter.write_line(f"{endpoint:64} {cells}")
     for rule in SPEC.rules:
-        terminalreporter.write_line(f"{rule:64} {shown(rule)}")
+        terminalreporter.write_line(f"{rule:64} {outcome_of(rule)}")
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def few_sandboxes(server: Server) -> Iterator[None]:
-    """A server need not have room for a sandbox of each check: what a check made is deleted after it."""
+    """Delete the sessions of each check, because a server may not have room for the sandboxes of all."""
     before = len(server.made)
     yield
     server.delete_sessions(but=before)
@@ -111,13 +111,13 @@ def admin(server: Server) -> Caller:
 
 @pytest.fixture(scope="session")
 def alice(server: Server) -> Caller:
-    """A user whose sessions and files many checks share."""
+    """A user whose sessions and files are shared by many checks."""
     return server.register()
 
 
 @pytest.fixture(scope="session")
 def bob(server: Server) -> Caller:
-    """Another user, who may do nothing with what is alice's."""
+    """Another user, who has no access to the sessions and files of alice."""
     return server.register()
 
 
@@ -128,7 +128,7 @@ def nobody(server: Server) -> Caller:
 
 @pytest.fixture(scope="session")
 def peers(admin: Caller) -> Iterator[Peers]:
-    """The scripted model and its kin; the server is told to use the model, and told back at the end."""
+    """The scripted peers. The server uses their model until the end of the suite."""
     host = os.environ.get("CONTRACT_PEERS_HOST", "127.0.0.1")
     port = int(os.environ.get("CONTRACT_PEERS_PORT", "0"))
     before = admin.get("/api/app-config/llm")
@@ -140,14 +140,14 @@ def peers(admin: Caller) -> Iterator[Peers]:
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_stream(server: Server) -> Iterator[Watch]:
-    """A stream on which nothing happens, open from the beginning, so that its heartbeat costs no time."""
+    """An idle stream that is open from the start, so that no check has to wait for its heartbeat."""
     with Watch(server.register()) as stream:
         yield stream
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_chat(server: Server, peers: Peers) -> Iterator[Watch]:
-    """The same of a chat whose model says nothing."""
+    """The stream of a chat whose model never answers, for the same purpose."""
     user = server.register()
     session = user.new_session()
     with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("hang")}) as stream:
@@ -156,7 +156,7 @@ def quiet_chat(server: Server, peers: Peers) -> Iterator[Watch]:
 
 @pytest.fixture
 def bundle(admin: Caller) -> Iterator[Bundle]:
-    """Makes bundles in the shared directory; at the end they and what was installed from them are gone."""
+    """Creates bundles in the shared directory. At the end they and their installed skills are deleted."""
     root = os.environ.get("CONTRACT_SKILLS_DIR")
     if root is None:
         pytest.skip("CONTRACT_SKILLS_DIR is not set: no directory is shared with the server")

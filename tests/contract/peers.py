@@ -32,7 +32,7 @@ MCP_TOOL = "echo"
 AGENT_ANSWER = "From afar."
 WECHAT_OPENID = "openid-of-contract"
 STILL_THERE_SECONDS = 1.0
-"""How often an open MCP stream says something, because only a write tells whether anybody listens."""
+"""How often an open MCP stream sends a comment. Only a write shows whether the client is still connected."""
 
 
 def _shell(command: str) -> Call:
@@ -61,7 +61,7 @@ WITHOUT_STEPS = {"hello", "long"}
 
 
 def saying(script: str, text: str = "Please do it.") -> str:
-    """A user's message that the model answers by this script."""
+    """A user message that selects this script of the model."""
     return f"{text} [contract:{script}]"
 
 
@@ -72,7 +72,7 @@ class Peers:
     host: str = "127.0.0.1"
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """What the model was asked."""
+    """The requests to the model."""
     keys: list[str] = field(default_factory=list)
     """The Authorization of each of these requests."""
     cards_read: int = 0
@@ -85,7 +85,7 @@ class Peers:
     """Tarballs that GitHub has, by "owner/repository/ref"."""
     scripts: dict[str, list[Call]] = field(default_factory=lambda: dict(SCRIPTS))
     release: threading.Event = field(default_factory=threading.Event)
-    """Lets everything that hangs go on."""
+    """Set at the end, so that all hanging requests continue."""
 
     def __enter__(self) -> Peers:
         peers = self
@@ -140,7 +140,7 @@ def script_of(request: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
 
 
 def answer(request: dict[str, Any], scripts: dict[str, list[Call]]) -> str | Call:
-    """Text, or one function to call."""
+    """The next text, or the next function call."""
     script, since = script_of(request)
     offered = {tool["function"]["name"]: tool["function"] for tool in request.get("tools") or []}
     parameters = {name: set(tool.get("parameters", {}).get("properties", {})) for name, tool in offered.items()}
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print no log."""
 
     def _body(self) -> Any:
         return json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"null")
@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._empty(405 if path == "/mcp" else 404)
 
     def _archive(self, path: str) -> None:
-        """A repository as GitHub packs it. A client that has read enough hangs up."""
+        """Send a repository as GitHub packs it. A client may close the connection early."""
         repository, _, ref = unquote(path).strip("/").partition("/tar.gz/")
         if (archive := self.of.archives.get(f"{repository}/{ref}")) is None:
             self._empty(404)
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
                 case _:
                     self._empty(404)
         except ConnectionError:
-            self.close_connection = True  # a client that has seen enough
+            self.close_connection = True  # the client has closed the connection
 
     def _complete(self, request: dict[str, Any]) -> None:
         script, _ = script_of(request)

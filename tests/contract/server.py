@@ -1,4 +1,4 @@
-"""The server under test as its clients see it: envelopes, people, event streams."""
+"""The server under test as its clients see it: envelopes, users, event streams."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import httpx
 
 PASSWORD = "correct horse battery"
 PATIENCE_SECONDS = 130.0
-"""How long all waits for one request's turn may take together: two windows of a limit."""
+"""How long a request may wait altogether when it is limited: two windows of a limit."""
 HANG_SECONDS = 120.0
-"""How long a check waits for what should happen soon. It only ends a hang: a busy server may take many times as long
-as an idle one.
+"""How long a check waits for something that should happen soon. The bound only ends a hang: a busy server may take many
+times as long as an idle one.
 """
 TURN_SECONDS = 240.0
 """How long one turn of the agent may take. A sandbox may have to be made first."""
@@ -31,7 +31,7 @@ def name(prefix: str = "contract") -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response that was found to wear the envelope."""
+    """A response whose envelope is valid."""
 
     status: int
     code: int
@@ -41,7 +41,7 @@ class Answer:
 
 
 def enveloped(response: httpx.Response) -> Answer:
-    """Read an envelope; errors repeat their HTTP status, but for the two exceptions of the contract."""
+    """Check and parse an envelope. Errors repeat the HTTP status, with two exceptions in the contract."""
     kind = response.headers.get("content-type", "")
     assert kind.startswith("application/json"), f"{response.status_code} of {kind}: {response.text[:300]}"
     body = response.json()
@@ -55,7 +55,7 @@ def enveloped(response: httpx.Response) -> Answer:
 
 @dataclass
 class Caller:
-    """Somebody, or nobody, who sends requests."""
+    """A client that sends requests, with or without a token."""
 
     http: httpx.Client = field(repr=False)
     token: str = field(default="", repr=False)
@@ -63,14 +63,14 @@ class Caller:
     username: str = ""
     refresh_token: str = field(default="", repr=False)
     made: list[tuple[Caller, str]] = field(default_factory=list, repr=False)
-    """Every session that anybody of this suite made, and whose it is."""
+    """Every session that this suite created, with its owner."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def send(self, method: str, path: str, *, patient: bool = True, **request: Any) -> httpx.Response:
-        """One request. A 429 is waited out as its Retry-After says, unless the caller wants to see it."""
+        """Send a request. After a 429 wait for Retry-After and send it again, unless `patient` is false."""
         headers = {**self.headers, **request.pop("headers", {})}
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -80,7 +80,7 @@ class Caller:
             time.sleep(float(response.headers["retry-after"]))
 
     def ask(self, method: str, path: str, *, expect: int = 200, **request: Any) -> Answer:
-        """Send it and expect this status; `code` is the same but where a check says otherwise."""
+        """Send a request and check its status."""
         response = self.send(method, path, **request)
         assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text[:500]}"
         return enveloped(response)
@@ -102,7 +102,7 @@ class Caller:
         assert answer.code == 200, answer
         return answer.data
 
-    # What many checks begin with
+    # The first steps of many checks
 
     def new_session(self) -> str:
         session = str(self.post("/api/sessions")["session_id"])
@@ -114,7 +114,7 @@ class Caller:
 
     @contextmanager
     def stream(self, path: str, *, patient: bool = True, **request: Any) -> Iterator[httpx.Response]:
-        """An open event stream, or a refusal that has been read. A 429 is waited out as in `send`."""
+        """An open event stream, or a refusal whose body was read. A 429 is handled as in `send`."""
         headers = {**self.headers, **request.pop("headers", {})}
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -127,7 +127,7 @@ class Caller:
             time.sleep(float(response.headers["retry-after"]))
 
     def chat(self, session: str, message: str | None = None, **body: Any) -> Turn:
-        """Say something, or follow, until the stream ends."""
+        """Send a message, or only follow the session, until the stream ends."""
         headers = body.pop("headers", {})
         sent = {"message": message, **body} if message is not None else body
         turn = Turn()
@@ -156,7 +156,7 @@ class Frame:
 
 
 def items(response: httpx.Response) -> Iterator[Frame]:
-    """Frames and comments of an open stream, as they come."""
+    """The frames and comments of an open stream, in the order of arrival."""
     assert response.headers["content-type"].startswith("text/event-stream"), response.headers
     lines: list[str] = []
     for line in response.iter_lines():
@@ -223,7 +223,7 @@ class Server:
     _clients: list[httpx.Client] = field(default_factory=list)
 
     def nobody(self) -> Caller:
-        """A caller without a token. The time limit is of a read, so a stream lives as long as its heartbeat."""
+        """A client without a token. The timeout is for one read, and heartbeats keep a stream open."""
         client = httpx.Client(base_url=self.url, timeout=httpx.Timeout(HANG_SECONDS), trust_env=False)
         self._clients.append(client)
         return Caller(client, made=self.made)
@@ -252,7 +252,7 @@ class Server:
         return caller
 
     def delete_sessions(self, *, but: int = 0) -> None:
-        """Give back what they hold, but for the first so many. One that is gone, or whose owner is, is fine."""
+        """Delete the sessions, except the first `but`. Sessions that are already gone are ignored."""
         while len(self.made) > but:
             owner, session = self.made.pop()
             owner.send("POST", f"/api/sessions/{session}/delete")
@@ -263,7 +263,7 @@ class Server:
 
 
 def until(look: Callable[[], bool], what: str, seconds: float = HANG_SECONDS) -> None:
-    """Look again and again for what the server does in its own time."""
+    """Wait until `look` returns true. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < deadline, f"Not within {seconds:g} s: {what}"

@@ -1,4 +1,4 @@
-"""The contract as data: what there is to prove, and where it is written."""
+"""The contract as data: the lines to prove, and their places in the documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ALL_ITEMS = pytest.StashKey[list[pytest.Item]]()
-"""Every check that was collected, also those that this run leaves out."""
+"""Every check that was collected, including those that this run deselects."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The auth module, and what a token is worth."""
+"""The auth module, and what a token allows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_taken_name_is_a_conflict(nobody: Caller, alice: Caller) -> None:
 
 
 @proves("POST /api/auth/register: 409", "accounts.email-ignores-case")
-def test_an_address_is_taken_whatever_its_case(nobody: Caller) -> None:
+def test_an_email_address_is_taken_regardless_of_case(nobody: Caller) -> None:
     email = f"{name()}@example.com"
     nobody.post("/api/auth/register", json={"email": email, "password": PASSWORD})
     for again in (email, email.upper()):
@@ -58,13 +58,13 @@ def test_an_address_is_taken_whatever_its_case(nobody: Caller) -> None:
     ],
     ids=["no name", "short name", "long name", "short password", "long password", "no password", "no address"],
 )
-def test_who_may_not_register(nobody: Caller, body: dict[str, Any]) -> None:
+def test_an_invalid_registration_is_refused(nobody: Caller, body: dict[str, Any]) -> None:
     nobody.ask("POST", "/api/auth/register", json=body, expect=422)
 
 
 @proves("POST /api/auth/register: success")
 @pytest.mark.parametrize(("username", "password"), [(3, 6), (50, 128)], ids=["shortest", "longest"])
-def test_lengths_that_are_allowed(server: Server, username: int, password: int) -> None:
+def test_the_shortest_and_longest_values_are_accepted(server: Server, username: int, password: int) -> None:
     """Three characters of a random name would meet others: the admin is not asked to clean up."""
     stem = name("")[-12:]
     chosen = stem[:3] if username == 3 else stem.ljust(username, "n")
@@ -81,7 +81,7 @@ def test_logging_in_by_either_name(server: Server, nobody: Caller, by: str) -> N
 
 
 @proves("POST /api/auth/login: 401")
-def test_a_wrong_password_and_an_unknown_name_are_told_alike(nobody: Caller, alice: Caller) -> None:
+def test_a_wrong_password_and_an_unknown_name_get_the_same_response(nobody: Caller, alice: Caller) -> None:
     answers = [
         nobody.ask("POST", "/api/auth/login", json={"username": username, "password": "wrong words"}, expect=401)
         for username in (alice.username, name("nobody"))
@@ -96,7 +96,7 @@ def test_logging_in_needs_a_name(nobody: Caller) -> None:
 
 
 @proves("POST /api/auth/refresh: success", "accounts.two-tabs")
-def test_two_tabs_that_refresh_with_the_same_token_both_go_on(server: Server) -> None:
+def test_two_tabs_can_refresh_with_the_same_token(server: Server) -> None:
     user = server.register()
     pairs = [user.post("/api/auth/refresh", json={"refresh_token": user.refresh_token}) for _ in range(2)]
     assert len({user.refresh_token, *(pair["refresh_token"] for pair in pairs)}) == 3
@@ -107,7 +107,7 @@ def test_two_tabs_that_refresh_with_the_same_token_both_go_on(server: Server) ->
 
 
 @proves("POST /api/auth/refresh: 401")
-def test_only_our_refresh_tokens_refresh(nobody: Caller, alice: Caller) -> None:
+def test_only_valid_refresh_tokens_are_accepted(nobody: Caller, alice: Caller) -> None:
     for token in (alice.token, "nonsense", altered(alice.refresh_token)):
         nobody.ask("POST", "/api/auth/refresh", json={"refresh_token": token}, expect=401)
 
@@ -118,7 +118,7 @@ def test_refreshing_needs_a_token(nobody: Caller) -> None:
 
 
 @proves("GET /api/auth/me: success")
-def test_who_one_is(alice: Caller) -> None:
+def test_the_profile_describes_the_user(alice: Caller) -> None:
     me = alice.get("/api/auth/me")
     assert set(me) >= USER
     assert (me["id"], me["username"]) == (alice.id, alice.username)
@@ -126,7 +126,7 @@ def test_who_one_is(alice: Caller) -> None:
 
 
 @proves("PUT /api/auth/me: success")
-def test_a_profile_changes_in_what_is_given(server: Server) -> None:
+def test_only_the_given_fields_of_a_profile_change(server: Server) -> None:
     user = server.register(nickname="Before")
     assert user.put("/api/auth/me", json={"avatar": "https://example.com/a.png"})["nickname"] == "Before"
     assert user.put("/api/auth/me", json={"nickname": "After"})["avatar"] == "https://example.com/a.png"
@@ -139,7 +139,7 @@ def test_a_profile_is_checked(alice: Caller) -> None:
 
 
 @proves("accounts.no-admin-by-register")
-def test_nobody_makes_themselves_an_admin(server: Server) -> None:
+def test_a_user_cannot_become_an_admin(server: Server) -> None:
     more = {"role": "super_admin", "status": "banned", "id": "00000000-0000-0000-0000-000000000000"}
     response = server.nobody().send(
         "POST", "/api/auth/register", json={"username": name(), "password": PASSWORD, **more}
@@ -181,7 +181,7 @@ def forged(token: str, algorithm: str, **claims: object) -> str:
 
 
 @proves("accounts.forged")
-def test_tokens_that_are_not_ours_open_nothing(server: Server, alice: Caller, admin: Caller) -> None:
+def test_forged_tokens_are_refused(server: Server, alice: Caller, admin: Caller) -> None:
     tokens = [alice.refresh_token, altered(alice.token), "a.b.c", alice.token[:-4]]
     if alice.token.count(".") == 2:
         later = int(time.time()) + 3600
@@ -191,7 +191,7 @@ def test_tokens_that_are_not_ours_open_nothing(server: Server, alice: Caller, ad
 
 
 @proves("accounts.banned", "PUT /api/admin/users/{user_id}/status: success")
-def test_a_ban_ends_everything_at_once(server: Server, admin: Caller) -> None:
+def test_a_ban_ends_streams_and_tokens_immediately(server: Server, admin: Caller) -> None:
     user = server.register()
     with Watch(user) as watch:
         watch.wait_for_events(1)

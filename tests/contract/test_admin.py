@@ -1,4 +1,4 @@
-"""The admin module: users, listed, barred and deleted."""
+"""The admin module: users are listed, banned and deleted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_pages_are_checked(admin: Caller, query: dict[str, Any]) -> None:
 
 
 @proves(f"GET {USERS}/{{user_id}}: success")
-def test_a_user_is_shown(admin: Caller, alice: Caller) -> None:
+def test_an_admin_can_read_a_user(admin: Caller, alice: Caller) -> None:
     shown = admin.get(f"{USERS}/{alice.id}")
     assert set(shown) >= USER
     assert (shown["username"], shown["role"], shown["status"]) == (alice.username, "user", "active")
@@ -45,7 +45,7 @@ def test_a_user_is_shown(admin: Caller, alice: Caller) -> None:
 
 @proves(f"PUT {USERS}/{{user_id}}/status: success")
 @pytest.mark.parametrize("status", ["inactive", "banned"])
-def test_a_status_is_set_and_set_back(server: Server, admin: Caller, status: str) -> None:
+def test_a_status_can_be_set_and_reset(server: Server, admin: Caller, status: str) -> None:
     user = server.register()
     assert admin.put(f"{USERS}/{user.id}/status", json={"status": status}) is None
     assert admin.get(f"{USERS}/{user.id}")["status"] == status
@@ -61,8 +61,8 @@ def test_a_status_is_one_of_three(admin: Caller, alice: Caller) -> None:
 
 
 @proves(f"PUT {USERS}/{{user_id}}/status: 403", f"DELETE {USERS}/{{user_id}}: 403")
-def test_an_admin_does_nothing_to_admins(admin: Caller) -> None:
-    """Oneself for certain; another one where the server has another."""
+def test_an_admin_cannot_change_admins(admin: Caller) -> None:
+    """Tries the own account, and another admin if the server has one."""
     users = admin.get(USERS, params={"limit": 1000})["users"]
     for other in [user["id"] for user in users if user["role"] == "super_admin"][:3]:
         admin.ask("PUT", f"{USERS}/{other}/status", json={"status": "banned"}, expect=403)
@@ -71,7 +71,7 @@ def test_an_admin_does_nothing_to_admins(admin: Caller) -> None:
 
 
 @proves(f"DELETE {USERS}/{{user_id}}: success", "accounts.deleted")
-def test_with_a_user_goes_what_is_theirs(server: Server, admin: Caller) -> None:
+def test_deleting_a_user_deletes_their_data(server: Server, admin: Caller) -> None:
     user = server.register()
     session, file = user.new_session(), user.upload()["id"]
     assert admin.delete(f"{USERS}/{user.id}") is None

@@ -1,4 +1,4 @@
-"""Who may call what: every endpoint for nobody, for a stranger, and for who is no admin."""
+"""Access to every endpoint: without a token, for another user, and for a user who is not an admin."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def endpoints_with(check: str, under: str = "") -> list[Any]:
 
 
 def is_open_in_letter(endpoint: str) -> bool:
-    """What api.md gives no auth; wire.md closes it, MOORAGE_OPEN_CONFIG opens it again."""
+    """Endpoints without auth in api.md. wire.md requires a token for them, and MOORAGE_OPEN_CONFIG lifts that."""
     return endpoint.partition(" ")[2].startswith(("/api/app-config", "/api/status"))
 
 
@@ -62,21 +62,21 @@ def send(caller: Caller, endpoint: str, **ids: str) -> httpx.Response:
 
 
 def check_unknown(caller: Caller, endpoint: str) -> None:
-    """A 404 because of what the path names, and not because the server knows no such path."""
+    """Check for a 404 of the named object. An unknown path would not answer PATCH with a 405."""
     path = endpoint.partition(" ")[2]
     assert enveloped(send(caller, f"PATCH {path}")).status == 405
     assert enveloped(send(caller, endpoint)).status == 404
 
 
 @pytest.mark.parametrize("endpoint", [*CLOSED, *OWN_PROFILE])
-def test_without_a_token_it_is_a_401(nobody: Caller, endpoint: str) -> None:
+def test_a_request_without_a_token_is_a_401(nobody: Caller, endpoint: str) -> None:
     answer = enveloped(send(nobody, endpoint))
     assert answer.status == 401
 
 
 @proves("sse.token")
 @pytest.mark.parametrize("endpoint", ["POST /api/sessions/stream", "POST /api/sessions/{session_id}/chat"])
-def test_a_stream_refuses_before_it_begins(nobody: Caller, endpoint: str) -> None:
+def test_a_stream_without_a_token_is_refused_before_it_begins(nobody: Caller, endpoint: str) -> None:
     assert enveloped(send(nobody, endpoint)).status == 401
 
 
@@ -94,39 +94,39 @@ def test_changes_by_a_user_are_a_403(alice: Caller, endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", [*endpoints_with("403", "/api/admin"), *endpoints_with("403", "/api/v2")])
-def test_what_is_an_admins_is_a_403_for_users(alice: Caller, endpoint: str) -> None:
+def test_admin_endpoints_are_a_403_for_users(alice: Caller, endpoint: str) -> None:
     assert enveloped(send(alice, endpoint)).status == 403
 
 
 @pytest.mark.profile("letter")
 @proves("config.open")
 @pytest.mark.parametrize("endpoint", ["POST /api/app-config/agent", "GET /api/app-config/llm"])
-def test_the_letter_of_the_contract_asks_for_no_token(nobody: Caller, endpoint: str) -> None:
+def test_the_letter_profile_requires_no_token(nobody: Caller, endpoint: str) -> None:
     assert enveloped(send(nobody, endpoint)).status == 200
 
 
 @pytest.mark.parametrize("endpoint", endpoints_with("404", "{session_id}"))
-def test_of_a_session_that_is_none_it_is_a_404(alice: Caller, endpoint: str) -> None:
+def test_an_unknown_session_is_a_404(alice: Caller, endpoint: str) -> None:
     check_unknown(alice, endpoint)
 
 
 @pytest.mark.parametrize("endpoint", endpoints_with("404", "{file_id}"))
-def test_of_a_file_that_is_none_it_is_a_404(alice: Caller, endpoint: str) -> None:
+def test_an_unknown_file_is_a_404(alice: Caller, endpoint: str) -> None:
     check_unknown(alice, endpoint)
 
 
 @pytest.mark.parametrize("endpoint", endpoints_with("404", "/api/app-config"))
-def test_of_a_server_that_is_none_it_is_a_404(admin: Caller, endpoint: str) -> None:
+def test_an_unknown_server_is_a_404(admin: Caller, endpoint: str) -> None:
     check_unknown(admin, endpoint)
 
 
 @pytest.mark.parametrize("endpoint", endpoints_with("404", "/api/user/tools"))
-def test_of_a_tool_that_is_none_it_is_a_404(alice: Caller, endpoint: str) -> None:
+def test_an_unknown_tool_is_a_404(alice: Caller, endpoint: str) -> None:
     check_unknown(alice, endpoint)
 
 
 @pytest.mark.parametrize("endpoint", [*endpoints_with("404", "/api/v2"), *endpoints_with("404", "/api/admin")])
-def test_of_what_is_none_it_is_a_404_for_admins(admin: Caller, endpoint: str) -> None:
+def test_unknown_objects_are_a_404_for_admins(admin: Caller, endpoint: str) -> None:
     check_unknown(admin, endpoint)
 
 
@@ -149,7 +149,7 @@ def test_another_users_session_is_a_403(bob: Caller, alice: Caller, alices_sessi
         if param.id.endswith(("/clear-unread-message-count", "/delete"))
     ],
 )
-def test_what_is_the_owners_alone_is_a_403_for_admins(admin: Caller, alices_session: str, endpoint: str) -> None:
+def test_owner_only_endpoints_are_a_403_for_admins(admin: Caller, alices_session: str, endpoint: str) -> None:
     assert enveloped(send(admin, endpoint, session_id=alices_session)).status == 403
 
 

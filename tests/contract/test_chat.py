@@ -1,4 +1,4 @@
-"""Chats: the order and the shape of events, resuming, and what a run leaves behind."""
+"""Chats: the order and the format of events, resuming, and the results of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def user(server: Server, peers: Peers) -> Caller:
 
 @pytest.fixture(scope="module")
 def worked(user: Caller) -> tuple[str, Turn]:
-    """One session in which the agent used shell and files, and what its stream carried."""
+    """A session in which the agent used the shell and files, and the content of its stream."""
     session = user.new_session()
     file = user.upload("data.csv", b"a,b\n1,2\n", "text/csv")
     return session, user.chat(session, saying("work"), attachments=[file["id"]])
@@ -34,13 +34,13 @@ def worked(user: Caller) -> tuple[str, Turn]:
 
 @pytest.fixture(scope="module")
 def greeted(user: Caller) -> tuple[str, Turn]:
-    """One session in which the model just answered, slowly and at length."""
+    """A session in which the model only sent a long and slow answer, and the content of its stream."""
     session = user.new_session()
     return session, user.chat(session, saying("long"))
 
 
 @proves("POST /api/sessions/{session_id}/chat: success", "sse.order", "sse.ends")
-def test_a_fresh_chat_goes_in_order(worked: tuple[str, Turn]) -> None:
+def test_the_events_of_a_new_chat_are_in_order(worked: tuple[str, Turn]) -> None:
     _, turn = worked
     types = [kind for kind in turn.types() if kind != "sandbox"]
     assert types[:4] == ["message", "title", "message", "plan"]
@@ -54,7 +54,7 @@ def test_a_fresh_chat_goes_in_order(worked: tuple[str, Turn]) -> None:
 
 
 @proves("sse.frame", "sse.data")
-def test_every_frame_is_a_cursor_a_type_and_json(worked: tuple[str, Turn], greeted: tuple[str, Turn]) -> None:
+def test_every_frame_has_a_cursor_a_type_and_json(worked: tuple[str, Turn], greeted: tuple[str, Turn]) -> None:
     for _, turn in (worked, greeted):
         for frame in turn.frames:
             assert frame.id
@@ -66,7 +66,7 @@ def test_every_frame_is_a_cursor_a_type_and_json(worked: tuple[str, Turn], greet
 
 @proves("sse.heartbeat")
 @pytest.mark.parametrize("stream", ["quiet_stream", "quiet_chat"])
-def test_silence_is_broken_every_fifteen_seconds(request: pytest.FixtureRequest, stream: str) -> None:
+def test_an_idle_stream_has_a_heartbeat_every_fifteen_seconds(request: pytest.FixtureRequest, stream: str) -> None:
     watch: Watch = request.getfixturevalue(stream)
     comments = watch.wait_for_comments(1)
     assert comments[0].text.startswith(":")
@@ -75,7 +75,7 @@ def test_silence_is_broken_every_fifteen_seconds(request: pytest.FixtureRequest,
 
 
 @proves("sse.partial", "sse.partial-rate")
-def test_an_answer_grows_before_it_is_there(greeted: tuple[str, Turn]) -> None:
+def test_an_answer_is_streamed_in_growing_parts(greeted: tuple[str, Turn]) -> None:
     _, turn = greeted
     final = turn.all("message", role="assistant")[-1]
     assert final["message"].strip() == LONG.strip()
@@ -142,7 +142,7 @@ def test_a_tool_is_called_and_has_been_called(worked: tuple[str, Turn]) -> None:
 
 
 @proves("sse.sandbox", "sse.first-frame")
-def test_a_sandbox_is_seen_coming(worked: tuple[str, Turn]) -> None:
+def test_the_start_of_a_sandbox_is_reported(worked: tuple[str, Turn]) -> None:
     _, turn = worked
     phases = turn.all("sandbox")
     assert {event["phase"] for event in phases} <= PHASES
@@ -154,7 +154,7 @@ def test_a_sandbox_is_seen_coming(worked: tuple[str, Turn]) -> None:
 
 
 @proves("sse.detail", "GET /api/sessions/{session_id}: success")
-def test_the_detail_holds_what_was_streamed_and_can_be_paged(user: Caller, worked: tuple[str, Turn]) -> None:
+def test_the_detail_has_the_streamed_events_and_can_be_paged(user: Caller, worked: tuple[str, Turn]) -> None:
     session, turn = worked
     detail = user.get(f"/api/sessions/{session}")
     assert detail["status"] == "completed"
@@ -181,7 +181,7 @@ def test_the_sandbox_is_read_by_its_owner_and_admins(user: Caller, admin: Caller
 
 
 @proves("POST /api/sessions/{session_id}/file: 404", "POST /api/sessions/{session_id}/shell: 404")
-def test_what_is_not_in_the_sandbox_is_a_404(user: Caller, worked: tuple[str, Turn]) -> None:
+def test_an_unknown_file_or_shell_of_the_sandbox_is_a_404(user: Caller, worked: tuple[str, Turn]) -> None:
     path = f"/api/sessions/{worked[0]}"
     user.ask("POST", f"{path}/file", json={"filepath": "/nowhere/at/all"}, expect=404)
     user.ask("POST", f"{path}/shell", json={"session_id": "no-such-shell"}, expect=404)
@@ -196,7 +196,7 @@ def test_the_list_shows_how_a_run_ended(user: Caller, worked: tuple[str, Turn]) 
 
 
 @proves("session.unread", "POST /api/sessions/{session_id}/clear-unread-message-count: success")
-def test_unread_grows_while_nobody_listens(user: Caller) -> None:
+def test_the_unread_count_grows_while_no_client_follows(user: Caller) -> None:
     session = user.new_session()
 
     def item() -> dict[str, Any]:
@@ -211,7 +211,7 @@ def test_unread_grows_while_nobody_listens(user: Caller) -> None:
 
 
 @proves("session.unread-kinds")
-def test_a_question_is_unread_and_what_is_watched_is_not(user: Caller) -> None:
+def test_a_question_counts_as_unread_and_followed_messages_do_not(user: Caller) -> None:
     session = user.new_session()
 
     def item() -> dict[str, Any]:
@@ -251,7 +251,7 @@ def test_the_lists_stream_follows_a_run(server: Server, user: Caller) -> None:
 
 
 @proves("chat.attach-running", "chat.resume")
-def test_without_a_message_a_chat_follows_the_run_under_way(user: Caller) -> None:
+def test_a_chat_without_a_message_follows_the_active_run(user: Caller) -> None:
     session = user.new_session()
     with Watch(user, f"/api/sessions/{session}/chat", json={"message": saying("long")}) as first:
         first.wait_for_events(1)
@@ -265,7 +265,7 @@ def test_without_a_message_a_chat_follows_the_run_under_way(user: Caller) -> Non
 
 
 @proves("session.any-path")
-def test_a_file_is_read_wherever_the_boxs_user_can(user: Caller, worked: tuple[str, Turn]) -> None:
+def test_every_file_that_the_box_user_can_read_is_readable(user: Caller, worked: tuple[str, Turn]) -> None:
     path = f"/api/sessions/{worked[0]}/file"
     assert "root:" in user.post(path, json={"filepath": "/etc/passwd"})["content"]
     for closed in ("/etc/shadow", "/home/ubuntu", ""):
@@ -274,14 +274,14 @@ def test_a_file_is_read_wherever_the_boxs_user_can(user: Caller, worked: tuple[s
 
 
 @proves("chat.attach", "sse.ends")
-def test_without_a_message_a_chat_follows_the_last_run(user: Caller, greeted: tuple[str, Turn]) -> None:
+def test_a_chat_without_a_message_follows_the_last_run(user: Caller, greeted: tuple[str, Turn]) -> None:
     session, turn = greeted
     assert [frame.data for frame in user.chat(session).stored] == [frame.data for frame in turn.stored]
 
 
 @proves("chat.resume")
 @pytest.mark.parametrize("how", ["event_id", "Last-Event-ID"])
-def test_a_chat_resumes_after_what_was_seen(user: Caller, greeted: tuple[str, Turn], how: str) -> None:
+def test_a_chat_resumes_after_the_cursor(user: Caller, greeted: tuple[str, Turn], how: str) -> None:
     session, turn = greeted
     seen = turn.stored[1].id
     resumed = user.chat(session, **({"event_id": seen} if how == "event_id" else {"headers": {how: seen}}))
@@ -296,7 +296,7 @@ def test_an_unknown_cursor_starts_at_this_run(user: Caller, greeted: tuple[str, 
 
 
 @proves("chat.catch-up")
-def test_a_message_with_a_cursor_first_brings_what_was_missed(user: Caller) -> None:
+def test_a_message_with_a_cursor_first_delivers_missed_events(user: Caller) -> None:
     session = user.new_session()
     first = user.chat(session, saying("hello"))
     second = user.chat(session, saying("hello", "Once more."), event_id=first.stored[0].id)
@@ -320,7 +320,7 @@ def test_a_question_waits_for_its_answer(user: Caller) -> None:
 
 
 @proves("sse.error", "sse.ends")
-def test_a_model_that_refuses_is_an_error_one_can_read(user: Caller) -> None:
+def test_an_error_of_the_model_is_reported(user: Caller) -> None:
     session = user.new_session()
     turn = user.chat(session, saying("refuse"))
     assert turn.ending.event == "error"
@@ -385,7 +385,7 @@ FUNCTIONS = {
     "message_notify_user": "text",
     "message_ask_user": "text attachments? suggest_user_takeover?",
 }
-"""Our list of what the contract names, `?` for what may be left out."""
+"""The functions in the contract with their parameters. `?` marks an optional one."""
 
 
 @proves("functions.offered")

@@ -1,4 +1,4 @@
-"""The suite about itself: it proves every line of contract.toml, and needs nothing but what it says."""
+"""Checks of the suite itself: it proves every line of contract.toml and imports only what it declares."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def proved(request: pytest.FixtureRequest) -> set[str]:
-    """Every name that a check of the suite proves, whatever this run leaves out."""
+    """Every line that a check of the suite proves, including the deselected checks."""
     marks = (mark for item in request.config.stash[ALL_ITEMS] for mark in item.iter_markers("proves"))
     return {name for mark in marks for name in mark.args}
 
@@ -45,7 +45,7 @@ def test_every_line_of_the_contract_has_a_check(proved: set[str]) -> None:
     assert set(SPEC.names) - proved == set()
 
 
-def test_every_check_proves_lines_that_there_are(proved: set[str]) -> None:
+def test_every_check_proves_existing_lines(proved: set[str]) -> None:
     assert proved - set(SPEC.names) == set()
 
 
@@ -57,11 +57,11 @@ def test_every_endpoint_has_a_success_and_an_authorization() -> None:
             assert {"401", "4401"} & set(checks), endpoint
 
 
-def test_what_is_not_served_yet_is_named_as_the_contract_names_it() -> None:
+def test_the_lines_that_are_not_served_yet_exist_in_the_contract() -> None:
     assert SPEC.not_served_yet - set(SPEC.names) - set(SPEC.endpoints) == set()
 
 
-def test_nothing_is_imported_but_what_anybody_has() -> None:
+def test_the_suite_imports_only_its_declared_packages() -> None:
     found = {
         (path.name, module.partition(".")[0])
         for path in Path(HERE).glob("**/*.py")

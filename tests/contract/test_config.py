@@ -1,4 +1,4 @@
-"""The app-config module's models and agents; MCP and A2A servers are beside it."""
+"""Models and agents of the app-config module. test_tools.py has the MCP and A2A servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGENT = {"max_iterations", "max_retries", "max_search_results"}
 
 
 @proves("GET /api/app-config/llm: success", "POST /api/app-config/llm: success")
-def test_a_model_is_configured_and_its_key_shown_to_nobody(admin: Caller, nobody: Caller, peers: Peers) -> None:
+def test_a_configured_model_never_shows_its_key(admin: Caller, nobody: Caller, peers: Peers) -> None:
     config = peers.model("another-model")
     answers = [admin.post("/api/app-config/llm", json=config), nobody.get("/api/app-config/llm")]
     answers.append(admin.post("/api/app-config/llm", json={**config, "api_key": ""}))
@@ -26,7 +26,7 @@ def test_a_model_is_configured_and_its_key_shown_to_nobody(admin: Caller, nobody
 
 
 @proves("config.key")
-def test_an_empty_key_leaves_the_one_in_force(server: Server, admin: Caller, peers: Peers) -> None:
+def test_an_empty_key_keeps_the_current_key(server: Server, admin: Caller, peers: Peers) -> None:
     user, key = server.register(), name("sk")
     try:
         admin.post("/api/app-config/llm", json={**peers.model(), "api_key": key})

@@ -1,4 +1,4 @@
-"""What holds for every response, and what lies beside the modules."""
+"""Rules for every response, and the endpoints outside the modules."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contract.spec import SPEC, proves
 
 
 @proves("envelope.unknown-path")
-def test_an_unknown_path_wears_the_envelope(nobody: Caller) -> None:
+def test_the_response_to_an_unknown_path_has_the_envelope(nobody: Caller) -> None:
     for path in ("/api/none-such", "/none-such", "/api/sessions/x/none-such"):
         assert enveloped(nobody.send("GET", path)).status == 404
 
 
 @proves("envelope.method")
-def test_a_wrong_method_wears_the_envelope(nobody: Caller) -> None:
+def test_the_response_to_a_wrong_method_has_the_envelope(nobody: Caller) -> None:
     assert enveloped(nobody.send("PATCH", "/api/auth/login")).status == 405
 
 
@@ -45,8 +45,8 @@ def test_no_body_and_an_empty_one_are_the_same(alice: Caller) -> None:
 
 
 @proves("envelope.origin")
-def test_a_foreign_page_reads_nothing(nobody: Caller) -> None:
-    """The screen is tried in test_vnc.py."""
+def test_a_page_of_another_origin_can_read_nothing(nobody: Caller) -> None:
+    """test_vnc.py checks the screen."""
     headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"}
     for method in ("GET", "OPTIONS"):
         answer = nobody.send(method, "/api/app-config/llm", headers=headers)
@@ -79,7 +79,7 @@ def test_the_documentation_loads_nothing_from_elsewhere(nobody: Caller, server: 
 
 
 @proves("health")
-def test_probes_and_metrics_answer_anybody(nobody: Caller) -> None:
+def test_probes_and_metrics_need_no_token(nobody: Caller) -> None:
     for path in ("/healthz", "/readyz", "/metrics"):
         assert nobody.send("GET", path).status_code == 200
 
@@ -87,7 +87,7 @@ def test_probes_and_metrics_answer_anybody(nobody: Caller) -> None:
 @proves("legacy")
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("below", ["", "/install", "/some-skill/enabled", "/two%0Alines"])
-def test_the_old_skill_paths_say_where_to_go(nobody: Caller, method: str, below: str) -> None:
+def test_the_old_skill_paths_name_the_new_ones(nobody: Caller, method: str, below: str) -> None:
     answer = nobody.ask(method, f"/api/app-config/skills{below}", expect=410)
     assert answer.msg == "SKILL_API_MOVED"
     assert set(answer.data) >= {"code", "migrate_to"}

@@ -26,7 +26,7 @@ def test_an_uploaded_file_is_described(alice: Caller, admin: Caller) -> None:
 
 @proves("GET /api/files/{file_id}/download: success")
 @pytest.mark.parametrize("content", [b"", b"\x00\xff" * 300_000], ids=["empty", "binary"])
-def test_a_download_is_what_was_uploaded(alice: Caller, admin: Caller, content: bytes) -> None:
+def test_a_download_equals_the_upload(alice: Caller, admin: Caller, content: bytes) -> None:
     info = alice.upload("报告 1.bin", content, "application/octet-stream")
     for reader in (alice, admin):
         response = reader.send("GET", f"/api/files/{info['id']}/download")
@@ -48,7 +48,7 @@ def test_a_deleted_file_is_gone(alice: Caller, admin: Caller, by: str) -> None:
 
 @proves("POST /api/files: no-file")
 def test_an_upload_needs_a_file(alice: Caller) -> None:
-    """The contract names both statuses for what is not valid, and neither for a form."""
+    """The contract has both statuses for invalid requests, and does not say which a form gets."""
     for response in (
         alice.send("POST", "/api/files", files={"other": ("a.txt", b"a", "text/plain")}),
         alice.send("POST", "/api/files"),
@@ -57,8 +57,8 @@ def test_an_upload_needs_a_file(alice: Caller) -> None:
 
 
 @proves("POST /api/files: 413")
-def test_what_turns_out_too_big_is_refused(alice: Caller, server: Server) -> None:
-    """Without a length, so that the server has to count."""
+def test_an_upload_of_unknown_length_that_is_too_big_is_refused(alice: Caller, server: Server) -> None:
+    """The request has no Content-Length, so the server has to count."""
     at = urlsplit(server.url)
     head = (
         f"POST /api/files HTTP/1.1\r\nHost: {at.netloc}\r\nAuthorization: Bearer {alice.token}\r\n"
@@ -68,7 +68,7 @@ def test_what_turns_out_too_big_is_refused(alice: Caller, server: Server) -> Non
     mebibyte = bytes(2**20)
     with socket.create_connection((at.hostname or "", at.port or 80), timeout=HANG_SECONDS) as connection:
         connection.sendall(head.encode())
-        with suppress(ConnectionError):  # it may hang up as soon as it has said no
+        with suppress(ConnectionError):  # the server may close the connection after its response
             for chunk in (part, *[mebibyte] * 101):
                 connection.sendall(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         status_line = connection.makefile("rb").readline()
@@ -76,8 +76,8 @@ def test_what_turns_out_too_big_is_refused(alice: Caller, server: Server) -> Non
 
 
 @proves("POST /api/files: 413")
-def test_what_is_too_big_is_refused_before_it_is_sent(alice: Caller, server: Server) -> None:
-    """Only a length that is declared, so that no server has to swallow it."""
+def test_an_upload_with_a_length_that_is_too_big_is_refused_before_its_body(alice: Caller, server: Server) -> None:
+    """The request only declares the length and sends no body."""
     at = urlsplit(server.url)
     head = (
         f"POST /api/files HTTP/1.1\r\nHost: {at.netloc}\r\nAuthorization: Bearer {alice.token}\r\n"

@@ -1,4 +1,4 @@
-"""Limits as they are by default: run alone, against a server whose settings raise none (CONTRACT_LIMITS=default)."""
+"""The default limits. These checks run alone, on a server with default limits (CONTRACT_LIMITS=default)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def send_many(caller: Caller, count: int, method: str, path: str) -> list[httpx.
 
 
 def most_let_through(limit: int, *, since: float) -> int:
-    """How many requests the windows allow that touch the time from `since`, by the monotonic clock, until now."""
+    """The most requests that all windows between `since`, by the monotonic clock, and now allow."""
     return limit * (int((time.monotonic() - since) / WINDOW_SECONDS) + 2)
 
 
@@ -56,8 +56,8 @@ def most_let_through(limit: int, *, since: float) -> int:
     ],
     ids=["reads", "writes", "chats"],
 )
-def test_a_window_lets_so_many_through(server: Server, method: str, path: str, limit: int) -> None:
-    """Windows are fixed, so requests that meet two windows are let through twice as often, and no more."""
+def test_a_window_allows_no_more_than_its_limit(server: Server, method: str, path: str, limit: int) -> None:
+    """Windows are fixed, so two windows allow twice the limit."""
     user, other = server.register(), server.register()
     began = time.monotonic()
     responses: list[httpx.Response] = []
@@ -73,7 +73,7 @@ def test_a_window_lets_so_many_through(server: Server, method: str, path: str, l
 
 
 @proves("limits.lease", "POST /api/sessions/stream: 429", "POST /api/sessions/{session_id}/chat: 429")
-def test_ten_streams_at_once_and_a_closed_one_makes_room(server: Server) -> None:
+def test_ten_streams_may_be_open_and_a_closed_one_makes_room(server: Server) -> None:
     user = server.register()
     session = user.new_session()
     with ExitStack() as stack:
@@ -93,7 +93,7 @@ def test_ten_streams_at_once_and_a_closed_one_makes_room(server: Server) -> None
 
 
 @proves("WS /api/sessions/{session_id}/vnc: 1013")
-def test_five_screens_at_once(server: Server, peers: Peers) -> None:
+def test_five_screens_may_be_open(server: Server, peers: Peers) -> None:
     user = server.register()
     session = user.new_session()
     assert user.chat(session, saying("work")).ending.event == "done"
@@ -112,7 +112,7 @@ def test_five_screens_at_once(server: Server, peers: Peers) -> None:
 
 
 @proves("limits.free")
-def test_what_is_not_limited(nobody: Caller) -> None:
+def test_probes_status_and_documentation_are_not_limited(nobody: Caller) -> None:
     """Each path gets more requests than a window allows, if the machine can send them within a minute."""
     for path in ("/healthz", "/api/status", "/docs"):
         assert {response.status_code for response in send_many(nobody, 150, "GET", path)} == {200}
@@ -120,7 +120,7 @@ def test_what_is_not_limited(nobody: Caller) -> None:
 
 @proves("limits.login")
 def test_guessing_is_counted_before_a_login(server: Server) -> None:
-    """All guesses come from one address and fill its window together, whatever the names.
+    """All guesses come from one address and fill its window together, with any user name.
 
     They are sent at once: a guess is counted before its password is hashed, which takes long on a busy machine.
     """

@@ -21,7 +21,7 @@ def test_a_new_session_is_pending_and_empty(alice: Caller, admin: Caller) -> Non
 
 
 @proves("GET /api/sessions: success")
-def test_the_list_is_ones_own_and_everybodys_for_admins_who_ask(server: Server, admin: Caller) -> None:
+def test_the_list_has_the_users_own_sessions_and_on_request_all_for_admins(server: Server, admin: Caller) -> None:
     user, other = server.register(), server.register()
     mine, theirs = {user.new_session(), user.new_session()}, {other.new_session()}
     listed = user.get("/api/sessions")["sessions"]
@@ -41,7 +41,7 @@ def test_the_list_is_ones_own_and_everybodys_for_admins_who_ask(server: Server, 
 
 
 @proves("POST /api/sessions/stream: success")
-def test_the_list_is_streamed_at_once_and_on_each_change(server: Server) -> None:
+def test_the_list_is_streamed_immediately_and_after_each_change(server: Server) -> None:
     user = server.register()
     first = user.new_session()
     with Watch(user) as watch:
@@ -59,7 +59,7 @@ def test_the_list_is_streamed_at_once_and_on_each_change(server: Server) -> None
 
 @proves("POST /api/sessions/{session_id}/stop: success")
 @pytest.mark.parametrize("by", ["owner", "admin"])
-def test_stopping_an_idle_session_is_fine(alice: Caller, admin: Caller, by: str) -> None:
+def test_an_idle_session_can_be_stopped(alice: Caller, admin: Caller, by: str) -> None:
     session = alice.new_session()
     assert (alice if by == "owner" else admin).post(f"/api/sessions/{session}/stop") is None
 
@@ -87,7 +87,9 @@ def test_a_new_session_has_no_files(alice: Caller, admin: Caller) -> None:
     "POST /api/sessions/{session_id}/shell: 404",
 )
 @pytest.mark.parametrize(("what", "body"), [("file", {"filepath": "/etc/hostname"}), ("shell", {"session_id": "main"})])
-def test_without_a_sandbox_there_is_nothing_to_read(alice: Caller, what: str, body: dict[str, str]) -> None:
+def test_files_and_shells_of_a_session_without_a_sandbox_are_not_found(
+    alice: Caller, what: str, body: dict[str, str]
+) -> None:
     session = alice.new_session()
     answer = alice.ask("POST", f"/api/sessions/{session}/{what}", json=body, expect=404)
     assert "sandbox" in answer.msg.lower()
@@ -95,7 +97,7 @@ def test_without_a_sandbox_there_is_nothing_to_read(alice: Caller, what: str, bo
 
 @proves("POST /api/sessions/{session_id}/file: 422", "POST /api/sessions/{session_id}/shell: 422")
 @pytest.mark.parametrize("what", ["file", "shell"])
-def test_what_is_to_be_read_has_to_be_named(alice: Caller, what: str) -> None:
+def test_a_read_needs_a_file_or_a_shell(alice: Caller, what: str) -> None:
     alice.ask("POST", f"/api/sessions/{alice.new_session()}/{what}", json={}, expect=422)
 
 
@@ -106,7 +108,7 @@ def test_a_chat_is_checked_before_it_begins(alice: Caller, body: dict[str, objec
 
 
 @proves("POST /api/sessions/{session_id}/chat: 403", "POST /api/sessions/{session_id}/chat: 404")
-def test_only_files_of_ones_own_are_attached(alice: Caller, bob: Caller) -> None:
+def test_only_own_files_can_be_attached(alice: Caller, bob: Caller) -> None:
     session, theirs = alice.new_session(), bob.upload()["id"]
     path = f"/api/sessions/{session}/chat"
     alice.ask("POST", path, json={"message": "x", "attachments": [theirs]}, expect=403)

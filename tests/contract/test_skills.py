@@ -64,7 +64,7 @@ def test_an_override_becomes_the_skill(admin: Caller, bundle: Bundle) -> None:
 
 @proves(f"POST {SKILLS}/install: 400", "skills.refused")
 @pytest.mark.parametrize("kind", ["outside", "relative", "none", "no SKILL.md", "link", "executable", "big", "front"])
-def test_what_is_refused_says_why(admin: Caller, bundle: Bundle, kind: str) -> None:
+def test_a_refused_skill_reports_the_reason(admin: Caller, bundle: Bundle, kind: str) -> None:
     slug = name("skill")
     directory = bundle(slug)
     source = str(directory)
@@ -100,7 +100,7 @@ def test_reserved_slugs_are_refused(admin: Caller, bundle: Bundle, slug: str) ->
 
 
 @proves(f"POST {SKILLS}/install: 422")
-def test_a_source_is_of_one_of_two_kinds(admin: Caller) -> None:
+def test_an_unknown_kind_of_source_is_refused(admin: Caller) -> None:
     for body in ({}, {"source_type": "ftp", "source_ref": "/x"}, {"source_type": "local"}):
         admin.ask("POST", f"{SKILLS}/install", json=body, expect=422)
 
@@ -134,6 +134,6 @@ def test_the_policy_is_set(admin: Caller) -> None:
 
 
 @proves(f"POST {SKILLS}/policy: 422")
-def test_the_policy_is_one_of_two(admin: Caller) -> None:
+def test_an_unknown_policy_is_refused(admin: Caller) -> None:
     for body in ({}, {"mode": "lenient"}):
         admin.ask("POST", f"{SKILLS}/policy", json=body, expect=422)

@@ -86,7 +86,7 @@ def check_refused(admin: Caller, ref_and_path: str, slug: str, *statuses: int) -
 
 @proves("skills.github", f"POST {SKILLS}/install: success", "skills.id")
 @pytest.mark.parametrize("ref", ["main", "feature/new-look", "release/2026/rc.1"])
-def test_a_tree_url_is_installed_whatever_its_ref(admin: Caller, github: dict[str, bytes], ref: str) -> None:
+def test_a_tree_url_with_any_ref_is_installed(admin: Caller, github: dict[str, bytes], ref: str) -> None:
     slug = name("skill")
     repository = {**below(f"some/skills/{slug}", contents(slug)), **below(f"some/skills/{slug}-2", contents("other"))}
     github[f"contract/skills/{ref}"] = tarball({**repository, "README.md": b"of the repository"})
@@ -99,7 +99,7 @@ def test_a_tree_url_is_installed_whatever_its_ref(admin: Caller, github: dict[st
 
 
 @proves("skills.github", "skills.same-slug")
-def test_another_branch_of_it_is_an_update(admin: Caller, github: dict[str, bytes]) -> None:
+def test_another_branch_updates_the_skill(admin: Caller, github: dict[str, bytes]) -> None:
     slug = name("skill")
     github["contract/skills/main"] = tarball(below(slug, contents(slug)))
     changed = {**contents(slug), "SKILL.md": skill_md(slug, "Counts letters, too.").encode()}
@@ -112,7 +112,7 @@ def test_another_branch_of_it_is_an_update(admin: Caller, github: dict[str, byte
 
 
 @proves("skills.github-missing", f"POST {SKILLS}/install: 400")
-def test_what_is_not_there_is_refused(admin: Caller, github: dict[str, bytes]) -> None:
+def test_a_missing_repository_or_path_is_refused(admin: Caller, github: dict[str, bytes]) -> None:
     slug = name("skill")
     github["contract/skills/main"] = tarball({**below(slug, contents(slug)), f"empty-{slug}/notes.md": b"x"})
     for ref_and_path in (f"none/{slug}", f"no/such/ref/{slug}", f"main/elsewhere/{slug}", f"main/empty-{slug}"):
@@ -147,7 +147,7 @@ def test_an_archive_that_is_too_big_is_refused(admin: Caller, github: dict[str, 
     github["contract/skills/main"] = tarball(files, lambda tar, top: change(tar, f"{top}/{slug}"))
     check_refused(admin, f"main/{slug}", slug, 413)
     github["contract/skills/main"] = tarball(files)
-    assert install(admin, f"main/{slug}")["slug"] == slug, "what was refused leaves nothing in the way"
+    assert install(admin, f"main/{slug}")["slug"] == slug, "a refused archive does not prevent a later installation"
 
 
 def link(tar: tarfile.TarFile, top: str) -> None:
@@ -176,9 +176,7 @@ def executable(tar: tarfile.TarFile, top: str) -> None:
 
 @proves("skills.github-members", f"POST {SKILLS}/install: 400")
 @pytest.mark.parametrize("change", [link, hard_link, parent, absolute, device, executable])
-def test_an_archive_with_what_no_bundle_may_hold_is_refused(
-    admin: Caller, github: dict[str, bytes], change: Change
-) -> None:
+def test_an_archive_with_forbidden_members_is_refused(admin: Caller, github: dict[str, bytes], change: Change) -> None:
     slug = name("skill")
     github["contract/skills/main"] = tarball(below(slug, contents(slug)), lambda tar, top: change(tar, f"{top}/{slug}"))
     check_refused(admin, f"main/{slug}", slug, 400)
@@ -205,7 +203,7 @@ def test_a_damaged_archive_is_refused(admin: Caller, github: dict[str, bytes], d
         "main",
     ],
 )
-def test_what_is_no_tree_url_is_refused(admin: Caller, url: str) -> None:
+def test_a_url_that_is_not_a_tree_url_is_refused(admin: Caller, url: str) -> None:
     body = {"source_type": "github", "source_ref": url}
     answer = admin.send("POST", f"{SKILLS}/install", json=body)
     assert answer.status_code in (400, 422), answer.text

@@ -1,4 +1,4 @@
-"""The status module: what is well, and the object store tried out."""
+"""The status module: the state of each part, and a test of the object store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def upload(caller: Caller, expect: int = 200, **params: object) -> Any:
 
 
 @proves("GET /api/status: success")
-def test_every_part_says_how_it_is(nobody: Caller) -> None:
+def test_every_part_reports_its_status(nobody: Caller) -> None:
     answer = nobody.ask("GET", "/api/status")
     assert all(set(part) >= {"service", "status", "details"} for part in answer.data)
     assert {part["status"] for part in answer.data} <= {"ok", "error"}
@@ -39,7 +39,7 @@ def test_the_object_store_is_pinged(nobody: Caller) -> None:
 
 
 @proves(f"GET {MINIO}: smoke")
-def test_the_object_store_is_tried_out(admin: Caller) -> None:
+def test_the_object_store_passes_its_smoke_test(admin: Caller) -> None:
     tried = admin.get(MINIO, params={"smoke": "true"})
     assert (tried["ok"], tried["match"], tried["bucket_exists"]) == (True, True, True)
     assert tried["uploaded_bytes"] == tried["downloaded_bytes"] > 0
@@ -48,7 +48,7 @@ def test_the_object_store_is_tried_out(admin: Caller) -> None:
 
 @proves(f"GET {MINIO}: missing-bucket")
 @pytest.mark.parametrize("smoke", ["false", "true"])
-def test_a_bucket_that_is_missing_is_said(admin: Caller, smoke: str) -> None:
+def test_a_missing_bucket_is_reported(admin: Caller, smoke: str) -> None:
     answer = admin.ask("GET", MINIO, params={"bucket": name(), "smoke": smoke})
     assert (answer.data["ok"], answer.data["bucket_exists"], answer.data["error"]) == (
         False,
@@ -59,7 +59,7 @@ def test_a_bucket_that_is_missing_is_said(admin: Caller, smoke: str) -> None:
 
 @pytest.mark.profile("safe")
 @proves(f"GET {MINIO}: 403")
-def test_other_buckets_are_an_admins(alice: Caller) -> None:
+def test_only_admins_can_use_other_buckets(alice: Caller) -> None:
     alice.ask("GET", MINIO, params={"bucket": name()}, expect=403)
 
 
@@ -81,7 +81,7 @@ def test_without_presign_there_is_no_link(admin: Caller) -> None:
 
 
 @proves(f"POST {UPLOAD}: missing-bucket")
-def test_an_upload_to_a_missing_bucket_is_said(admin: Caller) -> None:
+def test_an_upload_to_a_missing_bucket_is_reported(admin: Caller) -> None:
     answer = upload(admin, bucket=name())
     assert (answer.code, answer.msg) == (400, "bucket_not_exists")
 
@@ -98,7 +98,7 @@ def test_an_upload_to_a_missing_bucket_is_said(admin: Caller) -> None:
     ],
     ids=str,
 )
-def test_what_an_upload_may_not_ask_for(admin: Caller, query: dict[str, Any]) -> None:
+def test_an_upload_with_invalid_parameters_is_refused(admin: Caller, query: dict[str, Any]) -> None:
     files = {"file": ("probe.txt", b"probe", "text/plain")}
     response = admin.send("POST", UPLOAD, files=files, params=query)
     assert response.status_code in ((422,) if "expiry_seconds" in query else (400, 422))

@@ -1,4 +1,4 @@
-"""MCP and A2A servers, and what each user wants of them."""
+"""MCP and A2A servers, and the preferences of each user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def a2a_servers(caller: Caller) -> dict[str, Any]:
 
 @pytest.fixture
 def mcp(admin: Caller, peers: Peers) -> Iterator[str]:
-    """The name of an MCP server that is there."""
+    """The name of a configured MCP server."""
     chosen = name("mcp")
     entry = {"url": f"{peers.url}/mcp", "description": "Of the contract"}
     assert admin.post(MCP, json={"mcpServers": {chosen: entry}}) is None
@@ -37,7 +37,7 @@ def mcp(admin: Caller, peers: Peers) -> Iterator[str]:
 
 @pytest.fixture
 def a2a(admin: Caller, peers: Peers) -> Iterator[str]:
-    """The id of an A2A server that is there."""
+    """The id of a configured A2A server."""
     before = set(a2a_servers(admin))
     assert admin.post(A2A, json={"base_url": peers.url}) is None
     (added,) = set(a2a_servers(admin)) - before
@@ -52,7 +52,7 @@ def test_an_mcp_server_is_listed_with_its_tools(nobody: Caller, mcp: str) -> Non
 
 
 @proves(f"POST {MCP}: success", "mcp.replace")
-def test_a_name_posted_again_replaces_that_server_alone(admin: Caller, peers: Peers, mcp: str) -> None:
+def test_an_existing_name_replaces_only_that_server(admin: Caller, peers: Peers, mcp: str) -> None:
     other = name("mcp")
     entry = {"transport": "streamable_http", "url": f"{peers.url}/mcp"}
     admin.post(MCP, json={"mcpServers": {other: entry}})
@@ -73,7 +73,7 @@ def test_a_name_posted_again_replaces_that_server_alone(admin: Caller, peers: Pe
     ],
     ids=lambda entry: str(entry["transport"]),
 )
-def test_an_mcp_server_needs_what_its_transport_needs(admin: Caller, entry: dict[str, str]) -> None:
+def test_an_mcp_server_without_the_fields_of_its_transport_is_refused(admin: Caller, entry: dict[str, str]) -> None:
     chosen = name("mcp")
     admin.ask("POST", MCP, json={"mcpServers": {chosen: entry}}, expect=422)
     assert chosen not in mcp_servers(admin)
@@ -101,7 +101,7 @@ def test_a_deleted_mcp_server_is_gone(admin: Caller, peers: Peers) -> None:
 
 
 @proves("mcp.dead-server", "mcp.secrets")
-def test_a_server_that_hangs_holds_up_no_list(admin: Caller, nobody: Caller, peers: Peers) -> None:
+def test_a_server_that_hangs_does_not_delay_the_list_for_ever(admin: Caller, nobody: Caller, peers: Peers) -> None:
     chosen, secret = name("mcp"), name("secret")
     entry = {"url": f"{peers.url}/hang", "headers": {"X-Secret": secret}, "env": {"TOKEN": secret}}
     admin.post(MCP, json={"mcpServers": {chosen: entry}})
@@ -120,7 +120,7 @@ def test_an_a2a_server_is_listed_by_its_card(nobody: Caller, a2a: str) -> None:
 
 
 @proves(f"POST {A2A}: 400")
-def test_an_agent_that_is_not_there_is_not_stored(admin: Caller, peers: Peers) -> None:
+def test_an_unreachable_agent_is_not_stored(admin: Caller, peers: Peers) -> None:
     before = a2a_servers(admin)
     admin.ask("POST", A2A, json={"base_url": "http://127.0.0.1:9"}, expect=400)
     assert a2a_servers(admin) == before

@@ -1,4 +1,4 @@
-"""What the agent does with others' servers: MCP over SSE and stdio, names that are long, and A2A agents."""
+"""The agent and remote servers: MCP over SSE and stdio, long names, and A2A agents."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def over_stdio(chosen: str) -> Remote:
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
 def remote(request: pytest.FixtureRequest, admin: Caller, peers: Peers) -> Iterator[Remote]:
-    """A server of each transport that is there."""
+    """A server of each available transport."""
     chosen = name(str(request.param)).replace("-", "_")
     server = over_sse(chosen, peers) if request.param == "sse" else over_stdio(chosen)
     assert admin.post(MCP, json={"mcpServers": {chosen: server.entry}}) is None
@@ -68,7 +68,7 @@ def user(server: Server) -> Caller:
 
 
 def offered(peers: Peers, user: Caller) -> set[str]:
-    """What the agent is offered in a run that begins now."""
+    """The functions that the agent is offered in a new run."""
     seen = len(peers.requests)
     assert user.chat(user.new_session(), saying("work")).ending.event == "done"
     return {tool["function"]["name"] for request in peers.requests[seen:] for tool in request.get("tools") or []}
@@ -105,7 +105,7 @@ def test_the_agent_calls_a_server_of_each_transport(user: Caller, peers: Peers, 
 
 @proves("functions.length")
 def test_a_long_name_of_a_server_is_cut(admin: Caller, user: Caller, peers: Peers) -> None:
-    """Two that differ at their end stay two."""
+    """Two long names that differ only at the end stay different."""
     names = [f"{name('long')}_{'x' * 40}_{end}"[:64] for end in "ab"]
     entry = {"url": f"{peers.url}/mcp"}
     admin.post(MCP, json={"mcpServers": dict.fromkeys(names, entry)})
@@ -124,7 +124,7 @@ def test_a_long_name_of_a_server_is_cut(admin: Caller, user: Caller, peers: Peer
 
 @pytest.fixture
 def agent(admin: Caller, peers: Peers) -> Iterator[str]:
-    """The id of an A2A agent that is there."""
+    """The id of a configured A2A agent."""
     before = {item["id"] for item in admin.get(A2A)["a2a_servers"]}
     admin.post(A2A, json={"base_url": peers.url})
     (added,) = {item["id"] for item in admin.get(A2A)["a2a_servers"]} - before
@@ -155,7 +155,7 @@ def test_an_agent_is_offered_called_and_shown(server: Server, peers: Peers, agen
 
 
 @proves("a2a.listing", "mcp.dead-server")
-def test_listing_asks_nobody(server: Server, peers: Peers, remote: Remote, agent: str) -> None:
+def test_listing_servers_sends_no_request_to_them(server: Server, peers: Peers, remote: Remote, agent: str) -> None:
     asked = (peers.cards_read, len(peers.mcp_headers))
     for reader in (server.nobody(), server.admin(), server.register()):
         for path in (MCP, A2A):

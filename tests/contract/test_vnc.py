@@ -23,7 +23,7 @@ def dial(server: Server, session: str, token: str | None) -> ClientConnection:
 
 
 def closing_code(socket: ClientConnection) -> int | None:
-    """Read until the server closes; its code."""
+    """Read until the server closes the socket and return its close code."""
     try:
         while True:
             socket.recv(timeout=HANG_SECONDS)
@@ -32,7 +32,7 @@ def closing_code(socket: ClientConnection) -> int | None:
 
 
 def close_code(server: Server, session: str, token: str | None) -> int | None:
-    """The code of a refusal. That the handshake succeeds is part of it: a browser sees no code otherwise."""
+    """The close code of a refusal. The handshake must succeed, because a browser sees no code otherwise."""
     with dial(server, session, token) as socket:
         return closing_code(socket)
 

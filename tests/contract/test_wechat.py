@@ -19,7 +19,7 @@ is_set_up = os.environ.get("CONTRACT_WECHAT") == "1"
 
 
 def redirect(caller: Caller, **params: str) -> dict[str, list[str]]:
-    """The query of where the callback sends a browser."""
+    """The query of the URL to which the callback redirects."""
     response: httpx.Response = caller.send("GET", CALLBACK, params=params, follow_redirects=False)
     assert response.status_code in (302, 303, 307), response.text
     at = urlsplit(response.headers["location"])
@@ -28,8 +28,8 @@ def redirect(caller: Caller, **params: str) -> dict[str, list[str]]:
 
 @proves("GET /api/auth/wechat/authorize: not-set-up")
 @pytest.mark.skipif(is_set_up, reason="WeChat is set up on this server")
-def test_what_is_not_set_up_says_so(nobody: Caller) -> None:
-    """Where nobody set up WeChat, nobody said where the front end is: the callback cannot redirect either."""
+def test_without_wechat_the_endpoints_report_it(nobody: Caller) -> None:
+    """Without WeChat the address of the front end is unknown, too, so the callback cannot redirect."""
     for path in (AUTHORIZE, CALLBACK):
         answer = enveloped(nobody.send("GET", path, params={"code": "good", "state": "x"}))
         assert answer.status in (400, 404, 503)
@@ -38,7 +38,7 @@ def test_what_is_not_set_up_says_so(nobody: Caller) -> None:
 
 @proves("GET /api/auth/wechat/authorize: success")
 @pytest.mark.skipif(not is_set_up, reason="CONTRACT_WECHAT is not 1")
-def test_where_to_authorize(nobody: Caller) -> None:
+def test_the_authorize_url_is_complete(nobody: Caller) -> None:
     for scope in ("snsapi_userinfo", "snsapi_login"):
         params = {"state": "from-the-client"} | ({} if scope == "snsapi_userinfo" else {"scope": scope})
         address = nobody.get(AUTHORIZE, params=params)["authorize_url"]
@@ -51,7 +51,7 @@ def test_where_to_authorize(nobody: Caller) -> None:
 
 @proves("GET /api/auth/wechat/callback: success")
 @pytest.mark.skipif(not is_set_up, reason="CONTRACT_WECHAT is not 1")
-def test_a_good_code_comes_back_with_a_token(nobody: Caller, server: Server, peers: Peers) -> None:
+def test_a_valid_code_redirects_with_a_token(nobody: Caller, server: Server, peers: Peers) -> None:
     people = set()
     for _ in range(2):
         state = parse_qs(urlsplit(nobody.get(AUTHORIZE)["authorize_url"]).query)["state"][0]

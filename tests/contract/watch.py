@@ -37,7 +37,7 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang up, which is the only way out of a read that waits."""
+        """Shut the connection down. Nothing else ends a read that waits."""
         if self._response is not None and not self.has_ended:
             with suppress(OSError):
                 self._response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
@@ -52,7 +52,7 @@ class Watch:
                     for frame in items(response):
                         self._tell(frame=frame)
         except httpx.TransportError:
-            pass  # hung up, by either side: `has_ended` says so
+            pass  # one side closed the connection: `has_ended` is set below
         finally:
             self._tell(ended=True)
 
@@ -73,7 +73,7 @@ class Watch:
         return [frame for frame in self.frames if not frame.event]
 
     def wait_for_events(self, count: int, seconds: float = HANG_SECONDS) -> list[Frame]:
-        """The events once there are so many. Fails after this time."""
+        """Wait until there are `count` events and return all events. Fails after `seconds`."""
         with self._changed:
             came = self._changed.wait_for(lambda: len(self.events) >= count, seconds)
             assert came, f"{len(self.events)} events, not {count}"

@@ -1,4 +1,4 @@
-"""The whole platform on real parts; only the model is scripted."""
+"""Fixtures for the whole platform with real parts. Only the model is scripted."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Register = Callable[[str], Awaitable[Person]]
 
 @pytest.fixture
 def use_model(platform: Platform) -> UseModel:
-    """Point api and runner, started after this, at a model."""
+    """Configure the model for the api and the runner that are started after this call."""
 
     def use(url: str) -> None:
-        platform.changes.update(llm_base_url=url, llm_model="scripted", llm_api_key="a key nobody may see")
+        platform.changes.update(llm_base_url=url, llm_model="scripted", llm_api_key="a key that no client may see")
 
     return use
 
 
 @pytest.fixture
 async def new_user() -> AsyncIterator[Register]:
-    """Registers somebody at the api with the given URL."""
+    """Registers a user at the api with the given URL."""
     async with AsyncExitStack() as stack:
 
         async def enter(url: str) -> Person:

@@ -1,4 +1,4 @@
-"""The contract suite against this platform, as `make contract` runs it against any: a process that knows only a URL."""
+"""Runs the contract suite against this platform as `make contract` does: in a process that knows only a URL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOMY_LIMITS = {
 
 
 REPORTS: list[dict[str, str]] = []
-"""The tables of the runs so far."""
+"""The reports of the completed runs."""
 
 
 MCP_STDIO = {
@@ -46,7 +46,7 @@ MCP_STDIO = {
 
 
 def commands() -> list[Path]:
-    """Where MCP servers of others are; nowhere on a machine that cannot have them, where the suite skips its checks."""
+    """The directory of the third-party MCP servers. Without it the suite skips the checks that need them."""
     try:
         return [mcp_servers() / "python"]
     except pytest.skip.Exception as reason:
@@ -57,7 +57,7 @@ def commands() -> list[Path]:
 async def run_suite(
     platform: Platform, *arguments: str, command_paths: Sequence[Path] = (), **environment: str
 ) -> None:
-    """Start the whole platform and the suite beside it; its output is the report of a failure."""
+    """Start the platform and run the suite against it. The output of the suite is the report of a failure."""
     api = await platform.start_api()
     await asyncio.gather(platform.start_runner(), platform.start_host(command_paths=command_paths))
     engine = create_engine(platform.database_url)
@@ -94,7 +94,7 @@ async def run_suite(
 @pytest.mark.timeout(SUITE_SECONDS + 60)
 @pytest.mark.parametrize("profile", ["safe", "letter"])
 async def test_the_contract_holds(platform: Platform, profile: str, short_directory: Path) -> None:
-    """WeChat and a command are there in one of the two: the contract says something of having and of lacking them."""
+    """One profile has WeChat, the other has a stdio command, because the contract describes both cases."""
     skills = short_directory / "skills"
     skills.mkdir()
     platform.changes.update(skills_root_dir=short_directory / "skills-cache")
@@ -125,14 +125,14 @@ async def test_the_contract_holds(platform: Platform, profile: str, short_direct
 
 @pytest.mark.timeout(SUITE_SECONDS + 60)
 async def test_the_limits_hold_at_their_defaults(platform: Platform) -> None:
-    """Given once more, because other tests' platforms may have them raised."""
+    """The platforms of other tests have higher limits, so the defaults are set here explicitly."""
     fields = Settings.model_fields.items()
     platform.changes.update({name: field.default for name, field in fields if name.startswith("limit_")})
     await run_suite(platform, CONTRACT_LIMITS="default")
 
 
-def test_the_runs_together_leave_nothing_unproved() -> None:
-    """What one run skips or is no part of, another has to prove."""
+def test_the_runs_together_prove_every_line_of_the_contract() -> None:
+    """Each line of the contract is proved by at least one of the runs."""
     if len(REPORTS) < 3:
         pytest.skip("the three runs before this did not all pass, or were not asked for")
     names = {name for report in REPORTS for name in report}

@@ -1,4 +1,4 @@
-"""What goes wrong is said in the stream, and what was there stays."""
+"""Failures are reported in the stream, and earlier results stay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def using(turns: list[Turn], *, steps: list[str] | None = None) -> list[Turn]:
     return [Plan("A task", "I will try.", steps or ["Try"]), *turns, Finish("done"), Say("That was it.")]
 
 
-async def test_a_wrong_key_is_said_and_can_be_mended_while_it_runs(
+async def test_a_wrong_key_is_reported_and_can_be_corrected_without_a_restart(
     platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     with ScriptedModel([Plan("Hi", "Hello!", [])] * 3, api_key=KEY) as model:
@@ -47,7 +47,7 @@ async def test_a_wrong_key_is_said_and_can_be_mended_while_it_runs(
         assert KEY not in platform.logs() + str(chat.stored)
 
 
-async def test_a_model_that_is_not_there_is_an_error_one_can_read(
+async def test_an_unreachable_model_is_reported_as_an_error(
     platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     use_model(f"http://127.0.0.1:{free_ports(1)[0]}/v1")
@@ -60,7 +60,7 @@ async def test_a_model_that_is_not_there_is_an_error_one_can_read(
     assert data(await alice.client.get("/api/sessions"))["sessions"][0]["status"] == "completed"
 
 
-async def test_garbage_from_a_model_ends_in_an_error_not_in_silence(
+async def test_invalid_data_from_a_model_is_reported_as_an_error(
     platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     garbage = Raw(["{not json", '{"choices": [{"delta": {"tool_calls": [{"index": "x"}]}}]}', "[1, 2"])
@@ -96,7 +96,7 @@ async def test_a_command_that_hangs_is_stopped_and_the_session_goes_on(
         assert (await chat.say("Hello")).event == "done"
 
 
-async def test_a_command_that_prints_a_hundred_megabytes_harms_nothing(
+async def test_a_command_may_print_a_hundred_megabytes(
     platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     turns = using(
@@ -116,7 +116,7 @@ async def test_a_command_that_prints_a_hundred_megabytes_harms_nothing(
         assert max(len(str(request)) for request in model.requests) < 200_000
 
 
-async def test_without_a_sandbox_host_the_chat_says_so_and_ends(
+async def test_without_a_sandbox_host_the_chat_reports_it_and_ends(
     platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     turns = using([report.shell("echo hi")])
@@ -134,9 +134,7 @@ async def test_without_a_sandbox_host_the_chat_says_so_and_ends(
         assert answer.status_code == 503
 
 
-async def test_a_new_message_reaches_the_run_at_work(
-    platform: Platform, use_model: UseModel, new_user: NewUser
-) -> None:
+async def test_a_new_message_reaches_the_active_run(platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
     turns: list[Turn] = [
         Plan("Count", "I count.", ["Count"]),
         Hang(),
@@ -188,7 +186,7 @@ async def test_secrets_are_in_no_log(platform: Platform, use_model: UseModel, ne
 
 
 @pytest.mark.parametrize("name", ["runner", "api"])
-async def test_a_process_asked_to_end_does_so_and_its_work_goes_on(
+async def test_a_process_stops_on_request_and_its_work_goes_on(
     name: str, platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     turns = using([report.shell("sleep 2; echo slept")])

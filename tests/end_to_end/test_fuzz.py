@@ -1,7 +1,7 @@
-"""Requests of every kind against everything that /openapi.json describes, as a user and as an admin.
+"""Sends generated requests to every operation in /openapi.json, as a user and as an admin.
 
-Nothing may be answered with a 5xx, with a status that is not described, or with a body that is not as described.
-`make fuzz` is the same at length, from another seed each time.
+No response may have a 5xx, an undocumented status, or a body that does not match its schema.
+`make fuzz` runs longer, with a new seed each time.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ CHECKS = [
 ]
 ROOMY = {f"limit_{name}": 10**7 for name in ("reads", "writes", "chats", "pictures", "streams", "screens")}
 SHORT_STREAMS = {"stream_max_seconds": 1, "stream_heartbeat_seconds": 0.2, "stream_poll_seconds": 0.2}
-"""No run is at work, so a chat would be followed until its stream's longest life is over."""
+"""No runner works, so a chat stream lasts for its maximum lifetime."""
 
 NOT_SERVED_YET = Path(__file__).parent / "not_served_yet.txt"
 
 
 def checks() -> list[str]:
-    """Until the description is complete, only what holds whatever it says."""
+    """The checks that do not need a complete description, until the description is complete."""
     return FIRST_CHECKS if "openapi" in NOT_SERVED_YET.read_text().splitlines() else CHECKS
 
 
 @pytest.mark.timeout(SECONDS + 60)
 @pytest.mark.parametrize("platform", [ROOMY | SHORT_STREAMS], indirect=True)
 @pytest.mark.parametrize("who", ["user", "admin"])
-async def test_no_request_is_answered_in_an_undescribed_way(platform: Platform, who: str, tmp_path: Path) -> None:
+async def test_every_response_matches_the_openapi_document(platform: Platform, who: str, tmp_path: Path) -> None:
     api, _ = await asyncio.gather(platform.start_api(), platform.start_host())
     async with await (register(api.url) if who == "user" else admin(api.url, platform.database_url)) as person:
         status, output = await fuzz(f"{api.url}/openapi.json", person, tmp_path)
@@ -51,7 +51,7 @@ async def test_no_request_is_answered_in_an_undescribed_way(platform: Platform, 
 
 
 async def fuzz(document: str, person: Person, directory: Path) -> tuple[int | None, str]:
-    """Run schemathesis to its end; its status and what it printed.
+    """Run schemathesis and return its exit status and its output.
 
     One worker: with more, Python 3.11 now and then miscounts the depth of what its threads compile, and a run is void.
     """

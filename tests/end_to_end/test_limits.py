@@ -1,4 +1,4 @@
-"""Limits when a part is lost, seen over HTTP: Redis gone and back, a replica killed with streams open."""
+"""Limits during failures, tested over HTTP: Redis is restarted, or a replica with open streams is killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STREAMS, LEASE_SECONDS = 3, 15
 
 @pytest.fixture
 async def redis(platform: Platform, tmp_path: Path) -> AsyncIterator[Valkey]:
-    """A Redis of this platform alone, since it is taken away."""
+    """A Redis for this platform only, because the test kills it."""
     valkey = Valkey(
         tmp_path / "valkey",
         ports=PortBook(tmp_path / "ports.json"),
@@ -53,7 +53,7 @@ async def kill(valkey: Valkey) -> None:
 
 
 async def parts(url: str) -> tuple[int, dict[str, str]]:
-    """What /api/status says: its code, and each part's status. It is never an HTTP error."""
+    """The code of /api/status and the status of each part. /api/status never responds with an HTTP error."""
     async with client_for(url) as client:
         answer = await client.get("/api/status")
     assert answer.status_code == 200
@@ -61,7 +61,7 @@ async def parts(url: str) -> tuple[int, dict[str, str]]:
 
 
 def limited_requests(session: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """One of each kind: before a login, reads, writes, streams, uploads."""
+    """One request of each kind: before a login, reads, writes, streams, uploads."""
     return [
         ("POST", "/api/auth/login", {"json": {"username": "nobody", "password": PASSWORD}}),
         ("POST", "/api/auth/register", {"json": {"username": "somebody-new", "password": PASSWORD}}),
@@ -104,10 +104,10 @@ async def until_well(*urls: str) -> None:
     await until(are_well, "every part of the platform is well")
 
 
-async def test_without_redis_what_is_limited_is_a_503_until_it_is_back(
+async def test_without_redis_limited_requests_are_refused_with_503_until_it_is_back(
     platform: Platform, redis: Valkey, use_model: UseModel, new_user: NewUser
 ) -> None:
-    """A run that is under way is followed to its end, because streams read the log every two seconds."""
+    """The stream of an active run goes on to its end, because streams also poll the log every two seconds."""
     with ScriptedModel([Plan("Long", LONG, []), Plan("Short", "Hello!", [])], chunk_delay_seconds=0.04) as model:
         use_model(model.url)
         first, second = await platform.start_api(), await platform.start_api()
@@ -143,7 +143,7 @@ async def test_without_redis_what_is_limited_is_a_503_until_it_is_back(
         assert [event["data"]["seq"] for event in stored] == list(range(1, len(chat.stored) + 1))
         assert [event["data"]["message"] for event in stored if event["data"].get("role") == "user"] == [
             "Take your time"
-        ], "what was refused was not said"
+        ], "a refused message is not stored"
         assert len(data(await alice.client.get("/api/sessions"))["sessions"]) == 1
         assert (await chat.say("Hello")).event == "done"
         assert (await new_user(second.url)).token
@@ -151,9 +151,9 @@ async def test_without_redis_what_is_limited_is_a_503_until_it_is_back(
 
 @asynccontextmanager
 async def open_list(url: str, token: str) -> AsyncIterator[httpx.Response]:
-    """A list stream that has begun, or its refusal."""
+    """A list stream that has sent its first frame, or the response that refuses it."""
     async with client_for(url, token) as client, client.stream("POST", "/api/sessions/stream") as response:
-        coming = frames(response)  # kept: the stream ends with its reader
+        coming = frames(response)  # keep a reference: without one the stream would be closed
         if response.status_code == 200:
             assert (await anext(coming)).event == "sessions"
         else:
@@ -162,7 +162,7 @@ async def open_list(url: str, token: str) -> AsyncIterator[httpx.Response]:
 
 
 def retry_after(response: httpx.Response) -> int:
-    """Of a refusal as the contract words it."""
+    """Check that a refusal is what the contract fixes, and return its Retry-After."""
     seconds = response.json()["data"]["retry_after"]
     assert (response.status_code, response.json()["code"]) == (429, 429)
     assert response.headers["retry-after"] == str(seconds)
@@ -176,7 +176,7 @@ def retry_after(response: httpx.Response) -> int:
 async def test_streams_of_a_killed_replica_count_until_their_leases_end(
     platform: Platform, redis: Valkey, new_user: NewUser
 ) -> None:
-    """The replica renews its leases before it is killed, so that renewed leases end."""
+    """The test waits for a renewal before the kill, so renewed leases are the ones that end."""
     dying, living = await platform.start_api(), await platform.start_api()
     alice, bob = await new_user(living.url), await new_user(living.url)
     session = await alice.create_session()
@@ -191,7 +191,7 @@ async def test_streams_of_a_killed_replica_count_until_their_leases_end(
         retry_after(said)
         assert data(await alice.client.get(f"/api/sessions/{session}"))["events"] == []
         async with open_list(living.url, bob.token) as other:
-            assert other.status_code == 200, "a limit is each user's own"
+            assert other.status_code == 200, "each user has their own limit"
         await stack.enter_async_context(room_for_a_list(living.url, alice.token))
 
     async with AsyncExitStack() as stack:
@@ -220,7 +220,7 @@ async def until_renewed(valkey: Valkey, user: str) -> None:
 
 @asynccontextmanager
 async def room_for_a_list(url: str, token: str) -> AsyncIterator[None]:
-    """A list stream that is open. Until a place is free for it, every refusal is worded as the contract says."""
+    """Open a list stream as soon as there is room. Until then, check each refusal."""
     async with AsyncExitStack() as stack:
 
         async def is_open() -> bool:

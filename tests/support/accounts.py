@@ -1,4 +1,4 @@
-"""People who use the api: clients that are logged in."""
+"""Accounts of the api and clients that are logged in to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSWORD = "correct horse"
 
 @dataclass
 class Person:
-    """Somebody's account. `client` sends their token."""
+    """A user account. `client` sends its token with every request."""
 
     id: str
     name: str
@@ -39,7 +39,7 @@ class Person:
 
 
 def data(response: httpx.Response) -> Any:
-    """What is in the envelope of a request that worked."""
+    """Return the `data` of a successful response's envelope."""
     assert response.status_code == 200, response.text
     body = response.json()
     assert body["code"] == 200
@@ -64,7 +64,7 @@ async def login(url: str, name: str, password: str = PASSWORD) -> Person:
 
 
 async def admin(url: str, database_url: str) -> Person:
-    """A new super_admin: made in the database, since nobody becomes one over HTTP."""
+    """Create a super_admin in the database, because HTTP offers no way to become one, and log in."""
     name = f"admin-{uuid4().hex[:12]}"
     engine = create_engine(database_url)
     await create_admin(create_database(engine), username=name, password=PASSWORD)

@@ -1,4 +1,4 @@
-"""The agent's ports in memory, honest about what they promise: atomic records, fencing, at-most-once calls."""
+"""The agent's ports in memory. They keep the promises of the real ones: atomic records, fencing, at-most-once calls."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from support.llm import Call, ScriptedModel
 
 
 class Killed(BaseException):
-    """The runner process ends here."""
+    """Stands for the end of the runner process."""
 
 
 @dataclass
 class Log:
-    """What survives a runner: one session's rows."""
+    """The rows of one session in the database. They survive a runner."""
 
     session_id: UUID = field(default_factory=uuid4)
     events: list[ChatEvent] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Log:
     notice: str = ""
 
     def say(self, text: str, *attachments: FileInfo) -> None:
-        """A chat message, as the api stores it."""
+        """Store a chat message as the api does."""
         self.events.append(MessageEvent(role="user", message=text, attachments=list(attachments)))
         self.inbox_seq = len(self.events)
         self.is_running = True
@@ -100,13 +100,13 @@ class MemoryJournal:
             await self._changed.wait()
 
     def look(self) -> None:
-        """See what the row says now, as after a wake-up."""
+        """Read the row again, as a runner does after a wake-up."""
         self._has_unread = self._log.inbox_seq > self._log.consumed_seq
         self._stop_requested = self._log.stop_requested
         self._changed.set()
 
     def signal_late(self) -> None:
-        """A signal from before the last message was consumed."""
+        """Send a signal that belongs to a message which was already consumed."""
         self._has_unread = True
         self._changed.set()
 
@@ -170,7 +170,7 @@ Answerer = Callable[[str, Mapping[str, Any]], GateResult]
 
 
 def shell_output(output: str, *, exit_code: int = 0, command: str = "") -> GateResult:
-    """What the box answers to a command that has ended."""
+    """The box's answer for a command that has ended."""
     record = {"ps1": "ubuntu@sandbox:~ $", "command": command, "output": output}
     return GateResult(
         "succeeded",
@@ -184,13 +184,13 @@ def shell(command: str) -> Call:
 
 
 def echo(function: str, args: Mapping[str, Any]) -> GateResult:
-    """A sandbox in which every command prints itself."""
+    """A sandbox in which every command prints its own text."""
     return shell_output(f"{function}: {json.dumps(args)}", command=str(args.get("command", "")))
 
 
 @dataclass
 class MemoryGate:
-    """A gate with a ledger. It outlives runners; `effects` counts what really ran, by function and arguments."""
+    """A gate with a ledger. It outlives runners. `effects` counts the calls that ran, by function and arguments."""
 
     log: Log
     answer: Answerer = echo
@@ -198,9 +198,9 @@ class MemoryGate:
     ledger: dict[str, GateResult] = field(default_factory=dict)
     on_call: Callable[[str, str], None] = lambda _key, _when: None
     hangs_on: str = ""
-    """Functions whose names begin so never answer."""
+    """Functions whose names begin with this never answer."""
     entered: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a call that hangs has begun."""
+    """Set when a call that never answers has begun."""
 
     async def call(
         self,
@@ -227,7 +227,7 @@ class MemoryGate:
 
 @dataclass
 class MemoryAttachments:
-    """`sandbox` maps the paths of files there to their bytes."""
+    """`sandbox` maps the path of each file in the sandbox to its content."""
 
     sandbox: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -254,7 +254,7 @@ class MemoryAttachments:
 
 @dataclass
 class MemorySwitches:
-    """`off` holds kinds and ids of tools; what is not in it is on. Changes count from the next refresh."""
+    """`off` holds the kinds and ids of disabled tools. A change takes effect at the next refresh."""
 
     off: set[tuple[SwitchedKind, str]] = field(default_factory=set)
     refreshes: int = 0
@@ -270,7 +270,7 @@ class MemorySwitches:
 
 @dataclass
 class Bench:
-    """A session, its sandbox and a model: everything that outlives a runner."""
+    """A session, its sandbox and a model. All of them outlive a runner."""
 
     model: ScriptedModel
     log: Log = field(default_factory=Log)
@@ -301,7 +301,7 @@ class Bench:
         )
 
     async def run(self, journal: MemoryJournal | None = None, *, llm: LlmClient | None = None) -> MemoryJournal:
-        """One runner's work on the session, as the worker does it: again while the user has said something new."""
+        """Work on the session as a runner's worker does: start again while there are new messages from the user."""
         journal = journal or self.journal()
         if llm is None:
             async with self.llm() as llm:

@@ -1,4 +1,4 @@
-"""`@copilotkit/aimock`, a mock of model providers that others wrote: started on fixtures, installed at first need."""
+"""Starts `@copilotkit/aimock`, a third-party mock of model providers. The first use installs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moor
 
 
 def _installed() -> Path:
-    """Its entry script. Two test processes may install at once: one copy wins, whole."""
+    """Install aimock if needed and return its entry script. Two processes may install at once; one copy is kept."""
     script = CACHE / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
     if script.exists():
         return script
@@ -45,7 +45,7 @@ def _installed() -> Path:
 
 @contextmanager
 def aimock(turns: list[dict[str, Any]], directory: Path) -> Iterator[str]:
-    """Play `turns`, each at the place that is the number of assistant messages in the request. Yields the base URL."""
+    """Answer each request with the turn whose index is its number of assistant messages. Yields the base URL."""
     toolchains.put_on_path()
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
@@ -61,7 +61,7 @@ def aimock(turns: list[dict[str, Any]], directory: Path) -> Iterator[str]:
 
 
 def _address(process: subprocess.Popen[str]) -> str:
-    """Read what it prints until it says where it listens; its output ends when it dies."""
+    """Read the output until it contains the address. Raises RuntimeError when the process ends before."""
     assert process.stdout is not None
     printed = []
     for line in process.stdout:

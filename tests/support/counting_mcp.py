@@ -1,4 +1,4 @@
-"""An MCP server that writes down each call: `python -m support.counting_mcp LOG [--port N]`, stdio without a port."""
+"""An MCP server that logs each call: `python -m support.counting_mcp LOG [--port N]`. Without a port it uses stdio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real gate process for tests, its keys, and a box that can be told to misbehave."""
+"""A real gate process for tests, its keys, and a fake box that can misbehave on request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.waiting import HANG_SECONDS
 
 @dataclass
 class Keys:
-    """Key pairs by id, and the trust file that lists those that are trusted."""
+    """Key pairs by id, and the trust file with the public keys that the gate trusts."""
 
     trust_file: Path
     private: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def public_pem(key: Ed25519PrivateKey) -> str:
 
 @dataclass
 class Gate:
-    """A gate that can be killed and started again on the same port, as its owner would."""
+    """A gate that a test can kill and start again on the same port, as the sandbox host does."""
 
     directory: Path
     keys: Keys
@@ -124,12 +124,12 @@ class Gate:
 
 @dataclass
 class FakeBox:
-    """Speaks the box's protocol and counts what it really ran. `reboot` makes it another box."""
+    """Speaks the box's protocol and counts the calls that it really ran. `reboot` makes it a new box."""
 
     socket: Path
     boot_id: str = field(default_factory=lambda: uuid4().hex)
     ran: list[str] = field(default_factory=list)
-    """Keys of calls that were run, in order."""
+    """The keys of the calls that ran, in order."""
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     """Calls of the function `slow` answer once this is set."""

@@ -31,9 +31,9 @@ class Call:
     function: str
     args: Mapping[str, Any] = field(default_factory=dict)
     arguments: str | None = None
-    """Sent as it is instead of `args`: what is no JSON, say."""
+    """Sent unchanged instead of `args`, for example text that is not JSON."""
     id: str = "call_0"
-    """Repeated by default, as real models do."""
+    """The default repeats one id, because real models do."""
 
     def text(self) -> str:
         return self.arguments if self.arguments is not None else json.dumps(self.args, ensure_ascii=False)
@@ -67,7 +67,7 @@ def Finish(result: str = "Done.", *, success: bool = True, attachments: Sequence
 
 @dataclass(frozen=True)
 class Raw:
-    """Bodies of server-sent events, as they are (texts) or encoded (objects); no `[DONE]` of its own."""
+    """Bodies of server-sent events. A str is sent unchanged, an object as JSON. No `[DONE]` is added."""
 
     events: Sequence[object]
 
@@ -81,12 +81,12 @@ class Status:
 
 @dataclass(frozen=True)
 class Hang:
-    """Accept and say nothing."""
+    """Accept the request and never answer."""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Begin to answer and cut the connection after so many events."""
+    """Begin to answer and close the connection after `after` events."""
 
     turn: Say
     after: int = 1
@@ -94,7 +94,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Tries:
-    """The first time its place is asked for, the first; the second time, the second; the last one from then on."""
+    """Answer the n-th request for this place with the n-th turn, and every later request with the last turn."""
 
     turns: Sequence[Turn]
 
@@ -175,7 +175,7 @@ def responder_from_json(document: Any) -> Responder:
 
 
 class ScriptedModel:
-    """Serves from a thread of its own between `with` and its end. `requests` are the bodies, in order of arrival."""
+    """Serves from its own thread inside a `with` block. `requests` holds the bodies in the order of arrival."""
 
     def __init__(
         self,
@@ -266,12 +266,12 @@ class ScriptedModel:
                 if not await self._play(writer, self._choose(body), body):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
-            return  # a client that has seen enough
+            return  # the client has closed the connection
         finally:
             writer.close()
 
     async def _play(self, writer: asyncio.StreamWriter, turn: Turn, request: Request) -> bool:
-        """Answer. False when the connection is not to be used again."""
+        """Answer the request. Returns False when the connection must be closed."""
         match turn:
             case Tries():
                 seen = (_place(request), _first_words(request))
@@ -348,7 +348,7 @@ def _chunk(choice: dict[str, Any]) -> str:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[dict[str, str], Request] | None:
-    """Headers and body of one POST; None at the end of the connection."""
+    """Return the headers and the body of one POST, or None at the end of the connection."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:

@@ -1,4 +1,4 @@
-"""`moorage up` as a person starts it, and what became of everything it started."""
+"""Runs `moorage up` as a person does, and tracks the processes that it starts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ READY = "Moorage is ready"
 
 
 def environment(data: Path, changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's, without what it says of Moorage, and with `changes`."""
+    """This process's environment without the MOORAGE_ variables, with `changes`."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
     return {**plain, "MOORAGE_DATA_DIR": str(data), **changes}
 
 
 def moorage(*arguments: str, data: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself. Output and errors are read together, as a person does."""
+    """Run a command until it ends. Its output and its errors are in `stdout` together, as a person reads them."""
     return subprocess.run(
         [sys.executable, "-m", "moorage_local.cli", *arguments],
         env=environment(data, changes),
@@ -42,7 +42,7 @@ def moorage(*arguments: str, data: Path, **changes: str) -> subprocess.Completed
 
 @dataclass
 class Machine:
-    """One data directory. `start()` may be called again once it was ended."""
+    """One data directory. After the end, `start()` may be called again."""
 
     data: Path
     changes: dict[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Machine:
         return self.child
 
     def launch(self) -> None:
-        """Start it and do not wait."""
+        """Start the command without waiting until it is ready."""
         log = self.data.with_name(f"{self.data.name}.out")
         log.unlink(missing_ok=True)
         command = [*self.within, self.python, "-m", "moorage_local.cli", "up"]
@@ -79,7 +79,7 @@ class Machine:
         deadline = time.monotonic() + HANG_SECONDS
         while self.output().count(text) < times:
             if not self.up.is_running or time.monotonic() > deadline:
-                raise AssertionError(f"Never said {text!r}:\n{self.output()}\n{self.logs()}")
+                raise AssertionError(f"The output never contains {text!r}:\n{self.output()}\n{self.logs()}")
             await asyncio.sleep(0.05)
 
     def logs(self) -> str:
@@ -89,33 +89,33 @@ class Machine:
         )
 
     def processes(self) -> list[psutil.Process]:
-        """Everything below it now. Also remembered for `left_behind`, as orphans are below nobody."""
+        """All descendant processes. They are also remembered for `left_behind`, because orphans change their parent."""
         found = psutil.Process(self.up.pid).children(recursive=True)
         self._seen.update({process.pid: process for process in found})
         return found
 
     def part(self, words: str) -> psutil.Process:
-        """The one below it that has `words` in its command line."""
+        """The child process whose command line contains `words`."""
         (found,) = [
             process for process in psutil.Process(self.up.pid).children() if words in " ".join(process.cmdline())
         ]
         return found
 
     async def kill(self) -> None:
-        """kill -9 of the one process that a person knows of."""
+        """Send SIGKILL to the process that a person started."""
         self.processes()
         self.up.process.kill()
         await self.up.wait()
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end; its exit status."""
+        """Send the signal, wait for the end and return the exit status."""
         self.processes()
         self.up.send(number)
         async with asyncio.timeout(HANG_SECONDS):
             return await self.up.wait()
 
     async def left_behind(self) -> list[str]:
-        """What still runs of what it started, after a moment in which the last may end."""
+        """The processes that it started and that still run when the wait is over."""
         deadline = time.monotonic() + HANG_SECONDS
         while (left := self._left()) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -136,7 +136,7 @@ class Machine:
         return process.pid != os.getpid() and any(str(self.data) in trace for trace in traces)
 
     async def discard(self) -> None:
-        """For the end of a test, whatever it came to."""
+        """Stop it at the end of a test, whether the test passed or not."""
         if self.child is not None:
             self.processes() if self.child.is_running else None
             await self.child.stop(grace_seconds=HANG_SECONDS)

@@ -12,7 +12,7 @@ from moorage_sandbox.host.processes.fork_server import TUN
 from support.worker import WORKER
 
 ORDINARY_UID = 64_300 + WORKER
-"""Nobody's. When the tests run as root, the host that must do without root runs as this user."""
+"""No account has this id. When root runs the tests, the host for ordinary users runs as this user."""
 
 
 def own_tun(*, mode: str) -> str:

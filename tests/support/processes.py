@@ -1,4 +1,4 @@
-"""Processes of the platform for tests: api, runner and sandbox host, started, killed and looked at by hand."""
+"""Processes of the platform: api, runner and sandbox host. Tests start them, kill them and read their logs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from support.worker import WORKER
 
 UID_BASE = 600_000
 UID_COUNT = 10_000
-"""Users of the sandboxes of one test process. Two hosts with the same ones would get into each other's way."""
+"""The user ids for the sandboxes of one test process. Two hosts must not share them."""
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """This process's environment with `settings` as the variables that make them."""
+    """This process's environment, with variables that produce `settings`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
     for name, value in settings:
         if value is not None:
@@ -62,23 +62,23 @@ class Process:
         return self.child.log.read_text(errors="replace")
 
     async def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Send SIGKILL and wait for the end."""
         self.child.process.kill()
         await self.child.wait()
 
     async def stop(self) -> int:
-        """Ask it to end; its exit status."""
+        """Send SIGTERM, wait for the end and return the exit status."""
         return await self.child.stop(grace_seconds=HANG_SECONDS)
 
 
 @dataclass
 class Platform:
-    """Starts processes on one database. All of them are ended by `stop()`, whatever became of the test."""
+    """Starts processes on one database. `stop()` ends all of them, whether the test passed or not."""
 
     services: Services
     database_url: str
     directory: Path
-    """Short: Unix sockets are made in it."""
+    """Its path is short, because Unix sockets are created in it."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings that differ from the defaults, for every process."""
@@ -95,7 +95,7 @@ class Platform:
         )
 
     async def start_api(self, *, port: int | None = None) -> Process:
-        """An api that answers. With `port` it takes the place of one that ended."""
+        """Start an api and wait until it answers. With `port` it replaces an api that has ended."""
         number = port or free_ports(1)[0]
         process = self._start(
             "api", ["moorage_api.main", "--host", "127.0.0.1", "--port", str(number)], environment_of(self.settings())
@@ -106,7 +106,7 @@ class Platform:
         return process
 
     async def start_runner(self) -> Process:
-        """A runner. It has nothing to answer: what it does is seen in the events."""
+        """Start a runner and do not wait. Tests see its work in the events."""
         return self._start("runner", ["moorage_api.runner.main"], environment_of(self.settings(runner=True)))
 
     async def start_host(self, *, command_paths: Sequence[Path] = (), trust_file: Path | None = None) -> Process:
@@ -159,13 +159,13 @@ class Platform:
         raise AssertionError(f"{process.child.log.stem} does not answer. Its log:\n{process.child.log_tail()}")
 
     def logs(self) -> str:
-        """What all of them printed, for the report of a failed test."""
+        """The output of all processes, for the report of a failed test."""
         return "\n".join(f"--- {process.child.log.name}\n{process.child.log_tail()}" for process in self.processes)
 
 
 @contextmanager
 def shared_platform(services: Services, **changes: Any) -> Iterator[Platform]:
-    """A platform for fixtures that many tests share, on a database and in a directory of its own. Nothing runs yet."""
+    """A platform for fixtures that many tests share, with its own database and directory. It starts no process."""
     directory = Path(tempfile.mkdtemp(prefix="mo-"))
     platform = Platform(services, run(services.create_database()), directory, changes=changes)
     try:

@@ -1,4 +1,4 @@
-"""Who reaches what over the network: a server that answers on every address, and code that tries addresses."""
+"""Which addresses can be reached: a server on every address of this machine, and code that connects to addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 
 @contextmanager
 def listener_everywhere() -> Iterator[int]:
-    """A TCP server on every address of this machine; its port. It says hello to whoever gets through."""
+    """Run a TCP server on every address of this machine and yield its port. It sends a greeting to every client."""
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
         port = int(server.getsockname()[1])
         greeter = subprocess.Popen(
@@ -51,7 +51,7 @@ with ThreadPoolExecutor(8) as pool:
 
 
 def reach(targets: list[tuple[str, int]], run: Callable[[str], str]) -> dict[str, str]:
-    """What a connection to each target gives: "reached", or an error's name."""
+    """Connect to each target. The result by address is "reached", or the name of the error."""
     answers: dict[str, str] = json.loads(run(f"TARGETS = {targets!r}\n{REACH}"))
     return answers
 
@@ -61,7 +61,7 @@ def run_here(code: str) -> str:
 
 
 def own_addresses() -> list[str]:
-    """Of this machine, but link-local ones, which nobody can use without naming an interface."""
+    """The addresses of this machine, without link-local ones: those need the name of an interface."""
     return [
         address.address
         for addresses in psutil.net_if_addrs().values()

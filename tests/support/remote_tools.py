@@ -1,4 +1,4 @@
-"""MCP servers and A2A agents that others wrote, as processes; installed at first need by `.ci/mcp-servers`."""
+"""Third-party MCP servers and A2A agents as processes. The first use installs them with `.ci/mcp-servers`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def command_paths() -> list[Path]:
 
 @dataclass
 class Server:
-    """A process that answers on a port, and can be ended and started again there."""
+    """A process that listens on a port. It can be killed and started again on the same port."""
 
     command: Sequence[str]
     port: int

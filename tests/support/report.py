@@ -45,7 +45,7 @@ def shell(command: str, name: str = "main") -> Call:
 
 
 def once(label: str) -> str:
-    """Shell that leaves one line for every time it runs: what at-most-once is proved by."""
+    """A shell command that appends one line each time it runs, which proves that it ran at most once."""
     return f"echo {label} >> /home/ubuntu/workspace/ran.log"
 
 
@@ -74,7 +74,7 @@ def script() -> list[Turn]:
 
 
 MARKS = ["head", "draw", "check"]
-"""What ran.log holds when each command ran once."""
+"""The lines of ran.log after each command ran once."""
 
 
 class Watcher:
@@ -89,7 +89,7 @@ class Watcher:
             self._looking = asyncio.create_task(self._look())
 
     async def red_share(self) -> float:
-        """Which part of the screen was red at last."""
+        """The share of the screen that was red in the last picture."""
         assert self._looking is not None, "the browser was not used"
         return await self._looking
 

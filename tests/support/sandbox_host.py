@@ -55,7 +55,7 @@ class Inside:
         return CallResponse.model_validate(self._post(f"/v1/calls/{key or uuid4()}", Scope.CALL, body))
 
     def run(self, command: str, *, shell: str = "main", key: str | None = None) -> str:
-        """What the command printed. Its shell persists, its exit code is no matter."""
+        """Run a command and return its output, whatever its exit code is. The shell stays open for the next command."""
         args = {"session_id": shell, "exec_dir": "/home/ubuntu", "command": command}
         response = self.call("shell_execute", args, key=key)
         assert response.outcome == "succeeded", response
@@ -89,7 +89,7 @@ class Inside:
 
 @dataclass
 class SandboxHost:
-    """A host that can be killed and started again on the same data."""
+    """A host that a test can kill and start again with the same data."""
 
     account: str
     directory: Path
@@ -110,7 +110,7 @@ class SandboxHost:
 
     @property
     def name(self) -> str:
-        """What its runtime directory and its control groups are called by."""
+        """The name in its runtime directory and in its control groups."""
         return hashlib.sha256(str(self.data).encode()).hexdigest()[:10]
 
     @property
@@ -118,7 +118,7 @@ class SandboxHost:
         return Path(f"/run/moorage-{self.name}") if self.account == "root" else self.data / "run"
 
     def groups(self) -> list[Path]:
-        """Its sandboxes' control groups."""
+        """The control groups of its sandboxes."""
         command = ["find", "/sys/fs/cgroup", "-maxdepth", "5", "-name", f"moorage-{self.name}-*"]
         found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         return [Path(line) for line in found.splitlines()]
@@ -173,19 +173,19 @@ class SandboxHost:
         assert self.request("GET", "/healthz").status_code == 200
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL and wait for the end."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM, wait for the end and return the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=HANG_SECONDS)
 
     def uids(self) -> set[int]:
-        """The users of its sandboxes, and its own when it is nobody's but the tests'."""
+        """The user ids of its sandboxes, and its own user id when only the tests use that id."""
         if self.account == "root":
             return set(range(UID_BASE, UID_BASE + UID_COUNT))
         return {ORDINARY_UID} if os.geteuid() == 0 else set()
@@ -200,7 +200,7 @@ class SandboxHost:
             return client.request(method, path)
 
     def put(self, session_id: str | None = None) -> Inside:
-        """A sandbox that answers, bound to its session."""
+        """Create a sandbox, or find the existing one, and bind it to its session."""
         session_id = session_id or str(uuid4())
         response = self.request("PUT", f"/v1/sandboxes/{session_id}")
         assert response.status_code == 200, f"{response.text}\n{self.log.read_text()}"
@@ -210,7 +210,7 @@ class SandboxHost:
         return inside
 
     def seen(self, session_id: str) -> dict[str, Any]:
-        """What the host says of a sandbox."""
+        """The state of a sandbox as the host reports it."""
         response = self.request("GET", f"/v1/sandboxes/{session_id}")
         assert response.status_code == 200, response.text
         shown: dict[str, Any] = response.json()
@@ -235,7 +235,7 @@ class SandboxHost:
         return box
 
     def processes_of(self, inside: Inside, name: str) -> list[psutil.Process]:
-        """What runs in the sandbox's bubblewraps under this name."""
+        """The processes with this name in the bubblewraps of the sandbox."""
         directory = str(self.running(inside))
         found = []
         for process in self.descendants():
@@ -246,7 +246,7 @@ class SandboxHost:
 
 
 def still_running(processes: Iterable[psutil.Process]) -> dict[str, int]:
-    """Their ids by name, without those that have ended and that their new parent has not noticed yet."""
+    """The ids of the running processes by name. Zombies do not count."""
     found = {}
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -265,7 +265,7 @@ def is_listening(process: psutil.Process, port: int) -> bool:
 
 @contextmanager
 def sandbox_host(account: str, *options: str, environment: dict[str, str] | None = None) -> Iterator[SandboxHost]:
-    """A directory and keys for a host that is not started yet. Whatever became of it, it ends here."""
+    """A directory and keys for a host that is not started yet. The host is stopped at the end of the block."""
     directory = Path(tempfile.mkdtemp(prefix="mo-"))
     host = SandboxHost(account, directory, Keys.create(directory), list(options), environment or {})
     if account == "ordinary" and os.geteuid() == 0:
@@ -279,7 +279,7 @@ def sandbox_host(account: str, *options: str, environment: dict[str, str] | None
                 host.stop()
             except subprocess.TimeoutExpired:
                 host.kill()
-        # What a killed host leaves for the next one on its data, which there will not be.
+        # A killed host leaves these for its successor, and here there is no successor.
         shutil.rmtree(host.runtime, ignore_errors=True)
         for group in host.groups():
             with suppress(OSError):

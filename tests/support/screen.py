@@ -16,7 +16,7 @@ from support.waiting import HANG_SECONDS
 
 
 class SocketWriter:
-    """What asyncvnc needs of a StreamWriter, over a WebSocket."""
+    """The part of a StreamWriter that asyncvnc uses, over a WebSocket."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -63,6 +63,6 @@ async def picture(client: asyncvnc.Client) -> numpy.ndarray[Any, numpy.dtype[num
 
 
 def share_of(image: numpy.ndarray[Any, numpy.dtype[numpy.uint8]], color: tuple[int, int, int]) -> float:
-    """Which part of the picture has this colour."""
+    """The share of the picture that has this colour, from 0 to 1."""
 
     return float((numpy.abs(image[..., :3].astype(int) - numpy.array(color)).max(axis=2) < 8).mean())

@@ -1,4 +1,4 @@
-"""Real PostgreSQL, Valkey and S3 for the tests: one set per test process, started once, ended with it."""
+"""Real PostgreSQL, Valkey and S3 for the tests. Each test process starts one set and stops it at its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 BUCKET = "moorage-tests"
 
 NO_LIMITS = {"limit_reads": 10**6, "limit_writes": 10**6, "limit_chats": 10**6, "limit_streams": 10**4}
-"""All tests come from one address; the limits themselves have tests with settings of their own."""
+"""All tests send requests from one address. The tests of the limits use other settings."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -51,7 +51,7 @@ class Services:
     credentials: Credentials
 
     async def create_database(self) -> str:
-        """One more database with the schema and no rows; the URL to it."""
+        """Create a database with the schema and no rows, and return its URL."""
         name = f"test_{uuid4().hex}"
         connection = await self.postgres.connect_as_superuser()
         try:
@@ -61,7 +61,7 @@ class Services:
         return self.postgres.url(name)
 
     async def drop_database(self, url: str) -> None:
-        """Also while somebody is connected: a test may have left a killed process's connections behind."""
+        """Drop it even with open connections, because a killed process may have left some."""
         connection = await self.postgres.connect_as_superuser()
         try:
             await connection.execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
@@ -69,7 +69,7 @@ class Services:
             await connection.close()
 
     async def empty_database(self, url: str) -> None:
-        """Make `url` as new, in milliseconds where a new database takes 0.3 s. Whoever was connected is cut off.
+        """Delete all rows and close all connections. This takes milliseconds; a new database takes 0.3 s.
 
         Rows are deleted and tables not truncated, because that would make a file for each of them.
         """
@@ -84,14 +84,16 @@ class Services:
                 "SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'public' AND tablename <> $1",
                 "alembic_version",
             )
-            await connection.execute("SET session_replication_role = replica")  # foreign keys: any order will do
+            await connection.execute(
+                "SET session_replication_role = replica"
+            )  # ignore foreign keys, so that the order does not matter
             for (table,) in tables:
                 await connection.execute(f"DELETE FROM {table}")
         finally:
             await connection.close()
 
     async def empty_redis(self) -> str:
-        """The URL of a Redis that holds nothing."""
+        """Delete everything in Redis and return its URL."""
         client = Redis.from_url(self.valkey.url)
         try:
             await client.flushall()
@@ -186,6 +188,6 @@ async def _start(services: Services) -> None:
 
 
 async def _stop(services: Services) -> None:
-    """Nothing in them is of use any more, so the slow way out is not taken."""
+    """Stop the servers without saving, because their data is not needed any more."""
     for server in (services.postgres, services.valkey, services.s3):
         await server.stop(at_once=True)

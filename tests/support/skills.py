@@ -1,4 +1,4 @@
-"""Skills as people publish them, and a server that hands out repositories as GitHub does."""
+"""Skills as their authors publish them, and a server that offers repositories as GitHub does."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ Change = Callable[[tarfile.TarFile], None]
 
 
 def tarball(files: Mapping[str, bytes], *, top: str = "skills-main", change: Change = lambda _: None) -> bytes:
-    """A repository as a server packs it: one directory, and a comment before it. `change` may add what it likes."""
+    """A repository as GitHub packs it: one directory after a comment. `change` can add members to the archive."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "0" * 40}) as tar:
         folder = tarfile.TarInfo(top)
@@ -123,7 +123,7 @@ def running_github(*, host: str = "127.0.0.1") -> Iterator[GitHub]:
                 self.send_error(found)
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Print no log."""
 
     server = ThreadingHTTPServer((host, 0), Handler)
     github.url = f"http://{host}:{server.server_port}"

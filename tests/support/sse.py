@@ -1,4 +1,4 @@
-"""Reads Server-Sent Events as clients do, and resumes where a stream broke off."""
+"""Reads Server-Sent Events as a client does, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Frame:
 
 
 async def frames(response: httpx.Response) -> AsyncIterator[Frame]:
-    """The frames of an open response; heartbeats are passed over."""
+    """The frames of an open response, without heartbeats."""
     fields: dict[str, str] = {}
     async for line in response.aiter_lines():
         if line.startswith(":"):
@@ -42,7 +42,7 @@ async def frames(response: httpx.Response) -> AsyncIterator[Frame]:
 
 @dataclass
 class Chat:
-    """One session's stored events, as a client that never gives up collects them.
+    """Collects the stored events of one session and reconnects after every interruption.
 
     `url` is asked for at every try, so that a test can move to another replica.
     """
@@ -53,7 +53,7 @@ class Chat:
     stored: list[Frame] = field(default_factory=list)
     partials: list[Frame] = field(default_factory=list)
     breaks: int = 0
-    """How often a stream ended before its turn did."""
+    """How often a stream ended before the turn had ended."""
 
     @property
     def cursor(self) -> str | None:
@@ -77,7 +77,7 @@ class Chat:
         timeout_seconds: float = 2 * HANG_SECONDS,
         heard: Callable[[Frame], Any] | None = None,
     ) -> Frame:
-        """Say it and follow until the turn ends, through every break; the frame that ended it."""
+        """Send a message, follow the turn through every interruption, and return the frame that ends it."""
         body: dict[str, Any] | None = {"message": message, "attachments": attachments or []}
         async with asyncio.timeout(timeout_seconds):
             while True:
@@ -93,7 +93,7 @@ class Chat:
                     body = None
 
     async def _was_said(self, message: str) -> bool:
-        """Whether the message is in the log: a client that lost its answer looks before it repeats itself."""
+        """Whether the message is in the log. A client without an answer must look before it sends a message again."""
         if self.all("message", role="user", message=message):
             return True
         while True:

@@ -9,12 +9,12 @@ import psutil
 
 
 def gates(host_pid: int) -> list[psutil.Process]:
-    """Gates are forked from the host's launcher and listen; nothing else below it does."""
+    """The gates: the only descendants of the host that listen on a port."""
     return [process for process in _below(host_pid) if _listens(process) and _is_launcher(process.parent())]
 
 
 def boxes(host_pid: int) -> list[psutil.Process]:
-    """The box processes themselves, inside their sandboxes."""
+    """The box processes in the sandboxes."""
     return [
         process
         for process in _below(host_pid)
@@ -29,7 +29,7 @@ def talks_to(pid: int, port: int | None) -> bool:
 
 
 def kill(processes: list[psutil.Process]) -> int:
-    """kill -9; how many there were to kill."""
+    """Send SIGKILL to all of them and return their number."""
     killed = 0
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

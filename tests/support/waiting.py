@@ -1,4 +1,4 @@
-"""Waits that end when something is so. Their bound only ends a hang, so no test depends on the machine's speed."""
+"""Waits for conditions. The bound of a wait only ends a hang, so no test depends on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 HANG_SECONDS = 120.0
-"""How long a test waits for what should happen soon. A machine with ten busy processes is ten times as slow as an
-idle one, and a test that waits this long has failed.
+"""How long a test waits for something that should happen soon. Ten busy processes make a machine ten times as slow, and
+a test that waits this long has failed.
 """
 
 PAUSE_SECONDS = 0.02

@@ -1,4 +1,4 @@
-"""WeChat's side of its OAuth flow, over a real socket: answers HTTP 200 and text/plain, errors included, as it does."""
+"""WeChat's side of the OAuth flow. Like WeChat, it answers even errors with HTTP 200 and text/plain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ APP_ID, SECRET = "wx5f0c2d6c1a", "the app's secret of 32 characters"
 
 @dataclass
 class WechatStub:
-    """People by the code they bring, which is good for one use. Codes that `misbehave` are answered as it says."""
+    """Maps codes to people; each code works once. `misbehave` holds the answers to other codes."""
 
     url: str = ""
     people: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class WechatStub:
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def knows(self, code: str, openid: str, *, scope: str = "snsapi_userinfo", **profile: Any) -> str:
-        """Somebody who agrees at WeChat comes back with this code."""
+        """Let a person who agrees at WeChat return with this code."""
         self.people[code] = {"openid": openid, "scope": scope, **profile}
         return code
 
@@ -90,7 +90,7 @@ def running_wechat() -> Iterator[WechatStub]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
+            """Print no log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     stub.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -1,8 +1,8 @@
-"""Which of the processes of a run this is."""
+"""The number of this test process."""
 
 from __future__ import annotations
 
 import os
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-"""The number that pytest-xdist gave to this process. Users are not shared between them."""
+"""pytest-xdist assigns this number. Each test process uses its own range of user ids."""

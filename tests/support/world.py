@@ -14,7 +14,7 @@ from support.sse import Chat
 
 @dataclass
 class World:
-    """`scripts` is what the model plays, by words of the first message."""
+    """`scripts` holds the model's turns, by words of the first message."""
 
     platform: Platform
     url: str
@@ -22,7 +22,7 @@ class World:
     scripts: list[tuple[str, Sequence[Turn]]] = field(default_factory=list)
 
     async def chat(self, person: Person, words: str, *calls: Call) -> Chat:
-        """A whole turn of a new session in which the model makes these calls, one after the other."""
+        """Run one turn of a new session in which the model makes these calls in sequence."""
         self.scripts.append((words, [Plan("Task", "I will.", ["Do it"]), *calls, Finish("done"), Say("That was it.")]))
         chat = Chat(await person.create_session(), person.token, lambda: self.url)
         ending = await chat.say(words)
