@@ -17,6 +17,7 @@ from moorage_api.agent.messages import (
     merge_user_messages,
     user_message,
 )
+from moorage_api.agent.model import foreign
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.work import Work
 
@@ -70,7 +71,7 @@ def _view(work: Work) -> list[Message]:
     messages = [user_message(prompts.earlier_conversation(shortened.summary))] if start else []
     messages += [
         elide(message, ELIDED_CHARS) if position < shortened.elided_before else message
-        for position, message in enumerate(work.journal.transcript[start:], start)
+        for position, message in enumerate(foreign.restore(work.journal.transcript[start:], work.llm.identity), start)
     ]
     return merge_user_messages(messages)
 
@@ -90,7 +91,7 @@ async def _shorten(work: Work, room: int) -> None:
 
 def _start_of_newest(work: Work, limit: float) -> int:
     """Index of the first of the newest messages that fit into `limit` tokens; never between a call and its result."""
-    transcript = work.journal.transcript
+    transcript = foreign.restore(work.journal.transcript, work.llm.identity)
     total, start = 0, len(transcript)
     for position in range(len(transcript) - 1, -1, -1):
         total += count_tokens(transcript[position])
@@ -128,9 +129,16 @@ def _to_plain_text(message: Message) -> str:
 
 
 def _clip_to_fit(messages: list[Message], room: int) -> list[Message]:
-    """Clip the longest texts, with a smaller limit in each pass, until all messages fit."""
+    """Clip the longest texts, with a smaller limit in each pass, until all messages fit.
+
+    If that is not enough, drop the fields that only the model understands, oldest first.
+    """
     limit = 100_000
     while count_tokens(messages) > room and limit > 200:
         messages = [clip_content(message, limit) for message in messages]
         limit //= 2
+    for place, message in enumerate(messages[:-1]):
+        if count_tokens(messages) <= room:
+            break
+        messages[place] = foreign.remove(message)
     return messages

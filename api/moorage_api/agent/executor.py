@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, objects_in, repair_unicode
+from moorage_api.agent.answers import Answer, objects_in
 from moorage_api.agent.arguments import BadArgumentsError, check_arguments
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model_turn import ask_model
@@ -17,6 +17,7 @@ from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import OpenCall, Phase
 from moorage_api.agent.tools import FINISH, Tools
 from moorage_api.agent.toolsets.message import ASK, NOTIFY
+from moorage_api.agent.unicode import repair_unicode
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
 
@@ -79,7 +80,8 @@ async def _take_text(work: Work, answer: Answer) -> None:
     if not said:
         await work.reject(answer, prompts.EMPTY_ANSWER)
         return
-    await _finish_step(work, _result_in(said) or {"success": True, "result": said}, said=said)
+    message = work.with_foreign_fields(assistant_message(said), answer)
+    await _finish_step(work, _result_in(said) or {"success": True, "result": said}, said=message)
 
 
 def _result_in(said: str) -> dict[str, Any] | None:
@@ -99,7 +101,7 @@ async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
     await _advance(
         work,
         tools,
-        messages=[call_message(answer.text, calls, raw)],
+        messages=[work.with_foreign_fields(call_message(answer.text, calls, raw), answer, raw)],
         calls=calls,
         invalid=invalid,
         next_call=work.state.next_call + len(calls),
@@ -151,7 +153,7 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
         elif call.function == FINISH.name and work.state.call_failed:
             await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
         elif call.function == FINISH.name:
-            await _finish_step(work, call.args, call=call)
+            await _finish_step(work, call.args)
         elif not await tools.can_run(call):
             reason = prompts.SWITCHED_OFF if tools.function(call.function) else prompts.no_function(call.function)
             await _advance(work, tools, messages=[tool_message(call, reason)], calls=rest, call_failed=True)
@@ -273,7 +275,7 @@ def is_yes(text: str) -> bool:
     return text.strip().strip(".!。！ ").casefold() in YES
 
 
-async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, said: str = "") -> None:
+async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message | None = None) -> None:
     """Close the running step and tell the model what to do next: as the result of its call, or as a user message."""
     step = work.state.running_step()
     if step is None:
@@ -288,10 +290,10 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall 
         phase, instruction = "executing", prompts.step_instruction(steps, coming)
     else:
         phase, instruction = "summarising", prompts.SUMMARISE
-    if call is not None:
+    if said is None:
         messages = [tool_message(open_call, instruction) for open_call in work.state.calls]
     else:
-        messages = [assistant_message(said), user_message(prompts.notice(instruction))]
+        messages = [said, user_message(prompts.notice(instruction))]
     named = [path for path in result.get("attachments") or () if isinstance(path, str)]
     await work.record(
         StepEvent(id=step.id, description=step.description, status="completed" if is_done else "failed"),

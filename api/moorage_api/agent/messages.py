@@ -43,11 +43,21 @@ def tool_message(call: OpenCall, text: str) -> Message:
     return {"role": "tool", "tool_call_id": call.id, "content": text}
 
 
+def content_text(message: Mapping[str, Any]) -> str:
+    """The text of a message. The content of some models' messages is a list of parts."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return str(content)
+
+
 def count_tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
     """Estimate the tokens of one message or of a list, with the JSON structure around the texts."""
     if not isinstance(value, Mapping):
         return sum(count_tokens(dict(item)) for item in value)
-    size = len(str(value.get("content") or "").encode(errors="replace"))
+    content = value.get("content") or ""
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    size = len(text.encode(errors="replace"))
     rest = {name: item for name, item in value.items() if name != "content"}
     return int((size + len(json.dumps(rest, ensure_ascii=False).encode(errors="replace"))) / BYTES_PER_TOKEN) + 4
 
@@ -78,13 +88,20 @@ def elide(message: Message, limit: int) -> Message:
 
 
 def _rewrite_texts(message: Message, rewrite: Callable[[str], str]) -> Message:
-    result = message | {"content": rewrite(str(message["content"]))}
+    """Rewrite the texts. The fields that only the model understands stay: a model may require them of every call."""
+    text = content_text(message)
+    result = message if (rewritten := rewrite(text)) == text else message | {"content": rewritten}
     if calls := message.get("tool_calls"):
-        result["tool_calls"] = [
-            call
-            | {"function": call["function"] | {"arguments": _rewrite_arguments(call["function"]["arguments"], rewrite)}}
-            for call in calls
-        ]
+        result = result | {
+            "tool_calls": [
+                call
+                | {
+                    "function": call["function"]
+                    | {"arguments": _rewrite_arguments(call["function"]["arguments"], rewrite)}
+                }
+                for call in calls
+            ]
+        }
     return result
 
 

@@ -85,9 +85,8 @@ async def plan(work: Work) -> bool:
     if draft.message:
         events.append(MessageEvent(role="assistant", message=draft.message, stream_id=stream_id))
     if not draft.steps:
-        await work.record(
-            *events, DoneEvent(), messages=[assistant_message(draft.message)], phase="idle", titled=True, invalid=0
-        )
+        message = work.with_foreign_fields(assistant_message(draft.message), answer)
+        await work.record(*events, DoneEvent(), messages=[message], phase="idle", titled=True, invalid=0)
         return True
     steps = _number_steps(work, draft.steps, [])
     await work.record(
@@ -203,11 +202,13 @@ def _number_steps(work: Work, descriptions: list[str], known: list[PlanStep]) ->
 def _exchange_messages(work: Work, answer: Answer, instruction: str) -> list[Message]:
     """The transcript messages: the model's call and, as its result, the next instruction."""
     if not answer.calls:
-        return [assistant_message(answer.text), user_message(prompts.notice(instruction))]
+        said = work.with_foreign_fields(assistant_message(answer.text), answer)
+        return [said, user_message(prompts.notice(instruction))]
     calls = work.number_calls(answer.calls)
     for call, raw in zip(calls, answer.calls, strict=True):
         call.args = parse_object(raw.arguments) or {}
-    return [call_message(answer.text, calls, answer.calls), *(tool_message(call, instruction) for call in calls)]
+    said = work.with_foreign_fields(call_message(answer.text, calls, answer.calls), answer, answer.calls)
+    return [said, *(tool_message(call, instruction) for call in calls)]
 
 
 def _message_so_far(builder: AnswerBuilder) -> str:

@@ -26,7 +26,7 @@ async def sum_up(work: Work) -> bool:
         MessageEvent(role="assistant", message=message, attachments=work.state.attachments or [], stream_id=stream_id),
         PlanEvent(steps=work.state.steps),
         DoneEvent(),
-        messages=[assistant_message(message)],
+        messages=[work.with_foreign_fields(assistant_message(message), answer)],
         phase="idle",
         invalid=0,
     )

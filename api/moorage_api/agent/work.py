@@ -12,6 +12,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.answers import Answer, RawCall
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
+from moorage_api.agent.model import foreign
 from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.errors import DomainError, FencedError
@@ -88,13 +89,20 @@ class Work:
         messages: list[Message] = []
         if answer.calls:
             calls = self.number_calls(answer.calls)
-            messages.append(call_message(answer.text, calls, answer.calls))
+            messages.append(
+                self.with_foreign_fields(call_message(answer.text, calls, answer.calls), answer, answer.calls)
+            )
             messages += [tool_message(call, problem) for call in calls]
         else:
             if answer.text.strip():
-                messages.append(assistant_message(answer.text))
+                messages.append(self.with_foreign_fields(assistant_message(answer.text), answer))
             messages.append(user_message(problem))
         await self.record(messages=messages, invalid=invalid, next_call=self.state.next_call + len(answer.calls))
+
+    def with_foreign_fields(self, message: Message, answer: Answer, calls: Sequence[RawCall] = ()) -> Message:
+        """The message of this answer with the fields that only its model understands. `calls` as in the message."""
+        fields = [call.foreign for call in calls]
+        return foreign.attach(message, self.llm.identity, text=answer.text, fields=answer.foreign, calls=fields)
 
     def count_invalid_answer(self) -> int:
         """The number of invalid answers in a row, with this one. Raises LlmError if there are too many."""

@@ -34,9 +34,9 @@ CASES: dict[str, tuple[list[Any], Answer]] = {
     "content parts": ([delta(content=[{"type": "text", "text": "Hi"}])], Answer("Hi")),
     "no choices": ([{"choices": []}, {"usage": {}}, delta(content="Hi"), {"choices": None}], Answer("Hi")),
     "null delta": ([{"choices": [{"delta": None}]}, delta(content="Hi")], Answer("Hi")),
-    "reasoning is left out": (
-        [delta(reasoning_content="hm"), delta(reasoning="hm"), delta(content="Hi")],
-        Answer("Hi"),
+    "reasoning is no text": (
+        [delta(reasoning_content="hm"), delta(content="Hi")],
+        Answer("Hi", foreign='{"reasoning_content": "hm"}'),
     ),
     "thoughts in the text": ([delta(content="<thi"), delta(content="nk>hm</think>\n\nHi")], Answer("Hi")),
     "thoughts without end": ([delta(content="<think>hm")], Answer("")),

@@ -177,10 +177,11 @@ async def test_a_request_can_be_cancelled(serve: Serve, connect: Connect) -> Non
         await asking
 
 
-async def test_calls_and_reasoning_arrive_and_reasoning_is_left_out(serve: Serve, connect: Connect) -> None:
+async def test_calls_and_reasoning_arrive_and_reasoning_is_no_text(serve: Serve, connect: Connect) -> None:
     model = serve([Say("Let me look.", [Call("ls", {"path": "/a"}), Call("ls", {"path": "/b"})], reasoning="Hm.")])
     answer = await connect(model).ask(QUESTION, tools=[TOOL])
-    assert answer == Answer("Let me look.", (RawCall("ls", '{"path": "/a"}'), RawCall("ls", '{"path": "/b"}')))
+    calls = (RawCall("ls", '{"path": "/a"}'), RawCall("ls", '{"path": "/b"}'))
+    assert answer == Answer("Let me look.", calls, foreign='{"reasoning_content": "Hm."}')
 
 
 async def test_a_stream_without_the_done_marker_is_a_complete_answer(serve: Serve, connect: Connect) -> None:
