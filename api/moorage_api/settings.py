@@ -163,6 +163,8 @@ class Settings(BaseSettings):
     """The address at which a runner listens for probes and metrics."""
     runner_port: int = Field(0, ge=0, le=65535)
     """The port of a runner's probes and metrics. 0 means no port."""
+    sandbox_patience_seconds: float = Field(default=60, ge=0)
+    """How long a run waits for a sandbox that the host or the cluster refuses, before the run ends with an error."""
     lease_seconds: float = 15
     """How long a run stays with a runner that no longer renews its lease."""
     sweep_seconds: float = 30

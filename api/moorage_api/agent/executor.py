@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from moorage_api.agent import prompts
+from moorage_api.agent import prompts, results
 from moorage_api.agent.answers import Answer, objects_in
 from moorage_api.agent.arguments import BadArgumentsError, check_arguments
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
@@ -56,6 +56,7 @@ POLLING_FUNCTIONS = frozenset({"shell_read_output", "shell_wait_process"})
 
 async def execute(work: Work, tools: Tools) -> bool:
     """Get one answer of the model for the current step and run its calls. True if a question ended the turn."""
+    work.gate.prepare()
     if work.state.calls:
         return await _run_calls(work, tools)
     if work.state.running_step() is None:
@@ -228,14 +229,15 @@ def stopped_call_event(call: OpenCall) -> ToolEvent:
 
 async def _ask_user(work: Work, call: OpenCall) -> None:
     """End the turn with a question; the user's next message is the call's result."""
-    paths = [path for path in call.args.get("attachments", ()) if isinstance(path, str)]
+    saved = await work.save_files(results.paths_in(call.args))
     event = ToolEvent(tool_call_id=call.id, name="message", function=call.function, args=call.args, status="calling")
     await work.record(
         event,
-        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=await work.save_files(paths)),
+        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=list(saved.files)),
         event.model_copy(update={"status": "called", "content": {}}),
         WaitEvent(),
         phase="waiting",
+        notes=[*work.state.notes, *prompts.unstored_lines(results.reasons(saved))],
     )
 
 
@@ -280,6 +282,7 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message |
     step = work.state.running_step()
     if step is None:
         raise RuntimeError("finish_step was called while no step is running")
+    saved = await work.save_files(results.paths_in(result))
     is_done = bool(result["success"])
     steps = work.state.with_step(step.id, "completed" if is_done else "failed")
     coming = next((step for step in steps if step.status == "pending"), None)
@@ -290,11 +293,11 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message |
         phase, instruction = "executing", prompts.step_instruction(steps, coming)
     else:
         phase, instruction = "summarising", prompts.SUMMARISE
+    instruction = "\n".join([*prompts.unstored_lines(results.reasons(saved)), instruction])
     if said is None:
         messages = [tool_message(open_call, instruction) for open_call in work.state.calls]
     else:
         messages = [said, user_message(prompts.notice(instruction))]
-    named = [path for path in result.get("attachments") or () if isinstance(path, str)]
     await work.record(
         StepEvent(id=step.id, description=step.description, status="completed" if is_done else "failed"),
         messages=messages,
@@ -302,5 +305,5 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message |
         phase=phase,
         calls=[],
         invalid=0,
-        files=list(dict.fromkeys([*work.state.files, *named])),
+        **results.changes(work.state, saved),
     )

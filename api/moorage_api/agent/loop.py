@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
-from moorage_api.agent import planner, prompts, summary
+from moorage_api.agent import planner, prompts, results, summary
 from moorage_api.agent.executor import call_key, execute, read_consent, stopped_call_event
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import tool_message, user_message
@@ -15,6 +16,7 @@ from moorage_api.agent.ports import (
     Gate,
     Journal,
     Message,
+    SandboxLostError,
     Switches,
     Toolset,
     UserMessage,
@@ -77,7 +79,7 @@ async def run_turn(
                 return
         except InterruptedByUserError:
             continue
-        except LlmError as error:
+        except (LlmError, SandboxLostError) as error:
             await _fail(work, error)
             return
 
@@ -130,9 +132,10 @@ async def _read_messages(work: Work) -> None:
             "steps": [],
             "files": [],
             "attachments": None,
+            "unstored": {},
         }
     else:
-        new_turn = {"phase": "replanning", "attachments": None}
+        new_turn = {"phase": "replanning"}
         messages.append(user_message(prompts.NEW_MESSAGE))
     await work.record(
         messages=messages, consumed_seq=consumed_seq, calls=[], iterations=0, invalid=0, repeats=0, **new_turn
@@ -143,7 +146,7 @@ async def _text_with_files(work: Work, message: UserMessage) -> str:
     """Copy the message's files into the sandbox; return the text for the model, with the paths of the files."""
     copied: list[FileInfo] = []
     if message.attachments:
-        with continue_without("the user's files"):
+        with continue_without("the user's files"), suppress(SandboxLostError):  # the first step reports it
             copied = list(await work.unless_stopped(work.attachments.to_sandbox(message.attachments)))
     copied_ids = {file.id for file in copied}
     missing = [file for file in message.attachments if file.id not in copied_ids]
@@ -165,18 +168,18 @@ async def _stop(work: Work) -> None:
     messages += [user_message(prompts.user_message(message.text, [], message.attachments)) for message in unread]
     await _end(
         work,
-        [*events, *_plan_end_events(work), DoneEvent()],
+        [*events, *results.delivery(work), *_plan_end_events(work), DoneEvent()],
         [*messages, user_message(prompts.STOPPED)],
     )
 
 
-async def _fail(work: Work, error: LlmError) -> None:
+async def _fail(work: Work, error: LlmError | SandboxLostError) -> None:
     """End the turn with an error that the user can read."""
     killed = [stopped_call_event(call) for call in work.state.calls if call.started]
     messages = [tool_message(call, prompts.NOT_RUN_ENDED) for call in work.state.calls]
     await _end(
         work,
-        [*killed, *_plan_end_events(work), ErrorEvent(error=str(error), code=error.code)],
+        [*killed, *results.delivery(work), *_plan_end_events(work), ErrorEvent(error=str(error), code=error.code)],
         [*messages, user_message(prompts.work_ended(str(error)))],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from moorage_api.agent.messages import clip
 from moorage_api.events.schemas import FileInfo, PlanStep
@@ -95,6 +95,28 @@ def left_out_tools(names: Sequence[str]) -> str:
         f"{clip(', '.join(names), MAX_LEFT_OUT_CHARS)}. If the task needs one of them, say so: the user can switch "
         "off tools that they do not need.\n"
     )
+
+
+def unstored_lines(reasons: Mapping[str, str]) -> list[str]:
+    """Lines that tell the model which files the user does not get; empty if all were stored."""
+    if not reasons:
+        return []
+    lines = [f"- {path}: {reason}" for path, reason in reasons.items()]
+    return [
+        "These files could not be stored for the user:",
+        *lines,
+        "If the user needs them, correct this in a step that is left and name them in its `finish_step`; otherwise "
+        "tell the user in the final answer.",
+    ]
+
+
+def unstored_note(reasons: Mapping[str, str]) -> str:
+    """Text for the user, added to an answer that does not name these files. Empty if there are none."""
+    lines = [f"- `{path}`: {reason}" for path, reason in reasons.items()]
+    return "\n\n" + "\n".join(["These files could not be stored:", *lines]) if lines else ""
+
+
+FINISHED_FILES = "The work ended early. These are the files of the finished steps."
 
 
 def work_ended(reason: str) -> str:

@@ -85,9 +85,11 @@ class AgentState(BaseModel):
     repeats: int = 0
     """How many times in a row the same call had the same result."""
     files: list[str] = []
-    """Sandbox paths that finished steps named as results for the user."""
+    """Sandbox paths of results that are not stored yet, because the sandbox or the object store did not answer."""
     attachments: list[FileInfo] | None = None
-    """The stored copies of `files`; None until they are stored."""
+    """The stored results of this turn's steps, for the message that ends the turn."""
+    unstored: dict[str, str] = {}
+    """Paths of results that could not be stored, and why."""
     notes: list[str] = []
     """Notices that the model must get with the next request."""
     shortened: Shortened = Shortened()

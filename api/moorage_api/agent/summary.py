@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_api.agent import prompts
+from moorage_api.agent import prompts, results
 from moorage_api.agent.answers import AnswerBuilder, objects_in
 from moorage_api.agent.messages import assistant_message
 from moorage_api.agent.model_turn import ask_model
@@ -13,9 +13,7 @@ from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent
 
 async def sum_up(work: Work) -> bool:
     """Ask for the final answer. True when the answer is recorded and the turn is over."""
-    if work.state.attachments is None:
-        # recorded before the model is asked: if this runner is killed, the next one does not store the files again
-        await work.record(attachments=await work.save_files(work.state.files))
+    await results.store_untried(work)
     stream_id = f"answer-{work.state.turn}"
     answer = await ask_model(work, progress=show_partials(work, stream_id, _text_so_far))
     message = _message(answer.text)
@@ -23,7 +21,12 @@ async def sum_up(work: Work) -> bool:
         await work.reject(answer, prompts.NO_TOOLS_NOW)
         return False
     await work.record(
-        MessageEvent(role="assistant", message=message, attachments=work.state.attachments or [], stream_id=stream_id),
+        MessageEvent(
+            role="assistant",
+            message=message + results.unmentioned(work, message),
+            attachments=work.state.attachments or [],
+            stream_id=stream_id,
+        ),
         PlanEvent(steps=work.state.steps),
         DoneEvent(),
         messages=[work.with_foreign_fields(assistant_message(message), answer)],

@@ -13,10 +13,10 @@ from moorage_api.agent.answers import Answer, RawCall
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
 from moorage_api.agent.model import foreign
-from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset
+from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, SavedFiles, Toolset
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.errors import DomainError, FencedError
-from moorage_api.events.schemas import ChatEvent, FileInfo
+from moorage_api.events.schemas import ChatEvent
 from moorage_common.tasks import race
 
 logger = logging.getLogger(__name__)
@@ -151,12 +151,11 @@ class Work:
             watch.result()  # raises if the lease or the database was lost
             raise InterruptedByUserError
 
-    async def save_files(self, filepaths: Sequence[str]) -> list[FileInfo]:
-        """Store files of the sandbox for the user. Empty if the object store or the sandbox is unavailable."""
-        if filepaths:
-            with continue_without("attachments"):
-                return list(await self.unless_stopped(self.attachments.from_sandbox(filepaths)))
-        return []
+    async def save_files(self, filepaths: Sequence[str]) -> SavedFiles:
+        """Store files of the sandbox for the user. Raises InterruptedByUserError if the user stops the run."""
+        if not filepaths:
+            return SavedFiles()
+        return await self.unless_stopped(self.attachments.from_sandbox(list(dict.fromkeys(filepaths))))
 
 
 @contextmanager

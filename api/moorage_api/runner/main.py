@@ -51,7 +51,12 @@ def build_runner(resources: Resources, health: Health) -> Runner:
         a2a=services.get(A2aService),
         skills=services.get(SkillRuns),
         links=SandboxLinks(
-            resources.db, resources.sandboxes, resources.signer, services.get(FileService), resources.blobs
+            resources.db,
+            resources.sandboxes,
+            resources.signer,
+            services.get(FileService),
+            resources.blobs,
+            settings.sandbox_patience_seconds,
         ),
         outbound=resources.outbound,
         max_functions=settings.llm_max_functions,

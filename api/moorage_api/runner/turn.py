@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from uuid import uuid4
@@ -72,7 +71,6 @@ class Turns:
             max_functions=self.max_functions,
         )
         switches = UserSwitches(self.db, journal.owner_id)
-        preparing = asyncio.create_task(link.prepare())
         try:
             async with LlmClient(
                 base_url=llm_config.base_url,
@@ -97,8 +95,6 @@ class Turns:
                     guidance=skills.guidance(),
                 )
         finally:
-            preparing.cancel()
-            await asyncio.gather(preparing, return_exceptions=True)
             await link.close()
 
     async def _remote_toolsets(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from moorage_api.agent.ports import Attachments, Gate, ToolCall
+from moorage_api.agent.ports import Attachments, Gate, SandboxLostError, ToolCall
 from moorage_api.agent.toolsets.sandboxed import SandboxToolset
 from moorage_api.agent.toolsets.schema import flag, function, number, text
 
@@ -103,7 +103,7 @@ async def kill_program_of_call(gate: Gate, function: str, args: Mapping[str, Any
     """Kill the program that a stopped call has left in its shell. Gives up after KILL_SECONDS."""
     if function not in ("shell_execute", "shell_wait_process", "shell_write_input"):
         return
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, SandboxLostError):
         async with asyncio.timeout(KILL_SECONDS):
             await gate.call(
                 key,
