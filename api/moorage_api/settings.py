@@ -154,6 +154,13 @@ class Settings(BaseSettings):
     """The model's name. It is used until an admin stores a configuration."""
     llm_max_functions: int = Field(default=128, ge=32)
     """How many functions the model is offered at most. OpenAI's own servers refuse a request with more than 128."""
+    agent_max_model_calls: int = Field(default=1000, ge=1)
+    """How many times the model is asked for one message of a user at most. The limit of each step is part of the
+    configuration that an admin stores (`max_iterations`)."""
+    agent_max_repeats: int = Field(default=10, ge=3)
+    """How often a model may repeat the same calls with the same results before the work is ended."""
+    agent_max_failed_steps: int = Field(default=5, ge=1)
+    """How many steps in a row may fail before the work is ended."""
     searxng_url: str | None = None
     """A SearXNG instance for web search. Without it the package `ddgs` searches."""
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from moorage_api.agent import prompts, results
+from moorage_api.agent import progress, prompts, results
 from moorage_api.agent.answers import Answer, objects_in
 from moorage_api.agent.arguments import BadArgumentsError, check_arguments
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
-from moorage_api.agent.state import OpenCall, Phase
+from moorage_api.agent.state import FRESH, OpenCall, Phase
 from moorage_api.agent.tools import FINISH, Tools
 from moorage_api.agent.toolsets.message import ASK, NOTIFY
 from moorage_api.agent.unicode import repair_unicode
@@ -48,8 +47,6 @@ YES = frozenset(
         "允許",
     }
 )
-REPEATS_BEFORE_WARNING = 3
-"""After this many equal calls with equal results in a row, the model is told that it makes no progress."""
 POLLING_FUNCTIONS = frozenset({"shell_read_output", "shell_wait_process"})
 """Repeating these is normal while a command runs without printing anything, so they are not counted."""
 
@@ -150,14 +147,14 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
             return True
         elif call.function == NOTIFY.name:
             notification = MessageEvent(role="assistant", message=str(call.args["text"]))
-            await _advance(work, tools, notification, messages=[tool_message(call, prompts.USER_NOTIFIED)], calls=rest)
+            await _answer(work, tools, call, rest, prompts.USER_NOTIFIED, notification, outcome="succeeded")
         elif call.function == FINISH.name and work.state.call_failed:
             await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
         elif call.function == FINISH.name:
             await _finish_step(work, call.args)
         elif not await tools.can_run(call):
             reason = prompts.SWITCHED_OFF if tools.function(call.function) else prompts.no_function(call.function)
-            await _advance(work, tools, messages=[tool_message(call, reason)], calls=rest, call_failed=True)
+            await _answer(work, tools, call, rest, reason, outcome="failed")
         elif tools.needs_consent(call):
             await _ask_consent(work, tools, call, rest)
             return True
@@ -178,26 +175,46 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     else:
         key = await call_key(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
-    outcome = "" if call.function in POLLING_FUNCTIONS else _digest(call, result)
-    repeats = work.state.repeats + 1 if outcome and outcome == work.state.last_outcome else 1
-    text = clip(repair_unicode(result.text), MAX_RESULT_CHARS)
-    if repeats >= REPEATS_BEFORE_WARNING:
-        text += f"\n\n{prompts.repeated_call(repeats)}"
-    await _advance(
+    await _answer(
         work,
         tools,
+        call,
+        rest,
+        clip(repair_unicode(result.text), MAX_RESULT_CHARS),
         _tool_event(call, "called", result),
-        messages=[tool_message(call, text)],
-        calls=rest,
-        call_failed=work.state.call_failed or result.outcome != "succeeded",
-        last_outcome=outcome,
-        repeats=repeats,
+        outcome=result.outcome,
     )
 
 
-def _digest(call: OpenCall, result: ToolResult) -> str:
-    document = json.dumps([call.function, call.args, result.outcome, result.text], sort_keys=True)
-    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
+async def _answer(
+    work: Work,
+    tools: Tools,
+    call: OpenCall,
+    rest: Sequence[OpenCall],
+    text: str,
+    *events: ChatEvent,
+    outcome: str,
+) -> None:
+    """Record the result of a call and start the next one. A loop of calls is told to the model, and in the end ended.
+
+    Raises LimitReachedError.
+    """
+    outcomes, repeats, period = work.state.outcomes, 1, 1
+    if call.function not in POLLING_FUNCTIONS:
+        outcomes = progress.add_outcome(outcomes, work.limits, call.function, call.args, outcome, text)
+        repeats, period = progress.count_repeats(outcomes)
+    changes: dict[str, Any] = {
+        "outcomes": outcomes,
+        "call_failed": work.state.call_failed or outcome != "succeeded",
+    }
+    if repeats >= progress.REPEATS_BEFORE_WARNING:
+        text += f"\n\n{prompts.repeated_calls(repeats, period)}"
+    if repeats < work.limits.max_repeats:
+        await _advance(work, tools, *events, messages=[tool_message(call, text)], calls=rest, **changes)
+        return
+    answers = [tool_message(call, text), *(tool_message(other, prompts.NOT_RUN_ENDED) for other in rest)]
+    await work.record(*events, messages=answers, calls=[], **changes)
+    raise progress.LimitReachedError(progress.loop_ending(repeats, period))
 
 
 async def call_key(work: Work, call: OpenCall) -> str:
@@ -260,7 +277,7 @@ async def read_consent(work: Work, said: Sequence[str], *, consumed_seq: int) ->
     text = "\n\n".join(said)
     if is_yes(text):
         given = asked.model_copy(update={"consent": "given"})
-        await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], iterations=0)
+        await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], **FRESH)
         return
     await work.record(
         messages=[tool_message(asked, prompts.consent_refused(text))],
@@ -268,7 +285,7 @@ async def read_consent(work: Work, said: Sequence[str], *, consumed_seq: int) ->
         phase="executing",
         calls=rest,
         call_failed=True,
-        iterations=0,
+        **FRESH,
     )
 
 
@@ -305,5 +322,8 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message |
         phase=phase,
         calls=[],
         invalid=0,
+        iterations=0,
+        failures=0 if is_done else work.state.failures + 1,
+        all_failures=work.state.all_failures + (not is_done),
         **results.changes(work.state, saved),
     )

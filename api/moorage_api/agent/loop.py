@@ -21,6 +21,8 @@ from moorage_api.agent.ports import (
     Toolset,
     UserMessage,
 )
+from moorage_api.agent.progress import LimitReachedError
+from moorage_api.agent.state import FRESH
 from moorage_api.agent.tools import Tools
 from moorage_api.agent.toolsets.shell import kill_program_of_call
 from moorage_api.agent.work import InterruptedByUserError, Work, continue_without
@@ -79,6 +81,8 @@ async def run_turn(
                 return
         except InterruptedByUserError:
             continue
+        except LimitReachedError as error:
+            await _begin_last_answer(work, error)
         except (LlmError, SandboxLostError) as error:
             await _fail(work, error)
             return
@@ -118,9 +122,7 @@ async def _read_messages(work: Work) -> None:
         asked, *others = state.calls
         messages = [tool_message(asked, "\n\n".join(texts))]
         messages += [tool_message(call, prompts.NOT_RUN_ASKED) for call in others]
-        await work.record(
-            messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], iterations=0, repeats=0
-        )
+        await work.record(messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], **FRESH)
         return
     messages = [tool_message(call, prompts.NOT_RUN_NEW_MESSAGE) for call in state.calls]
     messages += [user_message(text) for text in texts]
@@ -137,9 +139,7 @@ async def _read_messages(work: Work) -> None:
     else:
         new_turn = {"phase": "replanning"}
         messages.append(user_message(prompts.NEW_MESSAGE))
-    await work.record(
-        messages=messages, consumed_seq=consumed_seq, calls=[], iterations=0, invalid=0, repeats=0, **new_turn
-    )
+    await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], invalid=0, **FRESH, **new_turn)
 
 
 async def _text_with_files(work: Work, message: UserMessage) -> str:
@@ -170,6 +170,21 @@ async def _stop(work: Work) -> None:
         work,
         [*events, *results.delivery(work), *_plan_end_events(work), DoneEvent()],
         [*messages, user_message(prompts.STOPPED)],
+    )
+
+
+async def _begin_last_answer(work: Work, error: LimitReachedError) -> None:
+    """End the running step because a limit was reached; the model is asked for a last answer next."""
+    running = work.state.running_step()
+    steps = work.state.with_step(running.id, "failed") if running else work.state.steps
+    events = [StepEvent(id=running.id, description=running.description, status="failed")] if running else []
+    await work.record(
+        *events,
+        messages=[user_message(prompts.last_answer(error.ending.reason))],
+        phase="summarising",
+        steps=steps,
+        calls=[],
+        ending=error.ending,
     )
 
 

@@ -8,19 +8,18 @@ from moorage_api.agent import compaction
 from moorage_api.agent.answers import Answer
 from moorage_api.agent.llm import LlmError, Progress, WindowFullError
 from moorage_api.agent.ports import Function
+from moorage_api.agent.progress import check_model_turns
 from moorage_api.agent.work import Work
 
 
 async def ask_model(
     work: Work, *, tools: Sequence[Function] = (), force: bool = False, progress: Progress | None = None
 ) -> Answer:
-    """Send the transcript to the model and return its answer. Raises LlmError and InterruptedByUserError."""
-    if work.state.iterations >= work.limits.max_iterations:
-        raise LlmError(
-            "max_iterations",
-            f"The run reached its limit of {work.limits.max_iterations} model turns (`max_iterations`). "
-            "Send a message to continue, or raise the limit",
-        )
+    """Send the transcript to the model and return its answer.
+
+    Raises LlmError, LimitReachedError and InterruptedByUserError.
+    """
+    check_model_turns(work.state, work.limits)
     await work.add_notes()
     for _ in range(4):
         messages = await compaction.build_request(work, tools)
@@ -32,7 +31,12 @@ async def ask_model(
             failure = error
             await compaction.reduce_window(work)
             continue
-        work.state = work.state.model_copy(update={"iterations": work.state.iterations + 1})
+        work.state = work.state.model_copy(
+            update={
+                "iterations": work.state.iterations + 1,
+                "turn_iterations": work.state.turn_iterations + 1,
+            }
+        )
         return answer
     raise LlmError(
         failure.code,

@@ -13,6 +13,7 @@ from moorage_api.agent.messages import assistant_message, call_message, tool_mes
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.partials import show_partials
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.progress import check_failures
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanEvent, PlanStep, StepEvent, TitleEvent
 
@@ -96,6 +97,7 @@ async def plan(work: Work) -> bool:
         phase="executing",
         titled=True,
         invalid=0,
+        iterations=0,
         steps=steps,
         plans=work.state.plans + 1,
         next_step=work.state.next_step + len(steps),
@@ -107,6 +109,7 @@ async def plan(work: Work) -> bool:
 async def replan(work: Work) -> None:
     """Ask for the steps that are left. Finished steps stay; the running step continues if it comes first again."""
     state = work.state
+    check_failures(state, work.limits)
     stream_id = f"plan-{state.turn}-{state.plans}"
     answer = await ask_model(
         work, tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
@@ -138,6 +141,7 @@ async def replan(work: Work) -> None:
         messages=_exchange_messages(work, answer, instruction),
         phase="executing" if coming else "summarising",
         invalid=0,
+        iterations=0,
         steps=steps,
         plans=state.plans + 1,
         next_step=state.next_step + len(draft.steps),

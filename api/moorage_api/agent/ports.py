@@ -230,13 +230,20 @@ class Attachments(Protocol):
 
 @dataclass(frozen=True)
 class AgentLimits:
-    """From AgentConfig."""
+    """From AgentConfig and the settings."""
 
     max_iterations: int = 100
+    """Most model turns in one step, and in making one plan."""
+    max_model_calls: int = 1000
+    """Most model turns for one message of the user. It is a setting, like the following limits."""
+    max_repeats: int = 10
+    """Repetitions of the same calls with the same results that end the turn."""
+    max_failed_steps: int = 5
+    """Failed steps in a row that end the turn."""
     max_retries: int = 3
     max_search_results: int = 10
     max_functions: int = 128
-    """Most functions that one request may offer. It is a setting. Source: OpenAI's API reference, "tools"."""
+    """Most functions that one request may offer. Source: OpenAI's API reference, "tools"."""
 
 
 Outcome = Literal["done", "wait", "failed", "stopped"]

@@ -68,10 +68,18 @@ USER_NOTIFIED = "The user has received the message."
 SWITCHED_OFF = "Not run: the user or an admin has switched this tool off. Continue without it."
 
 
-def repeated_call(times: int) -> str:
+def repeated_calls(times: int, period: int) -> str:
+    what = "the same call" if period == 1 else f"the same {period} calls"
     return (
-        f"[Moorage] You made the same call {times} times in a row and got the same result. Another repetition will not "
-        "change it. Do something else, or call `finish_step`."
+        f"[Moorage] You made {what} {times} times in a row and got the same result. Another repetition will not "
+        "change it. Do something else, or call `finish_step`; otherwise the work is ended soon."
+    )
+
+
+def last_answer(reason: str) -> str:
+    return (
+        f"[Moorage] {reason}. No more tools can be called. Write the last answer to the user now, as plain text or "
+        "Markdown: what is finished with its results, what is not, and how to go on."
     )
 
 

@@ -61,6 +61,24 @@ class Shortened(BaseModel):
         return llm.context_tokens
 
 
+class Ending(BaseModel):
+    """A limit that ends the turn. `reason` is a sentence for the user."""
+
+    code: str
+    reason: str
+
+
+FRESH: dict[str, Any] = {
+    "iterations": 0,
+    "turn_iterations": 0,
+    "outcomes": [],
+    "failures": 0,
+    "all_failures": 0,
+    "ending": None,
+}
+"""The counts after a message of the user: every limit begins anew."""
+
+
 class AgentState(BaseModel):
     """Never changed in place: a changed copy replaces it after `Journal.record` has stored the copy."""
 
@@ -77,13 +95,19 @@ class AgentState(BaseModel):
     next_step: int = 1
     next_call: int = 1
     iterations: int = 0
+    """Model turns since the current step or plan began."""
+    turn_iterations: int = 0
     """Model turns since the user's last message."""
     invalid: int = 0
     """Invalid answers in a row."""
-    last_outcome: str = ""
-    """Digest of the last call, its arguments and its result."""
-    repeats: int = 0
-    """How many times in a row the same call had the same result."""
+    outcomes: list[str] = []
+    """Digests of the last calls, with their arguments and results, since the user's last message."""
+    failures: int = 0
+    """Steps in a row that failed."""
+    all_failures: int = 0
+    """Steps that failed since the user's last message."""
+    ending: Ending | None = None
+    """Why the turn ends early. The model is then asked once for a last answer."""
     files: list[str] = []
     """Sandbox paths of results that are not stored yet, because the sandbox or the object store did not answer."""
     attachments: list[FileInfo] | None = None

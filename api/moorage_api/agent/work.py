@@ -32,7 +32,7 @@ class InterruptedByUserError(Exception):
 
 
 class Work:
-    """Belongs to one `run_turn`. `state` equals the state in the journal, except that `iterations` may be ahead."""
+    """Belongs to one `run_turn`. `state` equals the journal's, except that the counts of model turns may be ahead."""
 
     def __init__(
         self,

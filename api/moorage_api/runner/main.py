@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from moorage_api.agent.ports import AgentLimits
 from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
@@ -59,7 +60,12 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             settings.sandbox_patience_seconds,
         ),
         outbound=resources.outbound,
-        max_functions=settings.llm_max_functions,
+        limits=AgentLimits(
+            max_model_calls=settings.agent_max_model_calls,
+            max_repeats=settings.agent_max_repeats,
+            max_failed_steps=settings.agent_max_failed_steps,
+            max_functions=settings.llm_max_functions,
+        ),
         searxng_url=settings.searxng_url,
     )
     return Runner(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from moorage_api.agent import prompts
@@ -42,7 +42,8 @@ class Turns:
     skills: SkillRuns
     links: SandboxLinks
     outbound: Outbound
-    max_functions: int
+    limits: AgentLimits
+    """Those of the settings; AgentConfig holds the others."""
     searxng_url: str | None
 
     async def work_on(self, journal: RunJournal) -> None:
@@ -64,11 +65,11 @@ class Turns:
         said = " ".join(message.text for message in await journal.unread_messages())
         skills = await self.skills.open(journal.session_id, journal.owner_id, message=said)
         link = self.links.link(journal, pins=skills.pins_for, skills=skills.sync)
-        limits = AgentLimits(
+        limits = replace(
+            self.limits,
             max_iterations=agent_config.max_iterations,
             max_retries=agent_config.max_retries,
             max_search_results=agent_config.max_search_results,
-            max_functions=self.max_functions,
         )
         switches = UserSwitches(self.db, journal.owner_id)
         try:
