@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moorage_api.http.routes import table
+from moorage_api.http.routes import format_table
 
 TARGET = Path(__file__).parent / "authorization.md"
 HEADING = "## The table\n\n"
@@ -15,7 +15,7 @@ HEADING = "## The table\n\n"
 
 def page() -> str:
     text, _, _ = TARGET.read_text().partition(HEADING)
-    return f"{text}{HEADING}{table()}\n"
+    return f"{text}{HEADING}{format_table()}\n"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_api.agent.model.foreign import (
@@ -16,6 +16,7 @@ from moorage_api.agent.model.foreign import (
     MESSAGE_FIELDS,
     ForeignFields,
 )
+from moorage_api.agent.model.usage import Usage, read_usage
 from moorage_api.agent.unicode import repair_unicode
 
 MAX_ANSWER_CHARS = 4_000_000
@@ -55,6 +56,8 @@ class Answer:
     """The server cut the answer off at its token limit."""
     foreign: str = ""
     """The message's fields that we do not understand, as JSON text; empty if there are none."""
+    usage: Usage | None = field(default=None, compare=False)
+    """What the server said about it; None if it said nothing."""
 
 
 class _OpenCall:
@@ -81,6 +84,10 @@ class AnswerBuilder:
         self._is_cut = False
         self.is_finished = False
         """The server said why the answer ends, so it is whole."""
+        self.usage: Usage | None = None
+        """The last usage that the server sent."""
+        self.has_begun = False
+        """The server sent a part of an answer, so it may bill the call."""
         self._foreign = ForeignFields()
         self._parts = ForeignFields()
         """The content as parts, for the models that send other parts than text."""
@@ -90,12 +97,14 @@ class AnswerBuilder:
         """Raises BadStreamError."""
         if not isinstance(chunk, dict):
             raise BadStreamError("a chunk is not an object")
+        self.usage = read_usage(chunk) or self.usage
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return  # usage, content filter results, keep-alives
         choice = choices[0]
         if not isinstance(choice, dict):
             raise BadStreamError("a choice is not an object")
+        self.has_begun = True
         self.is_finished = self.is_finished or bool(choice.get("finish_reason"))
         self._is_cut = self._is_cut or choice.get("finish_reason") in CUT_REASONS
         delta = choice.get("delta") or choice.get("message") or {}
@@ -159,7 +168,7 @@ class AnswerBuilder:
     def answer(self) -> Answer:
         """The answer so far."""
         calls = tuple(call.close() for call in self._calls if call.name)
-        return Answer(self._plain_text(), calls, self._is_cut, self._foreign_json())
+        return Answer(self._plain_text(), calls, self._is_cut, self._foreign_json(), self.usage)
 
     def _plain_text(self) -> str:
         return remove_thoughts(repair_unicode("".join(self._text)))

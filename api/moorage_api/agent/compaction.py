@@ -12,13 +12,13 @@ from moorage_api.agent.llm import LlmError
 from moorage_api.agent.messages import (
     clip,
     clip_content,
-    count_tokens,
     elide,
     merge_user_messages,
     user_message,
 )
 from moorage_api.agent.model import foreign
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.work import Work
 
 KEPT_WHOLE = 0.5

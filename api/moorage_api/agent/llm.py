@@ -12,7 +12,9 @@ import httpx2
 import openai
 
 from moorage_api.agent.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
+from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.tokens import count_text_tokens, count_tokens
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
 from moorage_common.backoff import Backoff
@@ -22,8 +24,14 @@ MAX_BACKOFF_SECONDS = 20.0
 MAX_RETRY_AFTER_SECONDS = 60.0
 RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 
+OnCall = Callable[[ModelCall], None]
+"""Called once for each request that the model began to answer, when it has ended."""
+
 Progress = Callable[[AnswerBuilder], Awaitable[None]]
 """Called as the answer grows."""
+
+STREAM_OPTIONS = ("stream_options", "include_usage")
+"""Names in the error of a server that does not know how to send the usage."""
 
 WINDOW_IS_FULL = ("context_length", "context length", "context window", "maximum context", "too many tokens")
 
@@ -62,6 +70,7 @@ class LlmClient:
         context_tokens: int = 64_000,
         idle_seconds: float = 120.0,
         backoff_seconds: float = 0.5,
+        on_call: OnCall | None = None,
     ) -> None:
         self.context_tokens = context_tokens
         """Size of the model's context window: the request and the answer together."""
@@ -71,7 +80,12 @@ class LlmClient:
         self._base_url = base_url
         self._outbound = outbound
         self._backoff_seconds = backoff_seconds
-        self._parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        self._on_call = on_call
+        self._parameters: dict[str, Any] = {
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "stream_options": {"include_usage": True},
+        }
         self._can_force = True
         self._timeout = httpx2.Timeout(idle_seconds, connect=CONNECT_SECONDS)
         self._opened: openai.AsyncOpenAI | None = None
@@ -206,12 +220,26 @@ class LlmClient:
                     builder.feed(chunk)
                     if progress is not None:
                         await progress(builder)
+        except asyncio.CancelledError:
+            self._report_call(builder, body, "interrupted")
+            raise
+        except Exception:
+            self._report_call(builder, body, "failed")
+            raise
         finally:
             await stream.close()
+        self._report_call(builder, body, "answered")
         answer = builder.answer()
         if not answer.calls and (calls := calls_in_text(answer.text, names)):
-            return Answer("", calls, answer.is_cut)
+            return Answer("", calls, answer.is_cut, usage=answer.usage)
         return answer
+
+    def _report_call(self, builder: AnswerBuilder, body: Mapping[str, Any], outcome: Outcome) -> None:
+        """Report a request that the server may bill. Its usage is estimated if the server did not say it."""
+        if self._on_call is None or not (builder.has_begun or builder.usage):
+            return
+        usage = builder.usage or _estimate_usage(body, builder.answer())
+        self._on_call(ModelCall(self._model, self._base_url, usage, outcome))
 
     @staticmethod
     def _feed_whole(builder: AnswerBuilder, body: bytes, request: httpx2.Request) -> None:
@@ -238,6 +266,9 @@ class LlmClient:
             return True
         if "max_tokens" in body and "max_completion_tokens" in reason:
             self._parameters["max_completion_tokens"] = self._parameters.pop("max_tokens")
+            return True
+        if "stream_options" in body and any(name in f"{reason} {error.body}" for name in STREAM_OPTIONS):
+            self._parameters.pop("stream_options")
             return True
         if "temperature" in body and "temperature" in reason:
             self._parameters.pop("temperature")
@@ -283,6 +314,13 @@ class LlmClient:
         if self._api_key:
             text = text.replace(self._api_key, "…")
         return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _estimate_usage(body: Mapping[str, Any], answer: Answer) -> Usage:
+    texts = [answer.text, answer.foreign]
+    texts += [part for call in answer.calls for part in (call.name, call.arguments, call.foreign)]
+    sent = count_tokens(body["messages"]) + count_tokens(body.get("tools", ()))
+    return Usage(sent, sum(map(count_text_tokens, texts)), is_estimated=True)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""Build, measure and shorten transcript messages."""
+"""Build and shorten transcript messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any
 from moorage_api.agent.answers import RawCall
 from moorage_api.agent.ports import Message
 from moorage_api.agent.state import OpenCall
-
-BYTES_PER_TOKEN = 3.5
-"""Bytes of UTF-8. The estimate is about right for English, code and Chinese."""
 
 
 def user_message(text: str) -> Message:
@@ -49,17 +46,6 @@ def content_text(message: Mapping[str, Any]) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content)
     return str(content)
-
-
-def count_tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
-    """Estimate the tokens of one message or of a list, with the JSON structure around the texts."""
-    if not isinstance(value, Mapping):
-        return sum(count_tokens(dict(item)) for item in value)
-    content = value.get("content") or ""
-    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    size = len(text.encode(errors="replace"))
-    rest = {name: item for name, item in value.items() if name != "content"}
-    return int((size + len(json.dumps(rest, ensure_ascii=False).encode(errors="replace"))) / BYTES_PER_TOKEN) + 4
 
 
 def clip(text: str, limit: int, *, hint: str = "") -> str:

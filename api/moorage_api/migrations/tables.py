@@ -8,6 +8,7 @@ from moorage_api.runs.models import AgentStateRow, RunRow, SandboxRow, Transcrip
 from moorage_api.sessions.models import SessionRow
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow, ToolPreferenceRow
+from moorage_api.usage.models import ModelCallRow, ModelPriceRow
 from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserIdentityRow, UserRow
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "EventRow",
     "FileRow",
     "McpServerRow",
+    "ModelCallRow",
+    "ModelPriceRow",
     "RunRow",
     "SandboxRow",
     "SessionHeadRow",

@@ -24,6 +24,8 @@ from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
 from moorage_api.sessions.summary import apply_events
+from moorage_api.usage.ledger import count_calls, store_calls
+from moorage_api.usage.repository import PricedCall
 
 PARTIAL_INTERVAL_SECONDS = 0.1
 STATUS_BY_ENDING: Mapping[str, FinalStatus] = {"done": "done", "wait": "waiting", "error": "failed"}
@@ -59,6 +61,8 @@ class RunJournal:
         self.pending_notice = ""
         """Notice about the sandbox that the next recorded messages contain. It is then removed from the session."""
         self.finished = False
+        self._calls: list[PricedCall] = []
+        """Model calls that have ended and are not stored yet."""
 
     @property
     def session_id(self) -> UUID:
@@ -91,6 +95,10 @@ class RunJournal:
         self._signals = signals
         self._changed.set()
 
+    def add_model_call(self, call: PricedCall) -> None:
+        """Store the call in the next transaction of this run, which is the one of its answer."""
+        self._calls.append(call)
+
     async def record(
         self,
         *events: ChatEvent,
@@ -103,10 +111,14 @@ class RunJournal:
             if self.finished:
                 raise FencedError("This run has ended")
             watched = await self._is_watched(events)
+            calls = tuple(self._calls)
             async with self._db.begin() as tx:
                 stored, list_changed = await self._write(
                     tx, events, messages=messages, state=state, consumed_seq=consumed_seq, watched=watched
                 )
+                await store_calls(tx, calls, session_id=self.session_id, user_id=self.owner_id)
+            del self._calls[: len(calls)]
+            count_calls(calls)
             self._transcript.extend(messages)
             if messages:
                 self.pending_notice = ""

@@ -24,6 +24,7 @@ from moorage_api.skill_runs.run import SkillRuns
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
+from moorage_api.usage.service import UsageService
 from moorage_api.wiring.resources import Resources, open_resources
 from moorage_api.wiring.services import build_services
 from moorage_common.logs import configure_logging
@@ -48,6 +49,7 @@ def build_runner(resources: Resources, health: Health) -> Runner:
     turns = Turns(
         db=resources.db,
         config=services.get(ConfigService),
+        usage=services.get(UsageService),
         mcp=services.get(McpService),
         a2a=services.get(A2aService),
         skills=services.get(SkillRuns),

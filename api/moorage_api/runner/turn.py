@@ -27,6 +27,7 @@ from moorage_api.tools.a2a_toolset import A2aToolset
 from moorage_api.tools.mcp_service import McpService
 from moorage_api.tools.mcp_toolset import McpToolset
 from moorage_api.tools.switches import UserSwitches
+from moorage_api.usage.service import UsageService
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Turns:
 
     db: Database
     config: ConfigService
+    usage: UsageService
     mcp: McpService
     a2a: A2aService
     skills: SkillRuns
@@ -62,6 +64,7 @@ class Turns:
 
     async def _work_on(self, journal: RunJournal) -> None:
         llm_config, agent_config = await self.config.llm(), await self.config.agent()
+        prices = await self.usage.price_list()
         said = " ".join(message.text for message in await journal.unread_messages())
         skills = await self.skills.open(journal.session_id, journal.owner_id, message=said)
         link = self.links.link(journal, pins=skills.pins_for, skills=skills.sync)
@@ -80,6 +83,7 @@ class Turns:
                 temperature=llm_config.temperature,
                 max_tokens=llm_config.max_tokens,
                 outbound=self.outbound,
+                on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 toolsets = default_toolsets(
                     link, link, max_search_results=limits.max_search_results, searxng_url=self.searxng_url
