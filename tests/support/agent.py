@@ -307,6 +307,7 @@ class Bench:
     context_tokens: int = 64_000
     api_key: str = "sk-for-tests"
     idle_seconds: float = 10
+    today: str = "Saturday, 2026-11-28"
 
     def __post_init__(self) -> None:
         self.gate = MemoryGate(self.log)
@@ -342,6 +343,7 @@ class Bench:
                     gate=self.gate,
                     limits=self.limits,
                     switches=self.switches,
+                    today=self.today,
                 )
             except UnreadMessagesError:
                 continue

@@ -27,6 +27,10 @@ KEPT_AFTER_SUMMARY = 0.4
 """When old messages are summarised, the newest messages up to this share of the room stay."""
 ENOUGH = 0.8
 """Eliding is enough if the conversation is then below this share of the room. Otherwise it is also summarised."""
+KEPT_QUOTES = 0.25
+"""The user's own words in summarised messages stay whole up to this share of the room."""
+MIN_QUOTE_CHARS = 100
+ASK = "message_ask_user"
 ELIDED_CHARS = 600
 SUMMARY_CHARS = 8_000
 LEAST_TOKENS = 1_000
@@ -37,7 +41,10 @@ async def build_request(work: Work, tools: Sequence[Function]) -> list[Message]:
 
     Records in the state what it shortened.
     """
-    system: Message = {"role": "system", "content": prompts.system_prompt(work.guidance)}
+    system: Message = {
+        "role": "system",
+        "content": prompts.system_prompt(work.guidance, started_on=work.state.started_on),
+    }
     room = _available_tokens(work, [system], tools)
     if count_tokens(_view(work)) > room:
         await _shorten(work, room)
@@ -68,7 +75,8 @@ def _view(work: Work) -> list[Message]:
     """The transcript as the model gets it: the summary, elided messages, and the newest messages unchanged."""
     shortened = work.state.shortened
     start = shortened.summarised_before
-    messages = [user_message(prompts.earlier_conversation(shortened.summary))] if start else []
+    summary = prompts.earlier_conversation(shortened.summary, shortened.quotes, today=work.state.today)
+    messages = [user_message(summary)] if start else []
     messages += [
         elide(message, ELIDED_CHARS) if position < shortened.elided_before else message
         for position, message in enumerate(foreign.restore(work.journal.transcript[start:], work.llm.identity), start)
@@ -86,7 +94,28 @@ async def _shorten(work: Work, room: int) -> None:
     if cut <= shortened.summarised_before:
         return  # the newest exchange alone fills the room; `_clip_to_fit` clips it
     summary = await _summarise(work, cut, room)
-    await work.record(shortened=shortened.model_copy(update={"summarised_before": cut, "summary": summary}))
+    quotes = _quote_user(work.journal.transcript[:cut], room * KEPT_QUOTES)
+    await work.record(
+        shortened=shortened.model_copy(update={"summarised_before": cut, "summary": summary, "quotes": quotes})
+    )
+
+
+def _quote_user(messages: Sequence[Message], limit: float) -> list[str]:
+    """What the user wrote: messages and answers to questions. The longest are clipped until all fit into `limit`."""
+    asked = {
+        call["id"] for message in messages for call in message.get("tool_calls", ()) if call["function"]["name"] == ASK
+    }
+    quotes = [
+        str(message["content"])
+        for message in messages
+        if (message["role"] == "user" and not str(message["content"]).startswith(prompts.MARK))
+        or message.get("tool_call_id") in asked
+    ]
+    chars = max((len(quote) for quote in quotes), default=0)
+    while chars > MIN_QUOTE_CHARS and count_tokens([user_message(quote) for quote in quotes]) > limit:
+        chars = chars * 3 // 4
+        quotes = [clip(quote, chars) for quote in quotes]
+    return quotes
 
 
 def _start_of_newest(work: Work, limit: float) -> int:

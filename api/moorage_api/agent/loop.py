@@ -40,6 +40,7 @@ async def run_turn(
     gate: Gate,
     limits: AgentLimits,
     switches: Switches,
+    today: str = "",
     guidance: str = "",
 ) -> None:
     """Continue from the stored state until an event is recorded that ends the turn: done, wait or error.
@@ -47,6 +48,7 @@ async def run_turn(
     May be cancelled or killed at any point and called again, also by another process: recorded work is not repeated.
     Exceptions of `Journal.record` propagate; after UnreadMessagesError, call `run_turn` again.
 
+    `today` is the day as the model reads it. The model is told when it differs from that of the message before.
     `guidance` is added to the system prompt. It must not change during a session, or the provider's cache is lost.
     """
     tools = Tools(toolsets, switches, max_functions=limits.max_functions)
@@ -65,6 +67,7 @@ async def run_turn(
         attachments=attachments,
         gate=gate,
         limits=limits,
+        today=today,
         guidance=guidance,
     )
     must_read = True
@@ -125,6 +128,8 @@ async def _read_messages(work: Work) -> None:
         await work.record(messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], **FRESH)
         return
     messages = [tool_message(call, prompts.NOT_RUN_NEW_MESSAGE) for call in state.calls]
+    if state.today not in ("", work.today):
+        messages.append(user_message(prompts.today_is(work.today)))
     messages += [user_message(text) for text in texts]
     if state.phase in ("idle", "planning"):
         new_turn = {
@@ -139,7 +144,8 @@ async def _read_messages(work: Work) -> None:
     else:
         new_turn = {"phase": "replanning"}
         messages.append(user_message(prompts.NEW_MESSAGE))
-    await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], invalid=0, **FRESH, **new_turn)
+    days = {"started_on": state.started_on or work.today, "today": work.today}
+    await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], invalid=0, **days, **FRESH, **new_turn)
 
 
 async def _text_with_files(work: Work, message: UserMessage) -> str:

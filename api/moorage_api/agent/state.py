@@ -50,6 +50,8 @@ class Shortened(BaseModel):
     elided_before: int = 0
     summarised_before: int = 0
     summary: str = ""
+    quotes: list[str] = []
+    """What the user wrote in the summarised messages, word for word."""
     context_tokens: int | None = None
     """The window we learned when the server refused a request as too long. Applies to the model `context_of` only."""
     context_of: str = ""
@@ -88,6 +90,10 @@ class AgentState(BaseModel):
     plans: int = 0
     """Plans made in this turn."""
     titled: bool = False
+    started_on: str = ""
+    """The day of the session's first message, such as "Saturday, 2026-11-28"."""
+    today: str = ""
+    """The day that the model was told last."""
     steps: list[PlanStep] = []
     calls: list[OpenCall] = []
     call_failed: bool = False

@@ -43,6 +43,7 @@ class Work:
         attachments: Attachments,
         gate: Gate,
         limits: AgentLimits,
+        today: str = "",
         guidance: str = "",
     ) -> None:
         self.journal = journal
@@ -52,6 +53,7 @@ class Work:
         self.gate = gate
         self.limits = limits
         self.guidance = guidance
+        self.today = today
         self.state = AgentState.model_validate(journal.state)
         self.keys: dict[int, str] = {}
         """Idempotency keys by call number, of the calls that this runner has started.

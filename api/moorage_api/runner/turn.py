@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from moorage_api.agent import prompts
@@ -97,6 +98,7 @@ class Turns:
                     gate=link,
                     limits=limits,
                     switches=switches,
+                    today=f"{datetime.now(UTC):%A, %Y-%m-%d}",
                     guidance=skills.guidance(),
                 )
         finally:
