@@ -19,6 +19,7 @@ from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn
 from support.processes import Platform, Process
 from support.seeds import many_seeds, seeds
 from support.sse import Chat, Frame
+from support.waiting import HANG_SECONDS
 
 UseModel = Callable[[str], None]
 NewUser = Callable[[str], Awaitable[Person]]
@@ -124,6 +125,30 @@ async def test_the_ledger_equals_the_count_of_the_provider_after_many_kills(
     seed: int, platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     await count_through_kills(seed, platform, use_model, new_user)
+
+
+async def test_a_runner_that_is_stopped_leaves_its_unfinished_call_in_the_ledger(
+    platform: Platform, use_model: UseModel, new_user: NewUser
+) -> None:
+    with ScriptedModel([Plan("Greeting", "Hello! " * 300, [])], chunk_delay_seconds=0.02) as model:
+        use_model(model.url)
+        api, runner = await asyncio.gather(platform.start_api(), platform.start_runner())
+        await platform.start_host()
+        alice = await new_user(api.url)
+        chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
+        begun = asyncio.Event()
+
+        def hear(frame: Frame) -> None:
+            if not frame.is_stored:
+                begun.set()
+
+        chatting = asyncio.create_task(chat.say("hi", heard=hear))
+        await asyncio.wait_for(begun.wait(), HANG_SECONDS)
+        await runner.stop()
+        await platform.start_runner()
+        assert (await chatting).event == "done"
+    calls = data(await alice.client.get("/api/usage"))["total"]
+    assert (calls["calls"], calls["estimated_calls"]) == (2, 1)
 
 
 async def test_a_runner_counts_calls_tokens_and_cost_as_metrics(
