@@ -28,7 +28,7 @@ from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
 from moorage_api.sessions.summary import apply_events
 from moorage_api.usage.ledger import count_calls, store_calls
-from moorage_api.usage.repository import PricedCall
+from moorage_api.usage.pricing import PricedCall
 
 logger = logging.getLogger(__name__)
 

@@ -1,17 +1,15 @@
-"""Price model calls, store them in the transaction of their answer, and count them as metrics."""
+"""Store model calls in the transaction of their answer, and count them as metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage_api.agent.model.usage import ModelCall
-from moorage_api.usage.repository import PricedCall, UsageRepository
-from moorage_api.usage.schemas import ModelPrice
+from moorage_api.usage.pricing import PricedCall
+from moorage_api.usage.repository import UsageRepository
 
 CALLS = Counter("moorage_model_calls", "Model calls in the ledger", ["model", "outcome"])
 TOKENS = Counter(
@@ -20,28 +18,6 @@ TOKENS = Counter(
     ["model", "kind"],
 )
 COST = Counter("moorage_model_cost", "Cost of model calls, in the currency of the admin's prices", ["model"])
-
-MILLION = Decimal(1_000_000)
-
-
-class PriceList:
-    """The prices at one moment, by the name of the model."""
-
-    def __init__(self, prices: Iterable[ModelPrice] = ()) -> None:
-        self._prices: Mapping[str, ModelPrice] = {price.model_name: price for price in prices}
-
-    def apply(self, call: ModelCall) -> PricedCall:
-        price = self._prices.get(call.model)
-        return PricedCall(call, None if price is None else cost_of(call, price))
-
-
-def cost_of(call: ModelCall, price: ModelPrice) -> Decimal:
-    """Cached input costs its own price, or the price of other input if it has none."""
-    usage = call.usage
-    whole = Decimal(str(price.input_per_million))
-    cached = whole if price.cached_input_per_million is None else Decimal(str(price.cached_input_per_million))
-    total = (usage.input_tokens - usage.cached_tokens) * whole + usage.cached_tokens * cached
-    return (total + usage.output_tokens * Decimal(str(price.output_per_million))) / MILLION
 
 
 async def store_calls(tx: AsyncSession, calls: Sequence[PricedCall], *, session_id: UUID, user_id: UUID) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage_api.agent.model.usage import ModelCall
+from moorage_api.usage.pricing import PricedCall
 from moorage_api.usage.schemas import Group, ModelPrice, UsageRow, UsageTotals
 
 COLUMNS: dict[Group, tuple[str, str]] = {
@@ -50,13 +50,6 @@ INSERT = text(
         :reasoning_tokens, :is_estimated, :cost)
     """
 )
-
-
-@dataclass(frozen=True)
-class PricedCall:
-    call: ModelCall
-    cost: Decimal | None
-    """None if the model has no price."""
 
 
 @dataclass(frozen=True)

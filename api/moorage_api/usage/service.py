@@ -8,7 +8,7 @@ from uuid import UUID
 
 from moorage_api.database import Database
 from moorage_api.errors import InvalidError
-from moorage_api.usage.ledger import PriceList
+from moorage_api.usage.pricing import PriceList
 from moorage_api.usage.repository import Selection, UsageRepository
 from moorage_api.usage.schemas import Group, ModelPrices, UsageResponse
 

@@ -10,7 +10,8 @@ import pytest
 
 from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
 from moorage_api.database import create_database, create_engine
-from moorage_api.usage.ledger import PriceList, store_calls
+from moorage_api.usage.ledger import store_calls
+from moorage_api.usage.pricing import PriceList
 from moorage_api.usage.schemas import ModelPrice
 from support.accounts import Person, data
 
