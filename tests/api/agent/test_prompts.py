@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from moorage_api.agent.ports import AgentLimits
+import pytest
+
+from moorage_api.agent.ports import AgentLimits, GateResult
 from support.agent import Bench, shell, shell_output
 from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Turn
 
@@ -37,6 +39,21 @@ async def test_the_prompt_describes_the_machine_and_its_limits() -> None:
         text = system_of(model.requests[0])
     for words in ("pandas", "Node.js", "`pip install` works", "12000 characters", "`start_line`"):
         assert words in text
+
+
+@pytest.mark.parametrize(("chars", "is_named"), [(100, False), (20_000, True)])
+async def test_the_model_learns_which_file_holds_a_long_output(chars: int, is_named: bool) -> None:
+    path = "/home/ubuntu/.cache/moorage/outputs/1.txt"
+    with ScriptedModel([Plan("T", "M", ["a"]), shell("seq"), Finish(), Say("Done")]) as model:
+        bench = Bench(model)
+        result = {"output": "x" * chars, "status": "exited", "exit_code": 0, "output_file": path}
+        bench.gate.answer = lambda _function, _args: GateResult("succeeded", result)
+        bench.log.say("Go")
+        await bench.run()
+        text = str(model.requests[2]["messages"][-1]["content"])
+    assert len(text) < 12_200
+    assert (f"the whole output is in {path}" in text) is is_named
+    assert text.endswith("[exit code 0]")
 
 
 class Forgetful:
