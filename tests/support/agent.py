@@ -308,6 +308,7 @@ class Bench:
     api_key: str = "sk-for-tests"
     idle_seconds: float = 10
     today: str = "Saturday, 2026-11-28"
+    patience_seconds: float = 0
 
     def __post_init__(self) -> None:
         self.gate = MemoryGate(self.log)
@@ -323,6 +324,7 @@ class Bench:
             context_tokens=self.context_tokens,
             backoff_seconds=0.01,
             idle_seconds=self.idle_seconds,
+            patience_seconds=self.patience_seconds,
             outbound=Outbound(),
         )
 

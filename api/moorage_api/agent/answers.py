@@ -224,17 +224,40 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
+CALL_TEXT = re.compile(
+    r"\s*(?:(?:<tool_call>(?:(?!</tool_call>).)*(?:</tool_call>|\Z)\s*)+|```(?:json)?\s*\n[^`]*```|[{\[].*[}\]])\s*",
+    re.DOTALL,
+)
+"""A text that is nothing but calls: tagged, in one code block, or plain JSON."""
+
+
 def calls_in_text(text: str, names: Collection[str]) -> tuple[RawCall, ...]:
-    """Find tool calls in the text. Servers without a parser for their model's format leave them there."""
+    """The calls that a text consists of. Servers without a parser for their model's format leave them there.
+
+    Empty if there is anything else in the text, or anything that is not a call of a function in `names`.
+    """
+    if not CALL_TEXT.fullmatch(text):
+        return ()
     calls = []
-    for value in objects_in(text):
+    for value in _objects_or_items(text):
         function = value.get("function")
         inner = function if isinstance(function, dict) else value
         name = inner.get("name") or (function if isinstance(function, str) else None)
         if name not in names:
-            continue
+            return ()
         arguments: Any = next((inner[key] for key in ("arguments", "parameters", "args") if key in inner), {})
         calls.append(
             RawCall(str(name), arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
         )
     return tuple(dict.fromkeys(calls))
+
+
+def _objects_or_items(text: str) -> list[dict[str, Any]]:
+    """The objects of a text, or the items of the list that it is."""
+    if not text.lstrip().startswith("["):
+        return list(objects_in(text))
+    try:
+        items = _parse(text)
+    except (ValueError, RecursionError):
+        return []
+    return items if isinstance(items, list) and all(isinstance(item, dict) for item in items) else []

@@ -13,6 +13,7 @@ from moorage_api.agent.messages import (
     clip,
     clip_content,
     elide,
+    flatten,
     merge_user_messages,
     user_message,
 )
@@ -51,12 +52,23 @@ async def build_request(work: Work, tools: Sequence[Function]) -> list[Message]:
     return [system, *_clip_to_fit(_view(work), room)]
 
 
-async def reduce_window(work: Work) -> None:
-    """Assume a smaller context window from now on, because the server refused the last request as too long."""
+async def flatten_history(work: Work) -> bool:
+    """Send the calls and results so far as plain text from now on. False if there are none that are not plain yet."""
+    shortened, end = work.state.shortened, len(work.journal.transcript)
+    start = max(shortened.flat_before, shortened.summarised_before)
+    newer = work.journal.transcript[start:]
+    if not any(message.get("tool_calls") or foreign.STORED in message for message in newer):
+        return False
+    await work.record(shortened=shortened.model_copy(update={"flat_before": end}))
+    return True
+
+
+async def reduce_window(work: Work, *, share: float = 0.7) -> None:
+    """Assume a smaller context window from now on: a share of what the server has just refused as too long."""
     shortened = work.state.shortened
     now = shortened.window(work.llm)
     sent = count_tokens(_view(work)) + work.llm.answer_tokens
-    smaller = max(int(min(now, sent) * 0.7), 2 * LEAST_TOKENS)
+    smaller = max(int(min(now, sent) * share), 2 * LEAST_TOKENS)
     await work.record(
         shortened=shortened.model_copy(update={"context_tokens": smaller, "context_of": work.llm.identity})
     )
@@ -77,10 +89,10 @@ def _view(work: Work) -> list[Message]:
     start = shortened.summarised_before
     summary = prompts.earlier_conversation(shortened.summary, shortened.quotes, today=work.state.today)
     messages = [user_message(summary)] if start else []
-    messages += [
-        elide(message, ELIDED_CHARS) if position < shortened.elided_before else message
-        for position, message in enumerate(foreign.restore(work.journal.transcript[start:], work.llm.identity), start)
-    ]
+    for position, message in enumerate(foreign.restore(work.journal.transcript[start:], work.llm.identity), start):
+        if position < shortened.elided_before:
+            message = elide(message, ELIDED_CHARS)
+        messages.append(flatten(message) if position < shortened.flat_before else message)
     return merge_user_messages(messages)
 
 

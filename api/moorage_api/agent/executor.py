@@ -10,6 +10,7 @@ from typing import Any, Literal
 from moorage_api.agent import progress, prompts, results
 from moorage_api.agent.answers import Answer, objects_in
 from moorage_api.agent.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
@@ -78,8 +79,24 @@ async def _take_text(work: Work, answer: Answer) -> None:
     if not said:
         await work.reject(answer, prompts.EMPTY_ANSWER)
         return
+    result = _result_in(said)
+    problem = _problem_of(answer) if result is None else ""
+    if problem and not work.state.invalid:
+        await work.reject(answer, problem)
+        return
     message = work.with_foreign_fields(assistant_message(said), answer)
-    await _finish_step(work, _result_in(said) or {"success": True, "result": said}, said=message)
+    if result is None:
+        result = {"success": not problem, "result": prompts.nothing_was_run(said) if problem else said}
+    await _finish_step(work, result, said=message)
+
+
+def _problem_of(answer: Answer) -> str:
+    """Why a text is not the result of a step; empty if it may be one."""
+    if answer.is_cut:
+        return prompts.CUT_TEXT
+    if is_call_notation(answer.text) or is_announcement(answer.text):
+        return prompts.TEXT_INSTEAD_OF_CALL
+    return ""
 
 
 def _result_in(said: str) -> dict[str, Any] | None:

@@ -108,3 +108,14 @@ def merge_user_messages(messages: Sequence[Message]) -> list[Message]:
         else:
             result.append(message)
     return result
+
+
+def flatten(message: Message) -> Message:
+    """The message as plain text of the user or the model. Every server accepts such a history."""
+    if message["role"] == "tool":
+        return user_message(f"[Moorage] Result of `{message['tool_call_id']}`:\n{message['content']}")
+    calls = [
+        f"[Called {call['function']['name']}({call['function']['arguments']}) as `{call['id']}`]"
+        for call in message.get("tool_calls", ())
+    ]
+    return {"role": message["role"], "content": "\n".join(filter(None, [content_text(message), *calls]))}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
 
 from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, AnswerBuilder, objects_in, parse_object
+from moorage_api.agent.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
+from moorage_api.agent.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.partials import show_partials
@@ -80,6 +81,13 @@ async def plan(work: Work) -> bool:
     if draft is None or not (draft.steps or draft.message):
         await work.reject(answer, prompts.MUST_PLAN.format(name=MAKE_PLAN.name))
         return False
+    if not draft.steps:
+        problem = _problem_of(answer, draft)
+        if problem and not work.state.invalid:
+            await work.reject(answer, problem)
+            return False
+        if answer.is_cut:
+            draft = replace(draft, message=draft.message + prompts.CUT_NOTE)
     events: list[ChatEvent] = []
     if not work.state.titled:
         events.append(TitleEvent(title=_title(work, draft)))
@@ -149,9 +157,21 @@ async def replan(work: Work) -> None:
     )
 
 
+def _problem_of(answer: Answer, draft: Draft) -> str:
+    """Why an answer without steps is not a complete answer to the user; empty if it may be one."""
+    if answer.is_cut:
+        return prompts.CUT_TEXT
+    if answer.calls or calls_in_text(answer.text, {MAKE_PLAN.name}):
+        return ""
+    if is_call_notation(answer.text):
+        return prompts.MUST_PLAN.format(name=MAKE_PLAN.name)
+    return prompts.ANNOUNCED_PLAN if is_announcement(draft.message) else ""
+
+
 def _draft(answer: Answer, function: Function) -> Draft | None:
     """Read the plan from a call or from JSON in the text. For `make_plan`, plain text is an answer without steps."""
-    for call in answer.calls:
+    # a plan is only words, so it is also read from a text that is nothing but this call
+    for call in answer.calls or calls_in_text(answer.text, {function.name}):
         if call.name == function.name and (args := parse_object(call.arguments)) is not None:
             return _read(args, function)
     if answer.calls:

@@ -142,6 +142,30 @@ def unstored_note(reasons: Mapping[str, str]) -> str:
 FINISHED_FILES = "The work ended early. These are the files of the finished steps."
 
 
+def waiting_for_model(reason: str, seconds: float) -> str:
+    """For the user: why the work waits, and until when."""
+    return f"{reason}. Waiting {max(1, round(seconds))} s before the next attempt."
+
+
+CUT_TEXT = (
+    "[Moorage] Your last answer was cut off at the limit of tokens. Go on in smaller pieces: call a tool, or write a "
+    "shorter answer."
+)
+TEXT_INSTEAD_OF_CALL = (
+    "[Moorage] Your last answer says what you will do, or contains a call as text, but nothing was run. Call the "
+    "function now, as a real tool call. If the step is done, call `finish_step`."
+)
+ANNOUNCED_PLAN = (
+    "[Moorage] Your last answer says what you will do, but contains no steps, so nothing would be done. Call "
+    "`make_plan` with the steps. If no tools are needed, give the complete answer."
+)
+CUT_NOTE = "\n\n[The model's answer ends here, because it reached its limit of tokens (`max_tokens`).]"
+
+
+def nothing_was_run(text: str) -> str:
+    return f"The model wrote what it would do and called no tool, twice: {clip(text, 500)}"
+
+
 def work_ended(reason: str) -> str:
     return f"[Moorage] The work ended here because of an error: {reason}"
 

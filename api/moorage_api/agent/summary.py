@@ -32,6 +32,11 @@ async def sum_up(work: Work) -> bool:
     if not message:
         await work.reject(answer, prompts.NO_TOOLS_NOW)
         return False
+    if answer.is_cut and not work.state.invalid:
+        await work.reject(answer, prompts.CUT_TEXT)
+        return False
+    if answer.is_cut:
+        message += prompts.CUT_NOTE
     await work.record(
         MessageEvent(
             role="assistant",

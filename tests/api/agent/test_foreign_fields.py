@@ -16,7 +16,7 @@ from moorage_api.agent.model import foreign
 from moorage_api.agent.state import OpenCall
 from moorage_api.outbound import Outbound
 from support.agent import Bench, shell_output
-from support.llm import Raw, Request, ScriptedModel, Turn
+from support.llm import Raw, Request, Say, ScriptedModel, Turn
 
 SIGNATURE = {"google": {"thought_signature": "AbC+/=="}}
 SHELL = {"session_id": "main", "exec_dir": "/home/ubuntu", "command": "ls"}
@@ -227,7 +227,7 @@ class ThinkingModel:
 
     def __call__(self, request: Request) -> Turn:
         if "tools" not in request:
-            return Raw([delta(content="Done", reasoning_content="End."), "[DONE]"])
+            return Say("Done", reasoning="End.")
         self.answers += 1
         if request["tools"][0]["function"]["name"] == "make_plan":
             return thinking_turn("make_plan", {"title": "T", "message": "M", "steps": ["a"]}, 1)
