@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from moorage_api.agent.llm import Timing
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
@@ -69,6 +70,12 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             max_functions=settings.llm_max_functions,
         ),
         searxng_url=settings.searxng_url,
+        timing=Timing(
+            first_byte=settings.llm_first_byte_seconds,
+            idle=settings.llm_idle_seconds,
+            patience=settings.llm_patience_seconds,
+        ),
+        context_tokens=settings.llm_context_tokens,
     )
     return Runner(
         engine=resources.engine,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from moorage_api.agent import prompts
-from moorage_api.agent.llm import LlmClient
+from moorage_api.agent.llm import LlmClient, Timing
 from moorage_api.agent.loop import run_turn
 from moorage_api.agent.messages import user_message
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
@@ -48,6 +48,9 @@ class Turns:
     limits: AgentLimits
     """Those of the settings; AgentConfig holds the others."""
     searxng_url: str | None
+    timing: Timing
+    """How long to wait for the model's server."""
+    context_tokens: int
 
     async def work_on(self, journal: RunJournal) -> None:
         """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
@@ -76,6 +79,7 @@ class Turns:
             max_search_results=agent_config.max_search_results,
         )
         switches = UserSwitches(self.db, journal.owner_id)
+        model = f"{llm_config.model_name} at {llm_config.base_url}"
         try:
             async with LlmClient(
                 base_url=llm_config.base_url,
@@ -84,6 +88,13 @@ class Turns:
                 temperature=llm_config.temperature,
                 max_tokens=llm_config.max_tokens,
                 outbound=self.outbound,
+                context_tokens=self.context_tokens,
+                first_byte_seconds=self.timing.first_byte,
+                idle_seconds=self.timing.idle,
+                patience_seconds=self.timing.patience,
+                backoff_seconds=self.timing.backoff,
+                facts=await self.config.model_facts(model),
+                on_learnt=lambda facts: self.config.add_model_facts(model, facts),
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 toolsets = default_toolsets(
