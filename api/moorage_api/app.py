@@ -28,6 +28,7 @@ from moorage_api.skills.router import router as skills_router
 from moorage_api.status.router import router as status_router
 from moorage_api.tools.router import config_router as tools_config_router
 from moorage_api.tools.router import user_router as user_tools_router
+from moorage_api.usage.router import router as usage_router
 from moorage_api.users.callers import count_request
 from moorage_api.users.router import router as users_router
 from moorage_api.wechat.router import router as wechat_router
@@ -41,6 +42,7 @@ ROUTERS = (
     pictures_router,
     files_router,
     config_router,
+    usage_router,
     tools_config_router,
     user_tools_router,
     skills_router,

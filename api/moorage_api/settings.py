@@ -154,6 +154,21 @@ class Settings(BaseSettings):
     """The model's name. It is used until an admin stores a configuration."""
     llm_max_functions: int = Field(default=128, ge=32)
     """How many functions the model is offered at most. OpenAI's own servers refuse a request with more than 128."""
+    llm_context_tokens: int = Field(default=64_000, ge=4_000)
+    """The size of the model's context window in tokens. A smaller window is noticed when the model's server refuses."""
+    llm_patience_seconds: float = Field(default=300, ge=0)
+    """How long trouble of the model's server (rate limits, overload, lost connections) is waited out."""
+    llm_first_byte_seconds: float = Field(default=300, gt=0)
+    """How long the model's server may take to begin an answer. A local model first loads and reads the request."""
+    llm_idle_seconds: float = Field(default=120, gt=0)
+    """How long the model's server may be silent in the middle of an answer."""
+    agent_max_model_calls: int = Field(default=1000, ge=1)
+    """How many times the model is asked for one message of a user at most. The limit of each step is part of the
+    configuration that an admin stores (`max_iterations`)."""
+    agent_max_repeats: int = Field(default=10, ge=3)
+    """How often a model may repeat the same calls with the same results before the work is ended."""
+    agent_max_failed_steps: int = Field(default=5, ge=1)
+    """How many steps in a row may fail before the work is ended."""
     searxng_url: str | None = None
     """A SearXNG instance for web search. Without it the package `ddgs` searches."""
 
@@ -163,6 +178,8 @@ class Settings(BaseSettings):
     """The address at which a runner listens for probes and metrics."""
     runner_port: int = Field(0, ge=0, le=65535)
     """The port of a runner's probes and metrics. 0 means no port."""
+    sandbox_patience_seconds: float = Field(default=60, ge=0)
+    """How long a run waits for a sandbox that the host or the cluster refuses, before the run ends with an error."""
     lease_seconds: float = 15
     """How long a run stays with a runner that no longer renews its lease."""
     sweep_seconds: float = 30

@@ -10,7 +10,7 @@ import pytest
 from moorage_local.data.ports import free_ports
 from support import report
 from support.accounts import Person, admin, data
-from support.llm import Call, Finish, Hang, Plan, Raw, Say, ScriptedModel, Turn
+from support.llm import Call, Finish, Hang, Plan, Raw, Say, ScriptedModel, Status, Turn
 from support.processes import Platform
 from support.sse import Chat, Frame
 
@@ -116,22 +116,73 @@ async def test_a_command_may_print_a_hundred_megabytes(
         assert max(len(str(request)) for request in model.requests) < 200_000
 
 
-async def test_without_a_sandbox_host_the_chat_reports_it_and_ends(
+async def test_without_a_sandbox_the_run_waits_says_so_and_ends_in_words(
     platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
     turns = using([report.shell("echo hi")])
+    platform.changes.update(sandbox_patience_seconds=2)
     with ScriptedModel(turns) as model:
         use_model(model.url)
         api = await platform.start_api()
         await platform.start_runner()
         alice = await new_user(api.url)
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
-        assert (await chat.say("Try")).event in ("done", "error")
-        told = [message["content"] for message in model.requests[-1]["messages"] if message["role"] == "tool"]
-        assert any("sandbox" in str(text).lower() for text in told)
+        ending = await chat.say("Try")
+        assert (ending.event, ending.data["code"]) == ("error", "sandbox_unavailable")
+        assert "The sandbox host does not answer. What is finished is kept." in ending.data["error"]
+        assert [event["phase"] for event in chat.all("sandbox")] == ["queued", "failed"]
+        assert [step["status"] for step in chat.all("step")] == ["running", "failed"]
         body = {"filepath": "/etc/hostname"}
         answer = await alice.client.post(f"/api/sessions/{chat.session_id}/file", json=body)
         assert answer.status_code == 503
+
+
+async def test_a_run_that_waited_for_a_sandbox_goes_on_when_it_gets_one(
+    platform: Platform, use_model: UseModel, new_user: NewUser
+) -> None:
+    with ScriptedModel(using([report.shell("echo hi")])) as model:
+        use_model(model.url)
+        api = await platform.start_api()
+        await platform.start_runner()
+        alice = await new_user(api.url)
+        chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
+        starting: list[asyncio.Task[object]] = []
+
+        def heard(frame: Frame) -> None:
+            if frame.event == "sandbox" and not starting:
+                starting.append(asyncio.create_task(platform.start_host()))
+
+        assert (await chat.say("Try", heard=heard)).event == "done"
+        phases = [event["phase"] for event in chat.all("sandbox")]
+        assert (phases[0], phases[-1]) == ("queued", "ready")
+        assert [step["status"] for step in chat.all("step")] == ["running", "completed"]
+
+
+async def test_files_of_a_step_are_stored_at_once_and_survive_the_end_of_the_sandbox(
+    platform: Platform, use_model: UseModel, new_user: NewUser
+) -> None:
+    home = "/home/ubuntu/workspace"
+    named = [f"{home}/a.txt", f"{home}/big.bin", home, f"{home}/none.txt"]
+    turns: list[Turn] = [
+        Plan("Files", "I make files.", ["Make", "Go on"]),
+        report.shell(f"echo one > {home}/a.txt; truncate -s 200M {home}/big.bin"),
+        Finish("made", attachments=named),
+        Status(401),
+    ]
+    with ScriptedModel(turns) as model:
+        use_model(model.url)
+        api = await platform.start_api()
+        await asyncio.gather(platform.start_runner(), platform.start_host())
+        alice = await new_user(api.url)
+        chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
+        assert (await chat.say("Make files")).event == "error"
+        told = str(model.requests[-1]["messages"][-1]["content"])
+        assert [path for path in named if f"- {path}: " in told] == named[1:]
+        assert "200" in told
+        assert str(platform.settings().upload_limit_bytes) in told
+        (file,) = chat.all("message")[-1]["attachments"]
+        content = await alice.client.get(f"/api/files/{file['id']}/download")
+        assert content.text == "one\n"
 
 
 async def test_a_new_message_reaches_the_active_run(platform: Platform, use_model: UseModel, new_user: NewUser) -> None:

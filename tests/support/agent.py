@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.loop import run_turn
-from moorage_api.agent.ports import AgentLimits, GateResult, Message, SwitchedKind, Toolset, UserMessage
+from moorage_api.agent.ports import AgentLimits, GateResult, Message, SavedFiles, SwitchedKind, Toolset, UserMessage
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import STREAM_ENDING_TYPES, ChatEvent, FileInfo, MessageEvent
@@ -202,6 +202,11 @@ class MemoryGate:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a call that never answers has begun."""
 
+    prepared: int = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
     async def call(
         self,
         key: str,
@@ -225,12 +230,21 @@ class MemoryGate:
         return [self.log.notice] if self.log.notice else []
 
 
+TOO_MANY_BYTES = b"x" * 1001
+MISSING = "There is no such file"
+TOO_LARGE = "The file has 1001 bytes; at most 1000 bytes can be stored"
+
+
 @dataclass
 class MemoryAttachments:
     """`sandbox` maps the path of each file in the sandbox to its content."""
 
     sandbox: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    stored: list[str] = field(default_factory=list)
+    """Paths of the files that were stored, in order."""
+    limit_bytes: int = 1000
+    is_unavailable: bool = False
 
     async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
         placed = [
@@ -239,12 +253,23 @@ class MemoryAttachments:
         self.sandbox |= {file.filepath: b"" for file in placed}
         return placed
 
-    async def from_sandbox(self, filepaths: Sequence[str]) -> Sequence[FileInfo]:
-        return [
-            FileInfo(id=str(uuid4()), filename=path.rpartition("/")[2], filepath=path, size=len(self.sandbox[path]))
+    async def from_sandbox(self, filepaths: Sequence[str]) -> SavedFiles:
+        if self.is_unavailable:
+            return SavedFiles(untried=filepaths)
+        problems = {
+            path: MISSING if path not in self.sandbox else TOO_LARGE
             for path in filepaths
-            if path in self.sandbox
-        ]
+            if len(self.sandbox.get(path, TOO_MANY_BYTES)) > self.limit_bytes
+        }
+        kept = [path for path in filepaths if path not in problems]
+        self.stored += kept
+        return SavedFiles(
+            [
+                FileInfo(id=str(uuid4()), filename=path.rpartition("/")[2], filepath=path, size=len(self.sandbox[path]))
+                for path in kept
+            ],
+            problems,
+        )
 
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
         key = f"blob{len(self.blobs)}{suffix}"
@@ -282,6 +307,8 @@ class Bench:
     context_tokens: int = 64_000
     api_key: str = "sk-for-tests"
     idle_seconds: float = 10
+    today: str = "Saturday, 2026-11-28"
+    patience_seconds: float = 0
 
     def __post_init__(self) -> None:
         self.gate = MemoryGate(self.log)
@@ -297,6 +324,7 @@ class Bench:
             context_tokens=self.context_tokens,
             backoff_seconds=0.01,
             idle_seconds=self.idle_seconds,
+            patience_seconds=self.patience_seconds,
             outbound=Outbound(),
         )
 
@@ -317,6 +345,7 @@ class Bench:
                     gate=self.gate,
                     limits=self.limits,
                     switches=self.switches,
+                    today=self.today,
                 )
             except UnreadMessagesError:
                 continue

@@ -187,11 +187,15 @@ class ScriptedModel:
         delay_seconds: float = 0,
         chunk_chars: int = 7,
         chunk_delay_seconds: float = 0,
+        sends_usage: bool = True,
     ) -> None:
         self.requests: list[Request] = []
         self.delay_seconds = delay_seconds
         self.chunk_chars = chunk_chars
         self.chunk_delay_seconds = chunk_delay_seconds
+        self.sends_usage = sends_usage
+        self.billed: dict[int, dict[str, Any]] = {}
+        """The usage of the last whole answer for each place of the script."""
         self._choose = script if callable(script) else played(script)
         self._host = host
         self._port = port
@@ -292,7 +296,8 @@ class ScriptedModel:
             case Drop():
                 return await self._stream(writer, self._events(turn.turn)[: turn.after], ends=False)
             case Say():
-                return await self._stream(writer, [*self._events(turn), "[DONE]"], ends=True)
+                usage = self._usage_events(turn, request)
+                return await self._stream(writer, [*self._events(turn), *usage, "[DONE]"], ends=True)
 
     async def _stream(self, writer: asyncio.StreamWriter, events: Sequence[str], *, ends: bool) -> bool:
         writer.write(
@@ -329,6 +334,22 @@ class ScriptedModel:
         chunks = [_chunk({"delta": delta, "finish_reason": None}) for delta in deltas]
         reason = turn.finish_reason or ("tool_calls" if turn.calls else "stop")
         return [*chunks, _chunk({"delta": {}, "finish_reason": reason})]
+
+    def _usage_events(self, turn: Say, request: Request) -> list[str]:
+        """The chunk that ends a stream with `include_usage`. The numbers follow from the request and the turn alone."""
+        if not self.sends_usage or not (request.get("stream_options") or {}).get("include_usage"):
+            return []
+        written = turn.text + turn.reasoning + "".join(call.text() for call in turn.calls)
+        prompt, cached = len(json.dumps(request["messages"])), 100 * _place(request)
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": len(written),
+            "total_tokens": prompt + len(written),
+            "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens_details": {"reasoning_tokens": len(turn.reasoning)},
+        }
+        self.billed[_place(request)] = usage
+        return [json.dumps(json.loads(_chunk({})) | {"choices": [], "usage": usage})]
 
     def _pieces(self, text: str) -> list[str]:
         return [text[start : start + self.chunk_chars] for start in range(0, len(text), self.chunk_chars)]

@@ -12,12 +12,14 @@ from moorage_api.agent.llm import LlmError
 from moorage_api.agent.messages import (
     clip,
     clip_content,
-    count_tokens,
     elide,
+    flatten,
     merge_user_messages,
     user_message,
 )
+from moorage_api.agent.model import foreign
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.work import Work
 
 KEPT_WHOLE = 0.5
@@ -26,6 +28,10 @@ KEPT_AFTER_SUMMARY = 0.4
 """When old messages are summarised, the newest messages up to this share of the room stay."""
 ENOUGH = 0.8
 """Eliding is enough if the conversation is then below this share of the room. Otherwise it is also summarised."""
+KEPT_QUOTES = 0.25
+"""The user's own words in summarised messages stay whole up to this share of the room."""
+MIN_QUOTE_CHARS = 100
+ASK = "message_ask_user"
 ELIDED_CHARS = 600
 SUMMARY_CHARS = 8_000
 LEAST_TOKENS = 1_000
@@ -36,19 +42,33 @@ async def build_request(work: Work, tools: Sequence[Function]) -> list[Message]:
 
     Records in the state what it shortened.
     """
-    system: Message = {"role": "system", "content": prompts.system_prompt(work.guidance)}
+    system: Message = {
+        "role": "system",
+        "content": prompts.system_prompt(work.guidance, started_on=work.state.started_on),
+    }
     room = _available_tokens(work, [system], tools)
     if count_tokens(_view(work)) > room:
         await _shorten(work, room)
     return [system, *_clip_to_fit(_view(work), room)]
 
 
-async def reduce_window(work: Work) -> None:
-    """Assume a smaller context window from now on, because the server refused the last request as too long."""
+async def flatten_history(work: Work) -> bool:
+    """Send the calls and results so far as plain text from now on. False if there are none that are not plain yet."""
+    shortened, end = work.state.shortened, len(work.journal.transcript)
+    start = max(shortened.flat_before, shortened.summarised_before)
+    newer = work.journal.transcript[start:]
+    if not any(message.get("tool_calls") or foreign.STORED in message for message in newer):
+        return False
+    await work.record(shortened=shortened.model_copy(update={"flat_before": end}))
+    return True
+
+
+async def reduce_window(work: Work, *, share: float = 0.7) -> None:
+    """Assume a smaller context window from now on: a share of what the server has just refused as too long."""
     shortened = work.state.shortened
     now = shortened.window(work.llm)
     sent = count_tokens(_view(work)) + work.llm.answer_tokens
-    smaller = max(int(min(now, sent) * 0.7), 2 * LEAST_TOKENS)
+    smaller = max(int(min(now, sent) * share), 2 * LEAST_TOKENS)
     await work.record(
         shortened=shortened.model_copy(update={"context_tokens": smaller, "context_of": work.llm.identity})
     )
@@ -67,11 +87,12 @@ def _view(work: Work) -> list[Message]:
     """The transcript as the model gets it: the summary, elided messages, and the newest messages unchanged."""
     shortened = work.state.shortened
     start = shortened.summarised_before
-    messages = [user_message(prompts.earlier_conversation(shortened.summary))] if start else []
-    messages += [
-        elide(message, ELIDED_CHARS) if position < shortened.elided_before else message
-        for position, message in enumerate(work.journal.transcript[start:], start)
-    ]
+    summary = prompts.earlier_conversation(shortened.summary, shortened.quotes, today=work.state.today)
+    messages = [user_message(summary)] if start else []
+    for position, message in enumerate(foreign.restore(work.journal.transcript[start:], work.llm.identity), start):
+        if position < shortened.elided_before:
+            message = elide(message, ELIDED_CHARS)
+        messages.append(flatten(message) if position < shortened.flat_before else message)
     return merge_user_messages(messages)
 
 
@@ -85,12 +106,33 @@ async def _shorten(work: Work, room: int) -> None:
     if cut <= shortened.summarised_before:
         return  # the newest exchange alone fills the room; `_clip_to_fit` clips it
     summary = await _summarise(work, cut, room)
-    await work.record(shortened=shortened.model_copy(update={"summarised_before": cut, "summary": summary}))
+    quotes = _quote_user(work.journal.transcript[:cut], room * KEPT_QUOTES)
+    await work.record(
+        shortened=shortened.model_copy(update={"summarised_before": cut, "summary": summary, "quotes": quotes})
+    )
+
+
+def _quote_user(messages: Sequence[Message], limit: float) -> list[str]:
+    """What the user wrote: messages and answers to questions. The longest are clipped until all fit into `limit`."""
+    asked = {
+        call["id"] for message in messages for call in message.get("tool_calls", ()) if call["function"]["name"] == ASK
+    }
+    quotes = [
+        str(message["content"])
+        for message in messages
+        if (message["role"] == "user" and not str(message["content"]).startswith(prompts.MARK))
+        or message.get("tool_call_id") in asked
+    ]
+    chars = max((len(quote) for quote in quotes), default=0)
+    while chars > MIN_QUOTE_CHARS and count_tokens([user_message(quote) for quote in quotes]) > limit:
+        chars = chars * 3 // 4
+        quotes = [clip(quote, chars) for quote in quotes]
+    return quotes
 
 
 def _start_of_newest(work: Work, limit: float) -> int:
     """Index of the first of the newest messages that fit into `limit` tokens; never between a call and its result."""
-    transcript = work.journal.transcript
+    transcript = foreign.restore(work.journal.transcript, work.llm.identity)
     total, start = 0, len(transcript)
     for position in range(len(transcript) - 1, -1, -1):
         total += count_tokens(transcript[position])
@@ -128,9 +170,16 @@ def _to_plain_text(message: Message) -> str:
 
 
 def _clip_to_fit(messages: list[Message], room: int) -> list[Message]:
-    """Clip the longest texts, with a smaller limit in each pass, until all messages fit."""
+    """Clip the longest texts, with a smaller limit in each pass, until all messages fit.
+
+    If that is not enough, drop the fields that only the model understands, oldest first.
+    """
     limit = 100_000
     while count_tokens(messages) > room and limit > 200:
         messages = [clip_content(message, limit) for message in messages]
         limit //= 2
+    for place, message in enumerate(messages[:-1]):
+        if count_tokens(messages) <= room:
+            break
+        messages[place] = foreign.remove(message)
     return messages

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, objects_in, repair_unicode
+from moorage_api.agent import progress, prompts, results
 from moorage_api.agent.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
+from moorage_api.agent.model.answers import Answer, objects_in
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
-from moorage_api.agent.state import OpenCall, Phase
+from moorage_api.agent.state import FRESH, OpenCall, Phase
 from moorage_api.agent.tools import FINISH, Tools
+from moorage_api.agent.unicode import repair_unicode
 from moorage_api.agent.user_functions import ASK, NOTIFY
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
@@ -47,14 +48,13 @@ YES = frozenset(
         "允許",
     }
 )
-REPEATS_BEFORE_WARNING = 3
-"""After this many equal calls with equal results in a row, the model is told that it makes no progress."""
 POLLING_FUNCTIONS = frozenset({"shell_read_output", "shell_wait_process"})
 """Repeating these is normal while a command runs without printing anything, so they are not counted."""
 
 
 async def execute(work: Work, tools: Tools) -> bool:
     """Get one answer of the model for the current step and run its calls. True if a question ended the turn."""
+    work.gate.prepare()
     if work.state.calls:
         return await _run_calls(work, tools)
     if work.state.running_step() is None:
@@ -79,7 +79,24 @@ async def _take_text(work: Work, answer: Answer) -> None:
     if not text:
         await work.reject(answer, prompts.EMPTY_ANSWER)
         return
-    await _finish_step(work, _result_in(text) or {"success": True, "result": text}, text=text)
+    result = _result_in(text)
+    problem = _problem_of(answer) if result is None else ""
+    if problem and not work.state.invalid:
+        await work.reject(answer, problem)
+        return
+    message = work.with_foreign_fields(assistant_message(text), answer)
+    if result is None:
+        result = {"success": not problem, "result": prompts.nothing_was_run(text) if problem else text}
+    await _finish_step(work, result, said=message)
+
+
+def _problem_of(answer: Answer) -> str:
+    """Why a text is not the result of a step; empty if it may be one."""
+    if answer.is_cut:
+        return prompts.CUT_TEXT
+    if is_call_notation(answer.text) or is_announcement(answer.text):
+        return prompts.TEXT_INSTEAD_OF_CALL
+    return ""
 
 
 def _result_in(text: str) -> dict[str, Any] | None:
@@ -99,7 +116,7 @@ async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
     await _advance(
         work,
         tools,
-        messages=[call_message(answer.text, calls, raw)],
+        messages=[work.with_foreign_fields(call_message(answer.text, calls, raw), answer, raw)],
         calls=calls,
         invalid=invalid,
         next_call=work.state.next_call + len(calls),
@@ -147,14 +164,14 @@ async def _run_calls(work: Work, tools: Tools) -> bool:
             return True
         elif call.function == NOTIFY.name:
             notification = MessageEvent(role="assistant", message=str(call.args["text"]))
-            await _advance(work, tools, notification, messages=[tool_message(call, prompts.USER_NOTIFIED)], calls=rest)
+            await _answer(work, tools, call, rest, prompts.USER_NOTIFIED, notification, outcome="succeeded")
         elif call.function == FINISH.name and work.state.call_failed:
             await _advance(work, tools, messages=[tool_message(call, prompts.FINISH_AFTER_FAILURE)], calls=rest)
         elif call.function == FINISH.name:
-            await _finish_step(work, call.args, call=call)
+            await _finish_step(work, call.args)
         elif not await tools.can_run(call):
             reason = prompts.SWITCHED_OFF if tools.function(call.function) else prompts.no_function(call.function)
-            await _advance(work, tools, messages=[tool_message(call, reason)], calls=rest, call_failed=True)
+            await _answer(work, tools, call, rest, reason, outcome="failed")
         elif tools.needs_consent(call):
             await _ask_consent(work, tools, call, rest)
             return True
@@ -175,26 +192,46 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
     else:
         key = await call_key(work, call)
         result = await work.unless_stopped(toolset.call(ToolCall(key, call.id, call.function, call.args)))
-    outcome = "" if call.function in POLLING_FUNCTIONS else _digest(call, result)
-    repeats = work.state.repeats + 1 if outcome and outcome == work.state.last_outcome else 1
-    text = clip(repair_unicode(result.text), MAX_RESULT_CHARS)
-    if repeats >= REPEATS_BEFORE_WARNING:
-        text += f"\n\n{prompts.repeated_call(repeats)}"
-    await _advance(
+    await _answer(
         work,
         tools,
+        call,
+        rest,
+        clip(repair_unicode(result.text), MAX_RESULT_CHARS),
         _tool_event(call, "called", result),
-        messages=[tool_message(call, text)],
-        calls=rest,
-        call_failed=work.state.call_failed or result.outcome != "succeeded",
-        last_outcome=outcome,
-        repeats=repeats,
+        outcome=result.outcome,
     )
 
 
-def _digest(call: OpenCall, result: ToolResult) -> str:
-    document = json.dumps([call.function, call.args, result.outcome, result.text], sort_keys=True)
-    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
+async def _answer(
+    work: Work,
+    tools: Tools,
+    call: OpenCall,
+    rest: Sequence[OpenCall],
+    text: str,
+    *events: ChatEvent,
+    outcome: str,
+) -> None:
+    """Record the result of a call and start the next one. A loop of calls is told to the model, and in the end ended.
+
+    Raises TurnLimitError.
+    """
+    outcomes, repeats, period = work.state.outcomes, 1, 1
+    if call.function not in POLLING_FUNCTIONS:
+        outcomes = progress.add_outcome(outcomes, work.limits, call.function, call.args, outcome, text)
+        repeats, period = progress.count_repeats(outcomes)
+    changes: dict[str, Any] = {
+        "outcomes": outcomes,
+        "call_failed": work.state.call_failed or outcome != "succeeded",
+    }
+    if repeats >= progress.REPEATS_BEFORE_WARNING:
+        text += f"\n\n{prompts.repeated_calls(repeats, period)}"
+    if repeats < work.limits.max_repeats:
+        await _advance(work, tools, *events, messages=[tool_message(call, text)], calls=rest, **changes)
+        return
+    answers = [tool_message(call, text), *(tool_message(other, prompts.NOT_RUN_ENDED) for other in rest)]
+    await work.record(*events, messages=answers, calls=[], **changes)
+    raise progress.TurnLimitError(progress.loop_ending(repeats, period))
 
 
 async def call_key(work: Work, call: OpenCall) -> str:
@@ -226,14 +263,15 @@ def stopped_call_event(call: OpenCall) -> ToolEvent:
 
 async def _ask_user(work: Work, call: OpenCall) -> None:
     """End the turn with a question; the user's next message is the call's result."""
-    paths = [path for path in call.args.get("attachments", ()) if isinstance(path, str)]
+    saved = await work.save_files(results.paths_in(call.args))
     event = ToolEvent(tool_call_id=call.id, name="message", function=call.function, args=call.args, status="calling")
     await work.record(
         event,
-        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=await work.save_files(paths)),
+        MessageEvent(role="assistant", message=str(call.args["text"]), attachments=list(saved.files)),
         event.model_copy(update={"status": "called", "content": {}}),
         WaitEvent(),
         phase="waiting",
+        notes=[*work.state.notes, *prompts.unstored_lines(results.reasons(saved))],
     )
 
 
@@ -256,7 +294,7 @@ async def read_consent(work: Work, texts: Sequence[str], *, consumed_seq: int) -
     text = "\n\n".join(texts)
     if is_yes(text):
         given = asked.model_copy(update={"consent": "given"})
-        await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], iterations=0)
+        await work.record(consumed_seq=consumed_seq, phase="executing", calls=[given, *rest], **FRESH)
         return
     await work.record(
         messages=[tool_message(asked, prompts.consent_refused(text))],
@@ -264,7 +302,7 @@ async def read_consent(work: Work, texts: Sequence[str], *, consumed_seq: int) -
         phase="executing",
         calls=rest,
         call_failed=True,
-        iterations=0,
+        **FRESH,
     )
 
 
@@ -273,11 +311,12 @@ def is_yes(text: str) -> bool:
     return text.strip().strip(".!。！ ").casefold() in YES
 
 
-async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall | None = None, text: str = "") -> None:
+async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message | None = None) -> None:
     """Close the running step and tell the model what to do next: as the result of its call, or as a user message."""
     step = work.state.running_step()
     if step is None:
         raise RuntimeError("finish_step was called while no step is running")
+    saved = await work.save_files(results.paths_in(result))
     is_done = bool(result["success"])
     steps = work.state.with_step(step.id, "completed" if is_done else "failed")
     coming = next((step for step in steps if step.status == "pending"), None)
@@ -288,11 +327,11 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall 
         phase, instruction = "executing", prompts.step_instruction(steps, coming)
     else:
         phase, instruction = "summarising", prompts.SUMMARISE
-    if call is not None:
+    instruction = "\n".join([*prompts.unstored_lines(results.reasons(saved)), instruction])
+    if said is None:
         messages = [tool_message(open_call, instruction) for open_call in work.state.calls]
     else:
-        messages = [assistant_message(text), user_message(prompts.notice(instruction))]
-    named = [path for path in result.get("attachments") or () if isinstance(path, str)]
+        messages = [said, user_message(prompts.notice(instruction))]
     await work.record(
         StepEvent(id=step.id, description=step.description, status="completed" if is_done else "failed"),
         messages=messages,
@@ -300,5 +339,8 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, call: OpenCall 
         phase=phase,
         calls=[],
         invalid=0,
-        files=list(dict.fromkeys([*work.state.files, *named])),
+        iterations=0,
+        failures=0 if is_done else work.state.failures + 1,
+        all_failures=work.state.all_failures + (not is_done),
+        **results.changes(work.state, saved),
     )

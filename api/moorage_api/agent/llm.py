@@ -4,51 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 import openai
 
-from moorage_api.agent.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
+from moorage_api.agent.model import profiles
+from moorage_api.agent.model.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
+from moorage_api.agent.model.errors import LlmError as LlmError
+from moorage_api.agent.model.errors import RetryableError, explain
+from moorage_api.agent.model.errors import WindowFullError as WindowFullError
+from moorage_api.agent.model.learning import learn
+from moorage_api.agent.model.refusals import Refusal, read_refusal
+from moorage_api.agent.model.request import RequestSettings, build_body
+from moorage_api.agent.model.sse import EventTooLargeError, read_events
+from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.tokens import count_text_tokens, count_tokens
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
 from moorage_common.backoff import Backoff
 
 CONNECT_SECONDS = 10.0
-MAX_BACKOFF_SECONDS = 20.0
-MAX_RETRY_AFTER_SECONDS = 60.0
-RETRIED_STATUSES = frozenset({408, 409, 425, 429})
+MAX_BACKOFF_SECONDS = 30.0
+MAX_CORRECTIONS = 8
+"""Times that one request is sent again in another form because the server refused a part of it."""
+
+OnCall = Callable[[ModelCall], None]
+"""Called once for each request that the model began to answer, when it has ended."""
 
 Progress = Callable[[AnswerBuilder], Awaitable[None]]
 """Called as the answer grows."""
 
-WINDOW_IS_FULL = ("context_length", "context length", "context window", "maximum context", "too many tokens")
+Waiting = Callable[[str, float], Awaitable[None]]
+"""Called before a wait, with the reason and the seconds until the next attempt."""
+
+Learnt = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Stores new facts about the model, so that other runners know them."""
 
 
-class LlmError(Exception):
-    """The model cannot be used. `code` is public API. The text says what to change and never contains the API key."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+async def _forget(facts: Mapping[str, Any]) -> None:
+    """The facts are kept in this client only."""
 
 
-class WindowFullError(LlmError):
-    """The request was longer than the model's context window. A shorter request may succeed."""
+@dataclass(frozen=True)
+class Timing:
+    """How long to wait for a server, in seconds.
 
+    `first_byte`: until the answer begins. A local model loads and reads the whole request first.
+    `idle`: between two pieces of an answer.
+    `patience`: how long trouble of the server is waited out, beyond the retries of each request.
+    """
 
-class _RetryableError(Exception):
-    def __init__(self, error: LlmError, *, after_seconds: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.after_seconds = after_seconds
+    first_byte: float = 120.0
+    idle: float = 120.0
+    patience: float = 0.0
+    backoff: float = 0.5
 
 
 class LlmClient:
-    """One model of one server. Remembers which parameters the server refuses. Close it, or use `async with`."""
+    """One model of one server. Remembers what the server refuses. Close it, or use `async with`."""
 
     def __init__(
         self,
@@ -61,7 +80,14 @@ class LlmClient:
         outbound: Outbound,
         context_tokens: int = 64_000,
         idle_seconds: float = 120.0,
+        first_byte_seconds: float | None = None,
+        patience_seconds: float = 0.0,
         backoff_seconds: float = 0.5,
+        on_call: OnCall | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        on_learnt: Learnt = _forget,
     ) -> None:
         self.context_tokens = context_tokens
         """Size of the model's context window: the request and the answer together."""
@@ -70,10 +96,17 @@ class LlmClient:
         self._api_key = api_key
         self._base_url = base_url
         self._outbound = outbound
-        self._backoff_seconds = backoff_seconds
-        self._parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
-        self._can_force = True
-        self._timeout = httpx2.Timeout(idle_seconds, connect=CONNECT_SECONDS)
+        self._settings = RequestSettings(model, temperature, max_tokens, dict(extra_body or {}))
+        self._headers = dict(headers or {})
+        self._profile = profiles.correct(profiles.choose(model), facts or {})
+        self._on_learnt = on_learnt
+        self._on_call = on_call
+        self._earlier_tools: dict[str, Function] = {}
+        self._texts_with_calls = 0
+        """Answers in a row that were nothing but calls written as text."""
+        self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
+        longest_seconds = max(self._timing.first_byte, self._timing.idle)
+        self._timeout = httpx2.Timeout(longest_seconds, connect=CONNECT_SECONDS)
         self._opened: openai.AsyncOpenAI | None = None
 
     @property
@@ -94,6 +127,7 @@ class LlmClient:
                 max_retries=0,
                 timeout=self._timeout,
                 http_client=http_client,
+                default_headers=self._headers,
             )
         return self._opened
 
@@ -117,178 +151,199 @@ class LlmClient:
         force: bool = False,
         max_retries: int = 3,
         progress: Progress | None = None,
+        on_wait: Waiting | None = None,
+        is_long: bool = False,
     ) -> Answer:
         """Send one request and wait for the whole answer. `force` requires a tool call, if the server supports that.
 
-        Raises LlmError: immediately if a retry cannot help, otherwise after `max_retries` retries.
+        `is_long`: the length of the request may be what the server cannot take, so a 500 is not waited out.
+        Raises LlmError: immediately if a retry cannot help, otherwise after `max_retries` retries and `patience`.
         """
-        tries = 0
+        self._earlier_tools |= {tool.name: tool for tool in tools}
+        began = time.monotonic()
+        tries = halves = 0
         while True:
             try:
                 return await self._ask_adapting(messages, tools=tools, force=force, progress=progress)
-            except _RetryableError as failure:
-                if tries >= max_retries:
+            except RetryableError as failure:
+                halves += failure.is_half
+                waited_seconds = time.monotonic() - began
+                is_patient = waited_seconds < self._timing.patience and not (is_long and failure.error.status == 500)
+                if halves > 1 and failure.half is not None:
+                    return failure.half  # a server that never says why an answer ends, but does end it
+                if halves > 1 or (tries >= max_retries and not is_patient):
                     raise failure.error from failure
-                await asyncio.sleep(self._delay(tries, failure.after_seconds))
+                seconds = self._delay(tries, failure.after_seconds)
+                if on_wait is not None:
+                    await on_wait(str(failure.error), seconds)
+                await asyncio.sleep(seconds)
                 tries += 1
 
     def _delay(self, tries: int, after_seconds: float | None) -> float:
         if after_seconds is not None:
-            return min(after_seconds, MAX_RETRY_AFTER_SECONDS)
-        return Backoff(self._backoff_seconds, MAX_BACKOFF_SECONDS, jitter=0.25).pause_seconds(tries + 1)
+            return after_seconds
+        return Backoff(self._timing.backoff, MAX_BACKOFF_SECONDS, jitter=0.25).pause_seconds(tries + 1)
 
     async def _ask_adapting(
         self, messages: Sequence[Message], *, tools: Sequence[Function], force: bool, progress: Progress | None
     ) -> Answer:
-        """Send the request; when the server refuses a parameter, drop that parameter for good and send it again."""
+        """Send the request; when the server refuses a part of it, learn that and send it in another form."""
+        refused: set[str] = set()
         while True:
-            body = self._body(messages, tools, force)
+            body = build_body(
+                self._settings,
+                self._profile,
+                messages,
+                tools=tools,
+                force=force,
+                earlier_tools=self._earlier_tools,
+            )
             try:
-                return await self._stream(body, {tool.name for tool in tools}, progress)
-            except OutboundRefusedError as error:
-                raise self._explain_refusal(error) from error
-            except openai.APIStatusError as error:
-                if not self._adapt(error, body):
-                    raise self._explain_status(error) from error
-            except openai.APITimeoutError as error:
-                raise _RetryableError(
-                    LlmError("llm_unavailable", f"The model at {self._base_url} did not answer in time")
-                ) from error
-            except openai.APIConnectionError as error:
-                raise _RetryableError(
-                    LlmError(
-                        "llm_unavailable",
-                        f"The model's server at {self._base_url} could not be reached; check the base URL",
-                    )
-                ) from error
-            except openai.APIError as error:  # the server reported an error in the middle of a stream
-                raise self._explain_error_in_stream(error) from error
-            except (BadStreamError, ValueError, TypeError, AttributeError) as error:
-                # the SDK does not wrap the exceptions that malformed chunks cause
-                raise _RetryableError(
-                    LlmError(
-                        "llm_failed",
-                        f"The model's server at {self._base_url} sent a response that is not a chat completion; "
-                        "check that `base_url` is an OpenAI-compatible API",
-                    )
-                ) from error
-            except httpx2.HTTPError as error:
-                raise _RetryableError(
-                    LlmError("llm_unavailable", f"The connection to the model at {self._base_url} was lost")
-                ) from error
+                return await self._send(body, {tool.name for tool in tools}, progress)
+            except _RefusedError as error:
+                facts = learn(self._profile, error.refusal, body)
+                if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:
+                    raise explain(error.refusal, base_url=self._base_url, model=self._model) from error
+                refused.add(json.dumps(facts))
+                await self._learn(facts)
 
-    def _body(self, messages: Sequence[Message], tools: Sequence[Function], force: bool) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self._model, "messages": list(messages), "stream": True}
-        body |= {name: value for name, value in self._parameters.items() if value is not None}
-        if tools:
-            body["tools"] = [
-                {
-                    "type": "function",
-                    "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
-                }
-                for tool in tools
-            ]
-            if force and self._can_force:
-                body["tool_choice"] = "required"
-        return body
+    async def _learn(self, facts: Mapping[str, Any]) -> None:
+        self._profile = profiles.correct(self._profile, facts)
+        await self._on_learnt(facts)
+
+    async def _send(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
+        """Raises _RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""
+        try:
+            return await self._stream(body, names, progress)
+        except OutboundRefusedError as error:
+            raise LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}") from error
+        except openai.APIStatusError as error:
+            response = error.response
+            raise _RefusedError(self._read(error.status_code, response.text, response.headers)) from error
+        except (openai.APITimeoutError, TimeoutError) as error:
+            raise RetryableError(
+                LlmError("llm_unavailable", f"The model at {self._base_url} did not answer in time")
+            ) from error
+        except openai.APIConnectionError as error:
+            raise RetryableError(
+                LlmError(
+                    "llm_unavailable",
+                    f"The model's server at {self._base_url} could not be reached; check the base URL",
+                )
+            ) from error
+        except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError) as error:
+            raise RetryableError(
+                LlmError(
+                    "llm_failed",
+                    f"The model's server at {self._base_url} sent a response that is not a chat completion; "
+                    "check that `base_url` is an OpenAI-compatible API",
+                )
+            ) from error
+        except httpx2.HTTPError as error:
+            raise RetryableError(
+                LlmError("llm_unavailable", f"The connection to the model at {self._base_url} was lost")
+            ) from error
+
+    def _read(self, status: int, text: str, headers: Mapping[str, str]) -> Refusal:
+        return read_refusal(status, text, headers, secret=self._api_key)
 
     async def _stream(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
         builder = AnswerBuilder()
-        # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
-        stream = await self._client().post(
-            "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
-        )
+        async with asyncio.timeout(self._timing.first_byte):
+            # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
+            stream = await self._client().post(
+                "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+            )
+        has_end = is_whole = False
         try:
             if stream.response.headers.get("content-type", "").startswith("application/json"):
-                self._feed_whole(builder, await stream.response.aread(), stream.response.request)
+                builder.feed(self._check(await stream.response.aread()))
+                is_whole = True
             else:
-                async for chunk in stream:
-                    builder.feed(chunk)
+                async for event in read_events(self._bytes(stream.response)):
+                    if event.data.startswith("[DONE]"):
+                        has_end = True
+                        break
+                    builder.feed(self._check(event.data))
                     if progress is not None:
                         await progress(builder)
+        except asyncio.CancelledError:
+            self._report_call(builder, body, "interrupted")
+            raise
+        except Exception:
+            self._report_call(builder, body, "failed")
+            raise
         finally:
             await stream.close()
-        answer = builder.answer()
-        if not answer.calls and (calls := calls_in_text(answer.text, names)):
-            return Answer("", calls, answer.is_cut)
+        self._report_call(builder, body, "answered")
+        answer = await self._read_calls(builder.answer(), names)
+        if not (builder.is_finished or is_whole):
+            raise RetryableError(
+                LlmError("llm_unavailable", f"The model's server at {self._base_url} ended its answer in the middle"),
+                half=answer if has_end else None,
+                is_half=True,
+            )
         return answer
 
-    @staticmethod
-    def _feed_whole(builder: AnswerBuilder, body: bytes, request: httpx2.Request) -> None:
-        """Read the response of a server that does not stream."""
-        document = json.loads(body)
-        if isinstance(document, dict) and document.get("error"):
-            error = document["error"]
-            message = str(error.get("message") or error) if isinstance(error, dict) else str(error)
-            raise openai.APIError(message, request, body=error)
-        builder.feed(document)
+    async def _read_calls(self, answer: Answer, names: set[str]) -> Answer:
+        """Read calls from the text, if this server is known to leave them there. A quoted call is never read."""
+        profile = self._profile
+        if answer.calls and not profile.has_native_calls:
+            await self._learn({"has_native_calls": True})
+        if answer.calls or profile.has_native_calls:
+            return answer
+        calls = calls_in_text(answer.text, names)
+        self._texts_with_calls = self._texts_with_calls + 1 if calls else 0
+        if self._texts_with_calls > 1 and not profile.leaves_calls_in_text:
+            await self._learn({"leaves_calls_in_text": True})
+        if calls and self._profile.leaves_calls_in_text:
+            return replace(answer, text="", calls=calls)
+        return answer
 
-    def _adapt(self, error: openai.APIStatusError, body: Mapping[str, Any]) -> bool:
-        """Drop or replace the parameter that the server refused. False if the error names none that we can change."""
-        if error.status_code not in (400, 422):
-            return False
-        reason = f"{error.param} {self._server_message(error)}".lower()
-        if "thinking" not in body and ("thinking mode" in reason or "reasoning_content" in reason):
-            # In DeepSeek's thinking mode every request must repeat all earlier reasoning, and no tool call can be
-            # required. We do not store reasoning, so we turn that mode off.
-            self._parameters["thinking"] = {"type": "disabled"}
-            return True
-        if "tool_choice" in body and ("tool_choice" in reason or "tool choice" in reason):
-            self._can_force = False
-            return True
-        if "max_tokens" in body and "max_completion_tokens" in reason:
-            self._parameters["max_completion_tokens"] = self._parameters.pop("max_tokens")
-            return True
-        if "temperature" in body and "temperature" in reason:
-            self._parameters.pop("temperature")
-            return True
-        return False
+    def _report_call(self, builder: AnswerBuilder, body: Mapping[str, Any], outcome: Outcome) -> None:
+        """Report a request that the server may bill. Its usage is estimated if the server did not say it."""
+        if self._on_call is None or not (builder.has_begun or builder.usage):
+            return
+        usage = builder.usage or _estimate_usage(body, builder.answer())
+        self._on_call(ModelCall(self._model, self._base_url, usage, outcome))
 
-    def _explain_refusal(self, error: OutboundRefusedError) -> LlmError:
-        return LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}")
+    async def _bytes(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        """The chunks of the response. Raises TimeoutError when the server stays silent for too long."""
+        chunks = response.aiter_bytes()
+        seconds = self._timing.first_byte
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            yield chunk
+            seconds = self._timing.idle
 
-    def _explain_status(self, error: openai.APIStatusError) -> Exception:
-        status, message = error.status_code, self._server_message(error)
-        if status in (401, 403):
-            return LlmError(
-                "llm_unauthorized", f"The model's server at {self._base_url} refused the API key: set a valid `api_key`"
-            )
-        if status == 402 or "insufficient_quota" in (error.code, error.type):
-            return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {message}")
-        if status == 404:
-            return LlmError(
-                "llm_not_found",
-                f'{self._base_url} does not have the model "{self._model}" or does not offer chat completions: '
-                f"check `base_url` and `model_name` ({message})",
-            )
-        if status == 413 or any(sign in f"{error.code} {message}".lower() for sign in WINDOW_IS_FULL):
-            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {message}")
-        if status in RETRIED_STATUSES or status >= 500:
-            code = "llm_rate_limited" if status == 429 else "llm_unavailable"
-            failure = LlmError(code, f"The model's server at {self._base_url} answered {status}: {message}")
-            return _RetryableError(failure, after_seconds=_retry_after(error.response.headers))
-        return LlmError(
-            "llm_refused", f"The model's server at {self._base_url} refused the request ({status}): {message}"
-        )
-
-    def _explain_error_in_stream(self, error: openai.APIError) -> Exception:
-        message = self._server_message(error)
-        if any(sign in f"{error.code} {message}".lower() for sign in WINDOW_IS_FULL):
-            return WindowFullError("llm_window_full", f"The conversation is too long for the model: {message}")
-        return _RetryableError(LlmError("llm_unavailable", f"The model's server interrupted its answer: {message}"))
-
-    def _server_message(self, error: openai.APIError) -> str:
-        """The server's error message, shortened. The API key is removed, because some servers repeat it."""
-        body = error.body
-        words = body.get("message") if isinstance(body, dict) else None
-        text = " ".join(str(words or error.message).split())
-        if self._api_key:
-            text = text.replace(self._api_key, "…")
-        return text if len(text) <= 300 else f"{text[:300]}…"
+    def _check(self, data: str | bytes) -> Any:
+        """The parsed document. Raises _RefusedError if it is an error, as servers send with status 200."""
+        document = json.loads(data)
+        choices = document.get("choices") if isinstance(document, dict) else None
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        for holder in (document, choice):
+            if isinstance(holder, dict) and holder.get("error"):
+                error = holder["error"]
+                code = error.get("code") if isinstance(error, dict) else None
+                text = json.dumps(holder)
+                raise _RefusedError(self._read(code if isinstance(code, int) and code >= 400 else 0, text, {}))
+        return document
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except ValueError:
-        return None
+class _RefusedError(Exception):
+    """The server answered with an error document."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.said)
+        self.refusal = refusal
+
+
+def _estimate_usage(body: Mapping[str, Any], answer: Answer) -> Usage:
+    texts = [answer.text, answer.foreign]
+    texts += [part for call in answer.calls for part in (call.name, call.arguments, call.foreign)]
+    sent = count_tokens(body["messages"]) + count_tokens(body.get("tools", ()))
+    return Usage(sent, sum(map(count_text_tokens, texts)), is_estimated=True)

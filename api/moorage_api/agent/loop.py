@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
-from moorage_api.agent import planner, prompts, summary
+from moorage_api.agent import planner, prompts, results, summary
 from moorage_api.agent.executor import call_key, execute, read_consent, stopped_call_event
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import tool_message, user_message
@@ -15,10 +16,13 @@ from moorage_api.agent.ports import (
     Gate,
     Journal,
     Message,
+    SandboxLostError,
     Switches,
     Toolset,
     UserMessage,
 )
+from moorage_api.agent.progress import TurnLimitError
+from moorage_api.agent.state import FRESH
 from moorage_api.agent.stopped_programs import kill_program_of_call
 from moorage_api.agent.tools import Tools
 from moorage_api.agent.work import InterruptedByUserError, Work, continue_without
@@ -36,6 +40,7 @@ async def run_turn(
     gate: Gate,
     limits: AgentLimits,
     switches: Switches,
+    today: str = "",
     guidance: str = "",
 ) -> None:
     """Continue from the stored state until an event is recorded that ends the turn: done, wait or error.
@@ -43,6 +48,7 @@ async def run_turn(
     May be cancelled or killed at any point and called again, also by another process: recorded work is not repeated.
     Exceptions of `Journal.record` propagate; after UnreadMessagesError, call `run_turn` again.
 
+    `today` is the day as the model reads it. The model is told when it differs from that of the message before.
     `guidance` is added to the system prompt. It must not change during a session, or the provider's cache is lost.
     """
     tools = Tools(toolsets, switches, max_functions=limits.max_functions)
@@ -61,6 +67,7 @@ async def run_turn(
         attachments=attachments,
         gate=gate,
         limits=limits,
+        today=today,
         guidance=guidance,
     )
     must_read = True
@@ -77,7 +84,9 @@ async def run_turn(
                 return
         except InterruptedByUserError:
             continue
-        except LlmError as error:
+        except TurnLimitError as error:
+            await _begin_last_answer(work, error)
+        except (LlmError, SandboxLostError) as error:
             await _fail(work, error)
             return
 
@@ -116,11 +125,11 @@ async def _read_messages(work: Work) -> None:
         asked, *others = state.calls
         messages = [tool_message(asked, "\n\n".join(texts))]
         messages += [tool_message(call, prompts.NOT_RUN_ASKED) for call in others]
-        await work.record(
-            messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], iterations=0, repeats=0
-        )
+        await work.record(messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], **FRESH)
         return
     messages = [tool_message(call, prompts.NOT_RUN_NEW_MESSAGE) for call in state.calls]
+    if state.today not in ("", work.today):
+        messages.append(user_message(prompts.today_is(work.today)))
     messages += [user_message(text) for text in texts]
     if state.phase in ("idle", "planning"):
         new_turn = {
@@ -130,20 +139,20 @@ async def _read_messages(work: Work) -> None:
             "steps": [],
             "files": [],
             "attachments": None,
+            "unstored": {},
         }
     else:
-        new_turn = {"phase": "replanning", "attachments": None}
+        new_turn = {"phase": "replanning"}
         messages.append(user_message(prompts.NEW_MESSAGE))
-    await work.record(
-        messages=messages, consumed_seq=consumed_seq, calls=[], iterations=0, invalid=0, repeats=0, **new_turn
-    )
+    days = {"started_on": state.started_on or work.today, "today": work.today}
+    await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], invalid=0, **days, **FRESH, **new_turn)
 
 
 async def _text_with_files(work: Work, message: UserMessage) -> str:
     """Copy the message's files into the sandbox; return the text for the model, with the paths of the files."""
     copied: list[FileInfo] = []
     if message.attachments:
-        with continue_without("the user's files"):
+        with continue_without("the user's files"), suppress(SandboxLostError):  # the first step reports it
             copied = list(await work.unless_stopped(work.attachments.to_sandbox(message.attachments)))
     copied_ids = {file.id for file in copied}
     missing = [file for file in message.attachments if file.id not in copied_ids]
@@ -165,18 +174,33 @@ async def _stop(work: Work) -> None:
     messages += [user_message(prompts.user_message(message.text, [], message.attachments)) for message in unread]
     await _end(
         work,
-        [*events, *_plan_end_events(work), DoneEvent()],
+        [*events, *results.delivery(work), *_plan_end_events(work), DoneEvent()],
         [*messages, user_message(prompts.STOPPED)],
     )
 
 
-async def _fail(work: Work, error: LlmError) -> None:
+async def _begin_last_answer(work: Work, error: TurnLimitError) -> None:
+    """End the running step because a limit was reached; the model is asked for a last answer next."""
+    running = work.state.running_step()
+    steps = work.state.with_step(running.id, "failed") if running else work.state.steps
+    events = [StepEvent(id=running.id, description=running.description, status="failed")] if running else []
+    await work.record(
+        *events,
+        messages=[user_message(prompts.last_answer(error.ending.reason))],
+        phase="summarising",
+        steps=steps,
+        calls=[],
+        ending=error.ending,
+    )
+
+
+async def _fail(work: Work, error: LlmError | SandboxLostError) -> None:
     """End the turn with an error that the user can read."""
     killed = [stopped_call_event(call) for call in work.state.calls if call.is_started]
     messages = [tool_message(call, prompts.NOT_RUN_ENDED) for call in work.state.calls]
     await _end(
         work,
-        [*killed, *_plan_end_events(work), ErrorEvent(error=str(error), code=error.code)],
+        [*killed, *results.delivery(work), *_plan_end_events(work), ErrorEvent(error=str(error), code=error.code)],
         [*messages, user_message(prompts.work_ended(str(error)))],
     )
 

@@ -1,4 +1,4 @@
-"""Build, measure and shorten transcript messages."""
+"""Build and shorten transcript messages."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moorage_api.agent.answers import RawCall
+from moorage_api.agent.model.answers import RawCall
 from moorage_api.agent.ports import Message
 from moorage_api.agent.state import OpenCall
-
-BYTES_PER_TOKEN = 3.5
-"""Bytes of UTF-8. The estimate is about right for English, code and Chinese."""
 
 
 def user_message(text: str) -> Message:
@@ -43,13 +40,12 @@ def tool_message(call: OpenCall, text: str) -> Message:
     return {"role": "tool", "tool_call_id": call.id, "content": text}
 
 
-def count_tokens(value: Message | Sequence[Mapping[str, Any]]) -> int:
-    """Estimate the tokens of one message or of a list, with the JSON structure around the texts."""
-    if not isinstance(value, Mapping):
-        return sum(count_tokens(dict(item)) for item in value)
-    size = len(str(value.get("content") or "").encode(errors="replace"))
-    rest = {name: item for name, item in value.items() if name != "content"}
-    return int((size + len(json.dumps(rest, ensure_ascii=False).encode(errors="replace"))) / BYTES_PER_TOKEN) + 4
+def content_text(message: Mapping[str, Any]) -> str:
+    """The text of a message. The content of some models' messages is a list of parts."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return str(content)
 
 
 def clip(text: str, limit: int, *, hint: str = "") -> str:
@@ -78,13 +74,20 @@ def elide(message: Message, limit: int) -> Message:
 
 
 def _rewrite_texts(message: Message, rewrite: Callable[[str], str]) -> Message:
-    result = message | {"content": rewrite(str(message["content"]))}
+    """Rewrite the texts. The fields that only the model understands stay: a model may require them of every call."""
+    text = content_text(message)
+    result = message if (rewritten := rewrite(text)) == text else message | {"content": rewritten}
     if calls := message.get("tool_calls"):
-        result["tool_calls"] = [
-            call
-            | {"function": call["function"] | {"arguments": _rewrite_arguments(call["function"]["arguments"], rewrite)}}
-            for call in calls
-        ]
+        result = result | {
+            "tool_calls": [
+                call
+                | {
+                    "function": call["function"]
+                    | {"arguments": _rewrite_arguments(call["function"]["arguments"], rewrite)}
+                }
+                for call in calls
+            ]
+        }
     return result
 
 
@@ -105,3 +108,14 @@ def merge_user_messages(messages: Sequence[Message]) -> list[Message]:
         else:
             result.append(message)
     return result
+
+
+def flatten(message: Message) -> Message:
+    """The message as plain text of the user or the model. Every server accepts such a history."""
+    if message["role"] == "tool":
+        return user_message(f"[Moorage] Result of `{message['tool_call_id']}`:\n{message['content']}")
+    calls = [
+        f"[Called {call['function']['name']}({call['function']['arguments']}) as `{call['id']}`]"
+        for call in message.get("tool_calls", ())
+    ]
+    return {"role": message["role"], "content": "\n".join(filter(None, [content_text(message), *calls]))}

@@ -4,38 +4,113 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorage_api.agent import compaction
-from moorage_api.agent.answers import Answer
-from moorage_api.agent.llm import LlmError, Progress, WindowFullError
+from moorage_api.agent import compaction, prompts
+from moorage_api.agent.llm import LlmError, Progress, Waiting, WindowFullError
+from moorage_api.agent.model.answers import Answer
 from moorage_api.agent.ports import Function
+from moorage_api.agent.progress import check_model_turns
+from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.work import Work
+from moorage_api.events.schemas import MessageEvent
+
+LONG_TOKENS = 4_000
+"""A request longer than this is sent once more, shortened, when the server refuses it without a clear reason."""
+SHORTER_SHARE = 0.5
+MAX_SHORTENINGS = 4
 
 
 async def ask_model(
     work: Work, *, tools: Sequence[Function] = (), force: bool = False, progress: Progress | None = None
 ) -> Answer:
-    """Send the transcript to the model and return its answer. Raises LlmError and InterruptedByUserError."""
-    if work.state.iterations >= work.limits.max_iterations:
-        raise LlmError(
-            "max_iterations",
-            f"The run reached its limit of {work.limits.max_iterations} model turns (`max_iterations`). "
-            "Send a message to continue, or raise the limit",
-        )
+    """Send the transcript to the model and return its answer.
+
+    Raises LlmError, TurnLimitError and InterruptedByUserError.
+    """
+    check_model_turns(work.state, work.limits)
     await work.add_notes()
-    for _ in range(4):
-        messages = await compaction.build_request(work, tools)
-        try:
-            answer = await work.unless_interrupted(
-                work.llm.ask(messages, tools=tools, force=force, max_retries=work.limits.max_retries, progress=progress)
+    answer = await _Attempts(work, tools=tools, force=force, progress=progress).ask()
+    work.state = work.state.model_copy(
+        update={
+            "iterations": work.state.iterations + 1,
+            "turn_iterations": work.state.turn_iterations + 1,
+        }
+    )
+    return answer
+
+
+class _Attempts:
+    """The attempts of one model turn: as it is, shortened, and with the calls of the history as plain text."""
+
+    def __init__(self, work: Work, *, tools: Sequence[Function], force: bool, progress: Progress | None) -> None:
+        self._work = work
+        self._tools = tools
+        self._force = force
+        self._progress = progress
+        self._before = work.state.shortened
+        self._shortenings = 0
+        self._guesses = 0
+        self._first_error: LlmError | None = None
+
+    async def ask(self) -> Answer:
+        work = self._work
+        while True:
+            messages = await compaction.build_request(work, self._tools)
+            is_long = not self._guesses and count_tokens(messages) > LONG_TOKENS
+            try:
+                return await work.unless_interrupted(
+                    work.llm.ask(
+                        messages,
+                        tools=self._tools,
+                        force=self._force,
+                        max_retries=work.limits.max_retries,
+                        progress=self._progress,
+                        on_wait=show_waiting(work),
+                        is_long=is_long,
+                    )
+                )
+            except WindowFullError as error:
+                self._shortenings += 1
+                if self._shortenings >= MAX_SHORTENINGS:
+                    raise LlmError(
+                        error.code,
+                        "The model's context window is too small for this task, even with the shortest form of the "
+                        f"conversation; choose a model with a larger window. {error}",
+                    ) from error
+                await compaction.reduce_window(work)
+            except LlmError as error:
+                if not await self._try_another_form(error, is_long=is_long):
+                    raise (self._first_error or error) from error
+
+    async def _try_another_form(self, error: LlmError, *, is_long: bool) -> bool:
+        """Prepare the next attempt after an error without a clear reason. False if there is none left.
+
+        The conversation keeps its old form then, because the form was not the reason.
+        """
+        work = self._work
+        self._first_error = self._first_error or error
+        if error.may_be_length and is_long:
+            self._guesses += 1
+            await compaction.reduce_window(work, share=SHORTER_SHARE)
+            return True
+        if self._guesses and work.state.shortened != self._before:
+            await work.record(shortened=self._before)
+        if error.may_be_history and self._guesses < 2 and await compaction.flatten_history(work):
+            self._guesses = 2
+            return True
+        return False
+
+
+def show_waiting(work: Work) -> Waiting:
+    """Return a callback that tells the user why and how long we wait. The message is partial, so it is not stored."""
+
+    async def show(reason: str, seconds: float) -> None:
+        await work.journal.show_partial(
+            MessageEvent(
+                role="assistant",
+                message=prompts.waiting_for_model(reason, seconds),
+                partial=True,
+                stream_id=f"waiting-{work.state.turn}",
             )
-        except WindowFullError as error:
-            failure = error
-            await compaction.reduce_window(work)
-            continue
-        work.state = work.state.model_copy(update={"iterations": work.state.iterations + 1})
-        return answer
-    raise LlmError(
-        failure.code,
-        "The model's context window is too small for this task, even with the shortest form of the conversation; "
-        f"choose a model with a larger window. {failure}",
-    ) from failure
+        )
+
+    return show

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
 
 from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, AnswerBuilder, objects_in, parse_object
+from moorage_api.agent.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
+from moorage_api.agent.model.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.partials import show_partials
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.progress import check_failures
 from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanEvent, PlanStep, StepEvent, TitleEvent
 
@@ -79,15 +81,21 @@ async def plan(work: Work) -> bool:
     if draft is None or not (draft.steps or draft.message):
         await work.reject(answer, prompts.MUST_PLAN.format(name=MAKE_PLAN.name))
         return False
+    if not draft.steps:
+        problem = _problem_of(answer, draft)
+        if problem and not work.state.invalid:
+            await work.reject(answer, problem)
+            return False
+        if answer.is_cut:
+            draft = replace(draft, message=draft.message + prompts.CUT_NOTE)
     events: list[ChatEvent] = []
     if not work.state.titled:
         events.append(TitleEvent(title=_title(work, draft)))
     if draft.message:
         events.append(MessageEvent(role="assistant", message=draft.message, stream_id=stream_id))
     if not draft.steps:
-        await work.record(
-            *events, DoneEvent(), messages=[assistant_message(draft.message)], phase="idle", titled=True, invalid=0
-        )
+        message = work.with_foreign_fields(assistant_message(draft.message), answer)
+        await work.record(*events, DoneEvent(), messages=[message], phase="idle", titled=True, invalid=0)
         return True
     steps = _number_steps(work, draft.steps, [])
     await work.record(
@@ -97,6 +105,7 @@ async def plan(work: Work) -> bool:
         phase="executing",
         titled=True,
         invalid=0,
+        iterations=0,
         steps=steps,
         plans=work.state.plans + 1,
         next_step=work.state.next_step + len(steps),
@@ -108,6 +117,7 @@ async def plan(work: Work) -> bool:
 async def replan(work: Work) -> None:
     """Ask for the steps that are left. Finished steps stay; the running step continues if it comes first again."""
     state = work.state
+    check_failures(state, work.limits)
     stream_id = f"plan-{state.turn}-{state.plans}"
     answer = await ask_model(
         work, tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
@@ -139,6 +149,7 @@ async def replan(work: Work) -> None:
         messages=_exchange_messages(work, answer, instruction),
         phase="executing" if coming else "summarising",
         invalid=0,
+        iterations=0,
         steps=steps,
         plans=state.plans + 1,
         next_step=state.next_step + len(draft.steps),
@@ -146,9 +157,21 @@ async def replan(work: Work) -> None:
     )
 
 
+def _problem_of(answer: Answer, draft: Draft) -> str:
+    """Why an answer without steps is not a complete answer to the user; empty if it may be one."""
+    if answer.is_cut:
+        return prompts.CUT_TEXT
+    if answer.calls or calls_in_text(answer.text, {MAKE_PLAN.name}):
+        return ""
+    if is_call_notation(answer.text):
+        return prompts.MUST_PLAN.format(name=MAKE_PLAN.name)
+    return prompts.ANNOUNCED_PLAN if is_announcement(draft.message) else ""
+
+
 def _draft(answer: Answer, function: Function) -> Draft | None:
     """Read the plan from a call or from JSON in the text. For `make_plan`, plain text is an answer without steps."""
-    for call in answer.calls:
+    # a plan is only words, so it is also read from a text that is nothing but this call
+    for call in answer.calls or calls_in_text(answer.text, {function.name}):
         if call.name == function.name and (args := parse_object(call.arguments)) is not None:
             return _read(args, function)
     if answer.calls:
@@ -203,11 +226,13 @@ def _number_steps(work: Work, descriptions: list[str], known: list[PlanStep]) ->
 def _exchange_messages(work: Work, answer: Answer, instruction: str) -> list[Message]:
     """The transcript messages: the model's call and, as its result, the next instruction."""
     if not answer.calls:
-        return [assistant_message(answer.text), user_message(prompts.notice(instruction))]
+        said = work.with_foreign_fields(assistant_message(answer.text), answer)
+        return [said, user_message(prompts.notice(instruction))]
     calls = work.number_calls(answer.calls)
     for call, raw in zip(calls, answer.calls, strict=True):
         call.args = parse_object(raw.arguments) or {}
-    return [call_message(answer.text, calls, answer.calls), *(tool_message(call, instruction) for call in calls)]
+    said = work.with_foreign_fields(call_message(answer.text, calls, answer.calls), answer, answer.calls)
+    return [said, *(tool_message(call, instruction) for call in calls)]
 
 
 def _message_so_far(builder: AnswerBuilder) -> str:

@@ -152,8 +152,24 @@ class Switches(Protocol):
         ...
 
 
+class SandboxLostError(Exception):
+    """The run waited for its sandbox as long as it may, and cannot go on without one. The text is for the user.
+
+    It is no DomainError, because those become the result of a call and the run continues.
+    """
+
+    code = "sandbox_unavailable"
+
+
 class Gate(Protocol):
-    """A session's sandbox, created at the first use. Implemented by `moorage_api.sandboxes`."""
+    """A session's sandbox, created at the first use. Implemented by `moorage_api.runner.sandbox_link`.
+
+    Every method that needs the sandbox waits until it is ready, for a limited time, and then raises SandboxLostError.
+    """
+
+    def prepare(self) -> None:
+        """Begin to start the sandbox in the background, because a step will soon need it. May be called again."""
+        ...
 
     async def call(
         self,
@@ -166,7 +182,7 @@ class Gate(Protocol):
     ) -> GateResult:
         """Run one function in the sandbox, at most once for each `key`, even if any process restarts.
 
-        Waits for the sandbox to be ready, for a limited time. If it does not become ready, the result is `failed`.
+        Raises SandboxLostError.
         """
         ...
 
@@ -183,6 +199,19 @@ class GateResult:
     error_message: str = ""
 
 
+@dataclass(frozen=True)
+class SavedFiles:
+    """Files of the sandbox that were stored, and why the others were not. Every path is in one of the three.
+
+    `problems` maps paths to reasons for the model and the user. `untried` paths may be stored later: the sandbox or
+    the object store does not answer now.
+    """
+
+    files: Sequence[FileInfo] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    untried: Sequence[str] = ()
+
+
 class Attachments(Protocol):
     """Moves bytes between a session's sandbox and its stored files. Implemented by `moorage_api.sandboxes`."""
 
@@ -190,8 +219,8 @@ class Attachments(Protocol):
         """Copy stored files to `/home/ubuntu/workspace/upload/`. Returns the files with their `filepath` set."""
         ...
 
-    async def from_sandbox(self, filepaths: Sequence[str]) -> Sequence[FileInfo]:
-        """Store files of the sandbox and add them to the session's list of files. Missing files are left out."""
+    async def from_sandbox(self, filepaths: Sequence[str]) -> SavedFiles:
+        """Store files of the sandbox and add them to the session's list of files, each independently of the others."""
         ...
 
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
@@ -201,13 +230,20 @@ class Attachments(Protocol):
 
 @dataclass(frozen=True)
 class AgentLimits:
-    """From AgentConfig."""
+    """From AgentConfig and the settings."""
 
     max_iterations: int = 100
+    """Most model turns in one step, and in making one plan."""
+    max_model_calls: int = 1000
+    """Most model turns for one message of the user. It is a setting, like the following limits."""
+    max_repeats: int = 10
+    """Repetitions of the same calls with the same results that end the turn."""
+    max_failed_steps: int = 5
+    """Failed steps in a row that end the turn."""
     max_retries: int = 3
     max_search_results: int = 10
     max_functions: int = 128
-    """Most functions that one request may offer. It is a setting. Source: OpenAI's API reference, "tools"."""
+    """Most functions that one request may offer. Source: OpenAI's API reference, "tools"."""
 
 
 Outcome = Literal["done", "wait", "failed", "stopped"]

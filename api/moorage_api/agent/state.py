@@ -50,6 +50,10 @@ class Shortened(BaseModel):
     elided_before: int = 0
     summarised_before: int = 0
     summary: str = ""
+    quotes: list[str] = []
+    """What the user wrote in the summarised messages, word for word."""
+    flat_before: int = 0
+    """Calls and results before this position are sent as plain text, because the server refused them as they are."""
     context_tokens: int | None = None
     """The window we learned when the server refused a request as too long. Applies to the model `context_of` only."""
     context_of: str = ""
@@ -61,6 +65,24 @@ class Shortened(BaseModel):
         return llm.context_tokens
 
 
+class Ending(BaseModel):
+    """A limit that ends the turn. `reason` is a sentence for the user."""
+
+    code: str
+    reason: str
+
+
+FRESH: dict[str, Any] = {
+    "iterations": 0,
+    "turn_iterations": 0,
+    "outcomes": [],
+    "failures": 0,
+    "all_failures": 0,
+    "ending": None,
+}
+"""The counts after a message of the user: every limit begins anew."""
+
+
 class AgentState(BaseModel):
     """Never changed in place: a changed copy replaces it after `Journal.record` has stored the copy."""
 
@@ -70,6 +92,10 @@ class AgentState(BaseModel):
     plans: int = 0
     """Plans made in this turn."""
     titled: bool = False
+    started_on: str = ""
+    """The day of the session's first message, such as "Saturday, 2026-11-28"."""
+    today: str = ""
+    """The day that the model was told last."""
     steps: list[PlanStep] = []
     calls: list[OpenCall] = []
     call_failed: bool = False
@@ -77,17 +103,25 @@ class AgentState(BaseModel):
     next_step: int = 1
     next_call: int = 1
     iterations: int = 0
+    """Model turns since the current step or plan began."""
+    turn_iterations: int = 0
     """Model turns since the user's last message."""
     invalid: int = 0
     """Invalid answers in a row."""
-    last_outcome: str = ""
-    """Digest of the last call, its arguments and its result."""
-    repeats: int = 0
-    """How many times in a row the same call had the same result."""
+    outcomes: list[str] = []
+    """Digests of the last calls, with their arguments and results, since the user's last message."""
+    failures: int = 0
+    """Steps in a row that failed."""
+    all_failures: int = 0
+    """Steps that failed since the user's last message."""
+    ending: Ending | None = None
+    """Why the turn ends early. The model is then asked once for a last answer."""
     files: list[str] = []
-    """Sandbox paths that finished steps named as results for the user."""
+    """Sandbox paths of results that are not stored yet, because the sandbox or the object store did not answer."""
     attachments: list[FileInfo] | None = None
-    """The stored copies of `files`; None until they are stored."""
+    """The stored results of this turn's steps, for the message that ends the turn."""
+    unstored: dict[str, str] = {}
+    """Paths of results that could not be stored, and why."""
     notes: list[str] = []
     """Notices that the model must get with the next request."""
     shortened: Shortened = Shortened()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from moorage_api.agent.ports import Gate
+from moorage_api.agent.ports import Gate, SandboxLostError
 
 KILL_SECONDS = 3.0
 
@@ -16,7 +16,7 @@ async def kill_program_of_call(gate: Gate, function: str, args: Mapping[str, Any
     """Kill the program that a stopped call has left in its shell. Gives up after KILL_SECONDS."""
     if function not in ("shell_execute", "shell_wait_process", "shell_write_input"):
         return
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, SandboxLostError):
         async with asyncio.timeout(KILL_SECONDS):
             await gate.call(
                 key,

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from moorage_api.agent import prompts
-from moorage_api.agent.answers import AnswerBuilder, objects_in
+from moorage_api.agent import prompts, results
+from moorage_api.agent.llm import LlmError
 from moorage_api.agent.messages import assistant_message
+from moorage_api.agent.model.answers import AnswerBuilder, objects_in
 from moorage_api.agent.model_turn import ask_model
 from moorage_api.agent.partials import show_partials
 from moorage_api.agent.work import Work
-from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent
+from moorage_api.events.schemas import DoneEvent, ErrorEvent, MessageEvent, PlanEvent
 
 
 async def sum_up(work: Work) -> bool:
-    """Ask for the final answer. True when the answer is recorded and the turn is over."""
-    if work.state.attachments is None:
-        # recorded before the model is asked: if this runner is killed, the next one does not store the files again
-        await work.record(attachments=await work.save_files(work.state.files))
+    """Ask for the final answer. True when the answer is recorded and the turn is over.
+
+    A turn that ends at a limit (`AgentState.ending`) has one attempt, and ends with the error after its last answer.
+    """
+    await results.store_untried(work)
     stream_id = f"answer-{work.state.turn}"
-    answer = await ask_model(work, progress=show_partials(work, stream_id, _text_so_far))
+    ending = work.state.ending
+    try:
+        answer = await ask_model(work, progress=show_partials(work, stream_id, _text_so_far))
+    except LlmError as error:
+        if ending is None:
+            raise
+        raise LlmError(ending.code, f"{ending.reason}. There is no last answer: {error}") from error
     message = _message(answer.text)
+    if not message and ending:
+        raise LlmError(ending.code, ending.reason)
     if not message:
         await work.reject(answer, prompts.NO_TOOLS_NOW)
         return False
+    if answer.is_cut and not work.state.invalid:
+        await work.reject(answer, prompts.CUT_TEXT)
+        return False
+    if answer.is_cut:
+        message += prompts.CUT_NOTE
     await work.record(
-        MessageEvent(role="assistant", message=message, attachments=work.state.attachments or [], stream_id=stream_id),
+        MessageEvent(
+            role="assistant",
+            message=message + results.unmentioned(work, message),
+            attachments=work.state.attachments or [],
+            stream_id=stream_id,
+        ),
         PlanEvent(steps=work.state.steps),
-        DoneEvent(),
-        messages=[assistant_message(message)],
+        ErrorEvent(error=ending.reason, code=ending.code) if ending else DoneEvent(),
+        messages=[work.with_foreign_fields(assistant_message(message), answer)],
         phase="idle",
         invalid=0,
     )

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from moorage_api.agent import prompts
-from moorage_api.agent.answers import Answer, RawCall
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
-from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, Toolset
+from moorage_api.agent.model import foreign
+from moorage_api.agent.model.answers import Answer, RawCall
+from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, SavedFiles, Toolset
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.errors import DomainError, FencedError
-from moorage_api.events.schemas import ChatEvent, FileInfo
+from moorage_api.events.schemas import ChatEvent
 from moorage_common.tasks import race
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class InterruptedByUserError(Exception):
 
 
 class Work:
-    """Belongs to one `run_turn`. `state` equals the state in the journal, except that `iterations` may be ahead."""
+    """Belongs to one `run_turn`. `state` equals the journal's, except that the counts of model turns may be ahead."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Work:
         attachments: Attachments,
         gate: Gate,
         limits: AgentLimits,
+        today: str = "",
         guidance: str = "",
     ) -> None:
         self.journal = journal
@@ -51,6 +53,7 @@ class Work:
         self.gate = gate
         self.limits = limits
         self.guidance = guidance
+        self.today = today
         self.state = AgentState.model_validate(journal.state)
         self.keys: dict[int, str] = {}
         """Idempotency keys by call number, of the calls that this runner has started.
@@ -88,13 +91,20 @@ class Work:
         messages: list[Message] = []
         if answer.calls:
             calls = self.number_calls(answer.calls)
-            messages.append(call_message(answer.text, calls, answer.calls))
+            messages.append(
+                self.with_foreign_fields(call_message(answer.text, calls, answer.calls), answer, answer.calls)
+            )
             messages += [tool_message(call, problem) for call in calls]
         else:
             if answer.text.strip():
-                messages.append(assistant_message(answer.text))
+                messages.append(self.with_foreign_fields(assistant_message(answer.text), answer))
             messages.append(user_message(problem))
         await self.record(messages=messages, invalid=invalid, next_call=self.state.next_call + len(answer.calls))
+
+    def with_foreign_fields(self, message: Message, answer: Answer, calls: Sequence[RawCall] = ()) -> Message:
+        """The message of this answer with the fields that only its model understands. `calls` as in the message."""
+        fields = [call.foreign for call in calls]
+        return foreign.attach(message, self.llm.identity, text=answer.text, fields=answer.foreign, calls=fields)
 
     def count_invalid_answer(self) -> int:
         """The number of invalid answers in a row, with this one. Raises LlmError if there are too many."""
@@ -146,12 +156,11 @@ class Work:
             watch.result()  # raises if the lease or the database was lost
             raise InterruptedByUserError
 
-    async def save_files(self, filepaths: Sequence[str]) -> list[FileInfo]:
-        """Store files of the sandbox for the user. Empty if the object store or the sandbox is unavailable."""
-        if filepaths:
-            with continue_without("attachments"):
-                return list(await self.unless_stopped(self.attachments.from_sandbox(filepaths)))
-        return []
+    async def save_files(self, filepaths: Sequence[str]) -> SavedFiles:
+        """Store files of the sandbox for the user. Raises InterruptedByUserError if the user stops the run."""
+        if not filepaths:
+            return SavedFiles()
+        return await self.unless_stopped(self.attachments.from_sandbox(list(dict.fromkeys(filepaths))))
 
 
 @contextmanager

@@ -18,6 +18,16 @@ WRITE = text(
 REPLACE = text(
     "UPDATE app_config SET value = CAST(:after AS jsonb) WHERE name = :name AND value = CAST(:before AS jsonb)"
 )
+ADD_MODEL_FACTS = text(
+    """
+    INSERT INTO app_config (name, value)
+    VALUES ('model_facts', jsonb_build_object(CAST(:model AS text), CAST(:facts AS jsonb)))
+    ON CONFLICT (name) DO UPDATE SET updated_at = now(), value = app_config.value || jsonb_build_object(
+        CAST(:model AS text),
+        COALESCE(app_config.value -> CAST(:model AS text), '{}') || CAST(:facts AS jsonb)
+    )
+    """
+)
 
 
 class ConfigRepository:
@@ -35,3 +45,7 @@ class ConfigRepository:
     async def replace(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Replace the value, but only if it is still `before`."""
         await self._tx.execute(REPLACE, {"name": name, "before": json.dumps(before), "after": json.dumps(after)})
+
+    async def add_model_facts(self, model: str, facts: Mapping[str, Any]) -> None:
+        """Add to what is known about a model. Facts that others add at the same time are kept."""
+        await self._tx.execute(ADD_MODEL_FACTS, {"model": model, "facts": json.dumps(dict(facts))})

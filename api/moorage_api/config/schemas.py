@@ -48,7 +48,7 @@ class LlmConfigUpdate(BaseModel):
 
 class AgentConfig(BaseModel):
     max_iterations: int = Field(default=100, ge=1, le=999)
-    """Most model requests in one run."""
+    """Most model requests in one step of a plan. The setting `MOORAGE_AGENT_MAX_MODEL_CALLS` limits the whole run."""
     max_retries: int = Field(default=3, ge=2, le=9)
     """Attempts of a model request that fails or has an unusable answer, before the run ends with an error."""
     max_search_results: int = Field(default=10, ge=2, le=29)

@@ -129,6 +129,15 @@ class ConfigService:
         await self._write("agent", config.model_dump())
         return config
 
+    async def model_facts(self, model: str) -> dict[str, Any]:
+        """What runs have learnt about a model of one server, such as parameters that it refuses."""
+        return dict((await self._read("model_facts")).get(model) or {})
+
+    async def add_model_facts(self, model: str, facts: Mapping[str, Any]) -> None:
+        """Store new facts. Runners that learn at the same time do not overwrite each other's facts."""
+        async with self._db.begin() as tx:
+            await ConfigRepository(tx).add_model_facts(model, facts)
+
     async def skill_policy(self) -> SkillPolicyMode:
         """Whether tools of high-risk skills need the user's confirmation before they run."""
         stored = await self._read("skill_policy")

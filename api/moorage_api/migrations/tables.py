@@ -10,6 +10,7 @@ from moorage_api.sandboxes.models import SandboxRow
 from moorage_api.sessions.models import SessionRow
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow
+from moorage_api.usage.models import ModelCallRow, ModelPriceRow
 from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserIdentityRow, UserRow
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "EventRow",
     "FileRow",
     "McpServerRow",
+    "ModelCallRow",
+    "ModelPriceRow",
     "RunRow",
     "SandboxRow",
     "SessionHeadRow",

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.agent.ports import Message, UserMessage
@@ -25,6 +28,10 @@ from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
 from moorage_api.sandboxes.repository import SandboxRepository
 from moorage_api.sessions.summary import apply_events
+from moorage_api.usage.ledger import count_calls, store_calls
+from moorage_api.usage.pricing import PricedCall
+
+logger = logging.getLogger(__name__)
 
 PARTIAL_INTERVAL_SECONDS = 0.1
 STATUS_BY_ENDING: Mapping[str, FinalStatus] = {"done": "done", "wait": "waiting", "error": "failed"}
@@ -60,6 +67,8 @@ class RunJournal:
         self.pending_notice = ""
         """Notice about the sandbox that the next recorded messages contain. It is then removed from the session."""
         self.finished = False
+        self._calls: list[PricedCall] = []
+        """Model calls that have ended and are not stored yet."""
 
     @property
     def session_id(self) -> UUID:
@@ -92,6 +101,32 @@ class RunJournal:
         self._signals = signals
         self._changed.set()
 
+    def add_model_call(self, call: PricedCall) -> None:
+        """Store the call in the next transaction of this run, which is the one of its answer."""
+        self._calls.append(call)
+
+    @asynccontextmanager
+    async def _put_back_on_error(self, calls: Sequence[PricedCall]) -> AsyncIterator[None]:
+        """Keep the calls for the next transaction, except after a cancellation: then they may be stored already."""
+        try:
+            yield
+        except Exception:
+            self._calls = [*calls, *self._calls]
+            raise
+
+    async def store_left_calls(self) -> None:
+        """Store the calls whose answers are lost, because this runner stops or has lost the lease. They were billed."""
+        calls, self._calls = self._calls, []
+        if not calls:
+            return
+        try:
+            async with self._db.begin() as tx:
+                await store_calls(tx, calls, session_id=self.session_id, user_id=self.owner_id)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            logger.warning("%d model calls are missing in the ledger: %s", len(calls), type(error).__name__)
+            return
+        count_calls(calls)
+
     async def record(
         self,
         *events: ChatEvent,
@@ -104,10 +139,13 @@ class RunJournal:
             if self.finished:
                 raise FencedError("This run has ended")
             watched = await self._is_watched(events)
-            async with self._db.begin() as tx:
+            calls, self._calls = self._calls, []
+            async with self._put_back_on_error(calls), self._db.begin() as tx:
                 stored, list_changed = await self._write(
                     tx, events, messages=messages, state=state, consumed_seq=consumed_seq, watched=watched
                 )
+                await store_calls(tx, calls, session_id=self.session_id, user_id=self.owner_id)
+            count_calls(calls)
             self._transcript.extend(messages)
             if messages:
                 self.pending_notice = ""

@@ -7,6 +7,8 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from moorage_api.agent.llm import Timing
+from moorage_api.agent.ports import AgentLimits
 from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
@@ -22,6 +24,7 @@ from moorage_api.skill_runs.run import SkillRuns
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
+from moorage_api.usage.service import UsageService
 from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.wiring.resources import Resources, open_resources
 from moorage_api.wiring.services import build_services
@@ -47,15 +50,32 @@ def build_runner(resources: Resources, health: Health) -> Runner:
     turns = Turns(
         db=resources.db,
         config=services.get(ConfigService),
+        usage=services.get(UsageService),
         mcp=services.get(McpService),
         a2a=services.get(A2aService),
         skills=services.get(SkillRuns),
         links=SandboxLinks(
-            resources.db, resources.sandboxes, resources.signer, services.get(FileService), resources.blobs
+            resources.db,
+            resources.sandboxes,
+            resources.signer,
+            services.get(FileService),
+            resources.blobs,
+            settings.sandbox_patience_seconds,
         ),
         outbound=resources.outbound,
-        max_functions=settings.llm_max_functions,
+        limits=AgentLimits(
+            max_model_calls=settings.agent_max_model_calls,
+            max_repeats=settings.agent_max_repeats,
+            max_failed_steps=settings.agent_max_failed_steps,
+            max_functions=settings.llm_max_functions,
+        ),
         searxng_url=settings.searxng_url,
+        timing=Timing(
+            first_byte=settings.llm_first_byte_seconds,
+            idle=settings.llm_idle_seconds,
+            patience=settings.llm_patience_seconds,
+        ),
+        context_tokens=settings.llm_context_tokens,
     )
     return Runner(
         engine=resources.engine,

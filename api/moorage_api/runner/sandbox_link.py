@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from moorage_api.agent.ports import GateResult
+from moorage_api.agent.ports import GateResult, SandboxLostError, SavedFiles
 from moorage_api.database import Database, uuid7
-from moorage_api.errors import DomainError, FencedError, NotFoundError, UnavailableError
-from moorage_api.events.schemas import FileInfo, SandboxEvent
+from moorage_api.errors import DomainError, FencedError, TooLargeError, UnavailableError
+from moorage_api.events.schemas import FileInfo, SandboxEvent, SandboxPhase
 from moorage_api.files.names import safe_filename
 from moorage_api.files.service import FileService
 from moorage_api.objects import keys
@@ -35,9 +35,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60
-"""Longest wait of a call for a sandbox that starts or was lost. After it the call fails and the model gets an error."""
+"""Longest wait for a sandbox that is refused or was lost. After it the run ends with an error. It is a setting."""
 
 RETRY_SECONDS = 0.1
+MAX_RETRY_SECONDS = 2.0
+QUIET_SECONDS = 3.0
+"""A shorter interruption of the connection to a sandbox is not reported to the user."""
 AWAY_CODES = frozenset({"unreachable", "box_unavailable"})
 
 REPLACED_NOTICE = (
@@ -79,6 +82,7 @@ class SandboxLink:
         blobs: BlobStore,
         pins: Pins = no_skills,
         skills: SandboxContent | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._journal = journal
         self._db = db
@@ -88,6 +92,9 @@ class SandboxLink:
         self._blobs = blobs
         self._pins = pins
         self._skills = skills
+        self._patience_seconds = patience_seconds
+        self._preparing: asyncio.Task[None] | None = None
+        self._reported: SandboxEvent | None = None
         self._opening = asyncio.Lock()
         self._client: GateClient | None = None
         self._since_seq = 0
@@ -95,24 +102,38 @@ class SandboxLink:
         """Notice for the model about a replaced sandbox; None until it was read from the database."""
 
     async def close(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         if self._skills is not None:
             await self._skills.stop()
         if self._client is not None:
             await self._client.__aexit__(None, None, None)
             self._client = None
 
-    async def prepare(self) -> None:
-        """Create the sandbox before the first tool needs it. Errors are only logged; the first call reports them."""
+    def prepare(self) -> None:
+        """See `Gate.prepare`. Errors are only logged; the first call reports them."""
+        if self._preparing is None and self._client is None:
+            self._preparing = asyncio.create_task(self._prepare())
+
+    async def _prepare(self) -> None:
         try:
-            await self.ready()
+            await self._open()
         except FencedError:
             return
-        except DomainError as error:
+        except (DomainError, GateError) as error:
             logger.info("The sandbox of %s is not ready yet: %s", self._journal.session_id, error)
 
     async def ready(self) -> None:
-        """Return when the sandbox is ready. Raises DomainError or GateError."""
-        await self._open()
+        """Return when the sandbox is ready. Raises DomainError, GateError or SandboxLostError."""
+
+        async def do_nothing(_: GateClient) -> None:
+            return
+
+        await self._with_client(do_nothing)
 
     async def call(
         self,
@@ -180,19 +201,29 @@ class SandboxLink:
         except GateError as error:
             raise as_domain_error(error) from error
 
-    async def from_sandbox(self, filepaths: Sequence[str]) -> Sequence[FileInfo]:
-        """See `Attachments.from_sandbox`."""
-        saved = []
-        for path in dict.fromkeys(filepaths):
+    async def from_sandbox(self, filepaths: Sequence[str]) -> SavedFiles:
+        """See `Attachments.from_sandbox`. After the first failed connection, the other files are not tried."""
+        saved: list[FileInfo] = []
+        problems: dict[str, str] = {}
+        for place, path in enumerate(filepaths):
             try:
                 saved.append(await self._save(path))
-            except (NotFoundError, GateError) as error:
-                logger.info("A file the agent named could not be saved: %s", error)
-        return saved
+            except (FencedError, SandboxLostError):
+                raise
+            except UnavailableError as error:
+                logger.warning("Files of %s are not stored yet: %s", self._journal.session_id, error)
+                return SavedFiles(saved, problems, filepaths[place:])
+            except (DomainError, GateError) as error:
+                problems[path] = str(error)
+        return SavedFiles(saved, problems)
 
     async def _save(self, path: str) -> FileInfo:
+        limit_bytes = self._files.limit_bytes
+
         async def save(client: GateClient) -> FileInfo:
             async with client.read_file(path) as file:
+                if file.size > limit_bytes:
+                    raise TooLargeError(f"The file has {file.size} bytes; at most {limit_bytes} bytes can be stored")
                 return await self._files.save_from_sandbox(
                     file.chunks,
                     owner_id=self._journal.owner_id,
@@ -208,20 +239,45 @@ class SandboxLink:
         return key
 
     async def _with_client(self, work: Callable[[GateClient], Awaitable[T]]) -> T:
-        """Do `work`, and retry for PATIENCE_SECONDS while the sandbox is lost. Raises DomainError or GateError."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        """Do `work`, and retry while there is no sandbox. Raises DomainError, GateError or SandboxLostError."""
+        began, pause_seconds = time.monotonic(), RETRY_SECONDS
         while True:
+            client: GateClient | None = None
             try:
-                return await work(await self._open())
+                client = await self._open()
+                return await work(client)
+            except UnavailableError as error:
+                if client is not None:
+                    raise  # not the sandbox, but something else that `work` needs
+                await self._wait_longer(error, began=began, is_refused=True)
             except GateError as error:
                 if error.code == "stale_epoch":
                     raise FencedError("A newer runner works on this session") from error
                 if error.code not in AWAY_CODES and error.code != "not_bound":
                     raise
-                await self.close()  # the next attempt looks for the sandbox again
-                if time.monotonic() > deadline:
-                    raise UnavailableError(f"The sandbox did not come back: {error}") from error
-            await asyncio.sleep(RETRY_SECONDS)
+                await self._disconnect()  # the next attempt looks for the sandbox again
+                await self._wait_longer(error, began=began, is_refused=False)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, MAX_RETRY_SECONDS)
+
+    async def _wait_longer(self, error: Exception, *, began: float, is_refused: bool) -> None:
+        """Tell the user that the run waits for its sandbox. Raises SandboxLostError when it has waited long enough."""
+        waited = time.monotonic() - began
+        if waited > self._patience_seconds:
+            await self._report("failed", str(error))
+            raise SandboxLostError(
+                f"The work stopped because no sandbox could be had for {waited:.0f} seconds: {error}. What is finished "
+                "is kept. Send a message to try again; if it happens again, ask an administrator to check the sandboxes"
+            ) from error
+        if is_refused or waited > QUIET_SECONDS:
+            await self._report("queued", f"Waiting for a sandbox: {error}")
+
+    async def _report(self, phase: SandboxPhase, reason: str = "") -> None:
+        """Record the state of the sandbox, unless it is the one recorded last."""
+        event = SandboxEvent(phase=phase, reason=reason)
+        if event != self._reported:
+            self._reported = event
+            await self._journal.record(event)
 
     async def _open(self) -> GateClient:
         """Return a client of the current sandbox, which is started if needed. Raises DomainError or GateError."""
@@ -231,6 +287,8 @@ class SandboxLink:
                 if sandbox is None:
                     sandbox = await self._start()
                 self._client = await self._bind(sandbox)
+                if self._reported is not None:
+                    await self._report("ready")
                 if self._skills is not None:
                     self._skills.start(self._client)
             return self._client
@@ -240,12 +298,16 @@ class SandboxLink:
         is_back = (await find_known_sandbox(self._db, session_id)).is_suspended
 
         async def record(state: SandboxState) -> None:
-            phase = "resuming" if is_back and state.phase == "starting" else state.phase
-            await self._journal.record(SandboxEvent(phase=phase, reason=state.reason))
+            if state.phase == "failed" or (state.phase == "starting" and self._is_waiting()):
+                return  # it is tried again; `_wait_longer` reports why the run waits and when it gives up
+            await self._report("resuming" if is_back and state.phase == "starting" else state.phase, state.reason)
 
         return await self._sandboxes.ensure(
             session_id, owner_id=self._journal.owner_id, skills=await self._pins(session_id), report=record
         )
+
+    def _is_waiting(self) -> bool:
+        return self._reported is not None and self._reported.phase == "queued"
 
     async def _bind(self, sandbox: Sandbox) -> GateClient:
         client = GateClient(
@@ -287,6 +349,7 @@ class SandboxLinks:
     signer: TokenSigner
     files: FileService
     blobs: BlobStore
+    patience_seconds: float = PATIENCE_SECONDS
 
     def link(self, journal: RunJournal, *, pins: Pins, skills: SandboxContent) -> SandboxLink:
         return SandboxLink(
@@ -298,6 +361,7 @@ class SandboxLinks:
             blobs=self.blobs,
             pins=pins,
             skills=skills,
+            patience_seconds=self.patience_seconds,
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from moorage_api.agent import prompts
-from moorage_api.agent.llm import LlmClient
+from moorage_api.agent.llm import LlmClient, Timing
 from moorage_api.agent.loop import run_turn
 from moorage_api.agent.messages import user_message
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
@@ -28,6 +28,7 @@ from moorage_api.tools.a2a_toolset import A2aToolset
 from moorage_api.tools.mcp_service import McpService
 from moorage_api.tools.mcp_toolset import McpToolset
 from moorage_api.tools.switches import UserSwitches
+from moorage_api.usage.service import UsageService
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +39,18 @@ class Turns:
 
     db: Database
     config: ConfigService
+    usage: UsageService
     mcp: McpService
     a2a: A2aService
     skills: SkillRuns
     links: SandboxLinks
     outbound: Outbound
-    max_functions: int
+    limits: AgentLimits
+    """Those of the settings; AgentConfig holds the others."""
     searxng_url: str | None
+    timing: Timing
+    """How long to wait for the model's server."""
+    context_tokens: int
 
     async def work_on(self, journal: RunJournal) -> None:
         """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
@@ -62,17 +68,18 @@ class Turns:
 
     async def _work_on(self, journal: RunJournal) -> None:
         llm_config, agent_config = await self.config.llm(), await self.config.agent()
+        prices = await self.usage.price_list()
         said = " ".join(message.text for message in await journal.unread_messages())
         skills = await self.skills.open(journal.session_id, journal.owner_id, message=said)
         link = self.links.link(journal, pins=skills.pins_for, skills=skills.sync)
-        limits = AgentLimits(
+        limits = replace(
+            self.limits,
             max_iterations=agent_config.max_iterations,
             max_retries=agent_config.max_retries,
             max_search_results=agent_config.max_search_results,
-            max_functions=self.max_functions,
         )
         switches = UserSwitches(self.db, journal.owner_id)
-        preparing = asyncio.create_task(link.prepare())
+        model = f"{llm_config.model_name} at {llm_config.base_url}"
         try:
             async with LlmClient(
                 base_url=llm_config.base_url,
@@ -81,6 +88,14 @@ class Turns:
                 temperature=llm_config.temperature,
                 max_tokens=llm_config.max_tokens,
                 outbound=self.outbound,
+                context_tokens=self.context_tokens,
+                first_byte_seconds=self.timing.first_byte,
+                idle_seconds=self.timing.idle,
+                patience_seconds=self.timing.patience,
+                backoff_seconds=self.timing.backoff,
+                facts=await self.config.model_facts(model),
+                on_learnt=lambda facts: self.config.add_model_facts(model, facts),
+                on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 toolsets = default_toolsets(
                     link, link, max_search_results=limits.max_search_results, searxng_url=self.searxng_url
@@ -94,11 +109,10 @@ class Turns:
                     gate=link,
                     limits=limits,
                     switches=switches,
+                    today=f"{datetime.now(UTC):%A, %Y-%m-%d}",
                     guidance=skills.guidance(),
                 )
         finally:
-            preparing.cancel()
-            await asyncio.gather(preparing, return_exceptions=True)
             await link.close()
 
     async def _remote_toolsets(

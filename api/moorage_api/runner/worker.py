@@ -154,6 +154,7 @@ class Runner:
                     pass
         finally:
             self._journals.pop(run.session_id, None)
+            await journal.store_left_calls()
         for task in tasks:
             error = get_error(task)
             if error is not None and not isinstance(error, FencedError):

@@ -27,6 +27,7 @@ from moorage_api.status.minio import OwnStore, StorePlace
 from moorage_api.status.service import PlatformStatus, platform_probes
 from moorage_api.tools.a2a_service import A2aService
 from moorage_api.tools.mcp_service import McpService
+from moorage_api.usage.service import UsageService
 from moorage_api.users.identities import IdentityService
 from moorage_api.users.management import AccountManagement
 from moorage_api.users.request_limits import RequestLimits
@@ -63,6 +64,7 @@ def build_services(resources: Resources) -> Services:
             UserRemoval(accounts, sessions, files),
             build_wechat_login(resources),
             config,
+            UsageService(resources.db, resources.now),
             files,
             sessions,
             presenter,

@@ -27,4 +27,9 @@ def command_environment(*, home: str, display: str) -> dict[str, str]:
         "SYSTEMD_PAGER": "cat",
         "DISPLAY": display,
         "MPLBACKEND": "Agg",
+        # Debian refuses `pip install` outside of a virtual environment (PEP 668). Here it is wanted: the packages go to
+        # ~/.local of this user, and the sandbox ends with the session.
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
     }

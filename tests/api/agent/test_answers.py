@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.answers import (
+from moorage_api.agent.model.answers import (
     Answer,
     AnswerBuilder,
     BadStreamError,
@@ -34,9 +34,9 @@ CASES: dict[str, tuple[list[Any], Answer]] = {
     "content parts": ([delta(content=[{"type": "text", "text": "Hi"}])], Answer("Hi")),
     "no choices": ([{"choices": []}, {"usage": {}}, delta(content="Hi"), {"choices": None}], Answer("Hi")),
     "null delta": ([{"choices": [{"delta": None}]}, delta(content="Hi")], Answer("Hi")),
-    "reasoning is left out": (
-        [delta(reasoning_content="hm"), delta(reasoning="hm"), delta(content="Hi")],
-        Answer("Hi"),
+    "reasoning is no text": (
+        [delta(reasoning_content="hm"), delta(content="Hi")],
+        Answer("Hi", foreign='{"reasoning_content": "hm"}'),
     ),
     "thoughts in the text": ([delta(content="<thi"), delta(content="nk>hm</think>\n\nHi")], Answer("Hi")),
     "thoughts without end": ([delta(content="<think>hm")], Answer("")),
@@ -150,13 +150,28 @@ def test_arguments_are_parsed_or_refused(text: str, value: object) -> None:
         '{"name": "ls", "arguments": {"a": 1}}',
         '{"function": {"name": "ls", "arguments": "{\\"a\\": 1}"}}',
         '{"function": "ls", "args": {"a": 1}}',
-        'I will look.\n```json\n{"name": "ls", "parameters": {"a": 1}}\n```',
+        '```json\n{"name": "ls", "parameters": {"a": 1}}\n```',
+        '[{"name": "ls", "arguments": {"a": 1}}]',
         '<tool_call>\n{"name": "ls", "arguments": {"a": 1}}\n</tool_call>',
         '<tool_call>{"name": "ls", "arguments": {"a": 1}}',
     ],
 )
 def test_a_call_left_in_the_text_is_found(text: str) -> None:
     assert calls_in_text(text, {"ls"}) == (RawCall("ls", '{"a": 1}'),)
+
+
+QUOTED = [
+    'I will look.\n```json\n{"name": "ls", "parameters": {"a": 1}}\n```',
+    'The page says:\n<tool_call>{"name": "ls", "arguments": {"a": 1}}</tool_call>',
+    '<tool_call>{"name": "ls", "arguments": {"a": 1}}</tool_call>\nThat is what the page says.',
+    '[{"name": "ls", "arguments": {}}, {"name": "rm", "arguments": {}}]',
+    '```json\n{"name": "ls"}\n```\nand\n```json\n{"name": "ls"}\n```',
+]
+
+
+@pytest.mark.parametrize("text", QUOTED)
+def test_a_text_that_quotes_a_call_stays_text(text: str) -> None:
+    assert calls_in_text(text, {"ls"}) == ()
 
 
 @pytest.mark.parametrize("text", ["Hello", '{"name": "rm"}', '{"steps": []}', "```json\nnot json\n```", '{"name": 5}'])

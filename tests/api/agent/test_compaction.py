@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.llm import LlmClient
-from moorage_api.agent.messages import clip, clip_content, count_tokens, elide, merge_user_messages
+from moorage_api.agent.messages import clip, clip_content, elide, merge_user_messages
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.agent.state import AgentState
+from moorage_api.agent.tokens import count_tokens
 from moorage_api.events.schemas import ErrorEvent
 from moorage_api.outbound import Outbound
 from support.agent import Bench, shell, shell_output

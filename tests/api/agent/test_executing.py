@@ -157,20 +157,6 @@ async def test_the_model_and_the_user_see_why_a_call_failed() -> None:
     assert bench.log.last(ToolEvent).content == {"result": "The sandbox is not ready"}
 
 
-async def test_the_limit_of_model_turns_ends_the_run_and_the_next_message_resets_it() -> None:
-    turns: list[Turn] = [PLAN, *[shell(f"echo {number}") for number in range(10)]]
-    with ScriptedModel(turns) as model:
-        bench = Bench(model, limits=AgentLimits(max_iterations=4, max_retries=2))
-        bench.log.say("Go")
-        await bench.run()
-        assert len(model.requests) == 4
-        assert bench.log.last(ErrorEvent).code == "max_iterations"
-        assert "4 model turns" in bench.log.last(ErrorEvent).error
-        bench.log.say("Go on")
-        await bench.run()
-        assert len(model.requests) > 4
-
-
 async def test_a_wrong_key_is_an_error_event_without_the_key() -> None:
     with ScriptedModel([PLAN], api_key="another") as model:
         bench = Bench(model, api_key="sk-wrong")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.answers import Answer, AnswerBuilder, RawCall
 from moorage_api.agent.function_schema import function, text
 from moorage_api.agent.llm import LlmClient, LlmError, WindowFullError
+from moorage_api.agent.model.answers import Answer, AnswerBuilder, RawCall
 from moorage_api.outbound import Outbound
 from support.llm import Call, Calls, Drop, Hang, Raw, Responder, Say, ScriptedModel, Status, Tries, Turn
 
@@ -177,15 +177,42 @@ async def test_a_request_can_be_cancelled(serve: Serve, connect: Connect) -> Non
         await asking
 
 
-async def test_calls_and_reasoning_arrive_and_reasoning_is_left_out(serve: Serve, connect: Connect) -> None:
+async def test_calls_and_reasoning_arrive_and_reasoning_is_no_text(serve: Serve, connect: Connect) -> None:
     model = serve([Say("Let me look.", [Call("ls", {"path": "/a"}), Call("ls", {"path": "/b"})], reasoning="Hm.")])
     answer = await connect(model).ask(QUESTION, tools=[TOOL])
-    assert answer == Answer("Let me look.", (RawCall("ls", '{"path": "/a"}'), RawCall("ls", '{"path": "/b"}')))
+    calls = (RawCall("ls", '{"path": "/a"}'), RawCall("ls", '{"path": "/b"}'))
+    assert answer == Answer("Let me look.", calls, foreign='{"reasoning_content": "Hm."}')
 
 
-async def test_a_stream_without_the_done_marker_is_a_complete_answer(serve: Serve, connect: Connect) -> None:
-    model = serve([Raw([{"choices": [{"delta": {"content": "Hi"}}]}])])
+HALF = Raw([{"choices": [{"delta": {"content": "Hi"}}]}])
+MARKED = Raw([*HALF.events, "[DONE]"])
+
+
+async def test_an_answer_with_a_reason_for_its_end_is_whole_without_the_done_marker(
+    serve: Serve, connect: Connect
+) -> None:
+    end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    assert await connect(serve([Raw([*HALF.events, end])])).ask(QUESTION) == Answer("Hi")
+
+
+@pytest.mark.parametrize("half", [HALF, MARKED])
+async def test_an_answer_that_ends_without_a_reason_is_asked_for_again(
+    serve: Serve, connect: Connect, half: Raw
+) -> None:
+    assert await connect(serve([Tries(half, HELLO)])).ask(QUESTION) == Answer(HELLO.text)
+
+
+async def test_an_answer_that_ends_in_the_middle_twice_is_an_error(serve: Serve, connect: Connect) -> None:
+    model = serve([HALF])
+    with pytest.raises(LlmError, match="ended its answer in the middle"):
+        await connect(model).ask(QUESTION, max_retries=9)
+    assert len(model.requests) == 2
+
+
+async def test_a_server_that_never_gives_a_reason_but_marks_the_end_can_be_used(serve: Serve, connect: Connect) -> None:
+    model = serve([MARKED])
     assert await connect(model).ask(QUESTION) == Answer("Hi")
+    assert len(model.requests) == 2
 
 
 async def test_a_server_that_does_not_stream_is_understood(serve: Serve, connect: Connect) -> None:
@@ -214,6 +241,7 @@ async def test_progress_is_reported_until_the_answer_is_complete(serve: Serve, c
 REFUSED: dict[str, tuple[str, str, str | None]] = {
     "tool_choice": ("tool_choice", "deepseek-reasoner does not support this tool_choice", None),
     "temperature": ("temperature", "Unsupported value: 'temperature' does not support 0.7", None),
+    "tool_choice in thinking mode": ("tool_choice", "Thinking mode does not support this tool_choice", None),
     "max_tokens": ("max_tokens", "Use 'max_completion_tokens' instead of 'max_tokens'", "max_completion_tokens"),
 }
 
@@ -233,28 +261,47 @@ async def test_a_refused_parameter_is_left_out_from_then_on(
     assert instead is None or instead in model.requests[-1]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "Thinking mode does not support this tool_choice",
-        "The `reasoning_content` in the thinking mode must be passed back to the API.",
-        "Missing `reasoning_content` field in the assistant message at message index 2.",
-    ],
-)
-async def test_a_thinking_mode_that_requires_earlier_reasoning_is_switched_off(
+ASKED: list[dict[str, Any]] = [
+    *QUESTION,
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call00001", "type": "function", "function": {"name": "ls", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "call00001", "content": "a.txt"},
+]
+MISSING = [
+    "The `reasoning_content` in the thinking mode must be passed back to the API.",
+    "Missing `reasoning_content` field in the assistant message at message index 2.",
+    "thinking is enabled but reasoning_content is missing in assistant tool call message at index 2",
+]
+
+
+@pytest.mark.parametrize("words", MISSING)
+async def test_a_field_that_an_older_answer_lacks_is_filled(serve: Serve, connect: Connect, words: str) -> None:
+    def answer(request: dict[str, Any]) -> Turn:
+        filled = all("reasoning_content" in message for message in request["messages"] if message.get("tool_calls"))
+        return HELLO if filled else Status(400, {"error": {"message": words}})
+
+    model = serve(answer)
+    await connect(model).ask(ASKED, tools=[TOOL])
+    assert len(model.requests) == 2
+    assert "thinking" not in model.requests[-1]
+
+
+@pytest.mark.parametrize("words", MISSING)
+async def test_thinking_is_switched_off_when_a_filled_history_is_refused_too(
     serve: Serve, connect: Connect, words: str
 ) -> None:
     def answer(request: dict[str, Any]) -> Turn:
-        if request.get("thinking") != {"type": "disabled"}:
-            return Status(400, {"error": {"message": words}})
-        return Calls(Call("ls", {"path": "/"}))
+        is_off = request.get("thinking") == {"type": "disabled"}
+        return HELLO if is_off else Status(400, {"error": {"message": words}})
 
     model = serve(answer)
     client = connect(model)
-    await client.ask(QUESTION, tools=[TOOL], force=True)
-    await client.ask(QUESTION, tools=[TOOL], force=True)
-    assert ["thinking" in request for request in model.requests] == [False, True, True]
-    assert all(request["tool_choice"] == "required" for request in model.requests)
+    await client.ask(ASKED, tools=[TOOL])
+    await client.ask(ASKED, tools=[TOOL])
+    assert ["thinking" in request for request in model.requests] == [False, False, True, True]
 
 
 async def test_the_key_is_sent_and_an_empty_one_does_no_harm(serve: Serve, connect: Connect) -> None:

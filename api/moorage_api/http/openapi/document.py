@@ -14,6 +14,7 @@ TAGS = [
     {"name": "sessions", "description": "Conversations, each with its own sandbox"},
     {"name": "files", "description": "Files that users upload and agents save"},
     {"name": "app-config", "description": "Configuration for all users; only admins change it"},
+    {"name": "usage", "description": "Tokens and costs of model calls, and the prices of models"},
     {"name": "user-tools", "description": "A user's own choice of tools"},
     {"name": "skills", "description": "Skills that agents can use"},
     {"name": "admin", "description": "Accounts of all users, for admins"},

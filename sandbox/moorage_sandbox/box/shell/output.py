@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from moorage_sandbox.box.shell.kept_output import LONG_BYTES, KeptOutput
 from moorage_sandbox.box.shell.terminal import to_plain_text
 
 HEAD_BYTES = 64 * 1024
@@ -18,7 +19,9 @@ TAIL_CHARACTERS = 20 * 1024
 class Output:
     """The output of one command. Not thread-safe: the shell that owns it holds a lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: KeptOutput | None = None) -> None:
+        """`kept` gets the whole output too."""
+        self._kept = kept
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
@@ -26,6 +29,8 @@ class Output:
         self._final: tuple[str, bool] | None = None
 
     def append(self, data: bytes) -> None:
+        if self._kept is not None:
+            self._kept.append(data, before=bytes(self._head) if len(self._head) <= LONG_BYTES else b"")
         room = HEAD_BYTES - len(self._head)
         if room > 0:
             self._head += data[:room]
@@ -50,9 +55,15 @@ class Output:
         gap = f"[... about {self._dropped} bytes left out ...]"
         return f"{head[:HEAD_CHARACTERS]}\n{gap}\n{tail[-TAIL_CHARACTERS:]}", True
 
+    def kept_file(self) -> str | None:
+        """Path of the file with the whole output, if the output is long."""
+        return self._kept.flush() if self._kept is not None else None
+
     def close(self) -> None:
         """Keep the plain text and free the raw bytes. Nothing may be appended afterwards."""
         self._final = self.render()
+        if self._kept is not None:
+            self._kept.close()
         self._head.clear()
         self._tail.clear()
 

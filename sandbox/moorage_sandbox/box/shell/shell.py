@@ -18,6 +18,7 @@ from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcess, ChildProcesses, send_group_signal
 from moorage_sandbox.box.shell.command import ShellCommand
+from moorage_sandbox.box.shell.kept_output import FOLDER
 from moorage_sandbox.box.shell.output import shorten
 from moorage_sandbox.box.shell.reader import ShellReader
 from moorage_sandbox.box.shell.terminal import COLUMNS, ROWS
@@ -110,7 +111,11 @@ class Shell:
             if directory:
                 self._directory = directory
             self._reset_terminal()
-            command = ShellCommand(text, ps1=f"ubuntu@sandbox:{self._paths.abbreviate(self._directory)}$")
+            command = ShellCommand(
+                text,
+                ps1=f"ubuntu@sandbox:{self._paths.abbreviate(self._directory)}$",
+                outputs=os.path.join(self._paths.home, FOLDER),
+            )
             self._add(command)
             self._running = command
         message = b"%s\0%s\0%s\0" % (command.token.encode(), os.fsencode(directory), encoded)

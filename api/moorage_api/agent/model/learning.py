@@ -1,0 +1,97 @@
+"""Learn from a refusal what a server does not accept, so that the request can be sent again in another form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from moorage_api.agent.model.profiles import Profile
+from moorage_api.agent.model.refusals import Refusal
+from moorage_api.agent.model.request import foreign_names
+
+LEARNT_FROM = frozenset({0, 400, 404, 422, 500})
+"""Some gateways turn the refusal of the server behind them into a 500."""
+
+IS_MISSING = re.compile(
+    r"missing|must be (passed|provided|included|sent)|passed back|required|must (have|include|contain)"
+)
+IS_REFUSED = re.compile(
+    r"support|unknown|unrecognized|unexpected|extra|permitted|allowed|additional|invalid|forbidden|not exist"
+)
+REQUIRED_FIELD = re.compile(r"reasoning_content|reasoning_details|thinking_blocks|thought_signature")
+USER_AFTER_TOOL = re.compile(r"user\W{0,3}(role )?\W{0,3}(after|follow\w*|cannot follow)\W{1,3}(role )?\W{0,3}tool")
+
+
+def learn(profile: Profile, refusal: Refusal, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that the refusal of `body` shows; empty if it names nothing that we can change."""
+    if refusal.status not in LEARNT_FROM:
+        return {}
+    reason = refusal.reason
+    for rule in (_from_tools, _from_fields, _from_parameters, _from_schemas):
+        if facts := rule(profile, reason, body):
+            return facts
+    return {}
+
+
+def _from_tools(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    messages = body["messages"]
+    has_calls = any(message.get("tool_calls") for message in messages)
+    if "tool_choice" in body and re.search(r"tool[_ ]choice", reason):
+        return {"can_force": False}
+    if "reasoning_effort" in reason:
+        if profile.effort_with_tools and "reasoning_effort" in body:
+            return {"effort_with_tools": ""}
+        return {"effort_with_tools": "none"} if "tools" in body and "reasoning_effort" not in body else {}
+    if has_calls and "tools" not in body and re.search(r"\btools\b|toolconfig|tools=", reason):
+        return {"needs_tools_with_calls": True}
+    if profile.allows_user_after_tool and USER_AFTER_TOOL.search(reason):
+        return {"allows_user_after_tool": False}
+    return {}
+
+
+def _from_fields(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the history that are missing or not accepted."""
+    with_calls = [message for message in body["messages"] if message.get("tool_calls")]
+    named = REQUIRED_FIELD.search(reason)
+    if named and IS_MISSING.search(reason):
+        if named[0] != "thought_signature" and any(named[0] not in message for message in with_calls):
+            return {"required_field": named[0]}
+        return {} if profile.is_thinking_off else {"is_thinking_off": True}
+    if IS_REFUSED.search(reason):
+        for name in sorted(foreign_names(body["messages"])):
+            if re.search(rf"\b{re.escape(name.lower())}\b", reason):
+                return {"refused_fields": sorted({*profile.refused_fields, name})}
+    return {}
+
+
+def _from_parameters(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    if "thinking" in body and re.search(r"\bthinking\b", reason) and IS_REFUSED.search(reason):
+        return {"is_thinking_off": False}
+    if "max_tokens" in body and "max_completion_tokens" in reason and "context" not in reason:
+        return {"max_tokens_field": "max_completion_tokens"}
+    if "max_completion_tokens" in body and "max_completion_tokens" in reason and IS_REFUSED.search(reason):
+        return {"max_tokens_field": "max_tokens"}
+    if re.search(r"max_(completion_|output_|new_)?tokens", reason):
+        sent = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        window = re.search(r"context length (?:is|of) (\d+)", reason)
+        if window and 256 < int(window[1]) <= sent:
+            return {"max_answer_tokens": int(window[1]) // 4}
+        smaller = [number for number in map(int, re.findall(r"\d{3,7}", reason)) if 256 <= number < sent]
+        if smaller and not window:
+            return {"max_answer_tokens": max(smaller)}
+    if "stream_options" in body and re.search(r"stream_options|include_usage", reason):
+        return {"sends_usage_option": False}
+    if "temperature" in body and "temperature" in reason:
+        return {"sends_temperature": False}
+    return {}
+
+
+def _from_schemas(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    if "tools" not in body:
+        return {}
+    if not profile.plain_schemas and re.search(r"additionalproperties|\$schema", reason):
+        return {"plain_schemas": True}
+    if not profile.needs_properties and "properties" in reason and re.search(r"empty|at least one", reason):
+        return {"needs_properties": True}
+    return {}

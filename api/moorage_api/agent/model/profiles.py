@@ -1,0 +1,81 @@
+"""What a family of models, or the server in front of it, accepts. Facts as data.
+
+A profile is chosen by the model's name. What a server refused is learnt once and corrects the profile (`refusals.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The defaults describe the Chat Completions API as most servers implement it."""
+
+    max_tokens_field: str = "max_tokens"
+    sends_temperature: bool = True
+    sends_usage_option: bool = True
+    """`stream_options`, which asks for the usage, is accepted."""
+    can_force: bool = True
+    """`tool_choice: "required"` is accepted."""
+    effort_with_tools: str = ""
+    """`reasoning_effort` of requests with tools; empty to leave it out."""
+    needs_tools_with_calls: bool = False
+    """Every request whose history has tool calls must have `tools`."""
+    allows_user_after_tool: bool = True
+    required_field: str = ""
+    """A field that every assistant message with tool calls must have."""
+    refused_fields: tuple[str, ...] = ()
+    """Fields that the server sends but does not accept."""
+    plain_schemas: bool = False
+    """Schemas must not have `additionalProperties` and `$schema`."""
+    needs_properties: bool = False
+    """The schema of an object must have at least one property."""
+    max_answer_tokens: int = 0
+    """Largest accepted value of `max_tokens`; 0 if it is not known."""
+    is_thinking_off: bool = False
+    """Thinking is switched off, because the server refuses a history without the thoughts of earlier answers."""
+    leaves_calls_in_text: bool = False
+    """The server has no parser for its model's calls, so they arrive as text."""
+    has_native_calls: bool = False
+    """The server has sent a call as a call. Its texts are then never read as calls."""
+
+
+FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    # platform.openai.com, "Reasoning models": the older parameter and a temperature are refused
+    (r"(^|/)(o[1-9]|gpt-5)", {"max_tokens_field": "max_completion_tokens", "sends_temperature": False}),
+    # openai-openapi#541, litellm#34569: with tools, only an explicit "none" is accepted on Chat Completions
+    (r"(^|/)gpt-5\.([4-9]|\d\d)", {"effort_with_tools": "none"}),
+    # kimi-cli#1616, opencode#10996: the field is required with thinking, which is on by default
+    (r"kimi-k2\.[5-9]|kimi-k[3-9]|kimi.*thinking|kimi-for-coding", {"required_field": "reasoning_content"}),
+    (r"kimi-k2\.[5-9]|kimi-k[3-9]|kimi.*thinking", {"can_force": False}),
+    # hermes-agent#20154
+    (r"mi[sx]tral|codestral|devstral|magistral|ministral", {"allows_user_after_tool": False}),
+    # opencode#2915, agentgateway#2192: gateways in front of Claude
+    (r"claude|anthropic|bedrock", {"needs_tools_with_calls": True}),
+)
+"""Pattern of the model's name, and what differs from the defaults. All patterns that match apply, in this order."""
+
+
+def choose(model: str) -> Profile:
+    profile = Profile()
+    for pattern, facts in FAMILIES:
+        if re.search(pattern, model, re.IGNORECASE):
+            profile = replace(profile, **facts)
+    return profile
+
+
+def correct(profile: Profile, facts: Mapping[str, Any]) -> Profile:
+    """The profile with learnt facts. Facts that another version stored and this one does not know are ignored."""
+    known: dict[str, Any] = {}
+    for field in fields(Profile):
+        default = getattr(Profile, field.name)
+        value = facts.get(field.name)
+        if isinstance(default, tuple) and isinstance(value, list | tuple):
+            known[field.name] = tuple(str(item) for item in value)
+        elif type(value) is type(default):
+            known[field.name] = value
+    return replace(profile, **known)

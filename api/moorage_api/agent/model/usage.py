@@ -1,0 +1,87 @@
+"""How many tokens a model call used: as the server says it, or estimated where the server says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Outcome = Literal["answered", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call. Cached tokens are a part of the input, reasoning tokens a part of the output."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    is_estimated: bool = False
+    """The server did not say it, so it is our own estimate."""
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One request that the model began to answer, and that its server may bill.
+
+    `failed`: the answer broke off or was unusable. `interrupted`: the user stopped the run or wrote a message.
+    """
+
+    model: str
+    base_url: str
+    usage: Usage
+    outcome: Outcome
+
+
+def read_usage(chunk: Mapping[str, Any]) -> Usage | None:
+    """Read the usage of a chunk or of a whole response; None if it has none.
+
+    Most servers send it at the top of the last chunk, Moonshot in its choice, Groq in `x_groq`.
+    """
+    for found in _places(chunk):
+        usage = _to_usage(found)
+        if usage.input_tokens or usage.output_tokens:
+            return usage
+    return None
+
+
+def _places(chunk: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    choices = chunk.get("choices")
+    inside = [*choices[:1], chunk.get("x_groq")] if isinstance(choices, list) else [chunk.get("x_groq")]
+    for holder in (chunk, *inside):
+        if isinstance(holder, Mapping) and isinstance(usage := holder.get("usage"), Mapping):
+            yield usage
+
+
+def _to_usage(said: Mapping[str, Any]) -> Usage:
+    prompt = _number(said, "prompt_tokens", "input_tokens")
+    completion = _number(said, "completion_tokens", "output_tokens")
+    inner, outer = _details(said, "prompt_tokens_details"), _details(said, "completion_tokens_details")
+    cached = _number(inner, "cached_tokens") or _number(
+        said, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens"
+    )
+    reasoning = _number(outer, "reasoning_tokens") or _number(said, "reasoning_tokens")
+    unnamed = max(_number(said, "total_tokens") - prompt - completion, 0)
+    if cached > prompt or (cached and unnamed == cached):
+        prompt += cached  # Anthropic counts the tokens that it read from its cache apart from the others
+    elif unnamed:
+        completion += unnamed  # xAI and Gemini count reasoning only in the total
+        reasoning = reasoning or unnamed
+    elif reasoning > completion:
+        completion += reasoning
+    return Usage(prompt, completion, cached, reasoning)
+
+
+def _details(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = said.get(name) or said.get(name.replace("prompt", "input").replace("completion", "output"))
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(said: Mapping[str, Any], *names: str) -> int:
+    """The first of the fields that is a positive number; 0 if there is none."""
+    for name in names:
+        value = said.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31:
+            return int(value)
+    return 0

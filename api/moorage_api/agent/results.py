@@ -1,0 +1,65 @@
+"""The files that steps name for the user: stored when the step finishes, given to the user when the turn ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from moorage_api.agent import prompts
+from moorage_api.agent.ports import SandboxLostError, SavedFiles
+from moorage_api.agent.state import AgentState
+from moorage_api.agent.work import Work
+from moorage_api.events.schemas import MessageEvent
+
+NOT_YET = "it is not stored yet, because the sandbox or the file store does not answer; this is tried again at the end"
+
+
+def paths_in(args: Mapping[str, Any]) -> list[str]:
+    """The paths in the argument `attachments` of a call."""
+    return [path for path in args.get("attachments") or () if isinstance(path, str)]
+
+
+def reasons(saved: SavedFiles) -> dict[str, str]:
+    """Why files are not stored, by path."""
+    return {**saved.problems, **dict.fromkeys(saved.untried, NOT_YET)}
+
+
+def changes(state: AgentState, saved: SavedFiles) -> dict[str, Any]:
+    """The changes of the state after files were saved. A file that is saved again replaces its earlier copy."""
+    attachments = {file.filepath: file for file in [*(state.attachments or ()), *saved.files]}
+    unstored = {path: why for path, why in state.unstored.items() if path not in attachments} | dict(saved.problems)
+    tried = {*attachments, *saved.problems}
+    return {
+        "attachments": list(attachments.values()),
+        "unstored": unstored,
+        "files": [path for path in dict.fromkeys([*state.files, *saved.untried]) if path not in tried],
+    }
+
+
+async def store_untried(work: Work) -> None:
+    """Try once more to store the files that could not be tried when their steps finished."""
+    if not work.state.files:
+        return
+    saved = SavedFiles(untried=work.state.files)
+    with suppress(SandboxLostError):  # the steps are finished; the answer says which files are missing
+        saved = await work.save_files(work.state.files)
+    given_up = dict.fromkeys(saved.untried, "the sandbox or the file store did not answer")
+    final = SavedFiles(saved.files, {**saved.problems, **given_up})
+    # recorded before the model is asked: if this runner is killed, the next one does not store the files again
+    await work.record(**changes(work.state, final))
+
+
+def unmentioned(work: Work, answer: str) -> str:
+    """A note for the user about the files that could not be stored and that the answer does not name."""
+    return prompts.unstored_note(
+        {path: why for path, why in work.state.unstored.items() if path.rpartition("/")[2] not in answer}
+    )
+
+
+def delivery(work: Work) -> list[MessageEvent]:
+    """The message that gives the user the files of finished steps when a turn ends without a final answer."""
+    files, note = work.state.attachments or [], prompts.unstored_note(work.state.unstored)
+    if not files:
+        return []
+    return [MessageEvent(role="assistant", message=f"{prompts.FINISHED_FILES}{note}", attachments=files)]

@@ -1,0 +1,191 @@
+"""Files named in `finish_step` are stored at once, and the model and the user learn which could not be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from moorage_api.agent.ports import GateResult, SandboxLostError
+from moorage_api.events.schemas import ErrorEvent, MessageEvent, PlanEvent, StepEvent
+from support.agent import MISSING, TOO_LARGE, TOO_MANY_BYTES, Bench, Killed, shell
+from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Status, Turn, Update
+
+HERE = "/home/ubuntu/workspace"
+PLAN = Plan("T", "M", ["a", "b"])
+
+
+def bench_with_files(model: ScriptedModel) -> Bench:
+    bench = Bench(model)
+    bench.attachments.sandbox |= {f"{HERE}/a.csv": b"1", f"{HERE}/b.csv": b"2", f"{HERE}/big.bin": TOO_MANY_BYTES}
+    bench.log.say("Go")
+    return bench
+
+
+def attached(bench: Bench) -> list[str]:
+    """Names of the files in the last message."""
+    return [file.filename for file in bench.log.last(MessageEvent).attachments]
+
+
+def results(request: Request) -> list[str]:
+    return [str(message["content"]) for message in request["messages"] if message["role"] == "tool"]
+
+
+async def test_a_file_is_stored_before_the_next_step_begins() -> None:
+    stored: list[list[str]] = []
+    with ScriptedModel([PLAN, Finish(attachments=[f"{HERE}/a.csv"]), shell("ls"), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+        bench.gate.on_call = lambda _key, _when: stored.append(list(bench.attachments.stored))
+        await bench.run()
+    assert stored[0] == [f"{HERE}/a.csv"]
+    assert bench.attachments.stored == [f"{HERE}/a.csv"]
+    assert attached(bench) == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        Finish(attachments=[f"{HERE}/a.csv", f"{HERE}/big.bin", f"{HERE}/none.txt", f"{HERE}/b.csv"]),
+        Say(
+            '{"success": true, "result": "x", "attachments": '
+            f'["{HERE}/a.csv", "{HERE}/big.bin", "{HERE}/none.txt", "{HERE}/b.csv"]}}'
+        ),
+    ],
+    ids=["as a call", "as JSON in the text"],
+)
+async def test_the_model_learns_which_files_could_not_be_stored_and_the_others_are_kept(finish: Turn) -> None:
+    with ScriptedModel([PLAN, finish, Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+        await bench.run()
+        told = str(model.requests[2]["messages"][-1]["content"])
+    assert f"- {HERE}/big.bin: {TOO_LARGE}" in told
+    assert f"- {HERE}/none.txt: {MISSING}" in told
+    assert "step 2 of 2: b" in told
+    assert attached(bench) == ["a.csv", "b.csv"]
+
+
+async def test_the_user_reads_which_files_are_missing_when_the_answer_does_not_say_it() -> None:
+    finish = Finish(attachments=[f"{HERE}/none.txt", f"{HERE}/big.bin"])
+    with ScriptedModel([PLAN, finish, Finish(), Say("big.bin is too large to be sent.")]) as model:
+        bench = bench_with_files(model)
+        await bench.run()
+    answer = bench.log.last(MessageEvent).message
+    assert f"`{HERE}/none.txt`: {MISSING}" in answer
+    assert TOO_LARGE not in answer
+
+
+async def test_a_file_that_a_later_step_makes_smaller_is_stored_then() -> None:
+    finish = Finish(attachments=[f"{HERE}/big.bin"])
+    with ScriptedModel([PLAN, finish, shell("gzip"), finish, Say("Done")]) as model:
+        bench = bench_with_files(model)
+
+        def shrink(_function: str, _args: Mapping[str, Any]) -> GateResult:
+            bench.attachments.sandbox[f"{HERE}/big.bin"] = b"small"
+            return GateResult("succeeded", {"output": "", "status": "exited", "exit_code": 0})
+
+        bench.gate.answer = shrink
+        await bench.run()
+    assert attached(bench) == ["big.bin"]
+    assert bench.log.last(MessageEvent).message == "Done"
+
+
+async def test_files_of_finished_steps_are_given_when_a_later_step_ends_the_run_with_an_error() -> None:
+    with ScriptedModel([PLAN, Finish(attachments=[f"{HERE}/a.csv"]), Status(401)]) as model:
+        bench = bench_with_files(model)
+        await bench.run()
+    assert bench.log.types()[-4:] == ["message", "step", "plan", "error"]
+    assert attached(bench) == ["a.csv"]
+
+
+async def test_files_of_finished_steps_are_given_when_the_user_stops() -> None:
+    with ScriptedModel([PLAN, Finish(attachments=[f"{HERE}/a.csv"]), shell("sleep 9")]) as model:
+        bench = bench_with_files(model)
+        journal = bench.journal()
+
+        def stop(_key: str, when: str) -> None:
+            if when == "after":
+                bench.log.stop_requested = True
+                journal.look()
+
+        bench.gate.on_call = stop
+        await bench.run(journal)
+    assert bench.log.types()[-1] == "done"
+    assert attached(bench) == ["a.csv"]
+
+
+async def test_a_failed_step_keeps_its_files_too() -> None:
+    turns: list[Turn] = [PLAN, Finish(success=False, attachments=[f"{HERE}/a.csv"]), Update([]), Say("Sorry")]
+    with ScriptedModel(turns) as model:
+        bench = bench_with_files(model)
+        await bench.run()
+    assert attached(bench) == ["a.csv"]
+
+
+async def test_files_wait_for_an_object_store_that_does_not_answer() -> None:
+    with ScriptedModel([PLAN, Finish(attachments=[f"{HERE}/a.csv"]), shell("ls"), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+        bench.attachments.is_unavailable = True
+        bench.gate.on_call = lambda _key, _when: setattr(bench.attachments, "is_unavailable", False)
+        await bench.run()
+        assert "not stored yet" in results(model.requests[2])[-1]
+    assert attached(bench) == ["a.csv"]
+
+
+async def test_a_lasting_outage_of_the_object_store_is_said_to_the_user() -> None:
+    with ScriptedModel([PLAN, Finish(attachments=[f"{HERE}/a.csv"]), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+        bench.attachments.is_unavailable = True
+        await bench.run()
+    assert bench.log.types()[-1] == "done"
+    assert f"`{HERE}/a.csv`: the sandbox or the file store did not answer" in bench.log.last(MessageEvent).message
+
+
+async def test_a_question_says_which_of_its_files_could_not_be_stored_when_it_is_answered() -> None:
+    ask = Call("message_ask_user", {"text": "Is it right?", "attachments": [f"{HERE}/a.csv", f"{HERE}/none.txt"]})
+    with ScriptedModel([PLAN, ask, Finish(), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+        await bench.run()
+        assert attached(bench) == ["a.csv"]
+        bench.log.say("Yes")
+        await bench.run()
+        told = "".join(str(message["content"]) for message in model.requests[2]["messages"])
+    assert f"- {HERE}/none.txt: {MISSING}" in told
+
+
+async def test_a_runner_that_dies_after_a_step_loses_none_of_its_files() -> None:
+    with ScriptedModel([PLAN, Finish(attachments=[f"{HERE}/a.csv"]), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+
+        def die(_number: int, when: str) -> None:
+            if when == "after" and bench.attachments.stored:
+                raise Killed
+
+        with pytest.raises(Killed):
+            await bench.run(bench.journal(die))
+        del bench.attachments.sandbox[f"{HERE}/a.csv"]
+        await bench.run()
+    assert attached(bench) == ["a.csv"]
+
+
+async def test_a_run_without_a_sandbox_ends_in_words_and_no_step_is_completed() -> None:
+    with ScriptedModel([PLAN, shell("ls"), Finish(), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+
+        def refuse(_function: str, _args: Mapping[str, Any]) -> GateResult:
+            raise SandboxLostError("No sandbox could be had: the host is full")
+
+        bench.gate.answer = refuse
+        await bench.run()
+    error = bench.log.last(ErrorEvent)
+    assert (error.code, error.error) == ("sandbox_unavailable", "No sandbox could be had: the host is full")
+    assert bench.log.last(StepEvent).status == "failed"
+    assert [step.status for step in bench.log.last(PlanEvent).steps] == ["failed", "pending"]
+
+
+@pytest.mark.parametrize(("plan", "is_prepared"), [(PLAN, True), (Plan("T", "Hello!", []), False), (Say("Hi"), False)])
+async def test_the_sandbox_starts_only_when_the_plan_has_steps(plan: Turn, is_prepared: bool) -> None:
+    with ScriptedModel([plan, Finish(), Finish(), Say("Done")]) as model:
+        bench = bench_with_files(model)
+        await bench.run()
+    assert bool(bench.gate.prepared) is is_prepared
