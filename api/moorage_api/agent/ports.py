@@ -208,6 +208,3 @@ class AgentLimits:
     max_search_results: int = 10
     max_functions: int = 128
     """Most functions that one request may offer. It is a setting. Source: OpenAI's API reference, "tools"."""
-
-
-Outcome = Literal["done", "wait", "failed", "stopped"]
