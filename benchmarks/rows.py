@@ -28,7 +28,7 @@ class Row:
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
-def shown(number: float) -> str:
+def format_number(number: float) -> str:
     if number >= 100:
         return f"{number:,.0f}"
     return f"{number:.2f}" if number >= 1 else f"{number:.3f}"
@@ -38,7 +38,15 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown, with columns wide enough to read as plain text."""
     head = ["measurement", "unit", "median", "p99", "n", "aim", "note"]
     lines = [
-        [row.name, row.unit, shown(row.median), shown(row.p99), str(len(row.samples)), row.aim, row.note]
+        [
+            row.name,
+            row.unit,
+            format_number(row.median),
+            format_number(row.p99),
+            str(len(row.samples)),
+            row.aim,
+            row.note,
+        ]
         for row in rows
     ]
     widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]

@@ -55,7 +55,7 @@ async def open_stream(host: str, port: int, token: str) -> asyncio.StreamWriter:
 
 
 async def transactions_a_second(engine: AsyncEngine) -> float:
-    async def committed() -> int:
+    async def count_committed() -> int:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT pg_stat_clear_snapshot()"))
             value = await connection.scalar(
@@ -64,9 +64,9 @@ async def transactions_a_second(engine: AsyncEngine) -> float:
             return int(value or 0)
 
     await asyncio.sleep(REPORT_SECONDS)  # by now the statistics include all earlier transactions
-    first = await committed()
+    first = await count_committed()
     await asyncio.sleep(WINDOW_SECONDS)
-    return (await committed() - first) / WINDOW_SECONDS
+    return (await count_committed() - first) / WINDOW_SECONDS
 
 
 async def make_users(engine: AsyncEngine, settings: Settings) -> list[str]:

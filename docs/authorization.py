@@ -1,4 +1,4 @@
-"""Write the table of docs/authorization.md anew; the text above it is written by hand.
+"""Write the table of docs/authorization.md again; the text above it is written by hand.
 
 python docs/authorization.py
 """

@@ -1,4 +1,4 @@
-"""Write docs/settings.md anew: every setting of every process, from the classes and parsers that read them.
+"""Write docs/settings.md again: every setting of every process, from the classes and parsers that read them.
 
 python docs/settings.py
 """

@@ -92,7 +92,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             group.create_task(limit_logs(self._directory.logs))
             for member in self._members():
-                group.create_task(self._keep_running(member))
+                group.create_task(keep_member_running(member, self._tell))
 
     async def stop(self) -> None:
         """Stop our own processes first, then the servers that they use."""
@@ -118,26 +118,6 @@ class Supervisor:
         host = self._host()
         self._parts.append(host)
         await self._start(host)
-
-    async def _keep_running(self, member: Member) -> None:
-
-        async def run() -> str:
-            """Wait until the process ends. If it does not run, restart it first."""
-            assert member.child is not None
-            if not member.child.is_running:
-                try:
-                    await member.restart()
-                except (StartError, OSError) as error:
-                    return str(error)
-                self._tell(f"{member.title} runs again")
-            status = await member.child.wait()
-            return f"{member.title} ended ({describe_exit(status)}) and will be restarted. Its log: {member.log}"
-
-        def on_end(message: str, _failures: int) -> bool:
-            self._tell(message)
-            return True
-
-        await keep_running(run, on_end=on_end, backoff=BACKOFF, steady_seconds=STEADY_SECONDS)
 
     def _settings(self, key_id: str, key_file: Path) -> Settings:
         """Build the settings of api or runner: from the environment, replaced by the values that only we know."""
@@ -206,6 +186,35 @@ class Supervisor:
             self._directory.logs / "sandbox-host.log",
             lambda: is_answering(listening, "/healthz", timeout_seconds=READY_ANSWER_SECONDS),
         )
+
+
+async def keep_member_running(member: Member, tell: Tell, *, backoff: Backoff = BACKOFF) -> None:
+    """Wait until a member that was started ends, and restart it until that succeeds. Runs until cancelled.
+
+    A restart that fails can leave the process running, or no process at all. So only a restart that succeeded is
+    followed by a wait for the end of the process.
+    """
+    is_started = True
+
+    async def run() -> str:
+        nonlocal is_started
+        if not is_started:
+            try:
+                await member.restart()
+            except (StartError, OSError) as error:
+                return str(error)
+            is_started = True
+            tell(f"{member.title} runs again")
+        assert member.child is not None
+        status = await member.child.wait()
+        is_started = False
+        return f"{member.title} ended ({describe_exit(status)}) and will be restarted. Its log: {member.log}"
+
+    def on_end(message: str, _failures: int) -> bool:
+        tell(message)
+        return True
+
+    await keep_running(run, on_end=on_end, backoff=backoff, steady_seconds=STEADY_SECONDS)
 
 
 def describe_exit(status: int) -> str:

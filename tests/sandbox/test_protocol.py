@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from moorage_api.agent.ports import Function
 from moorage_api.agent.toolsets import browser, file, shell
 from moorage_api.settings import Settings
 from moorage_api.skills.bundles import archive, limits
-from moorage_crds.types import SKILL_DIGEST_PATTERN
+from moorage_crds.types import SKILL_DIGEST_PATTERN, SkillPin
 from moorage_crds.types import SKILL_ID_PATTERN as RESOURCE_SKILL_ID_PATTERN
 from moorage_sandbox.box import skills
 from moorage_sandbox.box.arguments import SIGNATURES
@@ -25,10 +27,13 @@ from moorage_sandbox.protocol import (
     HOME,
     MAX_FILE_BYTES,
     MAX_SKILL_FILES,
+    MAX_SKILL_ID_CHARS,
     SANDBOX_FUNCTIONS,
     SHELL_FUNCTIONS,
     SKILL_ID_PATTERN,
 )
+
+ROOT = Path(__file__).parent.parent.parent
 
 TAR_HEADER_BYTES = 1024
 """A file's header, and the padding of its content to whole blocks of 512 bytes."""
@@ -60,6 +65,9 @@ def test_skills_are_spelled_in_one_way_by_api_resource_and_box() -> None:
     assert f"^{SKILL_ID_PATTERN}$" == RESOURCE_SKILL_ID_PATTERN
     assert f"^{DIGEST_PREFIX}{DIGEST_PATTERN}$" == SKILL_DIGEST_PATTERN
     assert re.fullmatch(DIGEST_PREFIX + DIGEST_PATTERN, archive.to_pin("0" * 64))
+    SkillPin(id="a" * MAX_SKILL_ID_CHARS, digest=archive.to_pin("0" * 64), phase="initial")
+    with pytest.raises(ValidationError):
+        SkillPin(id="a" * (MAX_SKILL_ID_CHARS + 1), digest=archive.to_pin("0" * 64), phase="initial")
 
 
 def test_the_box_accepts_every_skill_and_file_that_the_api_accepts() -> None:
@@ -68,5 +76,8 @@ def test_the_box_accepts_every_skill_and_file_that_the_api_accepts() -> None:
     assert Settings.model_fields["upload_limit_bytes"].default == MAX_FILE_BYTES
 
 
-def test_texts_for_the_model_name_the_real_home() -> None:
-    assert HOME in str(file.PATH)
+def test_every_text_and_path_of_the_product_names_the_real_home() -> None:
+    sources = [path for folder in ("api", "sandbox") for path in (ROOT / folder).rglob("*")]
+    texts = [path.read_text() for path in sources if path.suffix == ".py" or path.name == "Dockerfile"]
+    homes = {home for text in texts for home in re.findall(r"/home/[a-z]+", text)}
+    assert homes == {HOME}

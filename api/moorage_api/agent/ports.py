@@ -244,6 +244,3 @@ class AgentLimits:
     max_search_results: int = 10
     max_functions: int = 128
     """Most functions that one request may offer. Source: OpenAI's API reference, "tools"."""
-
-
-Outcome = Literal["done", "wait", "failed", "stopped"]

@@ -11,9 +11,9 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from moorage_api.http.envelope import Envelope
 from moorage_api.http.errors import envelope_response
+from moorage_api.http.routes import METHODS
 
 MOVED = "SKILL_API_MOVED"
-METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
 class MovedTo(BaseModel):

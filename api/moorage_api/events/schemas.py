@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 StepStatus = Literal["pending", "running", "completed", "failed"]
 SandboxPhase = Literal["queued", "starting", "ready", "suspended", "resuming", "failed"]
@@ -100,7 +100,6 @@ ChatEvent = Annotated[
     MessageEvent | TitleEvent | PlanEvent | StepEvent | ToolEvent | SandboxEvent | WaitEvent | DoneEvent | ErrorEvent,
     Field(discriminator="type"),
 ]
-CHAT_EVENT: TypeAdapter[ChatEvent] = TypeAdapter(ChatEvent)
 
 STREAM_ENDING_TYPES = frozenset({"done", "wait", "error"})
 """Types after which a chat stream closes."""

@@ -27,7 +27,7 @@ class BodyLimit:
             return
         received = 0
 
-        async def bounded() -> Message:
+        async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -35,4 +35,4 @@ class BodyLimit:
                 raise HTTPException(413, TEXT)
             return message
 
-        await self._app(scope, bounded, send)
+        await self._app(scope, receive_limited, send)

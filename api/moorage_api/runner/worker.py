@@ -125,9 +125,10 @@ class Runner:
             run = await queue.claim(tx, runner_lock=self._lock_number, lease_seconds=self._lease_seconds)
         if run is None:
             return False
-        task = asyncio.create_task(self._work_while_leased(run), name=f"run {run.id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._release)
+        with log_context(session_id=str(run.session_id)):  # the task and its callback keep it
+            task = asyncio.create_task(self._work_while_leased(run), name=f"run {run.id}")
+            self._tasks.add(task)
+            task.add_done_callback(self._release)
         CLAIMS.inc()
         RUNS.set(len(self._tasks))
         return True
@@ -149,9 +150,8 @@ class Runner:
             return
         self._journals[run.session_id] = journal
         try:
-            with log_context(session_id=str(run.session_id)):
-                async with race(self._work(journal), self._keep_lease(journal)) as tasks:
-                    pass
+            async with race(self._work(journal), self._keep_lease(journal)) as tasks:
+                pass
         finally:
             self._journals.pop(run.session_id, None)
             await journal.store_left_calls()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -46,14 +45,6 @@ TOUCH_LIST = text(
     ON CONFLICT (user_id) DO UPDATE SET version = user_heads.version + 1
     """
 )
-
-
-@dataclass(frozen=True)
-class SessionAccess:
-    """A session that the reader may use."""
-
-    id: UUID
-    owner_id: UUID
 
 
 class SessionRepository:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -41,8 +41,6 @@ from moorage_sandbox.protocol import (
     SKILL_ID_PATTERN,
     Scope,
 )
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 FENCED_SCOPES = frozenset({Scope.BIND, Scope.CALL, Scope.FILE_WRITE, Scope.SKILLS})
 """Only the newest runner may use these. Reading needs no lease."""

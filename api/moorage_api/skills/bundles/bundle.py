@@ -59,10 +59,6 @@ class BundleBuilder:
         self._files: dict[str, bytes] = {}
         self._size = 0
 
-    @property
-    def has_files(self) -> bool:
-        return bool(self._files)
-
     def add(self, path: str, content: bytes) -> None:
         """Raises SkillRefusedError and SkillTooLargeError."""
         path = check_path(path)

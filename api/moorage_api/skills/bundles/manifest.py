@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from moorage_api.errors import SkillRefusedError
 from moorage_api.text import check_storable
-from moorage_sandbox.protocol import SKILLS
+from moorage_sandbox.protocol import HOME, SKILLS
 
 RuntimeType = Literal["native", "mcp", "a2a"]
 
@@ -226,6 +226,6 @@ def _entry(given: Mapping[str, Any]) -> SkillEntry:
         shlex.split(command)
     except ValueError:
         raise SkillRefusedError("bad_entry", "`entry.command` has an opening quote without a closing quote") from None
-    if exec_dir and (not f"{exec_dir}/".startswith("/home/ubuntu/") or ".." in exec_dir.split("/")):
-        raise SkillRefusedError("bad_entry", "`entry.exec_dir` must be an absolute path below /home/ubuntu")
+    if exec_dir and (not f"{exec_dir}/".startswith(f"{HOME}/") or ".." in exec_dir.split("/")):
+        raise SkillRefusedError("bad_entry", f"`entry.exec_dir` must be an absolute path below {HOME}")
     return SkillEntry(command=command, exec_dir=exec_dir)
