@@ -102,6 +102,7 @@ class LlmClient:
         self._on_learnt = on_learnt
         self._on_call = on_call
         self._earlier_tools: dict[str, Function] = {}
+        self._was_reached = False
         self._texts_with_calls = 0
         """Answers in a row that were nothing but calls written as text."""
         self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
@@ -168,7 +169,8 @@ class LlmClient:
             except RetryableError as failure:
                 halves += failure.is_half
                 waited_seconds = time.monotonic() - began
-                is_patient = waited_seconds < self._timing.patience and not (is_long and failure.error.status == 500)
+                is_patient = waited_seconds < self._timing.patience and not failure.is_lasting
+                is_patient = is_patient and not (is_long and failure.error.status == 500)
                 if halves > 1 and failure.half is not None:
                     return failure.half  # a server that never says why an answer ends, but does end it
                 if halves > 1 or (tries >= max_retries and not is_patient):
@@ -219,6 +221,7 @@ class LlmClient:
             raise LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}") from error
         except openai.APIStatusError as error:
             response = error.response
+            self._was_reached = True
             raise _RefusedError(self._read(error.status_code, response.text, response.headers)) from error
         except (openai.APITimeoutError, TimeoutError) as error:
             raise RetryableError(
@@ -229,7 +232,8 @@ class LlmClient:
                 LlmError(
                     "llm_unavailable",
                     f"The model's server at {self._base_url} could not be reached; check the base URL",
-                )
+                ),
+                is_lasting=not (self._was_reached or self._profile.has_native_calls),
             ) from error
         except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError) as error:
             raise RetryableError(
@@ -237,7 +241,8 @@ class LlmClient:
                     "llm_failed",
                     f"The model's server at {self._base_url} sent a response that is not a chat completion; "
                     "check that `base_url` is an OpenAI-compatible API",
-                )
+                ),
+                is_lasting=True,
             ) from error
         except httpx2.HTTPError as error:
             raise RetryableError(
@@ -254,6 +259,7 @@ class LlmClient:
             stream = await self._client().post(
                 "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
             )
+        self._was_reached = True
         has_end = is_whole = False
         try:
             if stream.response.headers.get("content-type", "").startswith("application/json"):

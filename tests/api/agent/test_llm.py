@@ -147,6 +147,25 @@ async def test_the_error_for_an_unreachable_server_contains_its_url(connect: Con
     assert caught.value.code == "llm_unavailable"
 
 
+async def test_a_server_that_was_never_reached_is_not_waited_for(connect: Connect) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        client = connect(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", patience_seconds=3_600)
+        with pytest.raises(LlmError, match="could not be reached"):
+            await client.ask(QUESTION, max_retries=1)
+
+
+async def test_a_server_that_sends_something_else_is_not_waited_for(serve: Serve, connect: Connect) -> None:
+    with pytest.raises(LlmError, match="not a chat completion"):
+        await connect(serve([Raw(["{nonsense"])]), patience_seconds=3_600).ask(QUESTION, max_retries=1)
+
+
+async def test_a_server_that_was_reached_once_is_waited_for(serve: Serve, connect: Connect) -> None:
+    trouble = [Drop(HELLO, after=0)] * 5
+    model = serve([Tries(Status(503), *trouble, HELLO)])
+    assert await connect(model, patience_seconds=60).ask(QUESTION, max_retries=1) == Answer(HELLO.text)
+
+
 @pytest.mark.parametrize("url", ["not a url", "ftp://example.org", "", "http://", "http://[::1/v1"])
 async def test_an_invalid_base_url_is_reported_as_an_llm_error(connect: Connect, url: str) -> None:
     with pytest.raises(LlmError) as caught:

@@ -40,6 +40,7 @@ class RetryableError(Exception):
 
     `is_half`: the answer ended without a reason. Then one retry is enough.
     `half`: the answer, if the server at least marked its end.
+    `is_lasting`: a wrong configuration is as likely as trouble of the server, so it is not waited out for long.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class RetryableError(Exception):
         after_seconds: float | None = None,
         is_half: bool = False,
         half: Answer | None = None,
+        is_lasting: bool = False,
     ) -> None:
         super().__init__(str(error))
         self.error = error
         self.after_seconds = after_seconds
         self.is_half = is_half
         self.half = half
+        self.is_lasting = is_lasting
 
 
 def explain(refusal: Refusal, *, base_url: str, model: str) -> Exception:
