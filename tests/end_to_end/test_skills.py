@@ -125,11 +125,12 @@ async def test_a_model_reads_a_skill_and_runs_it_in_its_sandbox(
     assert listed["status"] == "completed"
 
 
-async def test_a_skill_that_has_no_sandbox_reports_the_reason(
+async def test_a_run_of_a_skill_without_a_sandbox_ends_in_words(
     platform: Platform, use_model: UseModel, new_user: NewUser, roots: Path
 ) -> None:
     turns: list[Turn] = [Plan("Report", "I will make it.", ["Make it"]), RUN, Finish(), Say("Not made.")]
     source = write_skill(roots / "brand-report", brand_report())
+    platform.changes.update(sandbox_patience_seconds=2)
     with ScriptedModel(turns) as model:
         use_model(model.url)
         api = await platform.start_api()
@@ -137,9 +138,10 @@ async def test_a_skill_that_has_no_sandbox_reports_the_reason(
         await platform.start_runner()  # no sandbox host is started
         alice = await new_user(api.url)
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
-        assert (await chat.say("Make a report on Q3")).event == "done"
-    (called,) = chat.all("tool", name="skill", status="called")
-    assert "There is no sandbox for the skill's files: " in called["content"]["skill_result"]
+        ending = await chat.say("Make a report on Q3")
+    assert (ending.event, ending.data["code"]) == ("error", "sandbox_unavailable")
+    assert "The sandbox host does not answer" in ending.data["error"]
+    assert chat.all("step")[-1]["status"] == "failed"
 
 
 @pytest.fixture

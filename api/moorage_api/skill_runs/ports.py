@@ -40,6 +40,9 @@ class SkillFiles(Protocol):
         """The files of a version. Raises DomainError."""
         ...
 
-    async def problem_with(self, skill_id: str, *, seconds: float) -> str:
-        """Why the files are not in the sandbox; empty if they are. Waits for at most `seconds`."""
+    async def problem_with(self, skill_id: str, *, seconds: float, needs_sandbox: bool = False) -> str:
+        """Why the files are not in the sandbox; empty if they are. Waits for at most `seconds`.
+
+        With `needs_sandbox` it first waits for the sandbox, as long as any call may. Raises SandboxLostError then.
+        """
         ...

@@ -116,7 +116,7 @@ class SkillToolset(SandboxToolset):
         skill, tool = self._targets[call.function]
         if skill.manifest.runtime_type != "native":
             return await self._delegates[skill.manifest.runtime_type].call(skill.manifest, tool, call)
-        problem = await self._files.problem_with(skill.id, seconds=SYNC_SECONDS)
+        problem = await self._files.problem_with(skill.id, seconds=SYNC_SECONDS, needs_sandbox=True)
         if problem:
             return failure(problem)
         args = [shlex.quote(str(arg)) for arg in call.args.get("args", ())]

@@ -40,7 +40,7 @@ class Files:
             raise UnavailableError("The object store does not answer")
         return self.files
 
-    async def problem_with(self, skill_id: str, *, seconds: float) -> str:
+    async def problem_with(self, skill_id: str, *, seconds: float, needs_sandbox: bool = False) -> str:
         return self.problem
 
 
