@@ -139,7 +139,10 @@ async def test_a_skill_that_has_no_sandbox_reports_the_reason(
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
         assert (await chat.say("Make a report on Q3")).event == "done"
     (called,) = chat.all("tool", name="skill", status="called")
-    assert "There is no sandbox for the skill's files: " in called["content"]["skill_result"]
+    assert (
+        "The skill's files are not available, because the sandbox could not be started: "
+        in called["content"]["skill_result"]
+    )
 
 
 @pytest.fixture
