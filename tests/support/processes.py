@@ -71,6 +71,10 @@ class Process:
         return await self.child.stop(grace_seconds=HANG_SECONDS)
 
 
+TOKEN_SECONDS = 24 * 60 * 60
+"""A test run on a slow machine takes longer than the half hour for which an access token is valid by default."""
+
+
 @dataclass
 class Platform:
     """Starts processes on one database. `stop()` ends all of them, whether the test passed or not."""
@@ -90,8 +94,9 @@ class Platform:
         return self.directory / "host.sock"
 
     def settings(self, *, runner: bool = False) -> Settings:
+        changes = {"access_token_seconds": TOKEN_SECONDS, **self.changes}
         return self.services.settings(
-            database_url=self.database_url, directory=self.directory, runner=runner, **self.changes
+            database_url=self.database_url, directory=self.directory, runner=runner, **changes
         )
 
     async def start_api(self, *, port: int | None = None) -> Process:
