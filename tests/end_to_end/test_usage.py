@@ -65,8 +65,14 @@ class Runners:
         self._platform = platform
         self._running = running
         self.kills = 0
+        self._lock = asyncio.Lock()
+        """One kill at a time: a runner is killed only while another one runs."""
 
     async def kill_the_busy_one(self) -> None:
+        async with self._lock:
+            await self._kill_and_replace()
+
+    async def _kill_and_replace(self) -> None:
         port = urlsplit(self._platform.changes["llm_base_url"]).port
         busy = [runner for runner in self._running if victims.talks_to(runner.pid, port)]
         victim = (busy or self._running)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from uuid import UUID
 
 from moorage_api.database import Database
@@ -36,7 +36,7 @@ class UsageService:
         Without `until` the last day is today, and without `since` the first is 29 days before it.
         """
         last = until or self._now().date()
-        first = since or last - timedelta(days=DEFAULT_DAYS - 1)
+        first = since or date.fromordinal(max(1, last.toordinal() - DEFAULT_DAYS + 1))
         if first > last:
             raise InvalidError(f"`since` ({first}) is after `until` ({last}); exchange them")
         chosen = Selection(user_id, session_id, first, last)

@@ -133,6 +133,7 @@ async def test_a_period_counts_its_first_and_its_last_day(api: Any, alice: Perso
         pytest.param({"session_id": "7"}, 422, id="no id"),
         pytest.param({"limit": 0}, 422, id="no rows"),
         pytest.param({"until": "9999-12-31", "since": "0001-01-01"}, 200, id="all time"),
+        pytest.param({"until": "0001-01-05"}, 200, id="the first days of the calendar"),
     ],
 )
 async def test_odd_questions_are_refused_in_words(alice: Person, query: dict[str, Any], status: int) -> None:

@@ -42,7 +42,7 @@ WAIT_KEYS = ("retry_after", "retryAfter", "retry_after_seconds", "retryDelay", "
 
 @dataclass(frozen=True)
 class Refusal:
-    """`said`: the server's own words. `codes`: what it calls the error, in lower case."""
+    """`said`: the server's own words. `codes`: what it calls the error, in lower case. `param`: the fields it names."""
 
     status: int
     said: str
@@ -76,7 +76,8 @@ def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secret: 
         words, found = list(dict.fromkeys(_words(document))), document
     nodes = list(_nodes(found))
     codes = {str(node[key]).lower() for node in nodes for key in CODE_KEYS if isinstance(node.get(key), str | int)}
-    param = next((node["param"] for node in nodes if isinstance(node.get("param"), str)), "")
+    params = [str(node["param"]) for node in nodes if isinstance(node.get("param"), str)]
+    params += [str(part) for node in nodes if isinstance(node.get("loc"), list) for part in node["loc"]]
     everything = mask_secret(" ".join(" ".join(words).split()), secret)
     # the last words are the innermost: those of the server behind a gateway
     said = mask_secret(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secret)
@@ -84,7 +85,7 @@ def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secret: 
         status=status,
         said=said if len(said) <= MAX_CHARS else f"{said[:MAX_CHARS]}…",
         codes=frozenset(codes),
-        param=param,
+        param=" ".join(params),
         retry_after_seconds=_retry_after(headers, nodes),
         words=everything,
     )

@@ -66,6 +66,8 @@ ALSO: dict[str, tuple[int, ...]] = {
     "POST /api/sessions/{session_id}/file": (409,),
     "POST /api/sessions/{session_id}/shell": (409,),
     "GET /api/pictures/{name}": (403,),
+    "GET /api/usage": (400,),
+    "GET /api/admin/usage": (400,),
 }
 """Error statuses of a route in addition to those that follow from its rule."""
 
