@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID, uuid4
 
 import httpx2
 import openai
@@ -34,8 +35,11 @@ MAX_BACKOFF_SECONDS = 30.0
 MAX_CORRECTIONS = 8
 """Times that one request is sent again in another form because the server refused a part of it."""
 
+OnStart = Callable[[ModelCall], Awaitable[None]]
+"""Awaited before each request, with an estimate of its tokens."""
+
 OnCall = Callable[[ModelCall], None]
-"""Called once for each request that the model began to answer, when it has ended."""
+"""Called when a request has ended: for each that the model began to answer, and for each that `OnStart` was told."""
 
 Progress = Callable[[AnswerBuilder], Awaitable[None]]
 """Called as the answer grows."""
@@ -83,6 +87,7 @@ class LlmClient:
         first_byte_seconds: float | None = None,
         patience_seconds: float = 0.0,
         backoff_seconds: float = 0.5,
+        on_start: OnStart | None = None,
         on_call: OnCall | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -100,6 +105,7 @@ class LlmClient:
         self._headers = dict(headers or {})
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt
+        self._on_start = on_start
         self._on_call = on_call
         self._earlier_tools: dict[str, Function] = {}
         self._was_reached = False
@@ -254,42 +260,47 @@ class LlmClient:
 
     async def _stream(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
         builder = AnswerBuilder()
-        async with asyncio.timeout(self._timing.first_byte):
-            # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
-            stream = await self._client().post(
-                "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
-            )
-        self._was_reached = True
-        has_end = is_whole = False
+        call_id = await self._report_start(body)
         try:
-            if stream.response.headers.get("content-type", "").startswith("application/json"):
-                builder.feed(self._check(await stream.response.aread()))
-                is_whole = True
-            else:
-                async for event in read_events(self._bytes(stream.response)):
-                    if event.data.startswith("[DONE]"):
-                        has_end = True
-                        break
-                    builder.feed(self._check(event.data))
-                    if progress is not None:
-                        await progress(builder)
+            has_end = await self._receive(builder, body, progress)
         except asyncio.CancelledError:
-            self._report_call(builder, body, "interrupted")
+            self._report_end(call_id, builder, body, "interrupted")
             raise
         except Exception:
-            self._report_call(builder, body, "failed")
+            self._report_end(call_id, builder, body, "failed")
             raise
-        finally:
-            await stream.close()
-        self._report_call(builder, body, "answered")
+        self._report_end(call_id, builder, body, "answered")
         answer = await self._read_calls(builder.answer(), names)
-        if not (builder.is_finished or is_whole):
+        if not builder.is_finished:
             raise RetryableError(
                 LlmError("llm_unavailable", f"The model's server at {self._base_url} ended its answer in the middle"),
                 half=answer if has_end else None,
                 is_half=True,
             )
         return answer
+
+    async def _receive(self, builder: AnswerBuilder, body: Mapping[str, Any], progress: Progress | None) -> bool:
+        """Send the request and feed the answer to `builder`. True if the server marked the end of the stream."""
+        async with asyncio.timeout(self._timing.first_byte):
+            # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
+            stream = await self._client().post(
+                "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+            )
+        self._was_reached = True
+        try:
+            if stream.response.headers.get("content-type", "").startswith("application/json"):
+                builder.feed(self._check(await stream.response.aread()))
+                builder.is_finished = True
+                return True
+            async for event in read_events(self._bytes(stream.response)):
+                if event.data.startswith("[DONE]"):
+                    return True
+                builder.feed(self._check(event.data))
+                if progress is not None:
+                    await progress(builder)
+            return False
+        finally:
+            await stream.close()
 
     async def _read_calls(self, answer: Answer, names: set[str]) -> Answer:
         """Read calls from the text, if this server is known to leave them there. A quoted call is never read."""
@@ -306,12 +317,25 @@ class LlmClient:
             return replace(answer, text="", calls=calls)
         return answer
 
-    def _report_call(self, builder: AnswerBuilder, body: Mapping[str, Any], outcome: Outcome) -> None:
-        """Report a request that the server may bill. Its usage is estimated if the server did not say it."""
-        if self._on_call is None or not (builder.has_begun or builder.usage):
+    async def _report_start(self, body: Mapping[str, Any]) -> UUID:
+        if self._on_start is None:
+            return uuid4()
+        call = ModelCall(self._model, self._base_url, _estimate_usage(body), "started")
+        await self._on_start(call)
+        return call.id
+
+    def _report_end(self, call_id: UUID, builder: AnswerBuilder, body: Mapping[str, Any], outcome: Outcome) -> None:
+        """Report the end of a request. Its usage is estimated if the server did not say it.
+
+        A server may bill what it began to answer, and what we did not wait for.
+        """
+        if self._on_call is None:
             return
-        usage = builder.usage or _estimate_usage(body, builder.answer())
-        self._on_call(ModelCall(self._model, self._base_url, usage, outcome))
+        if builder.has_begun or builder.usage or (outcome == "interrupted" and self._on_start is not None):
+            usage = builder.usage or _estimate_usage(body, builder.answer())
+            self._on_call(ModelCall(self._model, self._base_url, usage, outcome, call_id))
+        elif self._on_start is not None:
+            self._on_call(ModelCall(self._model, self._base_url, Usage(0, 0, is_estimated=True), "refused", call_id))
 
     async def _bytes(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         """The chunks of the response. Raises TimeoutError when the server stays silent for too long."""
@@ -348,7 +372,8 @@ class _RefusedError(Exception):
         self.refusal = refusal
 
 
-def _estimate_usage(body: Mapping[str, Any], answer: Answer) -> Usage:
+def _estimate_usage(body: Mapping[str, Any], answer: Answer | None = None) -> Usage:
+    answer = answer or Answer("")
     texts = [answer.text, answer.foreign]
     texts += [part for call in answer.calls for part in (call.name, call.arguments, call.foreign)]
     sent = count_tokens(body["messages"]) + count_tokens(body.get("tools", ()))

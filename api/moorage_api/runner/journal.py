@@ -28,7 +28,7 @@ from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
 from moorage_api.sandboxes.repository import SandboxRepository
 from moorage_api.sessions.summary import apply_events
-from moorage_api.usage.ledger import count_calls, store_calls
+from moorage_api.usage.ledger import begin_call, count_calls, store_calls
 from moorage_api.usage.pricing import PricedCall
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,10 @@ class RunJournal:
         """Apply the newest signals that were read from the run's row."""
         self._signals = signals
         self._changed.set()
+
+    async def begin_model_call(self, call: PricedCall) -> None:
+        """Store a call before it is sent, so that it is counted even if this runner is killed."""
+        await begin_call(self._db, call, session_id=self.session_id, user_id=self.owner_id)
 
     def add_model_call(self, call: PricedCall) -> None:
         """Store the call in the next transaction of this run, which is the one of its answer."""

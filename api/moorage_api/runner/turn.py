@@ -95,6 +95,7 @@ class Turns:
                 backoff_seconds=self.timing.backoff,
                 facts=await self.config.model_facts(model),
                 on_learnt=lambda facts: self.config.add_model_facts(model, facts),
+                on_start=lambda call: journal.begin_model_call(prices.apply(call)),
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 toolsets = default_toolsets(

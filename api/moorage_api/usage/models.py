@@ -13,7 +13,7 @@ from moorage_api.database import Base
 
 
 class ModelCallRow(Base):
-    """One request that a model answered, at least in part. Written in the transaction of its answer.
+    """One request to a model. Written before it is sent, and completed in the transaction of its answer.
 
     A row outlives its session and its user, because the call was paid for. It then belongs to nobody.
     """
@@ -22,13 +22,15 @@ class ModelCallRow(Base):
     __table_args__ = (Index("ix_model_calls_user_created", "user_id", "created_at"),)
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    call_id: Mapped[UUID | None] = mapped_column(unique=True)
+    """Null in rows of versions that wrote a call once, at its end."""
     session_id: Mapped[UUID | None] = mapped_column(ForeignKey("sessions.id", ondelete="SET NULL"), index=True)
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
     model: Mapped[str] = mapped_column(String(200))
     base_url: Mapped[str] = mapped_column(String(2048))
     outcome: Mapped[str] = mapped_column(String(20))
-    """`answered`, `failed` or `interrupted`."""
+    """`answered`, `failed`, `interrupted` or `started`. A row stays `started` if its runner was killed."""
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     cached_tokens: Mapped[int] = mapped_column(BigInteger)
     """The part of the input tokens that the server read from its cache."""

@@ -42,14 +42,24 @@ CHOSEN = """
     AND (CAST(:session_id AS uuid) IS NULL OR session_id = :session_id)
 """
 
-INSERT = text(
+STORE = text(
     """
-    INSERT INTO model_calls (session_id, user_id, model, base_url, outcome, input_tokens, cached_tokens, output_tokens,
-        reasoning_tokens, is_estimated, cost)
-    VALUES (:session_id, :user_id, :model, :base_url, :outcome, :input_tokens, :cached_tokens, :output_tokens,
-        :reasoning_tokens, :is_estimated, :cost)
+    INSERT INTO model_calls (call_id, session_id, user_id, model, base_url, outcome, input_tokens, cached_tokens,
+        output_tokens, reasoning_tokens, is_estimated, cost)
+    VALUES (:call_id, :session_id, :user_id, :model, :base_url, :outcome, :input_tokens, :cached_tokens,
+        :output_tokens, :reasoning_tokens, :is_estimated, :cost)
+    ON CONFLICT (call_id) DO UPDATE SET outcome = excluded.outcome, input_tokens = excluded.input_tokens,
+        cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens,
+        reasoning_tokens = excluded.reasoning_tokens, is_estimated = excluded.is_estimated, cost = excluded.cost
     """
 )
+BEGIN = """
+    WITH without_waiting_for_the_disk AS (SELECT set_config('synchronous_commit', 'off', true))
+    INSERT INTO model_calls (call_id, session_id, user_id, model, base_url, outcome, input_tokens, cached_tokens,
+        output_tokens, reasoning_tokens, is_estimated, cost)
+    SELECT $1, $2, $3, $4, $5, 'started', $6, 0, 0, 0, true, CAST($7 AS numeric) FROM without_waiting_for_the_disk
+"""
+"""A crash of the database may lose the row, but it matters only if the runner is killed at the same time."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,10 @@ class UsageRepository:
         self._tx = tx
 
     async def add(self, calls: Sequence[PricedCall], *, session_id: UUID, user_id: UUID) -> None:
+        """Store calls that have ended. Those that were stored when they began are completed."""
         rows = [
             {
+                "call_id": item.call.id,
                 "session_id": session_id,
                 "user_id": user_id,
                 "model": item.call.model,
@@ -83,7 +95,11 @@ class UsageRepository:
             }
             for item in calls
         ]
-        await self._tx.execute(INSERT, rows)
+        await self._tx.execute(STORE, rows)
+
+    async def remove(self, call_ids: Sequence[UUID]) -> None:
+        """Remove calls that were stored when they began and then refused."""
+        await self._tx.execute(text("DELETE FROM model_calls WHERE call_id = ANY(:ids)"), {"ids": list(call_ids)})
 
     async def total(self, chosen: Selection) -> UsageTotals:
         row = (await self._tx.execute(text(f"SELECT {TOTALS} {CHOSEN}"), vars(chosen))).one()

@@ -11,7 +11,7 @@ import pytest
 from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.model.usage import ModelCall, Usage, read_usage
 from moorage_api.outbound import Outbound
-from support.llm import Drop, Raw, Request, Say, ScriptedModel, Status, Tries, Turn
+from support.llm import Drop, Hang, Raw, Request, Say, ScriptedModel, Status, Tries, Turn
 
 QUESTION = [{"role": "user", "content": "How are you?"}]
 FULL = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
@@ -147,6 +147,44 @@ async def test_an_interrupted_answer_counts_with_an_estimate() -> None:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
     assert [(call.outcome, call.usage.is_estimated) for call in calls] == [("interrupted", True)]
+
+
+@pytest.mark.parametrize(
+    ("turn", "outcomes"),
+    [
+        pytest.param(Say("Well."), ["started", "answered"], id="answered"),
+        pytest.param(
+            Tries(Status(500), Say("Well.")), ["started", "refused", "started", "answered"], id="refused once"
+        ),
+        pytest.param(Hang(), ["started", "interrupted"], id="interrupted before the answer began"),
+    ],
+)
+async def test_each_request_is_reported_before_it_is_sent_and_when_it_has_ended(
+    turn: Turn, outcomes: list[str]
+) -> None:
+    calls: list[ModelCall] = []
+
+    with ScriptedModel([turn]) as model:
+
+        async def start(call: ModelCall) -> None:
+            assert len(model.requests) == sum(call.outcome == "started" for call in calls)
+            calls.append(call)
+
+        async with LlmClient(
+            model.url, "sk", "m", outbound=Outbound(), backoff_seconds=0.01, on_start=start, on_call=calls.append
+        ) as llm:
+            asking = asyncio.create_task(llm.ask(QUESTION))
+            if isinstance(turn, Hang):
+                await model.wait_for_requests(1)
+                asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+    assert [call.outcome for call in calls] == outcomes
+    assert [before.id == after.id for before, after in batched(calls)] == [True] * (len(calls) // 2)
+    assert all(call.usage.input_tokens > 0 for call in calls if call.outcome != "refused")
+
+
+def batched(calls: list[ModelCall]) -> list[tuple[ModelCall, ModelCall]]:
+    return list(zip(calls[::2], calls[1::2], strict=True))
 
 
 async def test_the_usage_of_a_response_without_a_stream_is_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ import pytest
 
 from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
 from moorage_api.database import create_database, create_engine
-from moorage_api.usage.ledger import store_calls
+from moorage_api.usage.ledger import begin_call, store_calls
 from moorage_api.usage.pricing import PriceList
 from moorage_api.usage.schemas import ModelPrice
 from support.accounts import Person, data
@@ -32,6 +33,14 @@ async def store(api: Any, person: Person, session_id: str, *calls: ModelCall) ->
     async with create_database(engine).begin() as tx:
         priced = [PRICES.apply(item) for item in calls]
         await store_calls(tx, priced, session_id=UUID(session_id), user_id=UUID(person.id))
+    await engine.dispose()
+
+
+async def begin(api: Any, person: Person, session_id: str, item: ModelCall) -> None:
+    engine = create_engine(api.database_url)
+    db = create_database(engine)
+    await begin_call(db, PRICES.apply(item), session_id=UUID(session_id), user_id=UUID(person.id))
+    await db.close()
     await engine.dispose()
 
 
@@ -83,6 +92,18 @@ async def test_a_user_reads_the_sums_of_their_own_calls(api: Any, alice: Person,
         (today, "dear", 10),
         (today, "odd", 7),
     ]
+
+
+async def test_a_call_counts_from_its_beginning_and_once(api: Any, alice: Person) -> None:
+    session = await alice.create_session()
+    lost, whole, refused = (call("dear", Usage(1_000_000, 0, is_estimated=True), "started") for _ in range(3))
+    for item in (lost, whole, refused):
+        await begin(api, alice, session, item)
+    assert [(await read(alice))["total"][name] for name in ("calls", "estimated_calls", "cost")] == [3, 3, 6]
+    ended = replace(whole, outcome="answered", usage=Usage(500_000, 100_000))
+    await store(api, alice, session, ended, replace(refused, outcome="refused"))
+    total = (await read(alice))["total"]
+    assert [total[name] for name in ("calls", "estimated_calls", "cost")] == [2, 1, pytest.approx(2 + 2)]
 
 
 async def test_a_user_gets_nothing_of_the_sessions_of_others(api: Any, alice: Person, bob: Person) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID, uuid4
 
-Outcome = Literal["answered", "failed", "interrupted"]
+Outcome = Literal["started", "answered", "failed", "interrupted", "refused"]
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,18 @@ class Usage:
 
 @dataclass(frozen=True)
 class ModelCall:
-    """One request that the model began to answer, and that its server may bill.
+    """One request to a model, which its server may bill.
 
-    `failed`: the answer broke off or was unusable. `interrupted`: the user stopped the run or wrote a message.
+    `started`: it is sent next. `failed`: the answer broke off or was unusable. `interrupted`: the user stopped the run
+    or wrote a message. `refused`: no answer began, so the call does not count.
     """
 
     model: str
     base_url: str
     usage: Usage
     outcome: Outcome
+    id: UUID = field(default_factory=uuid4, compare=False)
+    """The same when the call starts and when it ends."""
 
 
 def read_usage(chunk: Mapping[str, Any]) -> Usage | None:
