@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from moorage_api.agent.llm import LlmClient
-from moorage_api.agent.loop import run_turn
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.ports import AgentLimits, GateResult, Message, SavedFiles, SwitchedKind, Toolset, UserMessage
 from moorage_api.agent.toolsets import default_toolsets
+from moorage_api.agent.turn.loop import run_turn
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import STREAM_ENDING_TYPES, ChatEvent, FileInfo, MessageEvent
 from moorage_api.outbound import Outbound

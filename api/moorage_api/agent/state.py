@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from moorage_api.events.schemas import FileInfo, PlanStep
 
 if TYPE_CHECKING:
-    from moorage_api.agent.llm import LlmClient
+    from moorage_api.agent.model.llm import LlmClient
 
 Toolkit = Literal["file", "shell", "browser", "search", "message", "mcp", "a2a", "skill"]
 Phase = Literal["idle", "planning", "replanning", "executing", "summarising", "waiting"]

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from moorage_api.agent import prompts
-from moorage_api.agent.llm import LlmClient, Timing
-from moorage_api.agent.loop import run_turn
 from moorage_api.agent.messages import user_message
+from moorage_api.agent.model.llm import LlmClient, Timing
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
 from moorage_api.agent.toolsets import default_toolsets
+from moorage_api.agent.turn.loop import run_turn
 from moorage_api.config.service import ConfigService
 from moorage_api.database import Database
 from moorage_api.errors import DomainError, FencedError

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from moorage_api.agent.function_schema import text
 from moorage_api.agent.ports import Attachments, Switches, ToolCall, ToolResult
+from moorage_api.agent.toolsets.function_schema import text
 from moorage_api.skill_runs.ports import DelegatedTool
 from moorage_api.skills.bundles.manifest import Manifest, RuntimeType
 from moorage_api.tools.a2a_service import A2aService, OfferedAgent

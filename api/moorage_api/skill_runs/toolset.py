@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from moorage_api.agent.function_schema import function, number, text, texts
 from moorage_api.agent.ports import Attachments, Function, Gate, Switches, ToolCall, ToolResult
+from moorage_api.agent.toolsets.function_schema import function, number, text, texts
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.skill_runs.ports import DelegatedTool, SkillDelegate, SkillFiles

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.arguments import BadArgumentsError, check_arguments
-from moorage_api.agent.function_schema import flag, function, number, text, texts
+from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.toolsets.function_schema import flag, function, number, text, texts
 
 SCHEMA = function(
     "f",

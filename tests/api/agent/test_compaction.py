@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.messages import clip, clip_content, elide, merge_user_messages
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.agent.state import AgentState
 from moorage_api.agent.tokens import count_tokens

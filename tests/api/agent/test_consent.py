@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from moorage_api.agent.executor import is_yes
-from moorage_api.agent.function_schema import function, text
 from moorage_api.agent.ports import Function, ToolCall, ToolResult
+from moorage_api.agent.toolsets.function_schema import function, text
+from moorage_api.agent.turn.executor import is_yes
 from moorage_api.events.schemas import MessageEvent, ToolEvent
 from support.agent import Bench, Killed, shell
 from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel

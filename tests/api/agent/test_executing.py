@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 
 from moorage_api.agent import prompts
-from moorage_api.agent.function_schema import function, text
 from moorage_api.agent.ports import AgentLimits, Function, GateResult, ToolCall, ToolResult
+from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.events.schemas import ErrorEvent, FileInfo, MessageEvent, PlanEvent, StepEvent, ToolEvent
 from support.agent import Bench, Killed, shell
 from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel, Status, Turn, Update

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_api.agent.llm import LlmClient
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.events.schemas import MessageEvent, StepEvent, ToolEvent
 from moorage_api.outbound import Outbound
 from support.agent import Bench, Killed, shell

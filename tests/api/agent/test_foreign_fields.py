@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.messages import call_message, tool_message, user_message
 from moorage_api.agent.model import foreign
 from moorage_api.agent.model.answers import AnswerBuilder, BadStreamError
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.state import OpenCall
 from moorage_api.outbound import Outbound
 from support.agent import Bench, shell_output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moorage_api.agent.llm import LlmClient
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.events.schemas import MessageEvent, ToolEvent
 from moorage_api.outbound import Outbound
 from support.agent import Bench

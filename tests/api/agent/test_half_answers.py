@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.half_answers import is_announcement, is_call_notation
+from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, StepEvent, ToolEvent
 from support.agent import Bench, shell, shell_output
 from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn, Update

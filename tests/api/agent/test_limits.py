@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.ports import AgentLimits, GateResult
-from moorage_api.agent.progress import count_repeats
+from moorage_api.agent.turn.progress import count_repeats
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, PlanEvent, StepEvent
 from support.agent import Bench, Killed, echo, shell
 from support.llm import Call, Calls, Finish, Hang, Plan, Request, Say, ScriptedModel, Status, Turn, Update

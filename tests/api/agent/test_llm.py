@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.function_schema import function, text
-from moorage_api.agent.llm import LlmClient, LlmError, WindowFullError
 from moorage_api.agent.model.answers import Answer, AnswerBuilder, RawCall
+from moorage_api.agent.model.llm import LlmClient, LlmError, WindowFullError
+from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound
 from support.llm import Call, Calls, Drop, Hang, Raw, Responder, Say, ScriptedModel, Status, Tries, Turn
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.function_schema import function, text
-from moorage_api.agent.llm import LlmClient
 from moorage_api.agent.model import profiles
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.ports import Function
+from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound
 from support.llm import Request, Say, ScriptedModel, Status, Turn
 

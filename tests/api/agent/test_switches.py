@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from moorage_api.agent import prompts
-from moorage_api.agent.function_schema import function
 from moorage_api.agent.ports import AgentLimits, Function, Switches, ToolCall, ToolResult
+from moorage_api.agent.toolsets.function_schema import function
 from support.agent import Bench, MemorySwitches, shell
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, played
 

@@ -16,7 +16,7 @@ import pytest
 from moorage_api.agent.ports import GateResult, ToolCall, ToolResult
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.agent.toolsets.search import SearchToolset
-from moorage_api.agent.user_functions import ASK, NOTIFY
+from moorage_api.agent.toolsets.user_functions import ASK, NOTIFY
 from moorage_api.errors import FencedError, UnavailableError
 from support.agent import Log, MemoryAttachments, MemoryGate
 from support.waiting import HANG_SECONDS

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from mcp_types import Tool
 
-from moorage_api.agent.arguments import check_arguments
 from moorage_api.agent.ports import ToolCall, ToolResult
+from moorage_api.agent.toolsets.arguments import check_arguments
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound

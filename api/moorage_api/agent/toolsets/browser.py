@@ -7,8 +7,8 @@ import binascii
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from moorage_api.agent.function_schema import flag, function, number, text
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
+from moorage_api.agent.toolsets.function_schema import flag, function, number, text
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
 
 INDEX = number("The element's number in the list that came with the page")

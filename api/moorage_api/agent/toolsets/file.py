@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from moorage_api.agent.function_schema import flag, function, number, text
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
+from moorage_api.agent.toolsets.function_schema import flag, function, number, text
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
 
 PATH = text("Absolute path of the file, below /home/ubuntu")

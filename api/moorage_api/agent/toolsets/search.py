@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import httpx
 
-from moorage_api.agent.function_schema import function, text
 from moorage_api.agent.ports import Function, ToolCall, ToolResult
+from moorage_api.agent.toolsets.function_schema import function, text
 
 TIMEOUT_SECONDS = 20.0
 MAX_SNIPPET_CHARS = 600

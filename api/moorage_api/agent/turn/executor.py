@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from moorage_api.agent import progress, prompts, results
-from moorage_api.agent.arguments import BadArgumentsError, check_arguments
-from moorage_api.agent.half_answers import is_announcement, is_call_notation
+from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model.answers import Answer, objects_in
-from moorage_api.agent.model_turn import ask_model
+from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import FRESH, OpenCall, Phase
-from moorage_api.agent.tools import FINISH, Tools
+from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.toolsets.tools import FINISH, Tools
+from moorage_api.agent.toolsets.user_functions import ASK, NOTIFY
+from moorage_api.agent.turn import progress, results
+from moorage_api.agent.turn.model_turn import ask_model
+from moorage_api.agent.turn.work import Work
 from moorage_api.agent.unicode import repair_unicode
-from moorage_api.agent.user_functions import ASK, NOTIFY
-from moorage_api.agent.work import Work
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
 
 MAX_RESULT_CHARS = 12_000

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorage_api.agent import compaction, prompts
-from moorage_api.agent.llm import LlmError, Progress, Waiting, WindowFullError
+from moorage_api.agent import prompts
 from moorage_api.agent.model.answers import Answer
+from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullError
 from moorage_api.agent.ports import Function
-from moorage_api.agent.progress import check_model_turns
 from moorage_api.agent.tokens import count_tokens
-from moorage_api.agent.work import Work
+from moorage_api.agent.turn import compaction
+from moorage_api.agent.turn.progress import check_model_turns
+from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 
 LONG_TOKENS = 4_000

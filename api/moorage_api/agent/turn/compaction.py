@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moorage_api.agent import prompts
-from moorage_api.agent.llm import LlmError
 from moorage_api.agent.messages import (
     clip,
     clip_content,
@@ -18,9 +17,10 @@ from moorage_api.agent.messages import (
     user_message,
 )
 from moorage_api.agent.model import foreign
+from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_tokens
-from moorage_api.agent.work import Work
+from moorage_api.agent.turn.work import Work
 
 KEPT_WHOLE = 0.5
 """When old tool outputs are elided, the newest messages up to this share of the room stay whole."""

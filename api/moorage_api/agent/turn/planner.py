@@ -8,14 +8,14 @@ from typing import Any
 from pydantic_core import from_json
 
 from moorage_api.agent import prompts
-from moorage_api.agent.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
 from moorage_api.agent.model.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
-from moorage_api.agent.model_turn import ask_model
-from moorage_api.agent.partials import show_partials
+from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.ports import Function, Message
-from moorage_api.agent.progress import check_failures
-from moorage_api.agent.work import Work
+from moorage_api.agent.turn.model_turn import ask_model
+from moorage_api.agent.turn.partials import show_partials
+from moorage_api.agent.turn.progress import check_failures
+from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanEvent, PlanStep, StepEvent, TitleEvent
 
 MAX_STEPS = 30

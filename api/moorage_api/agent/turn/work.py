@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from moorage_api.agent import prompts
-from moorage_api.agent.llm import LlmClient, LlmError
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
 from moorage_api.agent.model import foreign
 from moorage_api.agent.model.answers import Answer, RawCall
+from moorage_api.agent.model.llm import LlmClient, LlmError
 from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, SavedFiles, Toolset
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.errors import DomainError, FencedError

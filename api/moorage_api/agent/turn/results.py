@@ -9,7 +9,7 @@ from typing import Any
 from moorage_api.agent import prompts
 from moorage_api.agent.ports import SandboxLostError, SavedFiles
 from moorage_api.agent.state import AgentState
-from moorage_api.agent.work import Work
+from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 
 NOT_YET = "it is not stored yet, because the sandbox or the file store does not answer; this is tried again at the end"

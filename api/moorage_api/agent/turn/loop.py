@@ -6,10 +6,9 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from moorage_api.agent import planner, prompts, results, summary
-from moorage_api.agent.executor import call_key, execute, read_consent, stopped_call_event
-from moorage_api.agent.llm import LlmClient, LlmError
+from moorage_api.agent import prompts
 from moorage_api.agent.messages import tool_message, user_message
+from moorage_api.agent.model.llm import LlmClient, LlmError
 from moorage_api.agent.ports import (
     AgentLimits,
     Attachments,
@@ -21,11 +20,13 @@ from moorage_api.agent.ports import (
     Toolset,
     UserMessage,
 )
-from moorage_api.agent.progress import TurnLimitError
 from moorage_api.agent.state import FRESH
-from moorage_api.agent.stopped_programs import kill_program_of_call
-from moorage_api.agent.tools import Tools
-from moorage_api.agent.work import InterruptedByUserError, Work, continue_without
+from moorage_api.agent.toolsets.tools import Tools
+from moorage_api.agent.turn import planner, results, summary
+from moorage_api.agent.turn.executor import call_key, execute, read_consent, stopped_call_event
+from moorage_api.agent.turn.progress import TurnLimitError
+from moorage_api.agent.turn.stopped_programs import kill_program_of_call
+from moorage_api.agent.turn.work import InterruptedByUserError, Work, continue_without
 from moorage_api.events.schemas import ChatEvent, DoneEvent, ErrorEvent, FileInfo, PlanEvent, StepEvent, WaitEvent
 
 logger = logging.getLogger(__name__)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from moorage_api.agent import prompts, results
-from moorage_api.agent.llm import LlmError
+from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message
 from moorage_api.agent.model.answers import AnswerBuilder, objects_in
-from moorage_api.agent.model_turn import ask_model
-from moorage_api.agent.partials import show_partials
-from moorage_api.agent.work import Work
+from moorage_api.agent.model.llm import LlmError
+from moorage_api.agent.turn import results
+from moorage_api.agent.turn.model_turn import ask_model
+from moorage_api.agent.turn.partials import show_partials
+from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import DoneEvent, ErrorEvent, MessageEvent, PlanEvent
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_api.agent.function_schema import function, text, texts
+from moorage_api.agent.toolsets.function_schema import function, text, texts
 
 NOTIFY = function(
     "message_notify_user",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import get_args
 
 from moorage_api.agent import prompts
-from moorage_api.agent.arguments import BadArgumentsError, check_arguments
-from moorage_api.agent.function_schema import flag, function, text, texts
 from moorage_api.agent.messages import clip
 from moorage_api.agent.model.answers import RawCall, parse_object
 from moorage_api.agent.ports import Function, SwitchedKind, Switches, Toolset
 from moorage_api.agent.state import OpenCall
-from moorage_api.agent.user_functions import ASK, NOTIFY
+from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.toolsets.function_schema import flag, function, text, texts
+from moorage_api.agent.toolsets.user_functions import ASK, NOTIFY
 
 FINISH = function(
     "finish_step",

@@ -1,0 +1,1 @@
+"""One turn of the agent: it plans, carries out the steps, and writes the summary."""
