@@ -1,1 +1,1 @@
-"""What is known of a model and its server: fields of its own, family profiles, and what it refused."""
+"""The model: the client of its server, what its answers mean, and what is known of each family of models."""
