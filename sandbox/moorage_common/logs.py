@@ -9,8 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -20,17 +19,23 @@ FORMAT_VARIABLE = "MOORAGE_LOG_FORMAT"
 
 RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-_context: ContextVar[MappingProxyType[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
+_context: ContextVar[Mapping[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
 
 
-@contextmanager
-def log_context(**fields: str) -> Iterator[None]:
-    """Add `fields` (such as `request_id`, `session_id`) to what this task and its subtasks log inside the block."""
-    token = _context.set(MappingProxyType({**_context.get(), **fields}))
-    try:
-        yield
-    finally:
-        _context.reset(token)
+class log_context:
+    """Add `fields` (such as `request_id`, `session_id`) to what this task and its subtasks log inside the block.
+
+    Every request enters it, and a class costs half of what a generator does.
+    """
+
+    def __init__(self, **fields: str) -> None:
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        self._token = _context.set({**_context.get(), **self._fields})
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, str | int | float | bool]:

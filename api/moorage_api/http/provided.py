@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import TypeVar, cast
 
 from fastapi.dependencies.models import Dependant
@@ -33,13 +34,22 @@ class Provided:
         self.kind = kind
 
     async def __call__(self, connection: HTTPConnection) -> object:
-        services = connection.app.state.services
-        assert isinstance(services, Services)
-        return services.get(self.kind)
+        return service_of(connection, self.kind)
 
 
+def service_of(connection: HTTPConnection, kind: type[T]) -> T:
+    """The service of the application. For what every request needs: a dependency costs the framework more time."""
+    services = connection.app.state.services
+    assert isinstance(services, Services)
+    return services.get(kind)
+
+
+@cache
 def provided(kind: type[object]) -> Callable[[HTTPConnection], Awaitable[object]]:
-    """Build the dependency for a service: `Annotated[FileService, Depends(provided(FileService))]`."""
+    """Build the dependency for a service: `Annotated[FileService, Depends(provided(FileService))]`.
+
+    One for each type, so that FastAPI asks for it once in a request.
+    """
     return Provided(kind)
 
 

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.http.access import AccessSettings
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provided, service_of
 from moorage_api.http.routes import Rule, Subject
 from moorage_api.limits.leases import ConnectionKind, Leases
 from moorage_api.users.account import Account
@@ -29,7 +29,7 @@ Access = Annotated[AccessSettings, Depends(provided(AccessSettings))]
 ConnectionLeases = Annotated[Leases, Depends(provided(Leases))]
 
 
-async def count_request(connection: HTTPConnection, limits: Limits) -> None:
+async def count_request(connection: HTTPConnection) -> None:
     """Count the request in the window that the table of routes names. Every route has this dependency."""
     scope = connection.scope
     if scope["type"] != "http":
@@ -37,7 +37,7 @@ async def count_request(connection: HTTPConnection, limits: Limits) -> None:
     rule: Rule = connection.app.state.rules[scope["endpoint"], scope["method"]]
     if rule.bucket is not None and not rule.counts_itself:
         token = bearer_token(connection) if rule.subject is Subject.CALLER else ""
-        await limits.spend(rule.bucket, connection, access_token=token)
+        await service_of(connection, RequestLimits).spend(rule.bucket, connection, access_token=token)
 
 
 def bearer_token(connection: HTTPConnection) -> str:
