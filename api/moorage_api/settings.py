@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+DEFAULT_LLM_BASE_URL = "https://api.deepseek.com"
+
 
 class Settings(BaseSettings):
     """Everything below `main` receives values or this object; nothing else reads the environment."""
@@ -111,6 +113,8 @@ class Settings(BaseSettings):
     limit_pictures: int = Field(default=1200, ge=1)
     """How many pictures one address may load in a window. A page loads all pictures of a session at once, and the
     links carry no user."""
+    limit_model_tests: int = Field(default=10, ge=1)
+    """How many tests of a model one admin may start in a window. A test sends six requests to the model."""
     limit_streams: int = Field(default=10, ge=1)
     """How many event streams one user may have open at the same time, on all replicas together."""
     limit_screens: int = Field(default=5, ge=1)
@@ -146,11 +150,11 @@ class Settings(BaseSettings):
     skills_github_archive_url: str = "https://codeload.github.com"
     """The server that the tarballs of GitHub repositories are downloaded from."""
 
-    llm_base_url: str = "https://api.deepseek.com"
+    llm_base_url: str = DEFAULT_LLM_BASE_URL
     """The address of the model's API (OpenAI Chat Completions). It is used until an admin stores a configuration."""
     llm_api_key: SecretStr = SecretStr("")
     """The model's API key. It is used until an admin stores a configuration."""
-    llm_model: str = "deepseek-chat"
+    llm_model: str = "deepseek-flash"
     """The model's name. It is used until an admin stores a configuration."""
     llm_max_functions: int = Field(default=128, ge=32)
     """How many functions the model is offered at most. OpenAI's own servers refuse a request with more than 128."""
@@ -162,6 +166,8 @@ class Settings(BaseSettings):
     """How long the model's server may take to begin an answer. A local model first loads and reads the request."""
     llm_idle_seconds: float = Field(default=120, gt=0)
     """How long the model's server may be silent in the middle of an answer."""
+    llm_test_seconds: float = Field(default=60, gt=0, le=600)
+    """How long each of the five parts of a test of a model may take."""
     agent_max_model_calls: int = Field(default=1000, ge=1)
     """How many times the model is asked for one message of a user at most. The limit of each step is part of the
     configuration that an admin stores (`max_iterations`)."""

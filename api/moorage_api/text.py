@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, SecretStr, StringConstraints
 
 
 def check_storable(text: str) -> str:
@@ -37,7 +37,14 @@ def check_header_value(value: SecretStr) -> SecretStr:
     return value
 
 
+def check_plain_header_value(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?", value.get_secret_value()):
+        raise ValueError("must be one line of ASCII text, not empty, without white space at its ends")
+    return value
+
+
 StorableText = Annotated[str, AfterValidator(check_storable)]
 StorableSecret = Annotated[SecretStr, AfterValidator(check_secret)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(check_header_value)]
 """A secret that is sent as the value of an HTTP header."""
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]

@@ -190,6 +190,8 @@ class ScriptedModel:
         sends_usage: bool = True,
     ) -> None:
         self.requests: list[Request] = []
+        self.headers: list[dict[str, str]] = []
+        """The headers of each of `requests`, with names in lower case."""
         self.delay_seconds = delay_seconds
         self.chunk_chars = chunk_chars
         self.chunk_delay_seconds = chunk_delay_seconds
@@ -265,6 +267,7 @@ class ScriptedModel:
                     continue
                 with self._asked:
                     self.requests.append(body)
+                    self.headers.append(headers)
                     self._asked.notify_all()
                 await asyncio.sleep(self.delay_seconds)
                 if not await self._play(writer, self._choose(body), body):

@@ -12,7 +12,7 @@ from moorage_api.database import Base
 
 
 class ConfigRow(Base):
-    """One named document: `llm`, `agent`, `skill_policy` or `model_facts`."""
+    """One named document: `llm`, `llm_options`, `agent`, `skill_policy` or `model_facts`."""
 
     __tablename__ = "app_config"
 

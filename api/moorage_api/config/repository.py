@@ -18,6 +18,7 @@ WRITE = text(
 REPLACE = text(
     "UPDATE app_config SET value = CAST(:after AS jsonb) WHERE name = :name AND value = CAST(:before AS jsonb)"
 )
+MAKE_ROW = text("INSERT INTO app_config (name, value) VALUES (:name, '{}') ON CONFLICT (name) DO NOTHING")
 ADD_MODEL_FACTS = text(
     """
     INSERT INTO app_config (name, value)
@@ -38,6 +39,12 @@ class ConfigRepository:
         """Read one object; {} if nothing is stored."""
         value = await self._tx.scalar(text("SELECT value FROM app_config WHERE name = :name"), {"name": name})
         return dict(value or {})
+
+    async def read_for_update(self, name: str) -> dict[str, Any]:
+        """Read one object and keep others from changing it until the end of the transaction."""
+        await self._tx.execute(MAKE_ROW, {"name": name})
+        statement = text("SELECT value FROM app_config WHERE name = :name FOR UPDATE")
+        return dict(await self._tx.scalar(statement, {"name": name}) or {})
 
     async def write(self, name: str, value: Mapping[str, Any]) -> None:
         await self._tx.execute(WRITE, {"name": name, "value": json.dumps(value)})

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from moorage_api.config.options import (
+    LlmOptions,
+    LlmOptionsRead,
+    LlmOptionsUpdate,
+    LlmTestRequest,
+    change_options,
+    open_options,
+    select_options,
+    to_options_read,
+)
 from moorage_api.config.repository import ConfigRepository
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
-from moorage_api.errors import UnavailableError
+from moorage_api.errors import ConflictError, OutboundRefusedError, UnavailableError
 from moorage_api.outbound import Outbound
+from moorage_api.outbound.addresses import Target
+from moorage_api.settings import DEFAULT_LLM_BASE_URL
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]
 LlmKeyState = Literal["available", "missing", "unreadable"]
@@ -22,6 +34,10 @@ DEFAULT_TEMPERATURE = 0.7
 DEFAULT_MAX_TOKENS = 8192
 
 KEY_UNREADABLE = "The stored API key of the model was encrypted with another MOORAGE_CONFIG_KEY; store the key again"
+HEADERS_UNREADABLE = (
+    "The stored headers of the model were encrypted with another MOORAGE_CONFIG_KEY; store them again with "
+    "POST /api/app-config/llm/options"
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +56,21 @@ class LlmConfig:
     base_url: str
     api_key: SecretStr
     model_name: str
-    temperature: float
+    temperature: float | None
+    """None to leave it out of requests."""
     max_tokens: int
+    options: LlmOptions = field(default_factory=LlmOptions)
+
+    @property
+    def identity(self) -> str:
+        """Name of the model and its server, by which facts about it are stored."""
+        return f"{self.model_name} at {self.base_url}"
+
+    @property
+    def is_complete(self) -> bool:
+        """False if nobody has chosen a model: the default server needs a key, and there is none."""
+        has_secret = bool(self.api_key.get_secret_value() or self.options.headers)
+        return has_secret or self.base_url != DEFAULT_LLM_BASE_URL
 
 
 class ConfigService:
@@ -56,8 +85,30 @@ class ConfigService:
 
         The key of the settings is not used instead then, because it could be sent to a host that must not have it.
         """
-        stored = await self._read("llm")
-        return LlmConfig(**self._to_llm_config_read(stored).model_dump(), api_key=self._read_key(stored))
+        async with self._db() as tx:
+            repository = ConfigRepository(tx)
+            stored, stored_options = await repository.read("llm"), await repository.read("llm_options")
+        read = self._to_llm_config_read(stored)
+        selected = select_options(stored_options, base_url=read.base_url, model_name=read.model_name)
+        return self._open_config(read, selected, api_key=self._read_key(stored))
+
+    async def llm_for_test(self, request: LlmTestRequest) -> LlmConfig:
+        """The configuration with the changes of the request, which are not stored.
+
+        The stored key and the stored headers are used only for the configured base URL. Raises OutboundRefusedError.
+        """
+        async with self._db() as tx:
+            repository = ConfigRepository(tx)
+            stored, stored_options = await repository.read("llm"), await repository.read("llm_options")
+        before = self._to_llm_config_read(stored)
+        given = request.model_dump(include={*LlmConfigRead.model_fields}, exclude_none=True)
+        read = before.model_copy(update=given)
+        await self._outbound.check("llm", read.base_url)
+        key = request.api_key or SecretStr("")
+        if not key.get_secret_value() and read.base_url == before.base_url:
+            key = self._read_key(stored)
+        selected = select_options(stored_options, base_url=read.base_url, model_name=read.model_name)
+        return self._open_config(read, change_options(selected, request, seal=self._seal_text), api_key=key)
 
     async def llm_key(self) -> LlmKeyState:
         """Whether runs have a key: "available", "missing", or "unreadable" (stored, but cannot be decrypted)."""
@@ -82,6 +133,34 @@ class ConfigService:
             value |= {name: stored[name] for name in ("sealed_key", "api_key") if name in stored}
         await self._write("llm", self._without_plain_key(value))
         return self._to_llm_config_read(value)
+
+    async def options(self) -> LlmOptionsRead:
+        """The options that apply to the configured model. It works even if the headers cannot be decrypted."""
+        async with self._db() as tx:
+            repository = ConfigRepository(tx)
+            read = self._to_llm_config_read(await repository.read("llm"))
+            stored = await repository.read("llm_options")
+        place = {"base_url": read.base_url, "model_name": read.model_name}
+        return to_options_read(select_options(stored, **place), **place)
+
+    async def update_options(self, update: LlmOptionsUpdate) -> LlmOptionsRead:
+        """Change the options of the configured model. Raises ConflictError if `update` is for another model.
+
+        Options of another model, if there were any, are replaced.
+        """
+        async with self._db.begin() as tx:
+            repository = ConfigRepository(tx)
+            read = self._to_llm_config_read(await repository.read("llm"))
+            place = {"base_url": read.base_url, "model_name": read.model_name}
+            for name, value in place.items():
+                if (expected := getattr(update, name)) not in (None, value):
+                    raise ConflictError(
+                        f"The configured `{name}` is {value!r} and not {expected!r}: read the options again"
+                    )
+            before = select_options(await repository.read_for_update("llm_options"), **place)
+            changed = change_options(before, update, seal=self._seal_text)
+            await repository.write("llm_options", changed | place)
+        return to_options_read(changed, **place)
 
     async def read_llm(self) -> LlmConfigRead:
         """Read the configuration without the key. It works even if the stored key cannot be decrypted."""
@@ -110,7 +189,34 @@ class ConfigService:
                 return SecretStr(self._sealing.open(sealed.encode())["api_key"])
             except UnavailableError:
                 raise UnavailableError(KEY_UNREADABLE) from None
-        return SecretStr(stored.get("api_key") or self._defaults.api_key.get_secret_value())
+        plain = stored.get("api_key")
+        return SecretStr(plain) if plain else self._default_key(stored)
+
+    def _default_key(self, stored: Mapping[str, Any]) -> SecretStr:
+        """The key of the settings. It is only used for the server of the settings, never for another host."""
+        base_url = stored.get("base_url", self._defaults.base_url)
+        return self._defaults.api_key if is_same_server(base_url, self._defaults.base_url) else SecretStr("")
+
+    def _open_config(self, read: LlmConfigRead, selected: Mapping[str, Any], *, api_key: SecretStr) -> LlmConfig:
+        options = open_options(selected, unseal=self._unseal_text)
+        temperature = read.temperature if options.send_temperature else None
+        return LlmConfig(
+            base_url=read.base_url,
+            api_key=api_key,
+            model_name=read.model_name,
+            temperature=temperature,
+            max_tokens=read.max_tokens,
+            options=options,
+        )
+
+    def _seal_text(self, text: str) -> str:
+        return self._sealing.seal({"text": text}).decode()
+
+    def _unseal_text(self, sealed: str) -> str:
+        try:
+            return str(self._sealing.open(sealed.encode())["text"])
+        except UnavailableError:
+            raise UnavailableError(HEADERS_UNREADABLE) from None
 
     def _without_plain_key(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the plain `api_key`, which older versions stored, by an encrypted `sealed_key`."""
@@ -153,3 +259,11 @@ class ConfigService:
     async def _write(self, name: str, value: dict[str, Any]) -> None:
         async with self._db.begin() as tx:
             await ConfigRepository(tx).write(name, value)
+
+
+def is_same_server(base_url: str, other: str) -> bool:
+    """Whether both URLs have the same scheme, host and port."""
+    try:
+        return Target.of(base_url) == Target.of(other)
+    except OutboundRefusedError:
+        return base_url == other

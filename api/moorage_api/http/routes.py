@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 from moorage_api.limits.windows import Bucket
 
 READS, WRITES, CHATS, PICTURES = Bucket.READS, Bucket.WRITES, Bucket.CHATS, Bucket.PICTURES
+MODEL_TESTS = Bucket.MODEL_TESTS
 
 
 class Access(StrEnum):
@@ -69,6 +70,9 @@ RULES: tuple[Rule, ...] = (
     Rule("POST", "/api/status/minio/upload", Access.CONFIG, WRITES),
     Rule("GET", f"{CONFIG}/llm", Access.PUBLIC, READS),
     Rule("POST", f"{CONFIG}/llm", Access.CONFIG, WRITES),
+    Rule("GET", f"{CONFIG}/llm/options", Access.CONFIG, READS),
+    Rule("POST", f"{CONFIG}/llm/options", Access.CONFIG, WRITES),
+    Rule("POST", f"{CONFIG}/llm/test", Access.CONFIG, MODEL_TESTS),
     Rule("GET", f"{CONFIG}/llm/prices", Access.CONFIG, READS),
     Rule("POST", f"{CONFIG}/llm/prices", Access.CONFIG, WRITES),
     Rule("GET", f"{CONFIG}/agent", Access.PUBLIC, READS),

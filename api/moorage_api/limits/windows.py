@@ -42,6 +42,7 @@ class Bucket(StrEnum):
     WRITES = "writes"
     CHATS = "chats"
     PICTURES = "pictures"
+    MODEL_TESTS = "model tests"
 
 
 def user_subject(user_id: UUID) -> str:

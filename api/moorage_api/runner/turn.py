@@ -9,10 +9,11 @@ from uuid import uuid4
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import user_message
-from moorage_api.agent.model.llm import LlmClient, Timing
+from moorage_api.agent.model.llm import Timing
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.agent.turn.loop import run_turn
+from moorage_api.config.client import build_client
 from moorage_api.config.service import ConfigService
 from moorage_api.database import Database
 from moorage_api.errors import DomainError, FencedError
@@ -31,6 +32,11 @@ from moorage_api.tools.switches import UserSwitches
 from moorage_api.usage.service import UsageService
 
 logger = logging.getLogger(__name__)
+
+NO_MODEL = (
+    "No model is configured yet: an admin can set one with POST /api/app-config/llm (`base_url`, `model_name`, "
+    "`api_key`), or start Moorage with MOORAGE_LLM_BASE_URL, MOORAGE_LLM_MODEL and MOORAGE_LLM_API_KEY"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ class Turns:
 
     async def _work_on(self, journal: RunJournal) -> None:
         llm_config, agent_config = await self.config.llm(), await self.config.agent()
+        if not llm_config.is_complete:
+            await _fail(journal, ErrorEvent(error=NO_MODEL, code="llm_not_configured"))
+            return
         prices = await self.usage.price_list()
         said = " ".join(message.text for message in await journal.unread_messages())
         skills = await self.skills.open(journal.session_id, journal.owner_id, message=said)
@@ -79,22 +88,14 @@ class Turns:
             max_search_results=agent_config.max_search_results,
         )
         switches = UserSwitches(self.db, journal.owner_id)
-        model = f"{llm_config.model_name} at {llm_config.base_url}"
         try:
-            async with LlmClient(
-                base_url=llm_config.base_url,
-                api_key=llm_config.api_key.get_secret_value(),
-                model=llm_config.model_name,
-                temperature=llm_config.temperature,
-                max_tokens=llm_config.max_tokens,
+            async with build_client(
+                llm_config,
                 outbound=self.outbound,
+                timing=self.timing,
                 context_tokens=self.context_tokens,
-                first_byte_seconds=self.timing.first_byte,
-                idle_seconds=self.timing.idle,
-                patience_seconds=self.timing.patience,
-                backoff_seconds=self.timing.backoff,
-                facts=await self.config.model_facts(model),
-                on_learnt=lambda facts: self.config.add_model_facts(model, facts),
+                facts=await self.config.model_facts(llm_config.identity),
+                on_learnt=lambda facts: self.config.add_model_facts(llm_config.identity, facts),
                 on_start=lambda call: journal.begin_model_call(prices.apply(call)),
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:

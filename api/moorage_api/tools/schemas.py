@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from moorage_api.config.schemas import BaseUrl
-from moorage_api.text import HeaderSecret, StorableSecret, StorableText, check_storable
+from moorage_api.text import HeaderName, HeaderSecret, StorableSecret, StorableText, check_storable
 
 Transport = Literal["stdio", "sse", "streamable_http"]
 
@@ -26,7 +26,6 @@ ServerName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(c
 Secret = Annotated[StorableSecret, Field(max_length=16_384)]
 HeaderValue = Annotated[HeaderSecret, Field(max_length=16_384)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]
 Argument = Annotated[StorableText, Field(max_length=8192)]
 
 

@@ -118,6 +118,7 @@ def windows_of(settings: Settings, redis: Redis) -> Windows:
         Bucket.WRITES: settings.limit_writes,
         Bucket.CHATS: settings.limit_chats,
         Bucket.PICTURES: settings.limit_pictures,
+        Bucket.MODEL_TESTS: settings.limit_model_tests,
     }
     return Windows(redis, limits, window_seconds=settings.limit_window_seconds)
 

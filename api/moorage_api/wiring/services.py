@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moorage_api.administration.service import UserRemoval
+from moorage_api.config.client import ModelTester
 from moorage_api.config.sealing import Sealing
 from moorage_api.config.service import ConfigService, LlmDefaults
 from moorage_api.database import Database
@@ -64,6 +65,12 @@ def build_services(resources: Resources) -> Services:
             UserRemoval(accounts, sessions, files),
             build_wechat_login(resources),
             config,
+            ModelTester(
+                config,
+                resources.outbound,
+                part_seconds=settings.llm_test_seconds,
+                context_tokens=settings.llm_context_tokens,
+            ),
             UsageService(resources.db, resources.now),
             files,
             sessions,

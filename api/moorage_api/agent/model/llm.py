@@ -20,7 +20,7 @@ from moorage_api.agent.model.errors import LlmError as LlmError
 from moorage_api.agent.model.errors import RetryableError, explain
 from moorage_api.agent.model.errors import WindowFullError as WindowFullError
 from moorage_api.agent.model.learning import learn
-from moorage_api.agent.model.refusals import Refusal, read_refusal
+from moorage_api.agent.model.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
 from moorage_api.agent.model.request import RequestSettings, build_body
 from moorage_api.agent.model.sse import EventTooLargeError, read_events
 from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
@@ -51,7 +51,7 @@ Learnt = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Stores new facts about the model, so that other runners know them."""
 
 
-async def _forget(facts: Mapping[str, Any]) -> None:
+async def forget_facts(facts: Mapping[str, Any]) -> None:
     """The facts are kept in this client only."""
 
 
@@ -92,7 +92,7 @@ class LlmClient:
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
-        on_learnt: Learnt = _forget,
+        on_learnt: Learnt = forget_facts,
     ) -> None:
         self.context_tokens = context_tokens
         """Size of the model's context window: the request and the answer together."""
@@ -103,6 +103,7 @@ class LlmClient:
         self._outbound = outbound
         self._settings = RequestSettings(model, temperature, max_tokens, dict(extra_body or {}))
         self._headers = dict(headers or {})
+        self._header_secrets = secrets_of_headers(self._headers)
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt
         self._on_start = on_start
@@ -256,6 +257,8 @@ class LlmClient:
             ) from error
 
     def _read(self, status: int, text: str, headers: Mapping[str, str]) -> Refusal:
+        for secret in self._header_secrets:
+            text = mask_secret(text, secret)
         return read_refusal(status, text, headers, secret=self._api_key)
 
     async def _stream(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:

@@ -101,6 +101,12 @@ def mask_secret(text: str, secret: str) -> str:
     return re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "…", text)
 
 
+def secrets_of_headers(headers: Mapping[str, str]) -> list[str]:
+    """The values of configured headers, and those behind a word such as `Bearer`, longest first."""
+    values = {part for value in headers.values() for part in (value, value.partition(" ")[2].strip())}
+    return sorted(values, key=len, reverse=True)
+
+
 def _parse(text: str) -> Any:
     """The JSON object or list in the text; None if it is something else."""
     try:

@@ -59,6 +59,7 @@ ALSO: dict[str, tuple[int, ...]] = {
     "GET /api/auth/wechat/authorize": (400, 401, 403),
     "GET /api/auth/wechat/callback": (400,),
     "GET /api/status/minio": (401, 403),
+    "POST /api/app-config/llm/options": (409,),
     "POST /api/app-config/a2a-servers": (409,),
     "POST /api/app-config/mcp-servers": (409,),
     "POST /api/v2/skills/install": (403, 404, 409),

@@ -31,7 +31,7 @@ BY_FIELD: dict[str, Any] = {
     "size": 48213,
     "base_url": "https://api.deepseek.com",
     "api_key": "",
-    "model_name": "deepseek-reasoner",
+    "model_name": "deepseek-flash",
     "output": "total 1\n",
     "ps1": "ubuntu@sandbox:~/workspace$",
     "command": "ls -l",
