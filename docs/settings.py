@@ -42,6 +42,7 @@ EVERYWHERE = """\
 | variable | default | what it is |
 |---|---|---|
 | `MOORAGE_LOG_FORMAT` | `text` | How a process logs: `text` for people, `json` with one object a line for programs. |
+| `MOORAGE_SESSION_ID` |  | The one session that a process works for; its log lines name it. The operator sets it. |
 
 """
 

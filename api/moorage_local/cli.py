@@ -6,12 +6,16 @@ import argparse
 import asyncio
 import getpass
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from moorage_common.logs import configure_logging
 from moorage_local.errors import StartError
+
+logger = logging.getLogger(__name__)
 
 PARTS = {
     "api": ("moorage_api.main", "serve HTTP; settings from MOORAGE_…"),
@@ -19,6 +23,9 @@ PARTS = {
     "mcp-runner": ("moorage_sandbox.mcp_runner", "run stdio MCP servers, for a cluster"),
     "sandbox-host": ("moorage_sandbox.host", "run the sandboxes of this machine"),
 }
+
+LOGGING_COMMANDS = ("migrate", "prepare")
+"""Commands that also run without a person, on a cluster: they log what the other commands print."""
 
 UP_HELP = """\
 Starts PostgreSQL, Valkey, an S3 server, the api, a runner and the sandbox host, and stops them with Ctrl-C.
@@ -101,7 +108,10 @@ def main() -> None:
     try:
         sys.exit(run(arguments))
     except StartError as error:
-        sys.exit(f"moorage: {error}")
+        if arguments.command not in LOGGING_COMMANDS:
+            sys.exit(f"moorage: {error}")
+        logger.error("%s", error)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -126,8 +136,11 @@ def run(arguments: argparse.Namespace) -> int:
         from moorage_local.options import Options
 
         return asyncio.run(doctor(Options.from_environment(), as_json=arguments.json))
+    from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
     from moorage_local import operate
 
+    if arguments.command in LOGGING_COMMANDS:
+        configure_logging(quiet=(*CHATTY_LOGGERS, "alembic"), silent=SILENT_LOGGERS)
     if arguments.command == "migrate":
         return asyncio.run(operate.migrate())
     if arguments.command == "prepare":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 
@@ -24,6 +25,8 @@ from moorage_local.options import Options, check_account
 from moorage_local.prepare import prepare_services
 from moorage_local.servers import postgres
 from moorage_local.servers.postgres import Postgres
+
+logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 
@@ -55,12 +58,14 @@ async def prepare(*, wait_seconds: float) -> int:
         except StartError as error:
             if time.monotonic() > deadline:
                 raise
-            print(f"Waiting for a service: {error}", flush=True)
+            logger.info("Waiting for a service: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             continue
         if done.llm_key == "unreadable":
-            print(KEY_UNREADABLE)
-        print(f"Ready{f'; the admin {username} was created' if done.admin_was_created else ''}")
+            logger.warning("%s", KEY_UNREADABLE)
+        if done.admin_was_created:
+            logger.info("The admin %s was created", username)
+        logger.info("The services are ready")
         return 0
 
 

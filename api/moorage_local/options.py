@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from moorage_api.users.schemas import RegisterRequest
@@ -94,10 +95,19 @@ def invalid_environment(error: ValidationError) -> StartError:
     return StartError("\n".join(line.removeprefix("Value error, ") for line in lines))
 
 
+def describe_problem(item: ErrorDetails) -> str:
+    """Say what a value must be. pydantic counts the "items" of a password, because it is a secret to pydantic."""
+    if item["type"] in ("too_short", "string_too_short"):
+        return f"must have at least {item['ctx']['min_length']} characters"
+    if item["type"] in ("too_long", "string_too_long"):
+        return f"must have at most {item['ctx']['max_length']} characters"
+    return f"is not valid: {item['msg']}"
+
+
 def check_account(username: str, password: SecretStr) -> None:
     """Check the admin's name and password by the rules of registration. Raises ValueError."""
     try:
         RegisterRequest(username=username, password=password)
     except ValidationError as error:
-        problems = [f"the {item['loc'][0]} of the admin: {item['msg']}" for item in error.errors()]
+        problems = [f"the {item['loc'][0]} of the admin {describe_problem(item)}" for item in error.errors()]
         raise ValueError("; ".join(problems)) from None

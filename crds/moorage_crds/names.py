@@ -22,7 +22,14 @@ MANAGED_BY_OPERATOR = {"app.kubernetes.io/part-of": "moorage", "app.kubernetes.i
 GATE_PORT = 8080
 """The port of the gate in every sandbox pod."""
 
+RESOURCE_PREFIX = "session-"
+
 
 def resource_name(session_id: UUID) -> str:
     """The name of a session's resource. Its pod has the same name, so a session never has two pods."""
-    return f"session-{session_id}"
+    return f"{RESOURCE_PREFIX}{session_id}"
+
+
+def session_id_of(name: str) -> str:
+    """The session's id in the name of its resource or pod. A name of another form is returned unchanged."""
+    return name.removeprefix(RESOURCE_PREFIX)

@@ -6,6 +6,7 @@ import logging
 
 from pydantic import ValidationError
 
+from moorage_crds.names import session_id_of
 from moorage_crds.types import AgentSession
 from moorage_kube.client import Manifest
 from moorage_operator.sandbox_pod.state import PodState
@@ -48,7 +49,8 @@ class Store:
                 self.sessions[name] = AgentSession.from_manifest(manifest)
             except ValidationError as error:
                 logger.error(
-                    "An AgentSession cannot be parsed and is ignored", extra={"session": name, "error": str(error)}
+                    "An AgentSession cannot be parsed and is ignored",
+                    extra={"session_id": session_id_of(name), "error": str(error)},
                 )
                 self.sessions.pop(name, None)
             self._session_versions[name] = version

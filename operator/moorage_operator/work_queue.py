@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from moorage_common.backoff import Backoff
+from moorage_common.logs import log_context
+from moorage_crds.names import session_id_of
 from moorage_kube.client import KubeError
 from moorage_operator import metrics
 
@@ -66,10 +68,8 @@ class WorkQueue:
             self._cancel_timer(name)
             began = time.perf_counter()
             try:
-                wait = await self._work(name)
-                self._failures.pop(name, None)
-            except KubeError as error:
-                wait = self._record_failure(name, error)
+                with log_context(session_id=session_id_of(name)):
+                    wait = await self._work_once(name)
             finally:
                 metrics.RECONCILES.observe(time.perf_counter() - began)
                 self._running.discard(name)
@@ -78,6 +78,15 @@ class WorkQueue:
                 self.add(name)
             elif wait is not None:
                 self._timers[name] = asyncio.get_running_loop().call_later(wait, self._add_due, name)
+
+    async def _work_once(self, name: str) -> float | None:
+        """Work on a name. Returns after how many seconds it must be worked on again, also after a KubeError."""
+        try:
+            wait = await self._work(name)
+        except KubeError as error:
+            return self._record_failure(name, error)
+        self._failures.pop(name, None)
+        return wait
 
     def _add_due(self, name: str) -> None:
         self._timers.pop(name, None)
@@ -94,6 +103,6 @@ class WorkQueue:
         wait = RETRY_BACKOFF.pause_seconds(failures)
         logger.warning(
             "A session could not be reconciled, will try again",
-            extra={"session": name, "error": str(error), "seconds": wait},
+            extra={"error": str(error), "seconds": wait},
         )
         return wait

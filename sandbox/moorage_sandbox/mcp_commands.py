@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from moorage_common.logs import log_context
 from moorage_common.tasks import race
 
 REQUEST_BYTES = 4 * 1024 * 1024
@@ -81,7 +83,17 @@ async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
 
 
 async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, token: str, run: Run) -> None:
-    """Serve one connection until it ends. Its reader must have been made with `limit=REQUEST_BYTES`."""
+    """Serve one connection until it ends. Its reader must have been made with `limit=REQUEST_BYTES`.
+
+    Lines that are logged meanwhile have a `request_id`, so that those of one command can be found.
+    """
+    with log_context(request_id=secrets.token_hex(8)):
+        await _serve_connection(reader, writer, token=token, run=run)
+
+
+async def _serve_connection(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, token: str, run: Run
+) -> None:
     try:
         command = await _read_request(reader, token=token)
         async with run(command) as stdio:

@@ -162,7 +162,8 @@ def main() -> None:
     configure_logging()
     token = arguments.token_file.read_text().strip()
     if len(token) < 32:
-        sys.exit("The token must have at least 32 characters")
+        log.error("The token in %s has %d characters. It must have at least 32.", arguments.token_file, len(token))
+        sys.exit(1)
     asyncio.run(serve(host=arguments.host, port=arguments.port, token=token))
 
 

@@ -9,12 +9,17 @@ share the network namespace, and clients there can also use the abstract socket 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+from moorage_common.logs import configure_logging
+
+logger = logging.getLogger(__name__)
 
 SERVERS = ("Xtigervnc", "Xvnc")
 X_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108 - the X protocol defines this path
@@ -86,13 +91,15 @@ def argument_parser() -> argparse.ArgumentParser:
 def main() -> None:
     parser = argument_parser()
     given = parser.parse_args()
+    configure_logging()
     if not re.fullmatch(r":\d{1,4}", given.display):
         parser.error(f"--display must be a colon and a number, not {given.display!r}")
     if not re.fullmatch(r"\d{2,5}x\d{2,5}", given.geometry):
         parser.error(f"--geometry must be WIDTHxHEIGHT, not {given.geometry!r}")
     server = next((found for name in SERVERS if (found := shutil.which(name))), None)
     if server is None:
-        sys.exit("Xvnc is missing: apt-get install tigervnc-standalone-server")
+        logger.error("Xvnc is missing. Install it: apt-get install tigervnc-standalone-server")
+        sys.exit(1)
     rfb_socket = Path(given.rfb_socket)
     with suppress(FileExistsError):
         X_SOCKETS.mkdir(mode=0o1777)

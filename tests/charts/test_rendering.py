@@ -337,6 +337,7 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
         ({"api": {"corsOrigins": ["app.example.com"]}}, "corsOrigins"),
         ({"api": {"trustedProxies": ["ingress-nginx"]}}, "trustedProxies"),
         ({"settings": {"DATABASE_URL": "x"}}, "DATABASE_URL"),
+        ({"settings": {"MOORAGE_LLM_MODEL": "x"}}, "the chart itself sets MOORAGE_LLM_MODEL. Remove it from settings"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"images": {"digests": {"api": "sha256:1234"}}}, "digests"),
         ({"images": {"digests": {"postgresql": DIGEST}}}, "postgresql"),
@@ -363,6 +364,36 @@ def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: Values,
     helm.rendered(REPLACED)
     with pytest.raises(HelmError, match=message):
         helm.rendered(values)
+
+
+def variables_of_api_and_runner(manifests: list[Manifest]) -> set[str]:
+    data: set[str] = set(found(manifests, "ConfigMap", "harbour-settings")["data"])
+    deployments = [found(manifests, "Deployment", f"harbour-{part}") for part in ("api", "runner")]
+    return data.union(*(environment(deployment) for deployment in deployments))
+
+
+@pytest.mark.parametrize("values", [FULL, {**FULL, **REPLACED}], ids=["own servers", "other servers"])
+def test_a_variable_that_the_chart_sets_is_refused_in_settings(helm: Helm, values: Values) -> None:
+    given = {*values["settings"], *(variable["name"] for variable in values["api"]["extraEnv"])}
+    names_set = {
+        name
+        for name in variables_of_api_and_runner(helm.rendered(values)) - given
+        if name.startswith("MOORAGE_")  # the schema allows no others
+    }
+    with pytest.raises(HelmError) as refused:
+        helm.rendered({**values, "settings": dict.fromkeys(names_set, "x")})
+    assert f"the chart itself sets {', '.join(sorted(names_set))}. Remove it" in str(refused.value)
+
+
+def test_every_container_of_ours_logs_json(manifests: list[Manifest]) -> None:
+    settings = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap" and "data" in m}
+    deployments = [workload for workload in manifests if workload["kind"] == "Deployment"]
+    assert len(deployments) >= 4
+    for container in (container for deployment in deployments for container in containers(deployment)):
+        shared = [settings[source["configMapRef"]["name"]] for source in container.get("envFrom", [])]
+        own = {variable["name"]: variable.get("value") for variable in container.get("env", [])}
+        merged = {name: value for values in (*shared, own) for name, value in values.items()}
+        assert merged["MOORAGE_LOG_FORMAT"] == "json", container["name"]
 
 
 def leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], dict[str, Any]]:

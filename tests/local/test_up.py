@@ -245,7 +245,7 @@ async def test_services_with_a_configured_address_are_used_and_not_started(other
         ),
         ({"MOORAGE_S3_ENDPOINT": "127.0.0.1:1"}, "needs MOORAGE_S3_ACCESS_KEY"),
         ({"MOORAGE_PORT": "hidden"}, "MOORAGE_PORT: "),
-        ({"MOORAGE_ADMIN_PASSWORD": "hid"}, "the password of the admin: "),
+        ({"MOORAGE_ADMIN_PASSWORD": "hid"}, "the password of the admin must have at least 6 characters"),
         ({"MOORAGE_JWT_SECRET": "hidden"}, "MOORAGE_JWT_SECRET: "),
     ],
     ids=["database", "redis", "s3", "s3 keys", "port", "password", "jwt secret"],

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from moorage_crds import names
 from moorage_crds.types import AgentSession
+from moorage_kube.client import Manifest
 from moorage_operator.sandbox_pod.manifest import build_pod
 from moorage_operator.sandbox_pod.settings import PodSettings
 from support.kube.control_plane import ControlPlane
@@ -41,7 +42,8 @@ def session(**spec: Any) -> AgentSession:
 
 def test_the_pod_equals_the_one_that_runs_on_a_real_node() -> None:
     _, by_hand = manifests()
-    made = build_pod(session(), settings=SETTINGS)["spec"]
+    session_id = variables_of(by_hand["spec"]["containers"][0])["MOORAGE_SESSION_ID"]
+    made = build_pod(session(sessionId=session_id), settings=SETTINGS)["spec"]
     assert made.pop("tolerations")
     wanted = copy.deepcopy(by_hand["spec"])
     assert made == wanted
@@ -86,7 +88,20 @@ def test_only_initial_skills_are_fetched_before_the_box_starts() -> None:
     gate, vnc, skills = pod["spec"]["initContainers"]
     assert [gate["name"], vnc["name"], skills["name"]] == ["gate", "vnc", "skills"]
     assert "restartPolicy" not in skills
-    assert json.loads(skills["env"][0]["value"]) == [{"id": "pdf", "digest": DIGEST}]
+    assert json.loads(variables_of(skills)["MOORAGE_SKILLS"]) == [{"id": "pdf", "digest": DIGEST}]
+
+
+def variables_of(container: Manifest) -> dict[str, str]:
+    return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
+
+
+def test_every_container_logs_json_that_names_the_session() -> None:
+    made = session(skills=SKILLS)
+    spec = build_pod(made, settings=FULL)["spec"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        variables = variables_of(container)
+        assert variables["MOORAGE_LOG_FORMAT"] == "json"
+        assert variables["MOORAGE_SESSION_ID"] == made.spec.session_id
 
 
 @pytest.mark.parametrize(

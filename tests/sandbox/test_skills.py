@@ -139,7 +139,7 @@ def test_skills_are_installed_with_their_file_modes_and_fetched_only_once(server
     assert (skill / "SKILL.md").read_text().startswith("---")
     assert os.access(skill / "scripts" / "run.sh", os.X_OK)
     assert not os.access(skill / "SKILL.md", os.X_OK)
-    assert "0 of 1 fetched" in run(server, tmp_path, pins).stderr
+    assert "Fetched 0 of 1 skills" in run(server, tmp_path, pins).stderr
     assert len(server.asked) == 1
 
 
@@ -179,7 +179,7 @@ def test_a_wrong_archive_is_refused_and_leaves_no_file(
 ) -> None:
     done = run(server, tmp_path, [{"id": "pdf", "digest": offer(server)}])
     assert done.returncode == 1
-    assert "skills: pdf: " in done.stderr
+    assert "The skills cannot be fetched: pdf: " in done.stderr
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
 

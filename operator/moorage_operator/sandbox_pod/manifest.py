@@ -75,11 +75,11 @@ def _build_spec(session: AgentSession, settings: PodSettings) -> Manifest:
             for taint in ("not-ready", "unreachable")
         ],
         "initContainers": [
-            _build_gate(settings),
-            _build_vnc(settings),
-            *([_build_skills(initial, settings)] if initial else []),
+            _build_gate(session, settings),
+            _build_vnc(session, settings),
+            *([_build_skills(session, initial, settings)] if initial else []),
         ],
-        "containers": [_build_box(settings)],
+        "containers": [_build_box(session, settings)],
         "volumes": _build_volumes(settings),
     }
     if settings.image_pull_secrets:
@@ -91,12 +91,12 @@ def _build_spec(session: AgentSession, settings: PodSettings) -> Manifest:
     return spec
 
 
-def _build_gate(settings: PodSettings) -> Manifest:
+def _build_gate(session: AgentSession, settings: PodSettings) -> Manifest:
     return {
         **_build_container("gate", settings.gate_image, GATE_UID, settings),
         "restartPolicy": "Always",
         "env": [
-            {"name": "MOORAGE_LOG_FORMAT", "value": "json"},
+            *_build_log_variables(session),
             {"name": "MOORAGE_SANDBOX_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         ],
         "ports": [{"name": "gate", "containerPort": names.GATE_PORT}],
@@ -116,10 +116,11 @@ def _build_gate(settings: PodSettings) -> Manifest:
     }
 
 
-def _build_vnc(settings: PodSettings) -> Manifest:
+def _build_vnc(session: AgentSession, settings: PodSettings) -> Manifest:
     return {
         **_build_container("vnc", settings.vnc_image, VNC_UID, settings),
         "restartPolicy": "Always",
+        "env": _build_log_variables(session),
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "volumeMounts": [
             {"name": "rfb", "mountPath": "/run/moorage/vnc"},
@@ -128,20 +129,20 @@ def _build_vnc(settings: PodSettings) -> Manifest:
     }
 
 
-def _build_skills(initial: list[SkillPin], settings: PodSettings) -> Manifest:
+def _build_skills(session: AgentSession, initial: list[SkillPin], settings: PodSettings) -> Manifest:
     """An init container: it fetches the initial skills, checks their digests and ends. Then the box starts."""
     pins = json.dumps([{"id": pin.id, "digest": pin.digest} for pin in initial], separators=(",", ":"))
     return {
         **_build_container("skills", settings.box_image, BOX_UID, settings),
         "command": ["/usr/bin/python3", "-I", "-m", "moorage_sandbox.box.fetch_skills"],
         "args": [f"--url={settings.skills_url}"],
-        "env": [{"name": "MOORAGE_SKILLS", "value": pins}],
+        "env": [*_build_log_variables(session), {"name": "MOORAGE_SKILLS", "value": pins}],
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
         "volumeMounts": [{"name": "home", "mountPath": "/home"}],
     }
 
 
-def _build_box(settings: PodSettings) -> Manifest:
+def _build_box(session: AgentSession, settings: PodSettings) -> Manifest:
     box = _build_container("box", settings.box_image, BOX_UID, settings)
     if settings.box_seccomp_profile:
         box["securityContext"]["seccompProfile"] = {
@@ -153,6 +154,7 @@ def _build_box(settings: PodSettings) -> Manifest:
     return {
         **box,
         "args": ["--socket=/run/moorage/box/box.sock", "--display=:1"],
+        "env": _build_log_variables(session),
         "startupProbe": {**ask_gate, "periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": {**ask_gate, "periodSeconds": 5},
         "resources": {
@@ -173,6 +175,14 @@ def _parse_quantity(quantity: str) -> Decimal:
     units = {"m": Decimal("0.001"), "Mi": Decimal(2**20), "Gi": Decimal(2**30)}
     number = quantity.rstrip("".join(units))
     return Decimal(number) * units.get(quantity.removeprefix(number), Decimal(1))
+
+
+def _build_log_variables(session: AgentSession) -> list[Manifest]:
+    """Variables of every container, so that all of their log lines are JSON and name the session."""
+    return [
+        {"name": "MOORAGE_LOG_FORMAT", "value": "json"},
+        {"name": "MOORAGE_SESSION_ID", "value": session.spec.session_id},
+    ]
 
 
 def _build_container(name: str, image: str, uid: int, settings: PodSettings) -> Manifest:

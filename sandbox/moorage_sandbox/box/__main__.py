@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 
+from moorage_common.logs import configure_logging
 from moorage_sandbox.box.box import Box
 from moorage_sandbox.box.server import BoxServer
 from moorage_sandbox.box.shared.processes import adopt_orphans
@@ -26,6 +27,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     options = argument_parser().parse_args()
+    configure_logging()
 
     # The signals are blocked before any thread starts, so only the loop below receives them. No handler interrupts
     # other code, and SIGTERM also works when the box is PID 1, for which the kernel ignores unhandled signals.

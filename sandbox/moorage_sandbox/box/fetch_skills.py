@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import logging
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from moorage_common.logs import configure_logging
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import Skills, is_skill_id
 from moorage_sandbox.protocol import (
@@ -29,6 +31,8 @@ from moorage_sandbox.protocol import (
     SKILLS_FOLDER,
     WORKSPACE_FOLDER,
 )
+
+logger = logging.getLogger(__name__)
 
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.5
@@ -118,16 +122,17 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     options = argument_parser().parse_args()
+    configure_logging()
     os.umask(0o022)
     try:
         pins = parse_pins(os.environ.get("MOORAGE_SKILLS", "[]"))
         fetched = fetch_missing(pins, url=options.url, directory=options.home / WORKSPACE_FOLDER / SKILLS_FOLDER)
     except (SkillError, OSError) as error:
-        print(f"skills: {error}", file=sys.stderr)
+        logger.error("The skills cannot be fetched: %s", error)
         if TERMINATION_LOG.exists():  # Kubernetes shows its content in the pod's status
             TERMINATION_LOG.write_text(str(error)[:4000])
         sys.exit(1)
-    print(f"skills: {len(fetched)} of {len(pins)} fetched", file=sys.stderr)
+    logger.info("Fetched %d of %d skills", len(fetched), len(pins))
 
 
 if __name__ == "__main__":

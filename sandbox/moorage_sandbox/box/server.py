@@ -6,13 +6,12 @@ Raw bytes follow a line that contains their `size`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import struct
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,8 @@ from moorage_sandbox.box.calls import AnsweredCalls, AnswerForgottenError
 from moorage_sandbox.box.files.transfer import ConnectionLostError, open_to_send, receive, receive_bytes, send
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.protocol import MAX_CALL_BODY_BYTES, MAX_CALL_SECONDS, MAX_RESULT_BYTES, MAX_SKILL_ARCHIVE_BYTES
+
+logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = MAX_CALL_BODY_BYTES
 MAX_ANSWER_BYTES = MAX_RESULT_BYTES - 64 * 1024
@@ -97,8 +98,8 @@ class BoxServer:
             except (ConnectionLostError, OSError):
                 # The client has gone, or no longer reads.
                 return
-            except Exception as error:  # noqa: BLE001 - the outermost loop; the next request must be served
-                traceback.print_exc(file=sys.stderr)
+            except Exception as error:  # the outermost loop; the next request must be served
+                logger.exception("A request failed unexpectedly")
                 refuse(connection, BoxError("internal", f"{type(error).__name__}: {error}"))
             finally:
                 self._slots.release()
@@ -154,8 +155,8 @@ class BoxServer:
                 raise BoxError("too_large", message)
         except BoxError as error:
             line = encode(refusal_of(error, boot_id=boot_id))
-        except Exception as error:  # noqa: BLE001 - see above
-            traceback.print_exc(file=sys.stderr)
+        except Exception as error:
+            logger.exception("%s failed unexpectedly", function)
             line = encode(refusal_of(BoxError("internal", f"{type(error).__name__}: {error}"), boot_id=boot_id))
         return line
 

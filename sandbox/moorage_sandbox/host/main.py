@@ -140,4 +140,5 @@ def main() -> None:
     try:
         asyncio.run(run(parse()))
     except (LayoutError, LaunchError) as error:
-        sys.exit(f"The sandbox host cannot start: {error}")
+        log.error("The sandbox host cannot start: %s", error)
+        sys.exit(1)

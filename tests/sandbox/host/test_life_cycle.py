@@ -78,8 +78,16 @@ def test_a_killed_gate_comes_back_on_its_port_with_its_ledger(shared_host: Sandb
     shared_host.gate_of(inside).kill()
     assert inside.run("echo once >> count; wc -l < count", key="1") == first
     assert inside.run("wc -l < count").strip() == "1"
-    shown = shared_host.seen(inside.session_id)
-    assert (shown["url"], shown["uid"]) == (inside.url, inside.uid)
+    listed = shared_host.seen(inside.session_id)
+    assert (listed["url"], listed["uid"]) == (inside.url, inside.uid)
+
+
+def test_lines_about_a_sandbox_and_of_its_processes_name_the_session(own_host: SandboxHost) -> None:
+    inside = own_host.put()
+    own_host.gate_of(inside).kill()
+    block_until(lambda: "the gate was killed" in own_host.log.read_text(), "the host logs the end of the gate")
+    lines = [line for line in own_host.log.read_text().splitlines() if "the gate was killed" in line]
+    assert all(line.endswith(f"(session_id={inside.session_id})") for line in lines)
 
 
 def test_a_killed_box_comes_back_with_its_home(shared_host: SandboxHost) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import json
 import logging
@@ -60,7 +61,7 @@ class Program:
 
 
 class LaunchedProcess:
-    """A running process. `lines` are the last lines that it wrote."""
+    """A running process. `lines` are the last lines that it wrote. They are logged in the context of its creation."""
 
     def __init__(self, name: str, pid: int, handle: int, output: int, *, is_chatty: bool) -> None:
         self.name = name
@@ -158,7 +159,7 @@ class Launcher:
         self._mounted_in = mounted_in
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[LaunchedProcess]] = {}
-        self._requests: dict[int, tuple[Program, int]] = {}
+        self._requests: dict[int, tuple[Program, int, contextvars.Context]] = {}
         self._children: dict[int, LaunchedProcess] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._connection: socket.socket | None = None
@@ -201,7 +202,7 @@ class Launcher:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         answer: asyncio.Future[LaunchedProcess] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
-        self._requests[number] = (program, read_end)
+        self._requests[number] = (program, read_end, contextvars.copy_context())
         try:
             fork_server.send(self._connection, to_request(program, number), [write_end, *program.fds])
             async with asyncio.timeout(LAUNCH_SECONDS):
@@ -244,14 +245,16 @@ class Launcher:
             if child := self._children.pop(message["ended"], None):
                 child.set_ended(message["code"])
         elif "error" in message:
-            _, output = self._requests.pop(message["id"])
+            _, output, _ = self._requests.pop(message["id"])
             os.close(output)
             answer = self._waiting.pop(message["id"])
             if not answer.done():
                 answer.set_exception(LaunchError(message["error"]))
         else:
-            program, output = self._requests.pop(message["id"])
-            child = LaunchedProcess(program.name, message["pid"], fds[0], output, is_chatty=program.is_chatty)
+            program, output, context = self._requests.pop(message["id"])
+            child = context.run(
+                LaunchedProcess, program.name, message["pid"], fds[0], output, is_chatty=program.is_chatty
+            )
             self._children[child.pid] = child
             answer = self._waiting.pop(message["id"])
             if answer.done():  # the caller no longer waits for it

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import moorage_common
 import moorage_sandbox
 from moorage_sandbox.host.confinement.identities import Identity, give, give_all, is_root
 
@@ -249,9 +250,11 @@ def delete_tree(path: Path) -> None:
 def install_sandbox_code(layout: Layout, *, python: str) -> None:
     """Copy the code of box and vnc, and a few files for /etc, to where the sandboxes' users can read them."""
     source = Path(moorage_sandbox.__file__).parent
+    common = Path(moorage_common.__file__).parent
     for part in ("box", "vnc"):
+        shutil.copytree(common, layout.code / part / "moorage_common", ignore=shutil.ignore_patterns("__pycache__"))
         package = layout.code / part / "moorage_sandbox"
-        package.mkdir(parents=True)
+        package.mkdir()
         for shared in ("__init__.py", "protocol.py"):
             shutil.copy(source / shared, package)
         if (source / part).is_dir():

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from moorage_common.backoff import Backoff
 from moorage_common.keeper import keep_running
+from moorage_common.logs import log_context
 from moorage_common.tasks import race
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.identities import Identity
@@ -93,12 +94,13 @@ class HostSandbox:
             listener=self._listener,
             note=self._note,
         )
-        self._tasks = [
-            asyncio.create_task(self._keep("box", parts.run_box, is_essential=True)),
-            asyncio.create_task(self._keep("gate", parts.run_gate, is_essential=True)),
-            asyncio.create_task(self._keep_screen(parts)),
-            asyncio.create_task(self._watch_readiness(parts)),
-        ]
+        with log_context(session_id=str(self.record.session_id)):  # the tasks and their processes keep it
+            self._tasks = [
+                asyncio.create_task(self._keep("box", parts.run_box, is_essential=True)),
+                asyncio.create_task(self._keep("gate", parts.run_gate, is_essential=True)),
+                asyncio.create_task(self._keep_screen(parts)),
+                asyncio.create_task(self._watch_readiness(parts)),
+            ]
         for task in self._tasks:
             task.add_done_callback(self._on_task_ended)
 
@@ -144,7 +146,7 @@ class HostSandbox:
             if is_essential:
                 self._ready.clear()
                 self._lost.set()
-            log.warning("Sandbox %s: %s", self.record.session_id, reason)
+            log.warning("A part of the sandbox ended: %s", reason)
             if failures <= FAILURES_TO_GIVE_UP:
                 return True
             if is_essential:
@@ -174,12 +176,13 @@ class HostSandbox:
 
     def _on_task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("Sandbox %s", self.record.session_id, exc_info=error)
+            with log_context(session_id=str(self.record.session_id)):
+                log.error("An unexpected error ended the sandbox", exc_info=error)
             self._fail(f"an unexpected error happened in the sandbox host: {error!r}")
 
     def _note(self, subject: str, text: str) -> None:
         if text:
-            log.warning("Sandbox %s: %s", self.record.session_id, text)
+            log.warning("A part of the sandbox does not work: %s", text)
             self._notes[subject] = capitalize(text)
         else:
             self._notes.pop(subject, None)
@@ -213,7 +216,7 @@ class HostSandbox:
             missed = max(0.0, missed - 0.5) if answers else missed + 1
             if missed >= MISSED_PROBES and not self._lost.is_set():
                 name = "box" if await self._is_answering("/healthz", seconds=pause) else "gate"
-                log.warning("Sandbox %s: the %s does not answer and is restarted", self.record.session_id, name)
+                log.warning("The %s of the sandbox does not answer and is restarted", name)
                 parts.kill(name)
                 missed = 0.0
 
