@@ -73,6 +73,15 @@ class Raw:
 
 
 @dataclass(frozen=True)
+class Body:
+    """The bytes of a response with the status 200, in pieces as they are given."""
+
+    pieces: Sequence[bytes]
+    content_type: str = "text/event-stream"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Status:
     code: int
     body: object = None
@@ -102,7 +111,7 @@ class Tries:
         object.__setattr__(self, "turns", turns)
 
 
-Turn = Call | Say | Raw | Status | Hang | Drop | Tries
+Turn = Call | Say | Raw | Body | Status | Hang | Drop | Tries
 Request = dict[str, Any]
 Responder = Callable[[Request], Turn]
 
@@ -296,6 +305,8 @@ class ScriptedModel:
             case Raw():
                 texts = [item if isinstance(item, str) else json.dumps(item) for item in turn.events]
                 return await self._stream(writer, texts, ends=True)
+            case Body():
+                return await self._send_pieces(writer, turn)
             case Drop():
                 return await self._stream(writer, self._events(turn.turn)[: turn.after], ends=False)
             case Say():
@@ -315,6 +326,17 @@ class ScriptedModel:
             writer.write(b"0\r\n\r\n")
             await writer.drain()
         return ends
+
+    async def _send_pieces(self, writer: asyncio.StreamWriter, turn: Body) -> bool:
+        lines = ["HTTP/1.1 200 OK", f"Content-Type: {turn.content_type}", "Transfer-Encoding: chunked"]
+        lines += [f"{name}: {value}" for name, value in turn.headers.items()]
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        for piece in turn.pieces:
+            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
 
     async def _paced(self, events: Sequence[str]) -> AsyncIterator[str]:
         for event in events:

@@ -176,7 +176,7 @@ async def test_an_invalid_base_url_is_reported_as_an_llm_error(connect: Connect,
 async def test_a_server_that_never_answers_is_a_timeout(serve: Serve, connect: Connect) -> None:
     model = serve([Hang()])
     with pytest.raises(LlmError, match="did not answer in time"):
-        await connect(model, idle_seconds=0.1).ask(QUESTION, max_retries=1)
+        await connect(model, idle_seconds=1).ask(QUESTION, max_retries=1)
     assert len(model.requests) == 2
 
 

@@ -31,6 +31,12 @@ SAID: dict[str, str] = {
     "plain text": "no such thing",
     "a page": "<html><head><title>502</title></head><body><h1>no such thing</h1></body></html>",
     "a JSON text": '"no such thing"',
+    "capital letters": '{"Message": "no such thing"}',
+    "errors by field": '{"errors": {"model": ["no such thing"]}}',
+    "a list of errors": '{"errors": ["no such thing"]}',
+    "another key": '{"status": 400, "explanation": "no such thing"}',
+    "MiniMax": '{"base_resp": {"status_code": 2013, "status_msg": "no such thing"}}',
+    "a list of texts": '["no such thing"]',
 }
 
 
@@ -84,7 +90,34 @@ def test_other_errors_are_no_full_window(status: int, body: str) -> None:
     assert not read_refusal(status, body, NO_HEADERS).is_window_full
 
 
+CREDIT: dict[str, tuple[int, str]] = {
+    "402": (402, "{}"),
+    "OpenAI": (429, error("You exceeded your current quota", code="insufficient_quota")),
+    "Moonshot": (429, error("Your account is suspended", type="exceeded_current_quota_error")),
+    "Anthropic": (400, error("Your credit balance is too low to access the Anthropic API")),
+    "GLM": (429, error("余额不足或无可用资源包,请充值。", code="1113")),
+    "Qwen": (400, error("Access denied", code="Arrearage")),
+    "behind LiteLLM": (429, error("litellm.RateLimitError: {'code': 'insufficient_quota'}")),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), CREDIT.values(), ids=CREDIT.keys())
+def test_an_empty_account_is_recognised(status: int, body: str) -> None:
+    assert read_refusal(status, body, NO_HEADERS).is_no_credit
+
+
+def test_a_limit_that_passes_is_no_empty_account() -> None:
+    said = "You exceeded your current quota, please check your plan and billing details. Please retry in 17s."
+    assert not read_refusal(429, error(said, status="RESOURCE_EXHAUSTED"), NO_HEADERS).is_no_credit
+
+
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+def error_of(message: str) -> str:
+    return json.dumps({"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}})
+
+
 WAITS: dict[str, tuple[dict[str, str], str, float | None]] = {
     "a header": ({"retry-after": "7"}, "{}", 7),
     "milliseconds": ({"retry-after-ms": "1500"}, "{}", 1.5),
@@ -92,7 +125,27 @@ WAITS: dict[str, tuple[dict[str, str], str, float | None]] = {
     "a past date": ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": DATE}, "{}", 0),
     "the body": ({}, '{"error": {"message": "slow", "retry_after": 3}}', 3),
     "Google's body": ({}, '[{"error": {"details": [{"@type": "RetryInfo", "retryDelay": "12.5s"}]}}]', 12.5),
-    "a day": ({"retry-after": "86400"}, "{}", 600),
+    "a day": ({"retry-after": "86400"}, "{}", 86_400),
+    "a duration": ({"retry-after": "1m30.5s"}, "{}", 90.5),
+    "a day without a clock": ({"retry-after": "2026-10-21T07:28:09Z", "date": DATE}, "{}", 9),
+    "milliseconds in the body": ({}, '{"error": {"message": "slow", "retry_after_ms": 2500}}', 2.5),
+    "another key": ({}, '{"error": {"message": "slow", "retryAfter": "20"}}', 20),
+    "gRPC": ({}, '{"error": {"details": [{"@type": "RetryInfo", "retryDelay": "34s"}]}}', 34),
+    "gRPC as an object": ({}, '{"error": {"details": [{"retryDelay": {"seconds": 34}}]}}', 34),
+    "Groq's words": ({}, error_of("Limit 15000, Used 11972. Please try again in 5.289s. Visit the page"), 5.289),
+    "OpenAI's words": ({}, error_of("Rate limit reached. Please try again in 1m30.5s."), 90.5),
+    "OpenAI's milliseconds": ({}, error_of("Please try again in 6ms. Visit"), 0.006),
+    "Azure's words": ({}, error_of("Please retry after 25 seconds."), 25),
+    "Gemini's words": ({}, error_of("Quota exceeded. Please retry in 17.500000001s."), 17.500000001),
+    "hours in words": ({}, error_of("Try again in 1 hour and 5 minutes"), 3_900),
+    "words in raw": ({}, json.dumps({"error": {"message": "P", "metadata": {"raw": "try again in 20s"}}}), 20),
+    "the time of a reset": ({"x-ratelimit-reset": "1792567710", "date": DATE}, "{}", 30),
+    "the same in milliseconds": (
+        {"date": DATE},
+        '{"error": {"metadata": {"headers": {"X-RateLimit-Reset": "1792567710000"}}}}',
+        30,
+    ),
+    "words without a time": ({}, error_of("Please try again later. Limit 15 s"), None),
     "nonsense": ({"retry-after": "soon"}, "{}", None),
     "nothing": ({}, "slow down", None),
 }

@@ -3,49 +3,50 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.agent.model.foreign import (
-    CALL_FIELDS,
-    FUNCTION_FIELDS,
-    MAX_PLAIN_ID_CHARS,
-    MESSAGE_FIELDS,
-    ForeignFields,
-)
+from moorage_api.agent.model.calls import LEGACY_INDEX, BadPartError, CallsBuilder
+from moorage_api.agent.model.calls import RawCall as RawCall
+from moorage_api.agent.model.foreign import MESSAGE_FIELDS, ForeignFields
+from moorage_api.agent.model.json_objects import parse_json
+from moorage_api.agent.model.json_objects import parse_object as parse_object
 from moorage_api.agent.model.usage import Usage, read_usage
 from moorage_api.agent.unicode import repair_unicode
 
 MAX_ANSWER_CHARS = 4_000_000
 """An answer longer than this is an error, so that a server cannot fill the memory."""
 
-MAX_DEPTH = 50
-"""Deepest nesting of a call's arguments. Deeper values cannot be stored as an event."""
-
-THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?(?:</think(?:ing)?>\s*|\Z)", re.DOTALL)
+THOUGHTS = re.compile(
+    r"^\s*(?:<(think|thinking|thought|seed:think)>.*?(?:</\1>\s*|\Z)|\[THINK\].*?(?:\[/THINK\]\s*|\Z)"
+    r"|◁think▷.*?(?:◁/think▷\s*|\Z))",
+    re.DOTALL,
+)
 """Reasoning that some servers leave at the beginning of the text. It has no end tag while it still streams."""
+UNOPENED_THOUGHTS = re.compile(r"\A(?:(?!<think|```|`</think).)*?</think(?:ing)?>[ \t]*\n\s*", re.DOTALL)
+"""The same from servers whose prompt already holds the first tag, so that only the last one is in the text."""
 
-CUT_REASONS = frozenset({"length", "max_tokens", "MAX_TOKENS", "model_length"})
+TROUBLE_REASONS = re.compile(r"error|abort|malformed|cancel|insufficient_system|timeout|fail|unexpected_tool_call")
+CUT_REASONS = re.compile(r"length|max_|token_limit|context_window|incomplete|truncat")
+FILTER_REASONS = re.compile(
+    r"filter|sensitive|safety|recitation|prohibited|blocklist|refusal|guardrail|spii|moderation"
+)
+"""Parts of a `finish_reason`, in lower case. The first that is found counts; any other reason is a regular end."""
+CALL_REASONS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
+TEXT_PARTS = frozenset({"text", "output_text"})
 
 TAGGED_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class BadStreamError(Exception):
-    """The server sent something that is not a chat completion."""
+    """The server sent something that is not a chat completion. `said`: its own words, if there are any."""
 
-
-@dataclass(frozen=True)
-class RawCall:
-    """A tool call as the model wrote it. `arguments` should be a JSON object, but it is not checked yet."""
-
-    name: str
-    arguments: str
-    foreign: str = ""
-    """The call's fields that we do not understand, as JSON text; empty if there are none."""
+    def __init__(self, reason: str, *, said: str = "") -> None:
+        super().__init__(reason)
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,10 @@ class Answer:
     """The message's fields that we do not understand, as JSON text; empty if there are none."""
     usage: Usage | None = field(default=None, compare=False)
     """What the server said about it; None if it said nothing."""
-
-
-class _OpenCall:
-    def __init__(self, call_id: str) -> None:
-        self.id = call_id
-        self.name = ""
-        self.arguments: list[str] = []
-        self.foreign = ForeignFields()
-
-    def close(self) -> RawCall:
-        if "__thought__" in self.id or len(self.id) > MAX_PLAIN_ID_CHARS:
-            self.foreign.add({"id": self.id}, known=frozenset())
-        return RawCall(self.name, repair_unicode("".join(self.arguments)), self.foreign.to_json())
+    is_filtered: bool = False
+    """A content filter of the server ended the answer."""
+    lacks_call: bool = field(default=False, compare=False)
+    """The server says that the answer has calls, or sent parts of one, but there is no call in it."""
 
 
 class AnswerBuilder:
@@ -78,14 +70,18 @@ class AnswerBuilder:
 
     def __init__(self) -> None:
         self._text: list[str] = []
-        self._calls: list[_OpenCall] = []
-        self._by_index: dict[int, _OpenCall] = {}
+        self._refusal: list[str] = []
+        self._calls = CallsBuilder()
         self._size = 0
-        self._is_cut = False
-        self.is_finished = False
-        """The server said why the answer ends, so it is whole."""
+        self._reason = ""
+        self._main: object = None
+        """Key of the choice that is the answer."""
+        self._others: AnswerBuilder | None = None
+        """The other choices. Some gateways put the text of an answer into one choice and its calls into another."""
         self.usage: Usage | None = None
         """The last usage that the server sent."""
+        self.is_document = False
+        """The answer came as one document and not as a stream, so it is whole."""
         self.has_begun = False
         """The server sent a part of an answer, so it may bill the call."""
         self._foreign = ForeignFields()
@@ -93,41 +89,66 @@ class AnswerBuilder:
         """The content as parts, for the models that send other parts than text."""
         self._has_foreign_parts = False
 
+    @property
+    def is_finished(self) -> bool:
+        """The server said why the answer ends, so it is whole."""
+        return bool(self._reason) or self.is_document
+
+    @property
+    def trouble(self) -> str:
+        """The reason of an answer that its server could not finish; otherwise empty."""
+        return self._reason if TROUBLE_REASONS.search(self._reason) else ""
+
     def feed(self, chunk: object) -> None:
         """Raises BadStreamError."""
         if not isinstance(chunk, dict):
             raise BadStreamError("a chunk is not an object")
         self.usage = read_usage(chunk) or self.usage
         choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
+        if not isinstance(choices, list):
             return  # usage, content filter results, keep-alives
-        choice = choices[0]
-        if not isinstance(choice, dict):
-            raise BadStreamError("a choice is not an object")
+        for place, choice in enumerate(choices):
+            if not isinstance(choice, dict):
+                raise BadStreamError("a choice is not an object")
+            key = choice["index"] if isinstance(choice.get("index"), int) else place
+            if self._main is None:
+                self._main = key
+            if key == self._main:
+                self._feed_choice(choice)
+            else:
+                self._others = self._others or AnswerBuilder()
+                self._others._feed_choice(choice)
+
+    def _feed_choice(self, choice: dict[str, Any]) -> None:
         self.has_begun = True
-        self.is_finished = self.is_finished or bool(choice.get("finish_reason"))
-        self._is_cut = self._is_cut or choice.get("finish_reason") in CUT_REASONS
-        delta = choice.get("delta") or choice.get("message") or {}
+        self._reason = str(choice.get("finish_reason") or "").lower() or self._reason
+        delta = choice.get("delta")
+        if not delta:
+            # some servers repeat the whole answer as a message at the end of the stream
+            delta = {} if self._text or self._calls.has_calls else choice.get("message") or {}
         if not isinstance(delta, dict):
             raise BadStreamError("a delta is not an object")
         self._foreign.add(delta, known=MESSAGE_FIELDS)
         self._add_text(delta.get("content"))
-        for part in delta.get("tool_calls") or ():
-            if not isinstance(part, dict):
-                raise BadStreamError("a tool call is not an object")
-            self._add_call(part)
-        size = self._size + self._foreign.size + sum(call.foreign.size for call in self._calls)
+        if isinstance(refusal := delta.get("refusal"), str):
+            self._refusal.append(refusal)
+        self._add_calls(delta)
+        size = self._size + self._foreign.size + self._calls.size
         if self._has_foreign_parts:
             size += self._parts.size
         if size > MAX_ANSWER_CHARS:
             raise BadStreamError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
 
     def _add_text(self, content: object) -> None:
+        if isinstance(content, dict):
+            content = [content]
         if isinstance(content, list):  # content parts, as a few servers stream them
-            parts = [part for part in content if isinstance(part, dict)]
+            parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+            parts = [part for part in parts if isinstance(part, dict)]
             self._parts.add({"content": parts}, known=frozenset())
             self._has_foreign_parts = self._has_foreign_parts or any(part.get("type") != "text" for part in parts)
-            content = "".join(str(part.get("text") or "") for part in parts if part.get("type", "text") == "text")
+            texts = [part.get("text") for part in parts if part.get("type", "text") in TEXT_PARTS]
+            content = "".join(text for text in texts if isinstance(text, str))
         elif isinstance(content, str) and content:
             self._parts.add({"content": [{"type": "text", "text": content}]}, known=frozenset())
         if content is not None and not isinstance(content, str):
@@ -136,42 +157,35 @@ class AnswerBuilder:
             self._text.append(content)
             self._size += len(content)
 
-    def _add_call(self, part: dict[str, Any]) -> None:
-        call = self._call_of(part.get("index"), str(part.get("id") or ""))
-        function = part.get("function") or {}
-        if not isinstance(function, dict):
-            raise BadStreamError("a function is not an object")
-        call.foreign.add(part, known=CALL_FIELDS)
-        if not function.keys() <= FUNCTION_FIELDS:
-            more = {key: value for key, value in function.items() if key not in FUNCTION_FIELDS}
-            call.foreign.add({"function": more}, known=frozenset())
-        name, arguments = function.get("name"), function.get("arguments")
-        if isinstance(name, str) and name != call.name:
-            call.name += name
-        if isinstance(arguments, dict):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        if isinstance(arguments, str):
-            call.arguments.append(arguments)
-            self._size += len(arguments)
-
-    def _call_of(self, index: object, call_id: str) -> _OpenCall:
-        """Find the call that a part belongs to: by its index, otherwise the last call. A new id begins a new call."""
-        last = self._calls[-1] if self._calls else None
-        call = self._by_index.get(index) if isinstance(index, int) else last
-        if call is None or (call_id and call.id and call_id != call.id):
-            call = _OpenCall(call_id)
-            self._calls.append(call)
-            if isinstance(index, int):
-                self._by_index[index] = call
-        return call
+    def _add_calls(self, delta: dict[str, Any]) -> None:
+        parts = delta.get("tool_calls") or ()
+        parts = [parts] if isinstance(parts, dict) else list(parts)
+        if isinstance(legacy := delta.get("function_call"), dict):
+            parts.append({"index": LEGACY_INDEX, "function": legacy})
+        try:
+            for place, part in enumerate(parts):
+                self._calls.add(part, is_first=place == 0)
+        except BadPartError as error:
+            raise BadStreamError(str(error)) from error
 
     def answer(self) -> Answer:
         """The answer so far."""
-        calls = tuple(call.close() for call in self._calls if call.name)
-        return Answer(self._plain_text(), calls, self._is_cut, self._foreign_json(), self.usage)
+        calls, reason = self._calls.close(), self._reason
+        if not calls and self._others is not None:
+            calls = self._others.answer().calls
+        is_cut = bool(CUT_REASONS.search(reason)) and not self.trouble
+        return Answer(
+            self._plain_text(),
+            calls,
+            is_cut,
+            self._foreign_json(),
+            self.usage,
+            is_filtered=bool(FILTER_REASONS.search(reason)) and not is_cut and not self.trouble,
+            lacks_call=not calls and (reason in CALL_REASONS or self._calls.has_nameless),
+        )
 
     def _plain_text(self) -> str:
-        return remove_thoughts(repair_unicode("".join(self._text)))
+        return remove_thoughts(repair_unicode("".join(self._text or self._refusal)))
 
     def _foreign_json(self) -> str:
         fields = self._foreign.get() | (self._parts.get() if self._has_foreign_parts else {})
@@ -179,41 +193,7 @@ class AnswerBuilder:
 
 
 def remove_thoughts(text: str) -> str:
-    return THOUGHTS.sub("", text, count=1)
-
-
-def parse_object(text: str) -> dict[str, Any] | None:
-    """Parse a JSON object that can be stored; None for anything else. An empty text is an empty object."""
-    if not text.strip():
-        return {}
-    try:
-        value = _parse(text)
-        if isinstance(value, str):  # some models encode the object twice
-            value = _parse(value)
-    except (ValueError, RecursionError):
-        return None
-    return repair_unicode(value) if isinstance(value, dict) and _depth(value) <= MAX_DEPTH else None
-
-
-def _parse(text: str) -> Any:
-    """Like `json.loads`, but accept line breaks in strings, and refuse NaN and infinite numbers."""
-    return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_parse_finite)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not valid JSON")
-
-
-def _parse_finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large")
-    return number
-
-
-def _depth(value: Any) -> int:
-    items: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, items), default=0)
+    return UNOPENED_THOUGHTS.sub("", THOUGHTS.sub("", text, count=1), count=1)
 
 
 def objects_in(text: str) -> Iterator[dict[str, Any]]:
@@ -257,7 +237,7 @@ def _objects_or_items(text: str) -> list[dict[str, Any]]:
     if not text.lstrip().startswith("["):
         return list(objects_in(text))
     try:
-        items = _parse(text)
+        items = parse_json(text)
     except (ValueError, RecursionError):
         return []
     return items if isinstance(items, list) and all(isinstance(item, dict) for item in items) else []

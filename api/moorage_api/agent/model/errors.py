@@ -35,6 +35,14 @@ class WindowFullError(LlmError):
     """The request was longer than the model's context window. A shorter request may succeed."""
 
 
+class RefusedError(Exception):
+    """The server answered with an error document."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.said)
+        self.refusal = refusal
+
+
 class RetryableError(Exception):
     """A retry of the same request may succeed.
 

@@ -9,6 +9,7 @@ They are stored as JSON text, because PostgreSQL's jsonb sorts keys and refuses 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,15 +18,15 @@ from moorage_api.agent.unicode import repair_unicode
 STORED = "moorage_foreign"
 """Key of a stored message that holds the fields and the identity of their model. It is never sent to a model."""
 
-MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls"})
+MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "function_call"})
 CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 FUNCTION_FIELDS = frozenset({"name", "arguments"})
 
-NAMING_KEYS = frozenset({"type", "id", "format", "name", "role", "object", "provider", "model"})
+NAMING_KEYS = re.compile(r"(^|.*_)(type|id|format|name|role|object|provider|model|status|phase)", re.DOTALL)
 """Texts that a server repeats in each chunk. They are replaced; other texts are concatenated."""
 TEXT_KEYS = frozenset({"thinking", "text", "summary", "reasoning", "content"})
 """Texts of a list item that a server sends in pieces."""
-CLOSING_KEYS = frozenset({"signature", "data", "encrypted", "encrypted_content", "thought_signature"})
+CLOSING_KEYS = re.compile(r"data|.*(signature|encrypted|opaque).*", re.DOTALL | re.IGNORECASE)
 """Texts that complete a list item. They are opaque, so a repetition is the same value and not a continuation."""
 MAX_PLAIN_ID_CHARS = 64
 """A longer call id holds more than a name: one gateway puts the thought signature into it."""
@@ -99,7 +100,7 @@ def _merge(key: str, old: Any, new: Any) -> Any:
     if new is None:
         return old
     if isinstance(old, _Pieces) and isinstance(new, str):
-        if key in NAMING_KEYS or (key in CLOSING_KEYS and "".join(old.pieces) == new):
+        if NAMING_KEYS.fullmatch(key) or (CLOSING_KEYS.fullmatch(key) and "".join(old.pieces) == new):
             return _Pieces(new or "".join(old.pieces))
         old.pieces.append(new)
         return old
@@ -117,6 +118,8 @@ def _merge(key: str, old: Any, new: Any) -> Any:
 def _merge_item(items: list[Any], new: Any, *, is_first: bool) -> None:
     """Continue the item with the same index; without an index, the last item if it is unfinished text."""
     if isinstance(new, Mapping) and items:
+        if _is_closed(new) and any(_close(item) == new for item in items):
+            return  # the whole item again
         if isinstance(new.get("index"), int):
             known = next((item for item in items if _is_same(item, new) and item.get("index") == new["index"]), None)
         elif is_first and _is_same(items[-1], new) and _continues(items[-1], new):
@@ -137,8 +140,13 @@ def _is_same(old: Any, new: Mapping[str, Any]) -> bool:
 
 
 def _continues(old: dict[str, Any], new: Mapping[str, Any]) -> bool:
-    is_text = any(key in old for key in TEXT_KEYS) and any(key in new for key in TEXT_KEYS | CLOSING_KEYS)
-    return is_text and not any(_close(old[key]) for key in CLOSING_KEYS if key in old)
+    is_text = any(key in old for key in TEXT_KEYS)
+    is_more = any(key in TEXT_KEYS or CLOSING_KEYS.fullmatch(key) for key in new)
+    return is_text and is_more and not _is_closed(old)
+
+
+def _is_closed(item: Mapping[str, Any]) -> bool:
+    return any(CLOSING_KEYS.fullmatch(key) and _close(value) for key, value in item.items())
 
 
 def attach(
@@ -148,7 +156,7 @@ def attach(
 
     `text` is the text of the answer. A message with another text does not get the content parts of the answer.
     """
-    if fields and message["content"] != text:
+    if fields and message["content"].strip() != text.strip():
         kept = {key: value for key, value in _parse(fields).items() if key != "content"}
         fields = json.dumps(kept) if kept else ""
     if not fields and not any(calls):

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -16,22 +17,30 @@ import openai
 
 from moorage_api.agent.model import profiles
 from moorage_api.agent.model.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
+from moorage_api.agent.model.chunks import is_end, read_chunk
 from moorage_api.agent.model.errors import LlmError as LlmError
-from moorage_api.agent.model.errors import RetryableError, explain
+from moorage_api.agent.model.errors import RefusedError, RetryableError, explain
 from moorage_api.agent.model.errors import WindowFullError as WindowFullError
 from moorage_api.agent.model.learning import learn
 from moorage_api.agent.model.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
 from moorage_api.agent.model.request import RequestSettings, build_body
-from moorage_api.agent.model.sse import EventTooLargeError, read_events
+from moorage_api.agent.model.sse import DOCUMENT, EventTooLargeError, read_events
 from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
+from moorage_api.agent.model.waits import describe_seconds
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_text_tokens, count_tokens
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
+from moorage_api.outbound.transports import ResponseLimitError
 from moorage_common.backoff import Backoff
 
 CONNECT_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 30.0
+SHORT_WAIT_SECONDS = 60.0
+"""A server that asks for a longer wait, and for more than what is left of the patience, is not waited for."""
+TRUSTED_WAITS = 2
+SHOW_SECONDS = 5.0
+"""While it waits, the user is told so at this interval."""
 MAX_CORRECTIONS = 8
 """Times that one request is sent again in another form because the server refused a part of it."""
 
@@ -182,16 +191,28 @@ class LlmClient:
                     return failure.half  # a server that never says why an answer ends, but does end it
                 if halves > 1 or (tries >= max_retries and not is_patient):
                     raise failure.error from failure
-                seconds = self._delay(tries, failure.after_seconds)
-                if on_wait is not None:
-                    await on_wait(str(failure.error), seconds)
-                await asyncio.sleep(seconds)
+                longest = max(self._timing.patience - waited_seconds, SHORT_WAIT_SECONDS)
+                if failure.after_seconds is not None and failure.after_seconds > longest:
+                    raise _too_long(failure.error, failure.after_seconds) from failure
+                await self._wait(self._delay(tries, failure.after_seconds), str(failure.error), on_wait)
                 tries += 1
 
     def _delay(self, tries: int, after_seconds: float | None) -> float:
-        if after_seconds is not None:
-            return after_seconds
-        return Backoff(self._timing.backoff, MAX_BACKOFF_SECONDS, jitter=0.25).pause_seconds(tries + 1)
+        """A server that repeats a short wait without keeping its word is not asked again and again."""
+        pause = Backoff(self._timing.backoff, MAX_BACKOFF_SECONDS, jitter=0.25).pause_seconds(tries + 1)
+        if after_seconds is None:
+            return pause
+        return after_seconds if tries < TRUSTED_WAITS else max(after_seconds, pause)
+
+    async def _wait(self, seconds: float, reason: str, on_wait: Waiting | None) -> None:
+        """Wait, and say so again and again, because a client that connects later has not seen it."""
+        while True:
+            if on_wait is not None:
+                await on_wait(reason, seconds)
+            await asyncio.sleep(min(seconds, SHOW_SECONDS))
+            seconds -= SHOW_SECONDS
+            if seconds <= 0:
+                return
 
     async def _ask_adapting(
         self, messages: Sequence[Message], *, tools: Sequence[Function], force: bool, progress: Progress | None
@@ -209,7 +230,7 @@ class LlmClient:
             )
             try:
                 return await self._send(body, {tool.name for tool in tools}, progress)
-            except _RefusedError as error:
+            except RefusedError as error:
                 facts = learn(self._profile, error.refusal, body)
                 if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:
                     raise explain(error.refusal, base_url=self._base_url, model=self._model) from error
@@ -221,7 +242,7 @@ class LlmClient:
         await self._on_learnt(facts)
 
     async def _send(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
-        """Raises _RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""
+        """Raises RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""
         try:
             return await self._stream(body, names, progress)
         except OutboundRefusedError as error:
@@ -229,25 +250,23 @@ class LlmClient:
         except openai.APIStatusError as error:
             response = error.response
             self._was_reached = True
-            raise _RefusedError(self._read(error.status_code, response.text, response.headers)) from error
+            raise RefusedError(self._read(error.status_code, response.text, response.headers)) from error
         except (openai.APITimeoutError, TimeoutError) as error:
             raise RetryableError(
                 LlmError("llm_unavailable", f"The model at {self._base_url} did not answer in time")
             ) from error
         except openai.APIConnectionError as error:
             raise RetryableError(
-                LlmError(
-                    "llm_unavailable",
-                    f"The model's server at {self._base_url} could not be reached; check the base URL",
-                ),
+                LlmError("llm_unavailable", f"The model's server at {self._base_url} {_why_unreachable(error)}"),
                 is_lasting=not (self._was_reached or self._profile.has_native_calls),
             ) from error
-        except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError) as error:
+        except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            said = f". It said: {error.said}" if isinstance(error, BadStreamError) and error.said else ""
             raise RetryableError(
                 LlmError(
                     "llm_failed",
                     f"The model's server at {self._base_url} sent a response that is not a chat completion; "
-                    "check that `base_url` is an OpenAI-compatible API",
+                    f"check that `base_url` is an OpenAI-compatible API{said}",
                 ),
                 is_lasting=True,
             ) from error
@@ -273,6 +292,15 @@ class LlmClient:
             self._report_end(call_id, builder, body, "failed")
             raise
         self._report_end(call_id, builder, body, "answered")
+        if builder.trouble:
+            raise RetryableError(
+                LlmError(
+                    "llm_unavailable",
+                    f"The model's server at {self._base_url} broke its answer off and gave the reason "
+                    f'"{builder.trouble}"',
+                ),
+                is_half=True,
+            )
         answer = await self._read_calls(builder.answer(), names)
         if not builder.is_finished:
             raise RetryableError(
@@ -291,14 +319,13 @@ class LlmClient:
             )
         self._was_reached = True
         try:
-            if stream.response.headers.get("content-type", "").startswith("application/json"):
-                builder.feed(self._check(await stream.response.aread()))
-                builder.is_finished = True
-                return True
             async for event in read_events(self._bytes(stream.response)):
-                if event.data.startswith("[DONE]"):
+                if is_end(event):
                     return True
-                builder.feed(self._check(event.data))
+                if (chunk := read_chunk(event, secret=self._api_key)) is None:
+                    continue
+                builder.feed(chunk)
+                builder.is_document = event.name == DOCUMENT
                 if progress is not None:
                     await progress(builder)
             return False
@@ -353,26 +380,22 @@ class LlmClient:
             yield chunk
             seconds = self._timing.idle
 
-    def _check(self, data: str | bytes) -> Any:
-        """The parsed document. Raises _RefusedError if it is an error, as servers send with status 200."""
-        document = json.loads(data)
-        choices = document.get("choices") if isinstance(document, dict) else None
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        for holder in (document, choice):
-            if isinstance(holder, dict) and holder.get("error"):
-                error = holder["error"]
-                code = error.get("code") if isinstance(error, dict) else None
-                text = json.dumps(holder)
-                raise _RefusedError(self._read(code if isinstance(code, int) and code >= 400 else 0, text, {}))
-        return document
+
+def _why_unreachable(error: BaseException) -> str:
+    """The reason at the bottom of a connection error, if it is a limit of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ResponseLimitError):
+            return f"sent a response that we cannot take: {cause}"
+        cause = cause.__cause__
+    return "could not be reached; check the base URL"
 
 
-class _RefusedError(Exception):
-    """The server answered with an error document."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.said)
-        self.refusal = refusal
+def _too_long(error: LlmError, seconds: float) -> LlmError:
+    """The error of a server that wants a longer wait than we have patience for. It says when to try again."""
+    when = f"{datetime.now(UTC) + timedelta(seconds=min(seconds, 10**8)):%Y-%m-%d %H:%M} UTC"
+    text = f"{error}. Its server asks to wait {describe_seconds(seconds)}: send a message again after {when}"
+    return LlmError(error.code, text, status=error.status)
 
 
 def _estimate_usage(body: Mapping[str, Any], answer: Answer | None = None) -> Usage:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
+
+from moorage_api.agent.model.waits import read_wait
 
 MAX_CHARS = 500
 MAX_DEPTH = 6
-LONGEST_WAIT_SECONDS = 600.0
 
 WINDOW_CODES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded", "request_too_large", "1261"}
@@ -33,11 +33,69 @@ WINDOW_WORDS = re.compile(
 """OpenAI, vLLM (both texts), Anthropic, Bedrock, Gemini, Qwen, Kimi, GLM, xAI, Together, Groq, Mistral, llama.cpp."""
 
 NO_CREDIT_CODES = frozenset(
-    {"insufficient_quota", "insufficient_balance", "insufficient_credits", "billing_hard_limit"}
+    {
+        "insufficient_quota",
+        "insufficient_user_quota",
+        "exceeded_current_quota_error",
+        "insufficient_balance",
+        "insufficientbalance",
+        "insufficient_credits",
+        "credit_balance_too_low",
+        "billing_hard_limit",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "arrearage",
+        "accountoverdueerror",
+        "1113",
+    }
 )
-WORD_KEYS = ("message", "msg", "error_msg", "detail", "error_description", "reason", "title", "error", "raw")
-CODE_KEYS = ("code", "type", "status", "error_code", "error_type")
-WAIT_KEYS = ("retry_after", "retryAfter", "retry_after_seconds", "retryDelay", "retry-after")
+NO_CREDIT_WORDS = re.compile(
+    r"credit balance is too low|insufficient[ _](account )?(balance|credits?|funds)|out of credits|not enough credits|"
+    r"spending limit|余额不足|欠费|insufficient_quota|insufficient_user_quota|exceeded_current_quota_error",
+    re.IGNORECASE,
+)
+STATUS_OF_CODES = {
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "bad_request": 400,
+    "bad_request_error": 400,
+    "invalid_argument": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "unauthenticated": 401,
+    "unauthorized": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "forbidden": 403,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "not_found": 404,
+    "model_not_found": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "resource_exhausted": 429,
+    "too_many_requests": 429,
+    "overloaded_error": 529,
+}
+"""The status that a server would have sent, if it names the error only in a stream that has already begun."""
+WORD_KEYS = (
+    "message",
+    "msg",
+    "error_msg",
+    "error_message",
+    "errormessage",
+    "status_msg",
+    "detail",
+    "error_description",
+    "description",
+    "reason",
+    "title",
+    "error",
+    "raw",
+)
+"""In lower case; those of a document are compared without regard to case. The first of them come first."""
+INNER_KEYS = ("errors", "metadata", "details", "base_resp", "cause", "innererror")
+CODE_KEYS = ("code", "type", "status", "error_code", "error_type", "status_code")
 
 
 @dataclass(frozen=True)
@@ -60,7 +118,9 @@ class Refusal:
 
     @property
     def is_no_credit(self) -> bool:
-        return self.status == 402 or bool(self.codes & NO_CREDIT_CODES)
+        if self.status == 402 or self.codes & NO_CREDIT_CODES:
+            return True
+        return self.status in (0, 400, 403, 429) and bool(NO_CREDIT_WORDS.search(self.words))
 
     @property
     def reason(self) -> str:
@@ -70,25 +130,32 @@ class Refusal:
 def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secret: str = "") -> Refusal:
     """Read an error document of any shape. The API key `secret` is removed from the words."""
     document = _parse(body)
-    if document is None:
-        words, found = [_plain_text(body)], {}
-    else:
-        words, found = list(dict.fromkeys(_words(document))), document
-    nodes = list(_nodes(found))
-    codes = {str(node[key]).lower() for node in nodes for key in CODE_KEYS if isinstance(node.get(key), str | int)}
+    words = list(dict.fromkeys(_words(document) if document is not None else ())) or [_plain_text(body).strip(" {}[]")]
+    nodes = list(_nodes(document))
+    codes = [str(node[key]).lower() for node in nodes for key in CODE_KEYS if isinstance(node.get(key), str | int)]
     params = [str(node["param"]) for node in nodes if isinstance(node.get("param"), str)]
     params += [str(part) for node in nodes if isinstance(node.get("loc"), list) for part in node["loc"]]
     everything = mask_secret(" ".join(" ".join(words).split()), secret)
     # the last words are the innermost: those of the server behind a gateway
     said = mask_secret(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secret)
     return Refusal(
-        status=status,
+        status=status or _status_of(codes),
         said=said if len(said) <= MAX_CHARS else f"{said[:MAX_CHARS]}…",
         codes=frozenset(codes),
         param=" ".join(params),
-        retry_after_seconds=_retry_after(headers, nodes),
+        retry_after_seconds=read_wait(headers, nodes, everything),
         words=everything,
     )
+
+
+def _status_of(codes: Iterable[str]) -> int:
+    """The status that the codes of an error stand for; 0 if they say nothing about it."""
+    for code in codes:
+        if code.isdecimal() and 400 <= int(code[:4]) < 600:
+            return int(code)
+        if code in STATUS_OF_CODES:
+            return STATUS_OF_CODES[code]
+    return 0
 
 
 MIN_SECRET_CHARS = 8
@@ -144,42 +211,16 @@ def _words(value: Any, depth: int = 0) -> Iterator[str]:
         for item in value:
             yield from _words(item, depth + 1)
     elif isinstance(value, dict):
+        named = {key.lower(): item for key, item in value.items()}
         for key in WORD_KEYS:
-            if key in value:
-                yield from _words(value[key], depth + 1)
-        for key in ("errors", "metadata", "details"):
-            if isinstance(value.get(key), dict | list):
-                yield from _words(value[key], depth + 1)
+            if key in named:
+                yield from _words(named[key], depth + 1)
+        for key in INNER_KEYS:
+            if isinstance(named.get(key), dict | list):
+                yield from _words(named[key], depth + 1)
 
 
 def _plain_text(body: str) -> str:
     """The text of a page, without its tags and scripts."""
     text = re.sub(r"<(script|style|head)\b.*?</\1>", " ", body, flags=re.DOTALL | re.IGNORECASE)
     return html.unescape(re.sub(r"<[^>]+>", " ", text))
-
-
-def _retry_after(headers: Mapping[str, str], nodes: list[dict[str, Any]]) -> float | None:
-    """Seconds to wait, from the headers or the document. A date is converted by the server's own clock."""
-    if (milliseconds := _seconds(headers.get("retry-after-ms", ""))) is not None:
-        return min(milliseconds / 1000, LONGEST_WAIT_SECONDS)
-    candidates: list[object] = [headers.get("retry-after", "")]
-    candidates += [node[key] for node in nodes for key in WAIT_KEYS if key in node]
-    for candidate in candidates:
-        seconds = _seconds(candidate)
-        if seconds is None and isinstance(candidate, str) and "date" in headers:
-            seconds = _seconds_between(headers["date"], candidate)
-        if seconds is not None:
-            return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
-    return None
-
-
-def _seconds(value: object) -> float | None:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*", str(value))
-    return float(match[1]) if match else None
-
-
-def _seconds_between(now: str, then: str) -> float | None:
-    try:
-        return (parsedate_to_datetime(then) - parsedate_to_datetime(now)).total_seconds()
-    except (ValueError, TypeError):
-        return None

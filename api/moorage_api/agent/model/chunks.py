@@ -1,0 +1,71 @@
+"""Read one chunk of an answer from an event of its stream, and recognise errors that come with the status 200."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from moorage_api.agent.model.answers import BadStreamError
+from moorage_api.agent.model.errors import RefusedError
+from moorage_api.agent.model.refusals import read_refusal
+from moorage_api.agent.model.sse import DOCUMENT, ServerEvent
+
+KEEP_ALIVE_NAMES = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
+ERROR_NAMES = frozenset({"error", "exception", "fatal"})
+ERROR_KEYS = ("message", "msg", "detail", "errors", "error_msg", "error_message", "Message")
+"""In a document without an answer, each of these is the words of an error."""
+
+
+def is_end(event: ServerEvent) -> bool:
+    return event.data.strip().strip('"').startswith("[DONE]")
+
+
+def read_chunk(event: ServerEvent, *, secret: str) -> Any:
+    """The chunk in the event; None for an event that only keeps the connection open.
+
+    Raises RefusedError if it is an error, and BadStreamError if it is something else.
+    """
+    text = event.data.strip().removeprefix("\ufeff")
+    if not text or event.name in KEEP_ALIVE_NAMES:
+        return None
+    if event.name in ERROR_NAMES:
+        raise RefusedError(read_refusal(0, text, {}, secret=secret))
+    try:
+        document = json.loads(text, parse_constant=lambda _: None, parse_float=_parse_float)
+    except ValueError as error:
+        said = read_refusal(0, text, {}, secret=secret).said
+        raise BadStreamError(f"{event.name or 'an event'} is not JSON", said=said) from error
+    if document is None:
+        return None
+    if _is_error(document) or (event.name == DOCUMENT and not _choices(document)):
+        raise RefusedError(read_refusal(0, text, {}, secret=secret))
+    return document
+
+
+def _parse_float(text: str) -> float | None:
+    """Infinite numbers cannot be sent back as JSON."""
+    number = float(text)
+    return number if abs(number) != float("inf") else None
+
+
+def _choices(document: Any) -> list[Any]:
+    choices = document.get("choices") if isinstance(document, Mapping) else None
+    return choices if isinstance(choices, list) else []
+
+
+def _is_error(document: Any) -> bool:
+    if isinstance(document, list):
+        return any(map(_is_error, document))
+    if not isinstance(document, Mapping):
+        return False
+    choices = _choices(document)
+    if any(isinstance(holder, Mapping) and holder.get("error") for holder in (document, *choices[:1])):
+        return True
+    if choices or document.get("usage"):
+        return False
+    status = document.get("base_resp")
+    if isinstance(status, Mapping) and status.get("status_code"):
+        return True
+    is_named = "error" in (document.get("object"), document.get("type"), document.get("status"))
+    return is_named or any(isinstance(document.get(key), str | list) and document[key] for key in ERROR_KEYS)
