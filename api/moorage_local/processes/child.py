@@ -55,7 +55,7 @@ class Child:
             sys.executable,
             "-I",
             "-m",
-            "moorage_local.processes.end_with_parent",
+            "moorage_local.processes.launch",
             str(os.getpid()),
             str(int(death_signal)),
         ]

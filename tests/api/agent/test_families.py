@@ -1,96 +1,180 @@
-"""One task with the agent's real loop against every family of model providers, each as strict as the real provider."""
+"""The agent's real loop against every family of model providers, each as strict as the real provider.
+
+tests/end_to_end/test_families.py runs the tasks that need a sandbox.
+"""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.ports import AgentLimits
 from moorage_api.events.schemas import MessageEvent, StepEvent, ToolEvent
-from moorage_api.outbound import Outbound
-from support.agent import Bench, Killed, shell
-from support.llm import Calls, Finish, Plan, Say, Turn
-from support.providers.families import MISTRAL, PASSING
+from support.agent import Bench, Killed
+from support.providers import long_job
+from support.providers.families import FAMILIES
+from support.providers.rules import is_thinking
+from support.providers.runs import COMMANDS, Facts, corrected_task, short_task
 from support.providers.server import Family, FamilyServer
 from support.providers.table import render_table
 
 MODELS_PAGE = Path(__file__).parents[3] / "docs" / "models.md"
+SMALL_WINDOW = 16_000
 
-TURNS: list[Turn] = [
-    Plan("Chart", "I draw a chart.", ["Draw the chart"]),
-    Calls(shell("head sales.csv"), shell("wc -l sales.csv")),
-    Calls(shell("python chart.py")),
-    Finish("The chart is drawn."),
-    Say("Here is your chart: ünïcödé 📈"),
-    Plan("Colour", "I change the colour.", ["Change the colour"]),
-    Calls(shell("python chart.py --blue")),
-    Finish("It is blue."),
-    Say("Now it is blue."),
-]
-
-each_family = pytest.mark.parametrize("family", PASSING, ids=[family.name for family in PASSING])
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
+each_successor = pytest.mark.parametrize(
+    ("before", "after"),
+    list(pairwise([*FAMILIES, FAMILIES[0]])),
+    ids=[f"{before.name} to {after.name}" for before, after in pairwise([*FAMILIES, FAMILIES[0]])],
+)
 
 
-def client(family: Family, server: FamilyServer) -> LlmClient:
-    return LlmClient(server.url, "sk-for-tests", family.model, backoff_seconds=0.01, outbound=Outbound())
+async def run(bench: Bench, server: FamilyServer, facts: Facts, *, kill_after: int | None = None) -> None:
+    """Work with a new client until the turn ends, or until the runner is killed when so many answers are stored."""
+
+    def kill(_number: int, when: str) -> None:
+        if len(server.usages) == kill_after and when == "after":
+            raise Killed
+
+    async with facts.client(server) as llm:
+        with suppress(Killed):
+            await bench.run(bench.journal(on_record=kill), llm=llm)
+
+
+def called(bench: Bench) -> list[str]:
+    return [event.args["command"] for event in bench.log.all(ToolEvent) if event.status == "called"]
+
+
+def leaked(issuer: FamilyServer, receiver: FamilyServer) -> list[str]:
+    """The opaque values of one server that came to another one."""
+    sent = json.dumps(receiver.requests, ensure_ascii=False)
+    return [value for value in issuer.issued.values if json.dumps(value, ensure_ascii=False)[1:-1] in sent]
 
 
 @each_family
 async def test_two_messages_of_one_session_are_worked_on(family: Family) -> None:
-    with FamilyServer(family, TURNS) as server:
-        bench = Bench(server)
-        async with client(family, server) as llm:
-            bench.log.say("Draw a chart of sales.csv")
-            await bench.run(llm=llm)
-            assert bench.log.types()[-1] == "done", bench.log.events[-1]
-            assert bench.log.last(MessageEvent).message == "Here is your chart: ünïcödé 📈"
-            refusals = len(server.refusals)
-            bench.log.say("Make it blue")
-            await bench.run(llm=llm)
+    with FamilyServer(family, short_task) as server:
+        bench, facts = Bench(server), Facts()
+        bench.log.say("Draw a chart of sales.csv")
+        await run(bench, server, facts)
+        assert bench.log.types()[-1] == "done", bench.log.events[-1]
+        assert bench.log.last(MessageEvent).message == "Here is your chart: ünïcödé 📈"
+        refusals = len(server.refusals)
+        bench.log.say("Make it blue")
+        await run(bench, server, facts)
         assert bench.log.last(MessageEvent).message == "Now it is blue."
         assert bench.log.last(StepEvent).status == "completed"
-        assert [event.args["command"] for event in bench.log.all(ToolEvent) if event.status == "called"] == [
-            "head sales.csv",
-            "wc -l sales.csv",
-            "python chart.py",
-            "python chart.py --blue",
-        ]
+        assert called(bench) == COMMANDS
         assert len(server.refusals) == refusals, f"what was learnt is forgotten: {server.refusals}"
+        assert all(map(is_thinking, server.requests)), "thinking was switched off"
+        assert server.strangers == []
+        assert bench.log.state["shortened"]["flat_before"] == 0, "the calls were sent as text"
 
 
 @each_family
-async def test_the_next_model_of_a_session_gets_no_fields_of_the_one_before(family: Family) -> None:
-    with FamilyServer(family, TURNS) as before, FamilyServer(MISTRAL, TURNS) as after:
-        bench = Bench(before)
+async def test_a_message_of_the_user_in_the_middle_of_a_step_is_worked_on(family: Family) -> None:
+    """It comes behind the result of a call, which some providers refuse."""
+    with FamilyServer(family, corrected_task) as server:
+        bench, facts = Bench(server), Facts()
+        journal = bench.journal()
+
+        def interrupt(_key: str, when: str) -> None:
+            if when == "after" and len(bench.gate.effects) == 1:
+                bench.log.say("In blue, please")
+                journal.look()
+
+        bench.gate.on_call = interrupt
         bench.log.say("Draw a chart of sales.csv")
-        async with client(family, before) as llm:
-            await bench.run(llm=llm)
-        bench.log.say("Make it blue")
-        async with client(MISTRAL, after) as llm:
-            await bench.run(llm=llm)
-        assert bench.log.last(MessageEvent).message == "Now it is blue."
-        sent = json.dumps(after.requests, ensure_ascii=False)
-        assert [value for value in before.issued.values if json.dumps(value, ensure_ascii=False) in sent] == []
+        async with facts.client(server) as llm:
+            await bench.run(journal, llm=llm)
+        assert bench.log.last(MessageEvent).message == "Here is your blue chart.", bench.log.events[-1]
+        assert bench.log.types()[-1] == "done"
+        assert called(bench) == ["head sales.csv", "python chart.py --blue"]
+        assert "In blue, please" in json.dumps(server.requests[-1])
+        assert bench.log.state["shortened"]["flat_before"] == 0, "the calls were sent as text"
 
 
 @each_family
-async def test_a_killed_runner_is_replaced_in_the_middle_of_the_task(family: Family) -> None:
-    def kill(number: int, when: str) -> None:
-        if number == 3 and when == "after":
+async def test_a_job_of_60_calls_overflows_a_small_window_and_loses_nothing(family: Family) -> None:
+    is_silent = family.window_refusal is None
+    with FamilyServer(family, long_job.add_up, window_tokens=SMALL_WINDOW) as server:
+        bench = Bench(server, limits=AgentLimits(max_retries=2))
+        bench.gate.answer = long_job.read_part
+        bench.log.say(long_job.MESSAGE)
+        async with Facts().client(server, context_tokens=SMALL_WINDOW if is_silent else 64_000) as llm:
+            await bench.run(llm=llm)
+        assert bench.log.last(MessageEvent).message == long_job.ANSWER, bench.log.events[-1]
+        assert bench.log.types()[-1] == "done"
+        assert set(bench.gate.effects.values()) == {1}, "a call was repeated"
+        assert len(bench.gate.effects) == long_job.PARTS
+        assert bool(server.window_refusals) != is_silent
+        assert server.cut_requests == []
+        assert server.strangers == []
+        tokens = sum(usage["prompt_tokens"] for usage in server.usages)
+        assert tokens > 20 * SMALL_WINDOW
+
+
+@each_family
+async def test_a_kill_before_or_after_any_record_repeats_nothing(family: Family) -> None:
+    with FamilyServer(family, short_task) as server:
+        facts = Facts()
+        records = await work_with_kills(server, facts, set())
+        assert records > 8
+        for at in range(records):
+            await work_with_kills(server, facts, {(at, "before"), ((at + records // 2) % records, "after")})
+        assert server.strangers == []
+
+
+async def work_with_kills(server: FamilyServer, facts: Facts, kills: set[tuple[int, str]]) -> int:
+    """Work on a message and kill the runner before or after these records. Returns the number of records."""
+    bench = Bench(server)
+    left, records = set(kills), 0
+
+    def kill(_number: int, when: str) -> None:
+        nonlocal records
+        number = records
+        records += when == "after"
+        if (number, when) in left:
+            left.discard((number, when))
             raise Killed
 
-    with FamilyServer(family, TURNS) as server:
-        bench = Bench(server)
+    bench.log.say("Draw a chart of sales.csv")
+    while bench.log.is_running:
+        async with facts.client(server) as llm:
+            with suppress(Killed):
+                await bench.run(bench.journal(kill), llm=llm)
+    assert not left, kills
+    assert bench.log.types()[-1] == "done", (kills, bench.log.events[-1])
+    assert bench.log.last(MessageEvent).message == "Here is your chart: ünïcödé 📈", kills
+    assert called(bench) == COMMANDS[:3], kills
+    assert set(bench.gate.effects.values()) == {1}, kills
+    return records
+
+
+@each_successor
+async def test_a_model_that_takes_over_in_the_middle_gets_no_fields_of_the_one_before(
+    before: Family, after: Family
+) -> None:
+    """The first model begins, the second goes on, and the first ends: each gets its own fields only."""
+    with FamilyServer(before, short_task) as first, FamilyServer(after, short_task) as second:
+        bench, facts = Bench(first), Facts()
         bench.log.say("Draw a chart of sales.csv")
-        async with client(family, server) as llm:
-            with pytest.raises(Killed):
-                await bench.run(bench.journal(on_record=kill), llm=llm)
-        async with client(family, server) as llm:
-            await bench.run(llm=llm)
-        assert bench.log.types()[-1] == "done", bench.log.events[-1]
+        await run(bench, first, facts, kill_after=2)
+        await run(bench, second, facts, kill_after=1)
+        assert bench.log.is_running
+        assert len(second.usages) == 1
+        await run(bench, first, facts)
+        assert bench.log.last(MessageEvent).message == "Here is your chart: ünïcödé 📈", bench.log.events[-1]
+        bench.log.say("Make it blue")
+        await run(bench, second, facts)
+        assert bench.log.last(MessageEvent).message == "Now it is blue.", bench.log.events[-1]
+        assert called(bench) == COMMANDS
         assert set(bench.gate.effects.values()) == {1}
+        assert (leaked(first, second), leaked(second, first)) == ([], [])
 
 
 def test_the_page_of_models_says_which_families_work() -> None:

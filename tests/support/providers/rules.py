@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from itertools import pairwise
 from typing import Any
 
 from support.llm import Request
-from support.providers.server import Issued, Refusal, Rule
+from support.providers.server import MESSAGE_FIELDS, Issued, OwnFields, Refusal, Rule, extra_fields
 
-MESSAGE_FIELDS: Mapping[str, frozenset[str]] = {
-    "system": frozenset({"role", "content", "name"}),
-    "developer": frozenset({"role", "content", "name"}),
-    "user": frozenset({"role", "content", "name"}),
-    "assistant": frozenset({"role", "content", "name", "tool_calls", "refusal"}),
-    "tool": frozenset({"role", "content", "tool_call_id"}),
-}
-CALL_FIELDS = frozenset({"id", "type", "function"})
+Words = Callable[[int, str], Refusal]
+"""The refusal for the message with this index and this name of a field."""
 
 
 def assistant_calls(request: Request) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -28,7 +23,7 @@ def assistant_calls(request: Request) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def messages_are_well_formed(request: Request, _issued: Issued) -> Refusal | None:
-    """Known roles, text or parts as content, and after each message with calls exactly the results of these calls."""
+    """Known roles, text or parts as content, arguments that are objects, and behind calls exactly their results."""
     messages = request["messages"]
     expected: list[str] = []
     for index, message in enumerate(messages):
@@ -46,7 +41,10 @@ def messages_are_well_formed(request: Request, _issued: Issued) -> Refusal | Non
             continue
         if expected:
             break
-        expected = [call["id"] for call in message.get("tool_calls", ())]
+        calls = message.get("tool_calls", ())
+        if not all(is_object(call["function"]["arguments"]) for call in calls):
+            return Refusal("Invalid function arguments: not a JSON object", param=f"messages[{index}].tool_calls")
+        expected = [call["id"] for call in calls]
     if expected:
         return Refusal(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
@@ -55,26 +53,39 @@ def messages_are_well_formed(request: Request, _issued: Issued) -> Refusal | Non
     return None
 
 
-def extra_fields_are_refused(
-    words: Callable[[int, str], Refusal], *, message: Collection[str] = (), call: Collection[str] = ()
-) -> Rule:
-    """Messages and calls may have the standard fields and those named here. `words` gets the index and the field."""
+def is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def extra_fields_are_refused(words: Words, own: OwnFields | None = None) -> Rule:
+    """Messages, calls and parts of a content may have the standard fields and `own`."""
 
     def rule(request: Request, _issued: Issued) -> Refusal | None:
-        for index, item in enumerate(request["messages"]):
-            unknown = item.keys() - MESSAGE_FIELDS[item["role"]] - set(message)
-            for tool_call in item.get("tool_calls", ()):
-                unknown |= tool_call.keys() - CALL_FIELDS - set(call)
-            if unknown:
-                return words(index, sorted(unknown)[0])
-        return None
+        return next((words(*found) for found in extra_fields(request, own or OwnFields())), None)
 
     return rule
 
 
 def body_fields_are_refused(fields: Collection[str], words: Callable[[str], Refusal]) -> Rule:
     def rule(request: Request, _issued: Issued) -> Refusal | None:
-        return next((words(name) for name in fields if request.get(name) is not None), None)
+        return next((words(name) for name in sorted(fields) if request.get(name) is not None), None)
+
+    return rule
+
+
+def only_these_body_fields(fields: Collection[str], words: Callable[[str], Refusal]) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        return next((words(name) for name in sorted(request.keys() - set(fields))), None)
+
+    return rule
+
+
+def max_tokens_are_at_most(limit: int, words: str) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        return Refusal(words.format(limit=limit)) if (request.get("max_tokens") or 0) > limit else None
 
     return rule
 
@@ -105,19 +116,22 @@ def no_forced_call_while_thinking(words: str) -> Rule:
     return rule
 
 
-def reasoning_is_given_back(words: str, *, key: str = "reasoning_content", only_this_turn: bool = False) -> Rule:
-    """Each assistant message with calls has the reasoning that the server sent, unchanged.
+def tool_choice_needs_tools(request: Request, _issued: Issued) -> Refusal | None:
+    if request.get("tool_choice") is None or request.get("tools"):
+        return None
+    words = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified."
+    return Refusal(words, param="tool_choice")
 
-    `only_this_turn` asks for it behind the last message of the user only.
-    """
+
+def reasoning_is_given_back(words: str, *, of_texts: bool = False) -> Rule:
+    """Each message with calls has the reasoning that the server sent, unchanged; with `of_texts`, each answer."""
 
     def rule(request: Request, issued: Issued) -> Refusal | None:
         if not is_thinking(request):
             return None
-        users = [index for index, message in enumerate(request["messages"]) if message["role"] == "user"]
-        for index, message in assistant_calls(request):
-            is_old = only_this_turn and index < users[-1]
-            if not is_old and message.get(key) not in issued.values:
+        for index, message in enumerate(request["messages"]):
+            is_asked = message["role"] == "assistant" and (of_texts or message.get("tool_calls"))
+            if is_asked and message.get("reasoning_content") not in issued.values:
                 return Refusal(words.format(index=index))
         return None
 
@@ -158,6 +172,27 @@ def no_user_after_tool(request: Request, _issued: Issued) -> Refusal | None:
     return Refusal("Unexpected role 'user' after role 'tool'", code="3230", kind="invalid_request_message_order")
 
 
+def last_message_is_not_of_the_assistant(words: str) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        return Refusal(words) if request["messages"][-1]["role"] == "assistant" else None
+
+    return rule
+
+
+def texts_are_not_blank(words: str) -> Rule:
+    """Each text has a letter. Gateways leave out an empty text beside calls."""
+
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        for index, message in enumerate(request["messages"]):
+            content = message["content"]
+            is_left_out = content == "" and message.get("tool_calls")
+            if isinstance(content, str) and not content.strip() and not is_left_out:
+                return Refusal(words.format(index=index))
+        return None
+
+    return rule
+
+
 def call_ids_have_9_characters(request: Request, _issued: Issued) -> Refusal | None:
     for _, message in assistant_calls(request):
         for call in message["tool_calls"]:
@@ -165,3 +200,78 @@ def call_ids_have_9_characters(request: Request, _issued: Issued) -> Refusal | N
                 words = f"Tool call id was {call['id']} but must be a-z, A-Z, 0-9, with a length of 9."
                 return Refusal(words, code="3280", kind="invalid_function_call")
     return None
+
+
+def call_ids_have_at_most(limit: int) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        for index, message in assistant_calls(request):
+            for place, call in enumerate(message["tool_calls"]):
+                if len(call["id"]) > limit:
+                    param = f"messages[{index}].tool_calls[{place}].id"
+                    words = f"Invalid '{param}': string too long. Expected a string with maximum length {limit}"
+                    return Refusal(f"{words}, but got a string with length {len(call['id'])} instead.", param=param)
+        return None
+
+    return rule
+
+
+def schemas(request: Request) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Every schema in the tools, nested ones too, with the index of its tool and its path."""
+
+    def walk(schema: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        if not isinstance(schema, dict):
+            return
+        yield path, schema
+        for name, item in (schema.get("properties") or {}).items():
+            yield from walk(item, f"{path}.properties.{name}".removeprefix("."))
+        yield from walk(schema.get("items"), f"{path}.items".removeprefix("."))
+        for key in ("anyOf", "oneOf", "allOf"):
+            for item in schema.get(key) or ():
+                yield from walk(item, f"{path}.{key}".removeprefix("."))
+
+    for index, tool in enumerate(request.get("tools") or ()):
+        for path, schema in walk(tool["function"]["parameters"], ""):
+            yield index, path, schema
+
+
+def schema_keywords_are_refused(keywords: Collection[str], words: Callable[[int, str], Refusal]) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        found = ((index, name) for index, _, schema in schemas(request) for name in sorted(schema.keys() & keywords))
+        return next((words(index, name) for index, name in found), None)
+
+    return rule
+
+
+def function_names_match(pattern: str, words: str) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        for index, tool in enumerate(request.get("tools") or ()):
+            if not re.fullmatch(pattern, tool["function"]["name"]):
+                return Refusal(words.format(index=index))
+        return None
+
+    return rule
+
+
+def parts(request: Request) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The parts of contents that are lists, each with the index and the role of its message."""
+    for index, message in enumerate(request["messages"]):
+        if isinstance(message["content"], list):
+            yield from ((index, message["role"], part) for part in message["content"])
+
+
+def pictures_only_of_the_user(request: Request, _issued: Issued) -> Refusal | None:
+    for index, role, part in parts(request):
+        if part["type"] == "image_url" and role != "user":
+            return Refusal(
+                f"Invalid 'messages[{index}]'. Image URLs are only allowed for messages with role 'user', but this "
+                f"message with role '{role}' contains an image URL."
+            )
+    return None
+
+
+def no_pictures(words: str) -> Rule:
+    def rule(request: Request, _issued: Issued) -> Refusal | None:
+        found = (index for index, _, part in parts(request) if part["type"] == "image_url")
+        return next((Refusal(words.format(index=index)) for index in found), None)
+
+    return rule

@@ -6,9 +6,10 @@ plays a script over a real socket, as `ScriptedModel` does, and checks every req
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from support.llm import Call, Calls, Raw, Request, Responder, Say, ScriptedModel, Status, Turn, played
@@ -31,17 +32,21 @@ class Refusal:
     code: str | None = None
     kind: str = "invalid_request_error"
     details: Mapping[str, Any] = field(default_factory=dict)
+    is_length: bool = False
 
 
 class Issued:
-    """The opaque values that the server sent: reasoning, signatures, ids. A value is issued once."""
+    """The opaque values that the server sent: reasoning, signatures, ids. No server issues the same value again."""
+
+    _servers = itertools.count(1)
 
     def __init__(self) -> None:
+        self._server = next(self._servers)
         self.values: dict[str, str] = {}
         """Each value, and what it was issued for."""
 
     def issue(self, kind: str, *, owner: str = "") -> str:
-        value = f"{kind} {len(self.values)} of {owner or 'a message'} \u2026/+=\u00fc"
+        value = f"{kind} {len(self.values)} of {owner or 'a message'} by {self._server} \u2026/+=\u00fc"
         self.values[value] = owner
         return value
 
@@ -64,6 +69,49 @@ class Answering:
 
 Rule = Callable[[Request, Issued], Refusal | None]
 
+MESSAGE_FIELDS: Mapping[str, frozenset[str]] = {
+    "system": frozenset({"role", "content", "name"}),
+    "developer": frozenset({"role", "content", "name"}),
+    "user": frozenset({"role", "content", "name"}),
+    "assistant": frozenset({"role", "content", "name", "tool_calls", "refusal"}),
+    "tool": frozenset({"role", "content", "tool_call_id"}),
+}
+CALL_FIELDS = frozenset({"id", "type", "function"})
+PART_FIELDS = frozenset({"type", "text", "image_url", "input_audio", "file"})
+
+
+@dataclass(frozen=True)
+class OwnFields:
+    """Fields beside the standard ones that a provider takes: in messages, in calls, and in parts of a content."""
+
+    message: Collection[str] = ()
+    call: Collection[str] = ()
+    part: Collection[str] = ()
+
+
+def extra_fields(request: Request, own: OwnFields) -> Iterator[tuple[int, str]]:
+    """The fields of messages, calls and parts that are neither standard nor `own`, with the index of the message."""
+    for index, item in enumerate(request["messages"]):
+        unknown = item.keys() - MESSAGE_FIELDS.get(item["role"], frozenset()) - set(own.message)
+        for tool_call in item.get("tool_calls", ()):
+            unknown |= tool_call.keys() - CALL_FIELDS - set(own.call)
+        for part in item["content"] if isinstance(item.get("content"), list) else ():
+            unknown |= part.keys() - PART_FIELDS - set(own.part)
+        yield from ((index, name) for name in sorted(unknown))
+
+
+@dataclass(frozen=True)
+class Size:
+    """Tokens of a request, tokens that it reserves for the answer, and tokens of the window."""
+
+    prompt: int
+    answer: int
+    window: int
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.answer
+
 
 @dataclass(frozen=True)
 class Family:
@@ -74,10 +122,15 @@ class Family:
     deltas: Callable[[Answering], list[Delta]]
     rules: Sequence[Rule]
     error_body: Callable[[Refusal], object]
-    window_refusal: Callable[[int, int], Refusal] | None
-    """The refusal of a request with so many tokens for a window of so many. None if the server cuts silently."""
+    window_refusal: Callable[[Size], Refusal] | None
+    """The refusal of a request that is too long. None if the server cuts silently."""
     known: str
     """What is known of the provider: one or two sentences for docs/models.md."""
+    own: OwnFields = field(default_factory=OwnFields)
+    """No other field may come to it in a message, also where the provider would ignore it."""
+    counts_answer: bool = False
+    """The window must hold the request and `max_tokens` together."""
+    always_sends_usage: bool = False
     threads: Sequence[str] = ()
     """Public threads that show the rules, as `owner/repository#number`."""
 
@@ -101,24 +154,34 @@ class FamilyServer(ScriptedModel):
         self.usages: list[dict[str, int]] = []
         self.cut_requests: list[Request] = []
         """Requests whose oldest messages a server that cuts silently did not read."""
+        self.strangers: list[str] = []
+        """Fields of other providers that came in messages, also where this provider would ignore them."""
         self._script = script if callable(script) else played(script)
 
+    @property
+    def window_refusals(self) -> int:
+        """How often a request was too long."""
+        return sum(refusal.is_length for refusal in self.refusals)
+
     def _respond(self, request: Request) -> Turn:
+        family = self.family
+        self.strangers += [f"messages[{index}].{name}" for index, name in extra_fields(request, family.own)]
         refusal = self._refusal(request)
         if refusal is not None:
             self.refusals.append(refusal)
-            return Status(refusal.status, self.family.error_body(refusal))
-        prompt_tokens = count_tokens(request)
-        if prompt_tokens > self.window_tokens:  # only a server that cuts silently gets here
+            return Status(refusal.status, family.error_body(refusal))
+        read = request
+        if count_prompt_tokens(request) > self.window_tokens:  # only a server that cuts silently gets here
             self.cut_requests.append(request)
-            prompt_tokens = self.window_tokens
-            return self._render(Say("What can I do for you?"), request, prompt_tokens)
-        return self._render(self._script(request), request, prompt_tokens)
+            read = cut_request(request, self.window_tokens)
+        return self._render(self._script(read), request, min(count_prompt_tokens(read), self.window_tokens))
 
     def _refusal(self, request: Request) -> Refusal | None:
-        tokens = count_tokens(request)
-        if tokens > self.window_tokens and self.family.window_refusal is not None:
-            return self.family.window_refusal(tokens, self.window_tokens)
+        answer = request.get("max_tokens") or request.get("max_completion_tokens") or 0
+        size = Size(count_prompt_tokens(request), answer, self.window_tokens)
+        needed = size.total if self.family.counts_answer else size.prompt
+        if needed > self.window_tokens and self.family.window_refusal is not None:
+            return replace(self.family.window_refusal(size), is_length=True)
         found = (rule(request, self.issued) for rule in self.family.rules)
         return next((refusal for refusal in found if refusal is not None), None)
 
@@ -134,7 +197,7 @@ class FamilyServer(ScriptedModel):
         reason = turn.finish_reason or ("tool_calls" if turn.calls else "stop")
         chunks = [self._chunk(delta) for delta in [{"role": "assistant", "content": ""}, *deltas]]
         chunks.append(self._chunk({}, finish_reason=reason))
-        if (request.get("stream_options") or {}).get("include_usage"):
+        if self.family.always_sends_usage or (request.get("stream_options") or {}).get("include_usage"):
             chunks.append(self._chunk() | {"usage": usage})
         return Raw([*chunks, "[DONE]"])
 
@@ -151,6 +214,23 @@ class FamilyServer(ScriptedModel):
 
 def count_tokens(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False)) // CHARS_PER_TOKEN
+
+
+def count_prompt_tokens(request: Request) -> int:
+    """The messages and the tools. Other fields of a request are not part of the prompt."""
+    return count_tokens([request["messages"], request.get("tools", [])])
+
+
+def cut_request(request: Request, window_tokens: int) -> Request:
+    """What Ollama reads of a request that is too long: the system message and the newest messages that fit.
+
+    Source: ollama/ollama#8531 and #10980.
+    """
+    system = [message for message in request["messages"] if message["role"] == "system"]
+    newest = [message for message in request["messages"] if message["role"] != "system"]
+    while len(newest) > 1 and count_prompt_tokens(request | {"messages": [*system, *newest]}) > window_tokens:
+        newest.pop(0)
+    return request | {"messages": [*system, *newest]}
 
 
 def pieces(text: str, *, chars: int = 9) -> list[str]:

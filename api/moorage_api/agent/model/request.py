@@ -14,6 +14,8 @@ PLACEHOLDER = " "
 """Value of a required field that an answer did not have. Some servers treat an empty text as missing."""
 BRIDGE: Message = {"role": "assistant", "content": "I have read the results."}
 """Stands between a tool result and a user message for the servers that refuse the one after the other."""
+NO_TEXT = "(no text)"
+"""Stands for a text without a letter. Anthropic and Bedrock refuse those."""
 REFUSED_KEYWORDS = frozenset({"additionalProperties", "$schema"})
 FILLER_PROPERTY = {"unused": {"type": "string", "description": "Leave this empty"}}
 
@@ -90,6 +92,9 @@ def _adapt_message(message: Message, profile: Profile) -> Message:
             ]
     if message.get("tool_calls") and profile.required_field and profile.required_field not in message:
         message = message | {profile.required_field: PLACEHOLDER}
+    content = message.get("content")
+    if isinstance(content, str) and not content.strip():
+        message = message | {"content": "" if message.get("tool_calls") else NO_TEXT}
     return message
 
 
