@@ -1,12 +1,24 @@
-"""Names of the product: a class name stands in one module, so that a search finds one thing."""
+"""Names: a class name stands in one module of the product, and file names do not differ by a suffix alone.
+
+So a search finds one thing, and a reader who knows a name does not open the wrong file.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
+PRODUCT = ("api", "crds", "operator", "sandbox")
+
+SUFFIXES = ("s", "es", "r", "er", "ers", "d", "ed", "ing", "or", "ion", "ment")
+
+FEATURE_FILES = {"models", "repository", "router", "schemas", "service"}
+"""Every feature of the api has files of these names, so a reader expects them."""
 
 
 def public_classes(path: Path) -> list[str]:
@@ -17,8 +29,53 @@ def public_classes(path: Path) -> list[str]:
 
 def test_a_class_name_stands_in_one_module_of_the_product() -> None:
     modules: dict[str, set[str]] = defaultdict(set)
-    for folder in ("api", "crds", "operator", "sandbox"):
+    for folder in PRODUCT:
         for path in (ROOT / folder).rglob("*.py"):
             for name in public_classes(path):
                 modules[name].add(str(path.relative_to(ROOT)))
     assert {name: sorted(paths) for name, paths in modules.items() if len(paths) > 1} == {}
+
+
+def longer_forms(name: str) -> Iterator[str]:
+    """The names that differ from `name` by a suffix alone, such as launcher, launching and launched of launch."""
+    yield from (f"{name}{suffix}" for suffix in SUFFIXES)
+    if name.endswith("y"):
+        yield f"{name[:-1]}ies"
+    if name.endswith("e"):
+        yield from (f"{name[:-1]}{suffix}" for suffix in ("ing", "or", "ion"))
+
+
+def file_names(*folders: str) -> dict[str, list[str]]:
+    """The paths of each file name, without the files that every feature has."""
+    paths: dict[str, list[str]] = defaultdict(list)
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if not path.stem.startswith("__") and path.stem not in FEATURE_FILES and path.parent.name != "versions":
+                paths[path.stem].append(str(path.relative_to(ROOT)))
+    return paths
+
+
+def pairs_by_suffix(paths: dict[str, list[str]]) -> list[tuple[list[str], list[str]]]:
+    return [(paths[name], paths[longer]) for name in paths for longer in longer_forms(name) if longer in paths]
+
+
+@pytest.mark.parametrize("folders", [PRODUCT, ("tests",), ("benchmarks",)], ids="-".join)
+def test_file_names_do_not_differ_by_a_suffix_alone(folders: tuple[str, ...]) -> None:
+    assert pairs_by_suffix(file_names(*folders)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "longer"),
+    [
+        ("client", "clients"),
+        ("launch", "launcher"),
+        ("window", "windows"),
+        ("process", "processes"),
+        ("policy", "policies"),
+        ("route", "router"),
+        ("fence", "fencing"),
+        ("confine", "confinement"),
+    ],
+)
+def test_a_pair_that_differs_by_a_suffix_is_found(name: str, longer: str) -> None:
+    assert pairs_by_suffix({name: ["a"], longer: ["b"]}) == [(["a"], ["b"])]

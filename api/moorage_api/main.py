@@ -18,7 +18,7 @@ from moorage_api.skills.pod_access import create_pod_app
 from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.wiring.resources import Resources, open_resources
 from moorage_api.wiring.services import build_services
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 
 logger = logging.getLogger(__name__)
 

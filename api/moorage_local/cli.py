@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_local.errors import StartError
 
 logger = logging.getLogger(__name__)

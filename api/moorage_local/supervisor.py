@@ -18,8 +18,8 @@ from moorage_common.backoff import Backoff
 from moorage_common.keeper import keep_running
 from moorage_local.data.credentials import API_KEY_ID, RUNNER_KEY_ID, Credentials, SigningKeys
 from moorage_local.data.directory import DataDirectory
-from moorage_local.data.files import make_private_directory
-from moorage_local.data.logs import limit_logs
+from moorage_local.data.log_files import limit_logs
+from moorage_local.data.private_files import make_private_directory
 from moorage_local.doctor import raise_if_unusable
 from moorage_local.errors import StartError
 from moorage_local.http import is_answering
@@ -27,8 +27,8 @@ from moorage_local.listener import local_address
 from moorage_local.options import Options, invalid_environment
 from moorage_local.prepare import PreparedServices, prepare_services, runner_is_alive
 from moorage_local.processes.child import Child, base_environment
-from moorage_local.processes.part import Part
-from moorage_local.servers.services import EmbeddedServices
+from moorage_local.processes.platform_process import PlatformProcess
+from moorage_local.servers.embedded_services import EmbeddedServices
 
 READY_ANSWER_SECONDS = 30
 BACKOFF = Backoff(0.2, 30.0)
@@ -65,7 +65,7 @@ class Supervisor:
         self._credentials = Credentials.load(directory.secrets)
         self._keys = SigningKeys.load(directory.keys)
         self._services = EmbeddedServices.build(options, directory, self._credentials)
-        self._parts: list[Part] = []
+        self._parts: list[PlatformProcess] = []
         self.admin_password = options.admin_password or SecretStr(self._credentials.admin_password)
 
     async def start(self) -> PreparedServices:
@@ -148,9 +148,9 @@ class Supervisor:
                 environment[f"MOORAGE_{name.upper()}"] = json.dumps(value)
         return environment
 
-    def _api(self, settings: Settings) -> Part:
+    def _api(self, settings: Settings) -> PlatformProcess:
         address = local_address(self._listener)
-        return Part(
+        return PlatformProcess(
             "API",
             ["moorage_api.main", "--fd", str(self._listener.fileno())],
             self._environment(settings),
@@ -159,9 +159,9 @@ class Supervisor:
             pass_fds=[self._listener.fileno()],
         )
 
-    def _runner(self) -> Part:
+    def _runner(self) -> PlatformProcess:
         settings = self._settings(RUNNER_KEY_ID, self._keys.runner)
-        return Part(
+        return PlatformProcess(
             "Runner",
             ["moorage_api.runner.main"],
             self._environment(settings),
@@ -169,11 +169,11 @@ class Supervisor:
             lambda: runner_is_alive(settings.database_url.get_secret_value()),
         )
 
-    def _host(self) -> Part:
+    def _host(self) -> PlatformProcess:
         """The sandbox host gets no secrets in its environment, because it starts the agents' commands."""
         listening = self._directory.host_socket
         make_private_directory(listening.parent)
-        return Part(
+        return PlatformProcess(
             "Sandbox host",
             [
                 "moorage_sandbox.host",

@@ -20,7 +20,7 @@ from functools import partial
 
 import kopf
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_common.tasks import get_error, race
 from moorage_kube.client import KubeClient, KubeError
 from moorage_kube.informer import KUBE_BACKOFF

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from moorage_common.backoff import Backoff
-from moorage_common.logs import log_context
+from moorage_common.logging_setup import log_context
 from moorage_crds.names import session_id_of
 from moorage_kube.client import KubeError
 from moorage_operator import metrics

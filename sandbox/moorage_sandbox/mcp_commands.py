@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from moorage_common.logs import log_context
+from moorage_common.logging_setup import log_context
 from moorage_common.tasks import race
 
 REQUEST_BYTES = 4 * 1024 * 1024

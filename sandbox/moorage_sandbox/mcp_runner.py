@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 

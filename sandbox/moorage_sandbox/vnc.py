@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from moorage_api.http import errors
 from moorage_api.http.request_id import RequestId
-from moorage_common.logs import JsonFormatter
+from moorage_common.logging_setup import JsonFormatter
 
 
 async def get_logged_id(request: Request) -> PlainTextResponse:

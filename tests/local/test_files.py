@@ -9,8 +9,8 @@ import pytest
 
 from moorage_local.data.credentials import Credentials, SigningKeys
 from moorage_local.data.directory import DataDirectory
-from moorage_local.data.files import write_private
-from moorage_local.data.logs import truncate_large_logs
+from moorage_local.data.log_files import truncate_large_logs
+from moorage_local.data.private_files import write_private
 from moorage_local.errors import StartError
 from moorage_sandbox.messages import TrustFile
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES

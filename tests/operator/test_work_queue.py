@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moorage_common.logs import JsonFormatter
+from moorage_common.logging_setup import JsonFormatter
 from moorage_kube.client import KubeError
 from moorage_operator.work_queue import WorkQueue
 

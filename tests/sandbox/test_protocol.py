@@ -18,7 +18,7 @@ from moorage_sandbox.box import skills
 from moorage_sandbox.box.arguments import SIGNATURES
 from moorage_sandbox.box.browser.browser import Browser
 from moorage_sandbox.box.files.functions import Files
-from moorage_sandbox.box.shell.shells import Shells
+from moorage_sandbox.box.shell.named_shells import Shells
 from moorage_sandbox.protocol import (
     BROWSER_FUNCTIONS,
     DIGEST_PATTERN,

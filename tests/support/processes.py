@@ -19,8 +19,8 @@ import httpx
 from pydantic import SecretStr
 
 from moorage_api.settings import Settings
-from moorage_local.data.files import make_private_directory
 from moorage_local.data.ports import free_ports
+from moorage_local.data.private_files import make_private_directory
 from moorage_local.processes.child import Child
 from support.services import Services, run
 from support.waiting import HANG_SECONDS

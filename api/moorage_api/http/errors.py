@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 
 from moorage_api import errors
 from moorage_api.http.request_id import get_request_id
-from moorage_common.logs import log_context
+from moorage_common.logging_setup import log_context
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 
-from moorage_api.limits.windows import Bucket
+from moorage_api.limits.request_windows import Bucket
 
 READS, WRITES, CHATS, PICTURES = Bucket.READS, Bucket.WRITES, Bucket.CHATS, Bucket.PICTURES
 MODEL_TESTS = Bucket.MODEL_TESTS

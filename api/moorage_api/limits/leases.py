@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from moorage_api.errors import LimitedError, UnavailableError
-from moorage_api.limits.windows import PATIENCE_SECONDS
+from moorage_api.limits.request_windows import PATIENCE_SECONDS
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ Proxy settings of the environment are ignored, because with a proxy we could not
 """
 
 from moorage_api.outbound.addresses import Address, Target
-from moorage_api.outbound.clients import Outbound
+from moorage_api.outbound.http_clients import Outbound
 from moorage_api.outbound.policy import PURPOSES, Purpose
 from moorage_api.outbound.transports import ResponseLimits
 

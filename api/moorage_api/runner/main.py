@@ -13,10 +13,10 @@ from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
 from moorage_api.runner.health import Health, create_health_app
+from moorage_api.runner.runner import Runner
 from moorage_api.runner.sandbox_link import SandboxLinks
 from moorage_api.runner.sweep import Sweep
 from moorage_api.runner.turn import Turns
-from moorage_api.runner.worker import Runner
 from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.service import SessionService
 from moorage_api.settings import Settings
@@ -28,7 +28,7 @@ from moorage_api.usage.service import UsageService
 from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.wiring.resources import Resources, open_resources
 from moorage_api.wiring.services import build_services
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 
 PROBES = 20
 """Most concurrent requests. The only clients are a kubelet and a Prometheus."""

@@ -19,7 +19,7 @@ from moorage_api.errors import DomainError, ForbiddenError, LimitedError, NotFou
 from moorage_api.events.hub import Hub
 from moorage_api.http.provided import provided
 from moorage_api.limits.leases import ConnectionKind
-from moorage_api.limits.windows import Bucket
+from moorage_api.limits.request_windows import Bucket
 from moorage_api.sandboxes.errors import NO_SANDBOX
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions.service import SessionService

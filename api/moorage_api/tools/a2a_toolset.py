@@ -13,7 +13,7 @@ from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.tools.a2a_client import AgentLostError, AgentRefusedError, parse_card
 from moorage_api.tools.a2a_service import A2aService, OfferedAgent
-from moorage_api.tools.outputs import shorten_result
+from moorage_api.tools.result_text import shorten_result
 
 CARDS = function(
     "get_remote_agent_cards",

@@ -14,7 +14,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
 from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer
-from moorage_api.tools.outputs import shorten_result
+from moorage_api.tools.result_text import shorten_result
 
 MAX_NAME_CHARS = 64
 HASH_CHARS = 8

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 from moorage_api.errors import UnauthenticatedError
 from moorage_api.limits.addresses import Network, client_address
-from moorage_api.limits.windows import Bucket, Windows, account_subject, address_subject, user_subject
+from moorage_api.limits.request_windows import Bucket, Windows, account_subject, address_subject, user_subject
 from moorage_api.users.tokens import Tokens
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from moorage_api.users.identities import ExternalUser, IdentityService
 from moorage_api.wechat.client import WechatClient, WechatError, WechatUser
-from moorage_api.wechat.states import LoginStates, PendingLogin
+from moorage_api.wechat.login_states import LoginStates, PendingLogin
 
 MAX_CODE_LENGTH = 512
 

@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api.errors import DomainError, NotConfiguredError, UnavailableError
 from moorage_api.http.envelope import Envelope, ok
 from moorage_api.http.provided import provided
-from moorage_api.limits.windows import Bucket
+from moorage_api.limits.request_windows import Bucket
 from moorage_api.text import StorableText
 from moorage_api.users.callers import Credentials, Limits, Users, current_user
 from moorage_api.wechat.client import Scope, WechatError
 from moorage_api.wechat.login import WechatLogin, digest_of
-from moorage_api.wechat.states import LIFETIME, PendingLogin
+from moorage_api.wechat.login_states import LIFETIME, PendingLogin
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/auth/wechat", tags=["auth"])

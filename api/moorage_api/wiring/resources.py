@@ -17,7 +17,7 @@ from moorage_api.database import Database, create_database, create_engine
 from moorage_api.events.hub import Hub
 from moorage_api.limits.addresses import Network, parse_networks
 from moorage_api.limits.leases import ConnectionKind, Leases
-from moorage_api.limits.windows import Bucket, Windows
+from moorage_api.limits.request_windows import Bucket, Windows
 from moorage_api.migrations import tables as models  # noqa: F401 - a foreign key is resolved once every table is known
 from moorage_api.objects.store import BlobStore, MinioStore
 from moorage_api.outbound import PURPOSES, Outbound
@@ -132,7 +132,7 @@ def leases_of(settings: Settings, redis: Redis) -> Leases:
 async def open_sandboxes(settings: Settings) -> AsyncIterator[Sandboxes]:
     """Open the configured sandboxes. Missing credentials raise here; an unreachable cluster fails later requests."""
     if settings.sandboxes == "cluster":
-        from moorage_api.sandboxes.cluster.sandboxes import ClusterSandboxes
+        from moorage_api.sandboxes.cluster.cluster_sandboxes import ClusterSandboxes
 
         async with ClusterSandboxes.open(
             namespace=settings.cluster_namespace,

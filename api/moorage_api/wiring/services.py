@@ -35,7 +35,7 @@ from moorage_api.users.request_limits import RequestLimits
 from moorage_api.users.service import UserService
 from moorage_api.wechat.client import WechatClient
 from moorage_api.wechat.login import WechatLogin
-from moorage_api.wechat.states import LoginStates
+from moorage_api.wechat.login_states import LoginStates
 from moorage_api.wiring.resources import Resources
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import BaseModel, Field
 
-from moorage_local.data.files import make_private_directory, write_private
+from moorage_local.data.private_files import make_private_directory, write_private
 from moorage_sandbox.messages import TrustedKey, TrustFile
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES, Scope
 

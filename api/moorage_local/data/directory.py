@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moorage_local.data.files import make_private_directory
+from moorage_local.data.private_files import make_private_directory
 from moorage_local.errors import StartError
 
 SOCKET_PATH_LIMIT = 100

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from moorage_local.data.files import write_private
+from moorage_local.data.private_files import write_private
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:

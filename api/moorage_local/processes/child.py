@@ -55,7 +55,7 @@ class Child:
             sys.executable,
             "-I",
             "-m",
-            "moorage_local.processes.launch",
+            "moorage_local.processes.end_with_parent",
             str(os.getpid()),
             str(int(death_signal)),
         ]

@@ -15,8 +15,8 @@ from typing import ClassVar
 import asyncpg
 
 from moorage_common.processes import end_process
-from moorage_local.data.files import write_private
 from moorage_local.data.ports import PortBook
+from moorage_local.data.private_files import write_private
 from moorage_local.errors import StartError
 from moorage_local.processes.child import Child, base_environment
 from moorage_local.servers.server import EmbeddedServer

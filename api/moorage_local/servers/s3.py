@@ -16,8 +16,8 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
-from moorage_local.data.files import make_private_directory, write_private
 from moorage_local.data.ports import PortBook
+from moorage_local.data.private_files import make_private_directory, write_private
 from moorage_local.errors import StartError
 from moorage_local.processes.child import Child, base_environment
 from moorage_local.servers.certificates import create_certificate

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from moorage_local.data.files import make_private_directory
 from moorage_local.data.ports import PortBook, is_free
+from moorage_local.data.private_files import make_private_directory
 from moorage_local.errors import StartError
 from moorage_local.processes.child import Child
 

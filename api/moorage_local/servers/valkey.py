@@ -11,8 +11,8 @@ from typing import ClassVar
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
-from moorage_local.data.files import write_private
 from moorage_local.data.ports import PortBook
+from moorage_local.data.private_files import write_private
 from moorage_local.errors import StartError
 from moorage_local.processes.child import Child, base_environment
 from moorage_local.servers.server import EmbeddedServer

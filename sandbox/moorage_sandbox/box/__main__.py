@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.box.box import Box
 from moorage_sandbox.box.server import BoxServer
 from moorage_sandbox.box.shared.processes import adopt_orphans

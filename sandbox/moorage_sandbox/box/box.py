@@ -13,7 +13,7 @@ from moorage_sandbox.box.files.writing import remove_unfinished
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.paths import Paths
 from moorage_sandbox.box.shared.processes import ChildProcesses
-from moorage_sandbox.box.shell.shells import Shells
+from moorage_sandbox.box.shell.named_shells import Shells
 from moorage_sandbox.box.skills import Skills
 from moorage_sandbox.protocol import BROWSER_FUNCTIONS, SHELL_FUNCTIONS
 

@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import Skills, is_skill_id
 from moorage_sandbox.protocol import (

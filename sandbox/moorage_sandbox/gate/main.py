@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.gate.app import GateApp
 from moorage_sandbox.gate.box_client import BoxClient
 from moorage_sandbox.gate.calls import Calls

@@ -10,18 +10,18 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from moorage_common.logs import configure_logging
+from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.host import doctor, http_api
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.command_lines import find_python
 from moorage_sandbox.host.confinement.limits import ResourceLimits
-from moorage_sandbox.host.mcp_servers import McpServers
 from moorage_sandbox.host.processes.launcher import Launcher, LaunchError
 from moorage_sandbox.host.sandboxes import layout
 from moorage_sandbox.host.sandboxes.layout import Layout, LayoutError
 from moorage_sandbox.host.sandboxes.parts import SharedResources
 from moorage_sandbox.host.sandboxes.registry import Registry
 from moorage_sandbox.host.settings import MIB, HostSettings
+from moorage_sandbox.host.stdio_servers import StdioServers
 from moorage_sandbox.host.trust_mirror import TrustMirror
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ async def run(settings: HostSettings) -> None:
         )
         closing.push_async_callback(registry.close)
         registry.empty_trash()
-        commands = McpServers(settings, shared, registry)
+        commands = StdioServers(settings, shared, registry)
         closing.push_async_callback(commands.close)
         await commands.start(commands_listener)
         closing.callback(asyncio.create_task(trust.follow()).cancel)

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 
-from moorage_api.sandboxes.cluster.sandboxes import ClusterSandboxes
+from moorage_api.sandboxes.cluster.cluster_sandboxes import ClusterSandboxes
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState
 from moorage_sandbox.client import GateClient
@@ -19,8 +19,8 @@ from support.gate import Keys
 from support.kube.accounts import service_account
 from support.kube.control_plane import ControlPlane
 from support.kube.fixtures import ROOT, control_plane
-from support.kube.gates import PodGates
 from support.kube.kubelet import Kubelet
+from support.kube.pod_gates import PodGates
 from support.kube.sessions import Operator, Sessions, namespace_on
 from support.processes import shared_platform
 from support.services import Services, run

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from moorage_api.wechat.states import LoginStates, PendingLogin
+from moorage_api.wechat.login_states import LoginStates, PendingLogin
 from support.accounts import Person, admin, client_for, data, register
 from support.processes import Platform, Process, shared_platform
 from support.services import Services, run

@@ -18,7 +18,7 @@ import pytest
 from moorage_sandbox.box.arguments import SIGNATURES
 from moorage_sandbox.box.browser.browser import Browser
 from moorage_sandbox.box.files.functions import Files
-from moorage_sandbox.box.shell.shells import Shells
+from moorage_sandbox.box.shell.named_shells import Shells
 from sandbox.box.running import Refused, RunningBox, running_box
 from support.waiting import HANG_SECONDS
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moorage_api.sandboxes.cluster.agent_sessions import AgentSessions
-from moorage_api.sandboxes.cluster.resource import KnownResource, read_resource
+from moorage_api.sandboxes.cluster.session_resource import KnownResource, read_resource
 
 RELIST_SECONDS = 600.0
 """Interval of reading the whole list again, in case the watch has missed a change."""

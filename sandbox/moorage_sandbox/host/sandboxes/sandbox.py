@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from moorage_common.backoff import Backoff
 from moorage_common.keeper import keep_running
-from moorage_common.logs import log_context
+from moorage_common.logging_setup import log_context
 from moorage_common.tasks import race
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.identities import Identity

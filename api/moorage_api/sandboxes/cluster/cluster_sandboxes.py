@@ -12,7 +12,7 @@ from uuid import UUID
 
 from moorage_api.errors import UnavailableError
 from moorage_api.sandboxes.cluster.agent_sessions import AgentSessions, is_refusal
-from moorage_api.sandboxes.cluster.resource import (
+from moorage_api.sandboxes.cluster.session_resource import (
     KnownResource,
     build_manifest,
     read_resource,

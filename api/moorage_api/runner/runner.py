@@ -27,7 +27,7 @@ from moorage_api.runner.sweep import Sweep
 from moorage_api.runner.turn import Turns
 from moorage_api.runs import queue
 from moorage_api.runs.queue import LeasedRun
-from moorage_common.logs import log_context
+from moorage_common.logging_setup import log_context
 from moorage_common.tasks import get_error, race
 
 logger = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ class SocketStdio:
         await self._loop.sock_sendall(self._connection, data)
 
 
-class McpServers:
+class StdioServers:
     """Serves the protocol of `moorage_sandbox.mcp_commands` on its own socket, beside the host's."""
 
     def __init__(self, settings: HostSettings, shared: SharedResources, registry: Registry) -> None:

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from moorage_common.logs import JsonFormatter, TextFormatter, log_context
+from moorage_common.logging_setup import JsonFormatter, TextFormatter, log_context
 
 PROGRAM = """
 import logging
-from moorage_common.logs import configure_logging, log_context
+from moorage_common.logging_setup import configure_logging, log_context
 configure_logging(quiet=("chatty",), silent=("secretive",))
 with log_context(session_id="s1"):
     logging.getLogger("moorage").info("A run begins", extra={"attempts": 2})

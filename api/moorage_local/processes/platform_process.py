@@ -19,7 +19,7 @@ STOP_GRACE_SECONDS = 2.5
 
 
 @dataclass
-class Part:
+class PlatformProcess:
     """A Python module that runs as a process. `is_ready` checks that it works."""
 
     title: str
