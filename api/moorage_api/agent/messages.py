@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,11 +30,19 @@ def call_message(text: str, calls: Sequence[OpenCall], raw: Sequence[RawCall]) -
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": item.name, "arguments": json.dumps(call.args, ensure_ascii=False)},
+                "function": {
+                    "name": valid_name(call.function or item.name),
+                    "arguments": json.dumps(call.args, ensure_ascii=False),
+                },
             }
             for call, item in zip(calls, raw, strict=True)
         ],
     }
+
+
+def valid_name(name: str) -> str:
+    """The name as servers accept it in a history. A model may invent any name, and the session must go on."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "unnamed"
 
 
 def tool_message(call: OpenCall, text: str) -> Message:

@@ -159,11 +159,20 @@ ANNOUNCED_PLAN = (
     "[Moorage] Your last answer says what you will do, but contains no steps, so nothing would be done. Call "
     "`make_plan` with the steps. If no tools are needed, give the complete answer."
 )
+FILTERED_TEXT = (
+    "[Moorage] A content filter of your server ended your last answer. Say it in another way, or go on without it: "
+    "call a tool, or write another answer."
+)
+FILTER_NOTE = "\n\n[The model's answer ends here, because a content filter of its server stopped it.]"
 CUT_NOTE = "\n\n[The model's answer ends here, because it reached its limit of tokens (`max_tokens`).]"
 
 
-def nothing_was_run(text: str) -> str:
-    return f"The model wrote what it would do and called no tool, twice: {clip(text, 500)}"
+def step_without_result(problem: str, text: str) -> str:
+    """The result of a step whose last answer had the same kind of `problem` twice."""
+    if problem == TEXT_INSTEAD_OF_CALL:
+        return f"The model wrote what it would do and called no tool, twice: {clip(text, 500)}"
+    reason = "a content filter of its server" if problem == FILTERED_TEXT else "its limit of tokens"
+    return f"The model's answer was ended by {reason}, twice: {clip(text, 500)}"
 
 
 def work_ended(reason: str) -> str:

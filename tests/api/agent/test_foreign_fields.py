@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moorage_api.agent.messages import call_message, tool_message, user_message
@@ -178,6 +178,7 @@ FIELDS = st.dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fields=FIELDS)
 def test_any_fields_of_a_whole_message_come_back_byte_for_byte_to_their_model_only(fields: dict[str, Any]) -> None:
     builder = AnswerBuilder()

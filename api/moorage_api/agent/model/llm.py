@@ -16,7 +16,7 @@ import httpx2
 import openai
 
 from moorage_api.agent.model import profiles
-from moorage_api.agent.model.answers import Answer, AnswerBuilder, BadStreamError, calls_in_text
+from moorage_api.agent.model.answers import Answer, AnswerBuilder, BadStreamError
 from moorage_api.agent.model.chunks import is_end, read_chunk
 from moorage_api.agent.model.errors import LlmError as LlmError
 from moorage_api.agent.model.errors import RefusedError, RetryableError, explain
@@ -25,6 +25,7 @@ from moorage_api.agent.model.learning import learn
 from moorage_api.agent.model.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
 from moorage_api.agent.model.request import RequestSettings, build_body
 from moorage_api.agent.model.sse import DOCUMENT, EventTooLargeError, read_events
+from moorage_api.agent.model.text_calls import TextCalls
 from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.waits import describe_seconds
 from moorage_api.agent.ports import Function, Message
@@ -119,8 +120,7 @@ class LlmClient:
         self._on_call = on_call
         self._earlier_tools: dict[str, Function] = {}
         self._was_reached = False
-        self._texts_with_calls = 0
-        """Answers in a row that were nothing but calls written as text."""
+        self._text_calls = TextCalls(is_proven=self._profile.leaves_calls_in_text)
         self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
         longest_seconds = max(self._timing.first_byte, self._timing.idle)
         self._timeout = httpx2.Timeout(longest_seconds, connect=CONNECT_SECONDS)
@@ -181,14 +181,16 @@ class LlmClient:
         tries = halves = 0
         while True:
             try:
-                return await self._ask_adapting(messages, tools=tools, force=force, progress=progress)
+                answer = await self._ask_adapting(messages, tools=tools, force=force, progress=progress)
+                return await self._read_calls(answer, messages, tools, is_plan=force)
             except RetryableError as failure:
                 halves += failure.is_half
                 waited_seconds = time.monotonic() - began
                 is_patient = waited_seconds < self._timing.patience and not failure.is_lasting
                 is_patient = is_patient and not (is_long and failure.error.status == 500)
                 if halves > 1 and failure.half is not None:
-                    return failure.half  # a server that never says why an answer ends, but does end it
+                    # a server that never says why an answer ends, but does end it
+                    return await self._read_calls(failure.half, messages, tools, is_plan=force)
                 if halves > 1 or (tries >= max_retries and not is_patient):
                     raise failure.error from failure
                 longest = max(self._timing.patience - waited_seconds, SHORT_WAIT_SECONDS)
@@ -229,7 +231,7 @@ class LlmClient:
                 earlier_tools=self._earlier_tools,
             )
             try:
-                return await self._send(body, {tool.name for tool in tools}, progress)
+                return await self._send(body, progress)
             except RefusedError as error:
                 facts = learn(self._profile, error.refusal, body)
                 if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:
@@ -241,10 +243,10 @@ class LlmClient:
         self._profile = profiles.correct(self._profile, facts)
         await self._on_learnt(facts)
 
-    async def _send(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
+    async def _send(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
         """Raises RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""
         try:
-            return await self._stream(body, names, progress)
+            return await self._stream(body, progress)
         except OutboundRefusedError as error:
             raise LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}") from error
         except openai.APIStatusError as error:
@@ -280,7 +282,7 @@ class LlmClient:
             text = mask_secret(text, secret)
         return read_refusal(status, text, headers, secret=self._api_key)
 
-    async def _stream(self, body: Mapping[str, Any], names: set[str], progress: Progress | None) -> Answer:
+    async def _stream(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
         builder = AnswerBuilder()
         call_id = await self._report_start(body)
         try:
@@ -301,7 +303,7 @@ class LlmClient:
                 ),
                 is_half=True,
             )
-        answer = await self._read_calls(builder.answer(), names)
+        answer = builder.answer()
         if not builder.is_finished:
             raise RetryableError(
                 LlmError("llm_unavailable", f"The model's server at {self._base_url} ended its answer in the middle"),
@@ -332,20 +334,19 @@ class LlmClient:
         finally:
             await stream.close()
 
-    async def _read_calls(self, answer: Answer, names: set[str]) -> Answer:
-        """Read calls from the text, if this server is known to leave them there. A quoted call is never read."""
-        profile = self._profile
-        if answer.calls and not profile.has_native_calls:
+    async def _read_calls(
+        self, answer: Answer, messages: Sequence[Message], tools: Sequence[Function], *, is_plan: bool
+    ) -> Answer:
+        """Read calls from the text, if this server is proven to leave them there."""
+        if answer.calls and not self._profile.has_native_calls:
             await self._learn({"has_native_calls": True})
-        if answer.calls or profile.has_native_calls:
+        if answer.calls or self._profile.has_native_calls:
             return answer
-        calls = calls_in_text(answer.text, names)
-        self._texts_with_calls = self._texts_with_calls + 1 if calls else 0
-        if self._texts_with_calls > 1 and not profile.leaves_calls_in_text:
+        names = {tool.name for tool in tools}
+        calls = self._text_calls.read(answer.text, names=names, messages=messages, is_plan=is_plan)
+        if self._text_calls.is_proven and not self._profile.leaves_calls_in_text:
             await self._learn({"leaves_calls_in_text": True})
-        if calls and self._profile.leaves_calls_in_text:
-            return replace(answer, text="", calls=calls)
-        return answer
+        return replace(answer, text="", calls=calls) if calls else answer
 
     async def _report_start(self, body: Mapping[str, Any]) -> UUID:
         if self._on_start is None:

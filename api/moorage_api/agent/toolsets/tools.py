@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import get_args
 
@@ -26,6 +27,7 @@ FINISH = function(
 )
 
 
+NAME_PARTS = re.compile(r"[A-Za-z0-9_-]+")
 SWITCHED = frozenset(get_args(SwitchedKind))
 
 
@@ -84,13 +86,14 @@ class Tools:
 
     def open_call(self, number: int, raw: RawCall, *, is_cut: bool) -> OpenCall:
         """Number the call and check its arguments. A mistake is set as `problem`, which becomes the call's result."""
-        described = self.function(raw.name)
+        name = self._known_name(raw.name)
+        described = self.function(name)
         args = parse_object(raw.arguments)
-        call = OpenCall(number=number, function=raw.name, args=args or {})
+        call = OpenCall(number=number, function=name, args=args or {})
         if described is None:
             names = ", ".join(item.name for item in self.functions)
             call.problem = f"There is no function {raw.name[:80]!r}. Use one of: {names}"
-        elif args is None and is_cut:
+        elif is_cut and (args is None or not raw.arguments.strip()):
             call.problem = prompts.CUT_ANSWER
         elif args is None:
             call.problem = f"The arguments are not a JSON object: {clip(raw.arguments, 400)}"
@@ -98,5 +101,12 @@ class Tools:
             try:
                 call.args = check_arguments(described.parameters, args)
             except BadArgumentsError as error:
-                call.problem = f"Wrong arguments for {raw.name}: {error}"
+                call.problem = f"Wrong arguments for {name}: {error}"
         return call
+
+    def _known_name(self, name: str) -> str:
+        """The name of a function, without what some servers leave around it, such as `functions.ls<|channel|>`."""
+        if name in self._known:
+            return name
+        found = {part for part in NAME_PARTS.findall(name) if part in self._known}
+        return found.pop() if len(found) == 1 else name

@@ -10,13 +10,13 @@ from typing import Any, Literal
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model.answers import Answer, objects_in
-from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.ports import Message, ToolCall, ToolResult
 from moorage_api.agent.state import FRESH, OpenCall, Phase
 from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments
 from moorage_api.agent.toolsets.tools import FINISH, Tools
 from moorage_api.agent.toolsets.user_functions import ASK, NOTIFY
 from moorage_api.agent.turn import progress, results
+from moorage_api.agent.turn.incomplete import cut_problem, is_result_after_all, step_problem
 from moorage_api.agent.turn.model_turn import ask_model
 from moorage_api.agent.turn.work import Work
 from moorage_api.agent.unicode import repair_unicode
@@ -68,36 +68,30 @@ async def execute(work: Work, tools: Tools) -> bool:
     await tools.refresh()
     answer = await ask_model(work, tools=tools.functions)
     if not answer.calls:
-        await _take_text(work, answer)
+        await _take_text(work, tools, answer)
         return False
     await _take_calls(work, tools, answer)
     return await _run_calls(work, tools)
 
 
-async def _take_text(work: Work, answer: Answer) -> None:
+async def _take_text(work: Work, tools: Tools, answer: Answer) -> None:
     """Finish the step with an answer that calls no tool. JSON in the text may hold the arguments of `finish_step`."""
     text = answer.text.strip()
     if not text:
-        await work.reject(answer, prompts.EMPTY_ANSWER)
+        await work.reject(answer, cut_problem(answer) or prompts.EMPTY_ANSWER)
         return
     result = _result_in(text)
-    problem = _problem_of(answer) if result is None else ""
+    names = [function.name for function in tools.functions]
+    problem = step_problem(answer, names) if result is None else ""
     if problem and not work.state.invalid:
         await work.reject(answer, problem)
         return
+    if problem and is_result_after_all(work.state, answer, names):
+        problem = ""
     message = work.with_foreign_fields(assistant_message(text), answer)
     if result is None:
-        result = {"success": not problem, "result": prompts.nothing_was_run(text) if problem else text}
+        result = {"success": not problem, "result": prompts.step_without_result(problem, text) if problem else text}
     await _finish_step(work, result, said=message)
-
-
-def _problem_of(answer: Answer) -> str:
-    """Why a text is not the result of a step; empty if it may be one."""
-    if answer.is_cut:
-        return prompts.CUT_TEXT
-    if is_call_notation(answer.text) or is_announcement(answer.text):
-        return prompts.TEXT_INSTEAD_OF_CALL
-    return ""
 
 
 def _result_in(text: str) -> dict[str, Any] | None:
@@ -111,7 +105,8 @@ async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
     """Store the calls with our own ids, put `finish_step` last, and start the first call that can be run."""
     raw = sorted(answer.calls[:MAX_CALLS], key=lambda call: call.name == FINISH.name)
     calls = [
-        tools.open_call(number, call, is_cut=answer.is_cut) for number, call in enumerate(raw, work.state.next_call)
+        tools.open_call(number, call, is_cut=call is answer.calls[-1] and bool(cut_problem(answer)))
+        for number, call in enumerate(raw, work.state.next_call)
     ]
     invalid = work.count_invalid_answer() if all(call.problem for call in calls) else 0
     await _advance(

@@ -12,6 +12,7 @@ from moorage_api.agent.messages import assistant_message, call_message, tool_mes
 from moorage_api.agent.model.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
 from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.turn.incomplete import cut_problem, end_note
 from moorage_api.agent.turn.model_turn import ask_model
 from moorage_api.agent.turn.partials import show_partials
 from moorage_api.agent.turn.progress import check_failures
@@ -86,8 +87,7 @@ async def plan(work: Work) -> bool:
         if problem and not work.state.invalid:
             await work.reject(answer, problem)
             return False
-        if answer.is_cut:
-            draft = replace(draft, message=draft.message + prompts.CUT_NOTE)
+        draft = replace(draft, message=draft.message + end_note(answer))
     events: list[ChatEvent] = []
     if not work.state.titled:
         events.append(TitleEvent(title=_title(work, draft)))
@@ -159,11 +159,11 @@ async def replan(work: Work) -> None:
 
 def _problem_of(answer: Answer, draft: Draft) -> str:
     """Why an answer without steps is not a complete answer to the user; empty if it may be one."""
-    if answer.is_cut:
-        return prompts.CUT_TEXT
+    if problem := cut_problem(answer):
+        return problem
     if answer.calls or calls_in_text(answer.text, {MAKE_PLAN.name}):
         return ""
-    if is_call_notation(answer.text):
+    if answer.lacks_call or is_call_notation(answer.text, {MAKE_PLAN.name}):
         return prompts.MUST_PLAN.format(name=MAKE_PLAN.name)
     return prompts.ANNOUNCED_PLAN if is_announcement(draft.message) else ""
 

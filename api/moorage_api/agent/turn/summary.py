@@ -5,8 +5,10 @@ from __future__ import annotations
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message
 from moorage_api.agent.model.answers import AnswerBuilder, objects_in
+from moorage_api.agent.model.half_answers import is_nothing_but_notation
 from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.turn import results
+from moorage_api.agent.turn.incomplete import cut_problem, end_note
 from moorage_api.agent.turn.model_turn import ask_model
 from moorage_api.agent.turn.partials import show_partials
 from moorage_api.agent.turn.work import Work
@@ -33,11 +35,11 @@ async def sum_up(work: Work) -> bool:
     if not message:
         await work.reject(answer, prompts.NO_TOOLS_NOW)
         return False
-    if answer.is_cut and not work.state.invalid:
-        await work.reject(answer, prompts.CUT_TEXT)
+    problem = cut_problem(answer) or (prompts.NO_TOOLS_NOW if is_nothing_but_notation(message) else "")
+    if problem and not work.state.invalid and not ending:
+        await work.reject(answer, problem)
         return False
-    if answer.is_cut:
-        message += prompts.CUT_NOTE
+    message += end_note(answer)
     await work.record(
         MessageEvent(
             role="assistant",
