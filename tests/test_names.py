@@ -79,3 +79,23 @@ def test_file_names_do_not_differ_by_a_suffix_alone(folders: tuple[str, ...]) ->
 )
 def test_a_pair_that_differs_by_a_suffix_is_found(name: str, longer: str) -> None:
     assert pairs_by_suffix({name: ["a"], longer: ["b"]}) == [(["a"], ["b"])]
+
+
+def constants(path: Path) -> Iterator[tuple[str, str]]:
+    """The names and values, as code, of the upper-case constants at the top level of a module."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id.isupper():
+                yield target.id, ast.unparse(node.value)
+
+
+def test_a_constant_is_declared_in_one_package_of_the_product() -> None:
+    """The same name and value in two packages are one truth in two places. Timeouts may be equal by chance."""
+    packages: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for folder in PRODUCT:
+        for path in (ROOT / folder).rglob("*.py"):
+            for name, value in constants(path):
+                if len(name) > 1 and not name.endswith("_SECONDS"):  # a name of one letter is a type variable
+                    packages[name, value].add(path.relative_to(ROOT / folder).parts[0])
+    assert {name: sorted(where) for name, where in packages.items() if len(where) > 1} == {}

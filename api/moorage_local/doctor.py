@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from moorage_common import OLDEST_PYTHON
 from moorage_local.data.directory import DataDirectory
 from moorage_local.errors import StartError
 from moorage_local.listener import open_listener
@@ -19,7 +20,6 @@ from moorage_local.options import Options
 from moorage_local.processes.child import base_environment
 from moorage_local.servers import postgres, s3, valkey
 
-OLDEST_PYTHON = (3, 11)
 FREE_BYTES = 2 * 1024**3
 PROBE_TIMEOUT_SECONDS = 60
 INSTALL_PACKAGES = "make setup"

@@ -31,12 +31,16 @@ WORKSPACE = f"{HOME}/{WORKSPACE_FOLDER}"
 UPLOADS = f"{WORKSPACE}/upload"
 SKILLS = f"{WORKSPACE}/{SKILLS_FOLDER}"
 
+X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - the X protocol defines this path
+
 SKILL_ID_PATTERN = r"[a-z0-9]+(-+[a-z0-9]+)*"
 MAX_SKILL_ID_CHARS = 100
 DIGEST_PATTERN = r"[0-9a-f]{64}"
 """A SHA-256 in hexadecimal, as the gate's URLs and bodies hold it."""
 DIGEST_PREFIX = "sha256:"
 """Stands before the hexadecimal digest in resources, in addresses of archives and in `.digests` files."""
+PIN_PATTERN = f"{DIGEST_PREFIX}({DIGEST_PATTERN})"
+"""A digest with its prefix. Its group is the hexadecimal digest."""
 
 ALGORITHM = "EdDSA"
 

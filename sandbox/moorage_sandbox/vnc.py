@@ -18,17 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from moorage_common.logging_setup import configure_logging
+from moorage_sandbox.protocol import X_SOCKETS
 
 logger = logging.getLogger(__name__)
 
 SERVERS = ("Xtigervnc", "Xvnc")
-X_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108 - the X protocol defines this path
 
 
 def remove_stale(display: str, rfb_socket: Path) -> None:
     """Remove the lock and sockets of an Xvnc that was killed. With them the next one refuses to start."""
     number = display.removeprefix(":")
-    for path in (rfb_socket, X_SOCKETS / f"X{number}", Path(f"/tmp/.X{number}-lock")):  # noqa: S108
+    for path in (rfb_socket, Path(X_SOCKETS, f"X{number}"), Path(f"/tmp/.X{number}-lock")):  # noqa: S108
         with suppress(FileNotFoundError):
             path.unlink()
 
@@ -102,7 +102,7 @@ def main() -> None:
         sys.exit(1)
     rfb_socket = Path(given.rfb_socket)
     with suppress(FileExistsError):
-        X_SOCKETS.mkdir(mode=0o1777)
+        os.mkdir(X_SOCKETS, mode=0o1777)
     remove_stale(given.display, rfb_socket)
     os.umask(0o007)
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/tmp"}  # noqa: S108

@@ -10,7 +10,6 @@ With a command, the load ends when the command ends, and its exit status is the 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,7 @@ import subprocess
 import sys
 import time
 
-PR_SET_PDEATHSIG = 1
+from moorage_common.process_options import PR_SET_PDEATHSIG, set_process_option
 
 
 def main() -> int:
@@ -42,7 +41,7 @@ def main() -> int:
 
 def compute(parent: int, seconds: float) -> None:
     """Use one processor for `seconds`; end earlier when the process that started this one ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     ends = time.monotonic() + seconds
     while time.monotonic() < ends and os.getppid() == parent:
         sum(range(100_000))

@@ -6,20 +6,20 @@ made in the new process before its program starts, so this module runs first and
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 
-PR_SET_PDEATHSIG = 1
+from moorage_common.process_options import PR_SET_PDEATHSIG, set_process_option
 
 
 def main() -> None:
     parent, death_signal, separator, *command = sys.argv[1:]
     if separator != "--" or not command:
         sys.exit("usage: python -m moorage_local.processes.end_with_parent PARENT SIGNAL -- COMMAND…")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0) != 0:
-        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    try:
+        set_process_option(PR_SET_PDEATHSIG, int(death_signal))
+    except OSError as error:
+        sys.exit(f"This process cannot be set up to end with its parent: {error.strerror}")
     if os.getppid() != int(parent):
         sys.exit("The parent ended before this process was set up")
     os.umask(0o077)

@@ -24,10 +24,10 @@ from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import Skills, is_skill_id
 from moorage_sandbox.protocol import (
-    DIGEST_PATTERN,
     DIGEST_PREFIX,
     HOME,
     MAX_SKILL_ARCHIVE_BYTES,
+    PIN_PATTERN,
     SKILLS_FOLDER,
     WORKSPACE_FOLDER,
 )
@@ -38,7 +38,7 @@ TRIES = 5
 FIRST_PAUSE_SECONDS = 0.5
 TIMEOUT_SECONDS = 20
 
-PINNED_DIGEST = re.compile(f"{DIGEST_PREFIX}({DIGEST_PATTERN})")
+PINNED_DIGEST = re.compile(PIN_PATTERN)
 TERMINATION_LOG = Path("/dev/termination-log")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from moorage_common.logging_setup import configure_logging
+from moorage_common.process_options import PR_SET_DUMPABLE, set_process_option
 from moorage_sandbox.gate.app import GateApp
 from moorage_sandbox.gate.box_client import BoxClient
 from moorage_sandbox.gate.calls import Calls
@@ -21,7 +21,6 @@ from moorage_sandbox.gate.ledger import CallLedger
 from moorage_sandbox.gate.tokens import TrustStore
 from moorage_sandbox.protocol import MAX_RESULT_BYTES
 
-PR_SET_DUMPABLE = 4
 STOP_GRACE_SECONDS = 2
 
 
@@ -69,7 +68,7 @@ async def serve(options: GateOptions) -> None:
 
 def forbid_inspection() -> None:
     """Forbid other processes of the same user to read our memory (prctl(2), PR_SET_DUMPABLE)."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    set_process_option(PR_SET_DUMPABLE, 0)
 
 
 def run(options: GateOptions) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import moorage_sandbox
+from moorage_common import OLDEST_PYTHON
 from moorage_sandbox.host.confinement import command_lines, limits
 from moorage_sandbox.host.confinement.identities import identity_of, is_root
 from moorage_sandbox.host.processes import readable_environment
@@ -25,7 +26,6 @@ from moorage_sandbox.host.settings import HostSettings
 
 TRIAL_SECONDS = 10
 OLDEST_BWRAP = (0, 7)
-OLDEST_PYTHON = (3, 11)
 SOFTWARE_FILE = Path(moorage_sandbox.__file__).parent.parent / "software.txt"
 
 ROOT_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_ADMIN": 21}

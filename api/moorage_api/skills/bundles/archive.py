@@ -10,9 +10,9 @@ import tarfile
 from dataclasses import dataclass
 
 from moorage_api.skills.bundles.bundle import Bundle, is_script
-from moorage_sandbox.protocol import DIGEST_PATTERN, DIGEST_PREFIX
+from moorage_sandbox.protocol import DIGEST_PREFIX, PIN_PATTERN
 
-PIN = re.compile(rf"{DIGEST_PREFIX}({DIGEST_PATTERN})")
+PIN = re.compile(PIN_PATTERN)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
+from moorage_sandbox.protocol import X_SOCKETS
 
 HELLO = struct.pack("<BxHHHHxx", ord("l"), 11, 0, 0, 0)
 """Little-endian, protocol 11.0, no authorization, because only the box can reach the server."""
@@ -101,7 +102,7 @@ def _connect(display: str, timeout_seconds: float) -> socket.socket:
     if host:
         return socket.create_connection((host, 6000 + number), timeout_seconds)
     # Like libxcb, try the abstract name first. The containers of a pod share only that.
-    path = f"/tmp/.X11-unix/X{number}"  # noqa: S108 - the X protocol defines this path
+    path = f"{X_SOCKETS}/X{number}"
     problem: OSError = ConnectionRefusedError()
     for address in (f"\0{path}", path):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

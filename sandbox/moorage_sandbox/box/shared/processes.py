@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-PR_SET_CHILD_SUBREAPER = 36
-
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT, signal.SIGHUP)
 """Python ignores SIGPIPE. A child process that inherits this does not end when the reader of its output ends."""
 
@@ -157,11 +155,9 @@ def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends. PID 1 already is."""
     if os.getpid() == 1:
         return
-    import ctypes
+    from moorage_common.process_options import PR_SET_CHILD_SUBREAPER, set_process_option  # a pod need not load ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
+    set_process_option(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def descendants(root: int) -> Iterator[int]:

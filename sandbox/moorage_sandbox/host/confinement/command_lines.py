@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage_sandbox.host.processes import readable_environment
-from moorage_sandbox.protocol import HOME
+from moorage_sandbox.host.settings import MIB
+from moorage_sandbox.protocol import HOME, X_SOCKETS
 
 BWRAP = "/usr/bin/bwrap"
 DEBIAN_PYTHON = "/usr/bin/python3"
@@ -18,7 +19,6 @@ PRLIMIT = "/usr/bin/prlimit"
 
 BOX_SOCKETS = "/run/moorage/box"
 RFB_SOCKETS = "/run/moorage/vnc"
-X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - inside
 CODE = "/opt/moorage"
 DISPLAY = ":1"
 UID_INSIDE = 1000
@@ -34,7 +34,6 @@ the kernel would end both together, never begins.
 SECCOMP_FD = 5
 """bubblewrap reads the filter of system calls from this descriptor."""
 
-MIB = 1024 * 1024
 TMP_BYTES = 1024 * MIB
 SHM_BYTES = 512 * MIB
 VNC_TMP_BYTES = 16 * MIB

@@ -27,6 +27,13 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
+from moorage_common.process_options import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    set_process_option,
+)
+
 MESSAGE_BYTES = 128 * 1024
 MAX_FDS = 16
 FIRST_FD = 3
@@ -38,9 +45,6 @@ TUN_NUMBER = (10, 200)
 
 GATE_MODULE = "moorage_sandbox.gate.main"
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -62,7 +66,7 @@ def check_result(result: int, what: str) -> None:
 
 def die_with(parent: int) -> None:
     """End this process when `parent` ends. Must be called after the last change of user, which clears the setting."""
-    check_result(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -154,7 +158,7 @@ def run_child(request: dict[str, Any], fds: list[int], *, parent: int, gate: Mod
         prepare_child(request, fds, parent=parent)
         if request["gate"] is None:
             os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606 - no shell is the point
-        check_result(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        set_process_option(PR_SET_NO_NEW_PRIVS, 1)
         gate.run(gate.parse(request["gate"]))
         code = 0
     except BaseException as error:  # noqa: BLE001 - the outermost frame of this process
@@ -288,8 +292,8 @@ def main(arguments: list[str]) -> None:
     os.setsid()  # Ctrl-C in a terminal must reach only the host
     gate = importlib.import_module(GATE_MODULE)
     gc.freeze()
-    check_result(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
-    check_result(libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl")  # from now on the children must be ended first
+    set_process_option(PR_SET_CHILD_SUBREAPER, 1)
+    set_process_option(PR_SET_PDEATHSIG, 0)  # from now on the children must be ended first
     ForkServer(connection, gate=gate).serve()
 
 
