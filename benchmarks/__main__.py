@@ -178,13 +178,13 @@ def main() -> None:
             print(f"measuring {name} …", file=sys.stderr, flush=True)
             directory = Path(tempfile.mkdtemp(prefix="mb-"))
             try:
-                rows += run(_one(MEASUREMENTS[name], services, directory))
+                rows += run(_measure_one(MEASUREMENTS[name], services, directory))
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
     print(table(rows))
 
 
-async def _one(measure: Measure, services: Services, directory: Path) -> list[Row]:
+async def _measure_one(measure: Measure, services: Services, directory: Path) -> list[Row]:
     return await measure(services, directory)
 
 

@@ -45,7 +45,7 @@ async def measure_starts(control_plane: ControlPlane, directory: Path) -> list[R
     async with namespace_on(control_plane) as sessions, Kubelet.at_work(sessions.kube, sessions.namespace):
         operator = Operator(control_plane.kubeconfig, sessions.namespace, directory / "operator.log", CALM_LEASE)
         await operator.start()
-        await operator.ready()
+        await operator.wait_until_leading()
         created, ready = await start_all(sessions)
         names = list(created)
         pods = {pod["metadata"]["name"]: pod for pod in await sessions.pods()}
@@ -53,9 +53,9 @@ async def measure_starts(control_plane: ControlPlane, directory: Path) -> list[R
         before = await operator.metric("moorage_operator_writes_total")
         await asyncio.gather(*(sessions.delete(name) for name in names))
         lives = [await sessions.create() for _ in range(SESSIONS)]
-        await until(lambda: all_are(sessions, lives, "Suspended"), "all are suspended", seconds=120)
+        await until(lambda: have_all_reason(sessions, lives, "Suspended"), "all are suspended", seconds=120)
         await asyncio.gather(*(sessions.patch(name, desiredState="Running") for name in lives))
-        await until(lambda: all_are(sessions, lives, "SandboxReady"), "all run", seconds=120)
+        await until(lambda: have_all_reason(sessions, lives, "SandboxReady"), "all run", seconds=120)
         await asyncio.gather(*(sessions.delete(name) for name in lives))
         writes = (await operator.metric("moorage_operator_writes_total") - before) / SESSIONS
         await operator.stop()
@@ -97,7 +97,7 @@ async def start_all(sessions: Sessions) -> tuple[dict[str, float], dict[str, flo
     return created, ready
 
 
-async def all_are(sessions: Sessions, names: list[str], reason: str) -> bool:
+async def have_all_reason(sessions: Sessions, names: list[str], reason: str) -> bool:
     wanted = set(names)
     seen = 0
     async for page in sessions.kube.pages(sessions.path):
@@ -105,7 +105,9 @@ async def all_are(sessions: Sessions, names: list[str], reason: str) -> bool:
     return seen == len(wanted)
 
 
-async def all_become(sessions: Sessions, names: list[str], reason: str, *, since: str, seconds: float) -> None:
+async def wait_until_all_have_reason(
+    sessions: Sessions, names: list[str], reason: str, *, since: str, seconds: float
+) -> None:
     """Wait by a watch. Repeated lists of thousands of resources would disturb the measurement."""
     left = set(names)
     async with asyncio.timeout(seconds):
@@ -128,11 +130,11 @@ async def measure_restart(control_plane: ControlPlane, directory: Path, crowd: i
         log = directory / f"operator-{crowd}.log"
         operator = Operator(control_plane.kubeconfig, sessions.namespace, log, CALM_LEASE)
         await operator.start()
-        await operator.ready()
+        await operator.wait_until_leading()
         names: list[str] = []
         for _ in range(0, crowd, 50):
             names += await asyncio.gather(*(sessions.create(desiredState="Running") for _ in range(50)))
-        await until(lambda: all_are(sessions, names, "SandboxReady"), "all run", seconds=900)
+        await until(lambda: have_all_reason(sessions, names, "SandboxReady"), "all run", seconds=900)
         await operator.stop()
         changed = names[: crowd // 5]
         for start in range(0, len(changed), 50):
@@ -142,7 +144,7 @@ async def measure_restart(control_plane: ControlPlane, directory: Path, crowd: i
         since = listed["metadata"]["resourceVersion"]
         began = time.perf_counter()
         await operator.start()
-        await all_become(sessions, changed, "Suspended", since=since, seconds=300)
+        await wait_until_all_have_reason(sessions, changed, "Suspended", since=since, seconds=300)
         seconds = time.perf_counter() - began
         assert operator.process is not None
         process = psutil.Process(operator.process.pid)

@@ -42,10 +42,10 @@ def wrk(url: str, token: str, *, connections: int, method: str = "GET", seconds:
         command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, url]
         if (os.cpu_count() or 1) > 1:
             command = ["taskset", "-c", "1", *command]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in said, said
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert found is not None, said
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in printed, printed
+    found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    assert found is not None, printed
     return float(found[1])
 
 

@@ -33,7 +33,7 @@ FILES = {
     "skaffold.yaml",
 }
 
-# Fails when the import of a module opens a file, a socket or a process.
+# Imports the modules in its arguments. It fails if one of them opens a socket, starts a process or reads our settings.
 IMPORT_EVERYTHING = """
 import importlib, os, socket, subprocess, sys
 
@@ -60,7 +60,7 @@ for name in sys.argv[1:]:
 
 
 def modules() -> list[str]:
-    """Ours that may be imported. `__main__` is to be run, Alembic's files are for Alembic."""
+    """The names of our modules, without `__main__`, which is run, and Alembic's files, which Alembic runs."""
     return [
         module.name
         for package in (
@@ -88,7 +88,7 @@ def tracked_files() -> list[Path]:
     return [Path(line) for line in reply.stdout.splitlines() if (ROOT / line).exists()]
 
 
-def test_folders_that_must_be_no_packages_are_none() -> None:
+def test_source_folders_and_tests_have_no_init_file() -> None:
     """An `operator/__init__.py` would hide the standard library's module, and one in `api/` makes a second copy."""
     markers = {path for path in tracked_files() if path.name == "__init__.py"}
     sources = {Path(folder) for folder in ("api", "operator", "sandbox", "crds")}
@@ -102,7 +102,7 @@ def test_the_top_level_holds_what_is_written_down() -> None:
 
 
 def subclasses(of: type[DomainError]) -> set[type[DomainError]]:
-    return {of_it for direct in of.__subclasses__() for of_it in {direct, *subclasses(direct)}}
+    return {found for direct in of.__subclasses__() for found in {direct, *subclasses(direct)}}
 
 
 def test_every_domain_error_has_a_status() -> None:
@@ -122,8 +122,8 @@ def test_importing_opens_nothing_and_reads_no_settings() -> None:
 
 
 @pytest.mark.parametrize("module", ["moorage_sandbox.box", "moorage_sandbox.vnc", "moorage_sandbox.box.fetch_skills"])
-def test_what_runs_beside_the_agent_needs_the_standard_library_alone(module: str) -> None:
-    """In their images there is nothing else; and what is not imported cannot be slow."""
+def test_programs_of_box_and_vnc_need_only_the_standard_library(module: str) -> None:
+    """Their images contain no other package, and they start fast because they import little."""
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'sandbox')!r}); import {module}"
     reply = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
     assert reply.returncode == 0, reply.stderr
@@ -137,7 +137,7 @@ def test_lines_of_the_make_help_are_its_targets() -> None:
 
 
 def test_all_images_begin_with_the_same_layers() -> None:
-    """A node then keeps them once. docker, buildah and skaffold have no way in common to build them from one file."""
+    """A node then stores these layers once. docker, buildah and skaffold cannot all build every image from one file."""
     files = ("api/Dockerfile", "operator/Dockerfile", "sandbox/images/Dockerfile", "tests/cluster/images/Dockerfile")
     texts = [(ROOT / file).read_text() for file in files]
     beginnings = {text[text.index("FROM ${BASE} AS python") :].split("\n\n")[0] for text in texts}

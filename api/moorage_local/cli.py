@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(operate.migrate())
     if arguments.command == "prepare":
         return asyncio.run(operate.prepare(wait_seconds=arguments.wait))
-    return asyncio.run(operate.admin(arguments.action, username=arguments.username, password=ask_password()))
+    return asyncio.run(operate.change_admin(arguments.action, username=arguments.username, password=ask_password()))
 
 
 def ask_password() -> str:

@@ -69,7 +69,7 @@ async def prepare(*, wait_seconds: float) -> int:
         return 0
 
 
-async def admin(action: str, *, username: str, password: str) -> int:
+async def change_admin(action: str, *, username: str, password: str) -> int:
     """`action` is create or reset-password. Raises StartError."""
     try:
         check_account(username, SecretStr(password))
@@ -77,7 +77,7 @@ async def admin(action: str, *, username: str, password: str) -> int:
         raise StartError(str(error)) from None
     engine = create_engine(_database_url(Options.from_environment()))
     try:
-        await _change(create_database(engine), action, username=username, password=password)
+        await _change_account(create_database(engine), action, username=username, password=password)
     except DomainError as error:
         raise StartError(str(error)) from error
     except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
@@ -88,7 +88,7 @@ async def admin(action: str, *, username: str, password: str) -> int:
     return 0
 
 
-async def _change(db: Database, action: str, *, username: str, password: str) -> None:
+async def _change_account(db: Database, action: str, *, username: str, password: str) -> None:
     if action == "create":
         await create_admin(db, username=username, password=password)
     else:
@@ -102,4 +102,4 @@ def _database_url(options: Options) -> str:
     ports = PortBook(directory.ports).last_ports(Postgres.name)
     if not ports:
         raise StartError(f"There is no database in {directory.root}: set MOORAGE_DATABASE_URL or MOORAGE_DATA_DIR")
-    return postgres.url(ports["postgres"], password=Credentials.load(directory.secrets).database_password)
+    return postgres.build_url(ports["postgres"], password=Credentials.load(directory.secrets).database_password)

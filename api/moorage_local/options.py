@@ -60,7 +60,7 @@ class Options(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _name_the_driver(cls, url: SecretStr | None) -> SecretStr | None:
+    def _add_driver(cls, url: SecretStr | None) -> SecretStr | None:
         """Also accept the schemes `postgres` and `postgresql`, without the driver."""
         scheme, separator, rest = (url.get_secret_value() if url else "").partition("://")
         if scheme in ("postgres", "postgresql"):
@@ -68,13 +68,13 @@ class Options(BaseSettings):
         return url
 
     @model_validator(mode="after")
-    def _s3_is_complete(self) -> Self:
+    def _check_s3_is_complete(self) -> Self:
         if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
             raise ValueError("MOORAGE_S3_ENDPOINT needs MOORAGE_S3_ACCESS_KEY and MOORAGE_S3_SECRET_KEY beside it")
         return self
 
     @model_validator(mode="after")
-    def _admin_could_register(self) -> Self:
+    def _check_admin(self) -> Self:
         check_account(self.admin_username, self.admin_password or SecretStr("a password that is made up"))
         return self
 

@@ -57,11 +57,11 @@ class Member(Protocol):
 class Supervisor:
     """Call `start()`, then `watch()` until it is cancelled, then `stop()` or `kill()`, also after a failed start."""
 
-    def __init__(self, options: Options, directory: DataDirectory, listener: socket.socket, tell: Tell) -> None:
+    def __init__(self, options: Options, directory: DataDirectory, listener: socket.socket, print_line: Tell) -> None:
         self._options = options
         self._directory = directory
         self._listener = listener
-        self._tell = tell
+        self._tell = print_line
         self._credentials = Credentials.load(directory.secrets)
         self._keys = SigningKeys.load(directory.keys)
         self._services = EmbeddedServices.build(options, directory, self._credentials)
@@ -188,7 +188,7 @@ class Supervisor:
         )
 
 
-async def keep_member_running(member: Member, tell: Tell, *, backoff: Backoff = BACKOFF) -> None:
+async def keep_member_running(member: Member, print_line: Tell, *, backoff: Backoff = BACKOFF) -> None:
     """Wait until a member that was started ends, and restart it until that succeeds. Runs until cancelled.
 
     A restart that fails can leave the process running, or no process at all. So only a restart that succeeded is
@@ -204,14 +204,14 @@ async def keep_member_running(member: Member, tell: Tell, *, backoff: Backoff = 
             except (StartError, OSError) as error:
                 return str(error)
             is_started = True
-            tell(f"{member.title} runs again")
+            print_line(f"{member.title} runs again")
         assert member.child is not None
         status = await member.child.wait()
         is_started = False
         return f"{member.title} ended ({describe_exit(status)}) and will be restarted. Its log: {member.log}"
 
     def on_end(message: str, _failures: int) -> bool:
-        tell(message)
+        print_line(message)
         return True
 
     await keep_running(run, on_end=on_end, backoff=backoff, steady_seconds=STEADY_SECONDS)

@@ -48,7 +48,7 @@ class StopRequests:
         self.first.set()
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line for the person at the terminal. A closed terminal is not an error."""
     with suppress(OSError):
         print(line, flush=True)
@@ -61,15 +61,15 @@ async def up(options: Options) -> int:
     stops = StopRequests()
     stops.listen()
     with directory.lock(), open_listener(options.host, options.port) as listener:
-        tell(f"Starting Moorage in {directory.root}")
-        supervisor = Supervisor(options, directory, listener, tell)
+        print_line(f"Starting Moorage in {directory.root}")
+        supervisor = Supervisor(options, directory, listener, print_line)
         problems: list[Exception] = []
         try:
             if prepared := await _run_until(stops.first, supervisor.start()):
                 seconds = time.monotonic() - began
-                tell(summary(options, directory, listener, prepared, supervisor.admin_password, seconds=seconds))
+                print_line(summary(options, directory, listener, prepared, supervisor.admin_password, seconds=seconds))
                 await _run_until(stops.first, supervisor.watch())
-            tell("Stopping; press Ctrl-C again to stop immediately")
+            print_line("Stopping; press Ctrl-C again to stop immediately")
         except* (StartError, OSError) as group:
             problems = flatten_errors(group)
         listener.close()  # the api has its own copy; once it ends, new connections must be refused and not wait

@@ -33,7 +33,7 @@ def remove_stale(display: str, rfb_socket: Path) -> None:
             path.unlink()
 
 
-def command(server: str, *, display: str, rfb_socket: Path, geometry: str) -> list[str]:
+def build_command(server: str, *, display: str, rfb_socket: Path, geometry: str) -> list[str]:
     """Return the command line of an Xvnc that listens only on Unix sockets and never ends by itself.
 
     The access control of X is off, because it compares user ids, and box and vnc are different users. The permissions
@@ -108,7 +108,7 @@ def main() -> None:
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/tmp"}  # noqa: S108
     os.execve(  # noqa: S606 - no shell is the point
         server,
-        command(server, display=given.display, rfb_socket=rfb_socket, geometry=given.geometry),
+        build_command(server, display=given.display, rfb_socket=rfb_socket, geometry=given.geometry),
         environment,
     )
 

@@ -14,14 +14,14 @@ from fastapi import APIRouter
 from jsonschema import Draft202012Validator
 
 from moorage_api.app import create_app_without_services
-from moorage_api.http.openapi.document import operations
+from moorage_api.http.openapi.document import list_operations
 from moorage_api.http.provided import Services, check_provided
 from moorage_api.http.routes import BY_KEY, RULES, format_table, keys_of, rules_of
 from support.accounts import Person, client_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENT = create_app_without_services().openapi()
-OPERATIONS = dict(operations(DOCUMENT))
+OPERATIONS = dict(list_operations(DOCUMENT))
 JSON = {"Content-Type": "application/json"}
 VNC = "GET /api/sessions/{session_id}/vnc"
 BODILESS = {"GET /api/auth/wechat/callback", VNC}

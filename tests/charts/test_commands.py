@@ -13,7 +13,7 @@ from moorage_api.outbound import Outbound
 from moorage_api.tools.mcp_pool import McpConnections
 from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
 from moorage_local.data.ports import free_ports
-from support.helm import Helm, containers, found
+from support.helm import Helm, containers, find_manifest
 from support.remote_tools import running
 from support.waiting import HANG_SECONDS
 
@@ -25,9 +25,9 @@ async def test_an_mcp_server_runs_as_in_the_deployment_without_seeing_its_enviro
     helm: Helm, tmp_path: Path
 ) -> None:
     manifests = helm.rendered()
-    (container,) = containers(found(manifests, "Deployment", "moorage-commands"))
-    token = base64.b64decode(found(manifests, "Secret", "moorage-commands")["data"]["token"]).decode()
-    url = found(manifests, "ConfigMap", "moorage-settings")["data"]["MOORAGE_MCP_COMMANDS_URL"]
+    (container,) = containers(find_manifest(manifests, "Deployment", "moorage-commands"))
+    token = base64.b64decode(find_manifest(manifests, "Secret", "moorage-commands")["data"]["token"]).decode()
+    url = find_manifest(manifests, "ConfigMap", "moorage-settings")["data"]["MOORAGE_MCP_COMMANDS_URL"]
     (tmp_path / "token").write_text(token)
     (mount,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "token"]
     port = free_ports(1)[0]

@@ -20,7 +20,7 @@ from moorage_crds import names
 from moorage_kube.client import Manifest
 from moorage_sandbox.gate.tokens import read_trust
 from moorage_sandbox.protocol import API_SCOPES, RUNNER_SCOPES
-from support.helm import CHART, Helm, HelmError, Values, containers, found
+from support.helm import CHART, Helm, HelmError, Values, containers, find_manifest
 
 ROOT = CHART.parents[1]
 KUBERNETES = "1.36"
@@ -146,7 +146,7 @@ def test_secret_values_appear_only_in_secrets(manifests: list[Manifest]) -> None
 
 def test_the_chart_installs_our_resource_definition_and_keeps_it(helm: Helm) -> None:
     ours = yaml.safe_load((ROOT / "crds" / "moorage.dev_agentsessions.yaml").read_text())
-    installed = found(helm.rendered(), "CustomResourceDefinition", "agentsessions.moorage.dev")
+    installed = find_manifest(helm.rendered(), "CustomResourceDefinition", "agentsessions.moorage.dev")
     assert installed["spec"] == ours["spec"]
     assert installed["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     copy = CHART / "files" / "moorage.dev_agentsessions.yaml"
@@ -164,10 +164,10 @@ def test_the_trust_file_has_the_public_key_and_the_scopes_of_each_key_pair(
     helm: Helm, values: Values, secrets: tuple[str, str], ids: list[int]
 ) -> None:
     manifests = helm.rendered(values)
-    trusted = read_trust(found(manifests, "ConfigMap", "moorage-trust")["data"]["trust.json"].encode())
+    trusted = read_trust(find_manifest(manifests, "ConfigMap", "moorage-trust")["data"]["trust.json"].encode())
     assert set(trusted) == {f"{part}-{number}" for part in ("api", "runner") for number in ids}
     for secret, part, scopes in zip(secrets, ("api", "runner"), (API_SCOPES, RUNNER_SCOPES), strict=True):
-        data = found(manifests, "Secret", secret)["data"]
+        data = find_manifest(manifests, "Secret", secret)["data"]
         assert set(data) == {f"{part}-{number}.pem" for number in ids}
         for number in ids:
             key = load_pem_private_key(base64.b64decode(data[f"{part}-{number}.pem"]), password=None)
@@ -178,7 +178,7 @@ def test_the_trust_file_has_the_public_key_and_the_scopes_of_each_key_pair(
 
 
 def test_the_network_policy_of_sandboxes_selects_the_pods_of_the_operator(helm: Helm) -> None:
-    policy = found(helm.rendered(FULL), "NetworkPolicy", "harbour-sandbox")
+    policy = find_manifest(helm.rendered(FULL), "NetworkPolicy", "harbour-sandbox")
     assert policy["metadata"]["namespace"] == "sandboxes"
     assert policy["spec"]["podSelector"]["matchLabels"] == names.SANDBOX_SELECTOR
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
@@ -186,7 +186,9 @@ def test_the_network_policy_of_sandboxes_selects_the_pods_of_the_operator(helm: 
 
 
 def test_a_sandbox_without_internet_reaches_only_name_servers_and_skills(helm: Helm) -> None:
-    closed = found(helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox")
+    closed = find_manifest(
+        helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox"
+    )
     assert [[port["port"] for port in rule["ports"]] for rule in closed["spec"]["egress"]] == [[53, 53], [8001]]
 
 
@@ -196,13 +198,13 @@ def environment(workload: Manifest) -> dict[str, Any]:
 
 def test_api_and_runner_know_where_commands_run_and_their_token(helm: Helm) -> None:
     manifests = helm.rendered(FULL)
-    settings = found(manifests, "ConfigMap", "harbour-settings")["data"]
-    (port,) = found(manifests, "Service", "harbour-commands")["spec"]["ports"]
+    settings = find_manifest(manifests, "ConfigMap", "harbour-settings")["data"]
+    (port,) = find_manifest(manifests, "Service", "harbour-commands")["spec"]["ports"]
     assert settings["MOORAGE_MCP_COMMANDS_URL"] == f"tcp://harbour-commands:{port['port']}"
     for part in ("api", "runner"):
-        token = environment(found(manifests, "Deployment", f"harbour-{part}"))["MOORAGE_MCP_COMMANDS_TOKEN"]
+        token = environment(find_manifest(manifests, "Deployment", f"harbour-{part}"))["MOORAGE_MCP_COMMANDS_TOKEN"]
         assert token["valueFrom"]["secretKeyRef"] == {"name": "harbour-commands", "key": "token"}
-    assert len(base64.b64decode(found(manifests, "Secret", "harbour-commands")["data"]["token"])) >= 32
+    assert len(base64.b64decode(find_manifest(manifests, "Secret", "harbour-commands")["data"]["token"])) >= 32
 
 
 def test_the_pods_of_commands_mount_no_secret_but_their_token(manifests: list[Manifest]) -> None:
@@ -218,8 +220,8 @@ def test_the_pods_of_commands_mount_no_secret_but_their_token(manifests: list[Ma
 
 def test_commands_accept_api_and_runner_and_reach_what_a_sandbox_reaches(helm: Helm) -> None:
     manifests = helm.rendered({"commands": {"network": {"openRanges": ["10.9.8.0/24"]}}})
-    commands = found(manifests, "NetworkPolicy", "moorage-commands")["spec"]
-    sandbox = found(manifests, "NetworkPolicy", "moorage-sandbox")["spec"]
+    commands = find_manifest(manifests, "NetworkPolicy", "moorage-commands")["spec"]
+    sandbox = find_manifest(manifests, "NetworkPolicy", "moorage-sandbox")["spec"]
     (rule,) = commands["ingress"]
     assert rule["ports"] == [{"port": 8091, "protocol": "TCP"}]
     peers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
@@ -230,7 +232,7 @@ def test_commands_accept_api_and_runner_and_reach_what_a_sandbox_reaches(helm: H
         {"to": [{"ipBlock": {"cidr": "10.9.8.0/24"}}]},
     ]
     closed = helm.rendered({"commands": {"network": {"internet": False}}})
-    (names_alone,) = found(closed, "NetworkPolicy", "moorage-commands")["spec"]["egress"]
+    (names_alone,) = find_manifest(closed, "NetworkPolicy", "moorage-commands")["spec"]["egress"]
     assert [port["port"] for port in names_alone["ports"]] == [53, 53]
 
 
@@ -246,7 +248,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 def images(manifests: list[Manifest]) -> set[str]:
     """The images of all containers, including those of the pods that the operator creates."""
     used = {container["image"] for workload in workloads(manifests) for container in containers(workload)}
-    made = environment(found(manifests, "Deployment", "moorage-operator"))
+    made = environment(find_manifest(manifests, "Deployment", "moorage-operator"))
     return used | {env["value"] for name, env in made.items() if name.endswith("_IMAGE")}
 
 
@@ -267,7 +269,7 @@ def test_roles_apply_to_the_sandbox_namespace_and_have_the_rules_that_tests_use(
     manifests = helm.rendered(FULL)
     assert not [m for m in manifests if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
     for role, rules in (("harbour-operator", "operator-rules.yaml"), ("harbour-sessions", "api-rules.yaml")):
-        made = found(manifests, "Role", role)
+        made = find_manifest(manifests, "Role", role)
         assert made["metadata"]["namespace"] == "sandboxes"
         tried = (CHART / "files" / rules).read_text().replace("[moorage-operator]", "[harbour-operator]")
         assert made["rules"] == yaml.safe_load(tried)
@@ -284,16 +286,16 @@ def test_only_a_changed_setting_restarts_api_and_runner(helm: Helm) -> None:
     changed = {
         m["metadata"]["name"]
         for m in workloads(before)
-        if m["kind"] != "Pod" and found(after, m["kind"], m["metadata"]["name"])["spec"] != m["spec"]
+        if m["kind"] != "Pod" and find_manifest(after, m["kind"], m["metadata"]["name"])["spec"] != m["spec"]
     }
     assert changed == {"moorage-api", "moorage-runner"}
 
 
 def test_the_skill_cache_is_writable_and_smaller_than_its_volume(helm: Helm) -> None:
     manifests = helm.rendered({"skills": {"cacheBytes": 5_000_000_000}})
-    settings = found(manifests, "ConfigMap", "moorage-settings")["data"]
+    settings = find_manifest(manifests, "ConfigMap", "moorage-settings")["data"]
     for part in ("api", "runner"):
-        deployment = found(manifests, "Deployment", f"moorage-{part}")
+        deployment = find_manifest(manifests, "Deployment", f"moorage-{part}")
         pod = deployment["spec"]["template"]["spec"]
         (place,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "skills"]
         assert place == {"name": "skills", "mountPath": settings["MOORAGE_SKILLS_ROOT_DIR"]}
@@ -303,28 +305,30 @@ def test_the_skill_cache_is_writable_and_smaller_than_its_volume(helm: Helm) -> 
 
 def test_trusted_proxies_reach_the_api_as_networks(helm: Helm) -> None:
     proxies = ["10.0.0.0/8", "192.0.2.1"]
-    settings = found(helm.rendered({"api": {"trustedProxies": proxies}}), "ConfigMap", "moorage-settings")["data"]
+    settings = find_manifest(helm.rendered({"api": {"trustedProxies": proxies}}), "ConfigMap", "moorage-settings")[
+        "data"
+    ]
     assert parse_networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == parse_networks(proxies)
 
 
 def test_the_runner_is_probed_on_its_port_and_accepts_only_metrics_requests(helm: Helm) -> None:
     manifests = helm.rendered(FULL)
-    (container,) = containers(found(manifests, "Deployment", "harbour-runner"))
+    (container,) = containers(find_manifest(manifests, "Deployment", "harbour-runner"))
     (port,) = container["ports"]
     (listens,) = [env["value"] for env in container["env"] if env["name"] == "MOORAGE_RUNNER_PORT"]
     assert port == {"name": "http", "containerPort": int(listens)}
     paths = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
     assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
-    (rule,) = found(manifests, "NetworkPolicy", "harbour-runner")["spec"]["ingress"]
+    (rule,) = find_manifest(manifests, "NetworkPolicy", "harbour-runner")["spec"]["ingress"]
     assert rule == {"ports": [{"port": 8080, "protocol": "TCP"}], "from": FULL["networkPolicies"]["metricsFrom"]}
 
 
 def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
-    annotations = found(helm.rendered(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
+    annotations = find_manifest(helm.rendered(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
     nginx = {name.partition("/")[2]: value for name, value in annotations.items() if name.startswith("nginx.")}
     assert (nginx["proxy-buffering"], nginx["proxy-read-timeout"]) == ("off", "660")
     assert annotations["cert-manager.io/cluster-issuer"] == "ours"
-    route = found(helm.rendered(FULL), "HTTPRoute", "harbour-api")
+    route = find_manifest(helm.rendered(FULL), "HTTPRoute", "harbour-api")
     assert route["spec"]["rules"][0]["timeouts"] == {"request": "0s", "backendRequest": "0s"}
 
 
@@ -367,8 +371,8 @@ def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: Values,
 
 
 def variables_of_api_and_runner(manifests: list[Manifest]) -> set[str]:
-    data: set[str] = set(found(manifests, "ConfigMap", "harbour-settings")["data"])
-    deployments = [found(manifests, "Deployment", f"harbour-{part}") for part in ("api", "runner")]
+    data: set[str] = set(find_manifest(manifests, "ConfigMap", "harbour-settings")["data"])
+    deployments = [find_manifest(manifests, "Deployment", f"harbour-{part}") for part in ("api", "runner")]
     return data.union(*(environment(deployment) for deployment in deployments))
 
 

@@ -9,7 +9,7 @@ import pytest
 from moorage_sandbox.client import GateClient
 from support.gate import Keys
 from support.kube.fixtures import booted
-from support.kube.node import Node, last_words
+from support.kube.node import Node, last_log_lines
 from support.kube.sandbox_pod import SandboxPod
 
 
@@ -21,7 +21,7 @@ def pytest_runtest_makereport(
     fixtures = getattr(item, "funcargs", {})
     node, sandbox = fixtures.get("node"), fixtures.get("sandbox")
     if report.failed and isinstance(node, Node):
-        report.sections.append(("components of the node", last_words(node.logs)))
+        report.sections.append(("components of the node", last_log_lines(node.logs)))
         if isinstance(sandbox, SandboxPod):
             report.sections.append(("the sandbox pod", node.describe_pod(sandbox.namespace, sandbox.name)))
     return report

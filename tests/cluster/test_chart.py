@@ -28,7 +28,7 @@ from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.control_plane import SERVICES
 from support.kube.errors import NodeError
 from support.kube.fixtures import booted
-from support.kube.node import last_words
+from support.kube.node import last_log_lines
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn, by_first_message
 from support.skills import GitHub, brand_report, running_github
 from support.sse import Chat, Frame
@@ -153,7 +153,7 @@ def installed(cluster: Cluster, model: ScriptedModel, github: GitHub) -> Release
         cluster.start_edge(namespace=NAMESPACE, ingress="moorage-api")
         cluster.wait("the proxy to answer", lambda: is_ready(cluster.edge), seconds=30)
     except Exception as error:
-        raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}\n{last_words(cluster.logs)}") from error
+        raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}\n{last_log_lines(cluster.logs)}") from error
     return release
 
 

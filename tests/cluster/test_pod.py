@@ -20,7 +20,7 @@ from moorage_sandbox.client import GateClient
 from moorage_sandbox.messages import CallResponse
 from moorage_sandbox.protocol import RUNNER_SCOPES, GateError, Scope
 from support.kube.node import Node
-from support.kube.sandbox_pod import CONTAINERS, SandboxPod, container_of, dry_run, manifests, named, status_of
+from support.kube.sandbox_pod import CONTAINERS, SandboxPod, container_of, dry_run, find_named, manifests, status_of
 from support.screen import picture, rfb_client, share_of
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(60 * 60)]
@@ -70,7 +70,7 @@ async def open_page(client: GateClient, color: tuple[int, int, int]) -> CallResp
 async def test_the_pod_is_accepted_and_becomes_ready(node: Node, sandbox: SandboxPod) -> None:
     pod = node.pod(sandbox.namespace, sandbox.name)
     assert [status_of(pod, name)["ready"] for name in CONTAINERS] == [True, True, True]
-    assert dry_run(node, named(manifests()[1], "another")) == ""
+    assert dry_run(node, find_named(manifests()[1], "another")) == ""
 
 
 async def test_a_command_runs_as_the_user_of_the_box_without_any_privilege(client: GateClient) -> None:
@@ -223,7 +223,7 @@ def in_the_network_of_the_host(pod: Manifest) -> None:
     ],
 )
 def test_the_namespace_refuses_a_pod_with_more_rights(node: Node, sandbox: SandboxPod, change: Any) -> None:
-    pod = named(manifests()[1], "another")
+    pod = find_named(manifests()[1], "another")
     assert dry_run(node, pod) == ""
     change(pod)
     assert 'violates PodSecurity "restricted' in dry_run(node, pod)
@@ -275,7 +275,7 @@ async def test_a_killed_screen_restarts_together_with_the_browser(sandbox: Sandb
 
 def test_a_deleted_pod_ends_by_itself(node: Node, sandbox: SandboxPod) -> None:
     """The first process of each container handles SIGTERM; otherwise it would be killed after the grace period."""
-    pod = named(manifests()[1], "short-lived")
+    pod = find_named(manifests()[1], "short-lived")
     pod["spec"]["terminationGracePeriodSeconds"] = 300
     SandboxPod.created(node, keys=sandbox.keys, pod=pod).delete(seconds=60)
 

@@ -29,7 +29,7 @@ def write_bundle(root: Path, slug: str, text: str | None, files: dict[str, bytes
     return directory
 
 
-def listed(admin: Caller) -> list[dict[str, Any]]:
+def list_skills(admin: Caller) -> list[dict[str, Any]]:
     skills: list[dict[str, Any]] = admin.get(SKILLS)["skills"]
     return skills
 

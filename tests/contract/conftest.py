@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.bundles import SKILLS, Bundle, listed, write_bundle
+from contract.bundles import SKILLS, Bundle, list_skills, write_bundle
 from contract.peers import Peers, saying
 from contract.server import Caller, Server
 from contract.spec import ALL_ITEMS, SPEC
@@ -168,7 +168,7 @@ def bundle(admin: Caller) -> Iterator[Bundle]:
 
     yield make
     for directory in made:
-        for skill in listed(admin):
+        for skill in list_skills(admin):
             if skill["slug"] == directory.name:
                 admin.ask("DELETE", f"{SKILLS}/{skill['id']}")
         shutil.rmtree(directory.parent)

@@ -249,8 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
                 case "/agent":
                     self.of.agent_calls.append(body)
                     text = {"kind": "text", "text": AGENT_ANSWER}
-                    said = {"kind": "message", "role": "agent", "messageId": "1", "parts": [text]}
-                    self._json({"jsonrpc": "2.0", "id": body.get("id"), "result": said})
+                    reply = {"kind": "message", "role": "agent", "messageId": "1", "parts": [text]}
+                    self._json({"jsonrpc": "2.0", "id": body.get("id"), "result": reply})
                 case _:
                     self._empty(404)
         except ConnectionError:
@@ -291,8 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
                 result = {"tools": [{"name": MCP_TOOL, "description": "Says it again", "inputSchema": schema}]}
             case "tools/call":
                 self.of.mcp_calls.append(message["params"])
-                said = message["params"]["arguments"].get("text", "")
-                result = {"content": [{"type": "text", "text": f"echo: {said}"}], "isError": False}
+                text = message["params"]["arguments"].get("text", "")
+                result = {"content": [{"type": "text", "text": f"echo: {text}"}], "isError": False}
             case "ping":
                 result = {}
             case _:
@@ -334,7 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._empty(202)
 
 
-def deltas(said: str | Call, *, pause: float) -> Iterator[dict[str, Any]]:
+def deltas(answer: str | Call, *, pause: float) -> Iterator[dict[str, Any]]:
     """Chunks of a completion: text in small pieces, or one call."""
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
@@ -342,13 +342,13 @@ def deltas(said: str | Call, *, pause: float) -> Iterator[dict[str, Any]]:
         return {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "scripted", "choices": [choice]}
 
     yield chunk({"role": "assistant", "content": None})
-    if isinstance(said, str):
-        pieces: list[dict[str, Any]] = [{"content": piece} for piece in _pieces(said)]
+    if isinstance(answer, str):
+        pieces: list[dict[str, Any]] = [{"content": piece} for piece in _pieces(answer)]
         reason = "stop"
     else:
-        head = {"index": 0, "id": "call_0", "type": "function", "function": {"name": said[0], "arguments": ""}}
+        head = {"index": 0, "id": "call_0", "type": "function", "function": {"name": answer[0], "arguments": ""}}
         yield chunk({"tool_calls": [head]})
-        texts = _pieces(json.dumps(said[1]))
+        texts = _pieces(json.dumps(answer[1]))
         pieces = [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in texts]
         reason = "tool_calls"
     for piece in pieces:

@@ -134,7 +134,7 @@ class Caller:
         deadline = time.monotonic() + TURN_SECONDS
         with self.stream(f"/api/sessions/{session}/chat", json=sent, headers=headers) as response:
             assert response.status_code == 200, response.text
-            for item in items(response):
+            for item in parse_frames(response):
                 turn.add(item)
                 assert time.monotonic() < deadline, f"The turn does not end: {turn.types()}"
         return turn
@@ -155,7 +155,7 @@ class Frame:
         return self.data.get("partial") is True
 
 
-def items(response: httpx.Response) -> Iterator[Frame]:
+def parse_frames(response: httpx.Response) -> Iterator[Frame]:
     """The frames and comments of an open stream, in the order of arrival."""
     assert response.headers["content-type"].startswith("text/event-stream"), response.headers
     lines: list[str] = []

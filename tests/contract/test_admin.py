@@ -38,9 +38,9 @@ def test_pages_are_checked(admin: Caller, query: dict[str, Any]) -> None:
 
 @proves(f"GET {USERS}/{{user_id}}: success")
 def test_an_admin_can_read_a_user(admin: Caller, alice: Caller) -> None:
-    shown = admin.get(f"{USERS}/{alice.id}")
-    assert set(shown) >= USER
-    assert (shown["username"], shown["role"], shown["status"]) == (alice.username, "user", "active")
+    user = admin.get(f"{USERS}/{alice.id}")
+    assert set(user) >= USER
+    assert (user["username"], user["role"], user["status"]) == (alice.username, "user", "active")
 
 
 @proves(f"PUT {USERS}/{{user_id}}/status: success")

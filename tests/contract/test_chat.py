@@ -97,9 +97,9 @@ def test_an_answer_is_streamed_in_growing_parts(greeted: tuple[str, Turn]) -> No
 @proves("sse.message", "chat.attachments")
 def test_messages_carry_their_files(user: Caller, worked: tuple[str, Turn]) -> None:
     session, turn = worked
-    said, *_, answered = turn.all("message")
-    (given,) = said["attachments"]
-    (made,) = answered["attachments"]
+    question, *_, answer = turn.all("message")
+    (given,) = question["attachments"]
+    (made,) = answer["attachments"]
     for file in (given, made):
         assert set(file) >= FILE_INFO
     assert (given["filename"], made["filepath"]) == ("data.csv", MADE)
@@ -173,11 +173,11 @@ def test_the_sandbox_is_read_by_its_owner_and_admins(user: Caller, admin: Caller
             "filepath": MADE,
             "content": "made by the contract\n",
         }
-        shown = reader.post(f"{path}/shell", json={"session_id": "main"})
-        assert shown["session_id"] == "main"
-        assert "contract-42" in shown["output"]
-        assert all(set(record) >= {"ps1", "command", "output"} for record in shown["console_records"])
-        assert any("echo contract" in record["command"] for record in shown["console_records"])
+        view = reader.post(f"{path}/shell", json={"session_id": "main"})
+        assert view["session_id"] == "main"
+        assert "contract-42" in view["output"]
+        assert all(set(record) >= {"ps1", "command", "output"} for record in view["console_records"])
+        assert any("echo contract" in record["command"] for record in view["console_records"])
 
 
 @proves("POST /api/sessions/{session_id}/file: 404", "POST /api/sessions/{session_id}/shell: 404")
@@ -223,9 +223,9 @@ def test_a_question_counts_as_unread_and_followed_messages_do_not(user: Caller) 
         watch.wait_for_events(1)
     until(lambda: item()["status"] == "waiting", "the question is asked unheard")
     events = user.get(f"/api/sessions/{session}", params={"since_seq": watch.events[0].data["seq"]})["events"]
-    said = [event for event in events if event["event"] == "message" and event["data"]["role"] == "assistant"]
+    answers = [event for event in events if event["event"] == "message" and event["data"]["role"] == "assistant"]
     counted = item()["unread_message_count"]
-    assert 1 < counted <= len(said) + 1, "the question and the wait at least; the wait is one"
+    assert 1 < counted <= len(answers) + 1, "the question and the wait at least; the wait is one"
     follow = user.chat(session)
     assert follow.ending.event == "wait"
 
@@ -238,13 +238,13 @@ def test_the_lists_stream_follows_a_run(server: Server, user: Caller) -> None:
         watch.wait_for_events(1)
         assert user.chat(session, saying("slow-ask")).ending.event == "wait"
 
-        def shown() -> list[dict[str, Any]]:
+        def listed() -> list[dict[str, Any]]:
             lists = [frame.data["sessions"] for frame in watch.events]
             return [item for items in lists for item in items if item["session_id"] == session]
 
-        until(lambda: shown()[-1]["status"] == "waiting", "the list tells of the question")
-        assert "running" in [item["status"] for item in shown()]
-        assert (shown()[-1]["title"], shown()[-1]["latest_message"]) == ("Contract", QUESTION)
+        until(lambda: listed()[-1]["status"] == "waiting", "the list tells of the question")
+        assert "running" in [item["status"] for item in listed()]
+        assert (listed()[-1]["title"], listed()[-1]["latest_message"]) == ("Contract", QUESTION)
         before = len(watch.events)
         user.post(f"/api/sessions/{session}/delete")
         assert session not in str(watch.wait_for_events(before + 1)[-1].data)

@@ -26,7 +26,7 @@ COUNTS = {
 
 
 @pytest.fixture(scope="module")
-def proved(request: pytest.FixtureRequest) -> set[str]:
+def proven_lines(request: pytest.FixtureRequest) -> set[str]:
     """Every line that a check of the suite proves, including the deselected checks."""
     marks = (mark for item in request.config.stash[ALL_ITEMS] for mark in item.iter_markers("proves"))
     return {name for mark in marks for name in mark.args}
@@ -41,12 +41,12 @@ def test_there_are_fifty_two_endpoints() -> None:
     assert sum(COUNTS.values()) == 52
 
 
-def test_every_line_of_the_contract_has_a_check(proved: set[str]) -> None:
-    assert set(SPEC.names) - proved == set()
+def test_every_line_of_the_contract_has_a_check(proven_lines: set[str]) -> None:
+    assert set(SPEC.names) - proven_lines == set()
 
 
-def test_every_check_proves_existing_lines(proved: set[str]) -> None:
-    assert proved - set(SPEC.names) == set()
+def test_every_check_proves_existing_lines(proven_lines: set[str]) -> None:
+    assert proven_lines - set(SPEC.names) == set()
 
 
 def test_every_endpoint_has_a_success_and_an_authorization() -> None:
@@ -65,12 +65,12 @@ def test_the_suite_imports_only_its_declared_packages() -> None:
     found = {
         (path.name, module.partition(".")[0])
         for path in Path(HERE).glob("**/*.py")
-        for module in _imported(ast.parse(path.read_text()))
+        for module in _imported_modules(ast.parse(path.read_text()))
     }
     assert {pair for pair in found if pair[1] not in ALLOWED} == set()
 
 
-def _imported(tree: ast.AST) -> list[str]:
+def _imported_modules(tree: ast.AST) -> list[str]:
     modules: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from contract.bundles import SKILLS, Bundle, install, listed, skill_md
+from contract.bundles import SKILLS, Bundle, install, list_skills, skill_md
 from contract.server import Caller, name
 from contract.spec import proves
 
@@ -41,7 +41,7 @@ def test_a_skill_is_installed_and_listed(admin: Caller, bundle: Bundle) -> None:
     assert item["enabled"] is True
     assert item["bundle_file_count"] == 2
     assert item["description"].startswith("Counts words")
-    assert [skill["id"] for skill in listed(admin) if skill["slug"] == slug] == [item["id"]]
+    assert [skill["id"] for skill in list_skills(admin) if skill["slug"] == slug] == [item["id"]]
 
 
 @proves(f"POST {SKILLS}/install: success", "skills.same-slug")
@@ -52,7 +52,7 @@ def test_the_same_slug_is_updated_in_place(admin: Caller, bundle: Bundle) -> Non
     again = install(admin, bundle(slug, skill_md(slug, "Counts letters, too.")))
     assert (again["id"], again["enabled"]) == (first["id"], False)
     assert again["description"] == "Counts letters, too."
-    assert len([skill for skill in listed(admin) if skill["slug"] == slug]) == 1
+    assert len([skill for skill in list_skills(admin) if skill["slug"] == slug]) == 1
 
 
 @proves("skills.override")
@@ -88,7 +88,7 @@ def test_a_refused_skill_reports_the_reason(admin: Caller, bundle: Bundle, kind:
     response = admin.send("POST", f"{SKILLS}/install", json={"source_type": "local", "source_ref": source})
     assert response.status_code in (400, 413, 422), response.text
     assert len(response.json()["msg"]) > 10
-    assert slug not in str(listed(admin))
+    assert slug not in str(list_skills(admin))
 
 
 @proves("skills.reserved", f"POST {SKILLS}/install: 400")
@@ -110,7 +110,7 @@ def test_a_skill_is_switched_by_id_and_by_slug(admin: Caller, bundle: Bundle) ->
     item = install(admin, bundle(name("skill")))
     for key, enabled in ((item["id"], False), (item["slug"], True)):
         assert admin.post(f"{SKILLS}/{key}/enabled", json={"enabled": enabled}) is None
-        (now,) = [skill for skill in listed(admin) if skill["id"] == item["id"]]
+        (now,) = [skill for skill in list_skills(admin) if skill["id"] == item["id"]]
         assert now["enabled"] is enabled
     admin.ask("POST", f"{SKILLS}/{item['id']}/enabled", json={}, expect=422)
 
@@ -120,7 +120,7 @@ def test_a_skill_is_switched_by_id_and_by_slug(admin: Caller, bundle: Bundle) ->
 def test_a_deleted_skill_is_gone(admin: Caller, bundle: Bundle, by: str) -> None:
     item = install(admin, bundle(name("skill")))
     assert admin.delete(f"{SKILLS}/{item[by]}") is None
-    assert item["id"] not in str(listed(admin))
+    assert item["id"] not in str(list_skills(admin))
     admin.ask("DELETE", f"{SKILLS}/{item[by]}", expect=404)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contract.bundles import SKILLS, listed, skill_md
+from contract.bundles import SKILLS, list_skills, skill_md
 from contract.peers import Peers
 from contract.server import Caller, name
 from contract.spec import proves
@@ -64,7 +64,7 @@ def github(admin: Caller, peers: Peers) -> Iterator[dict[str, bytes]]:
         pytest.skip("CONTRACT_GITHUB is not set: the server asks the real GitHub")
     yield peers.archives
     peers.archives.clear()
-    for skill in listed(admin):
+    for skill in list_skills(admin):
         if skill["source_type"] == "github" and skill["source_ref"].startswith(TREE):
             admin.ask("DELETE", f"{SKILLS}/{skill['id']}")
 
@@ -81,7 +81,7 @@ def check_refused(admin: Caller, ref_and_path: str, slug: str, *statuses: int) -
     assert answer.status_code in statuses, answer.text
     assert answer.json()["code"] == answer.status_code
     assert len(answer.json()["msg"]) > 10
-    assert slug not in str([skill["slug"] for skill in listed(admin)])
+    assert slug not in str([skill["slug"] for skill in list_skills(admin)])
 
 
 @proves("skills.github", f"POST {SKILLS}/install: success", "skills.id")
@@ -95,7 +95,7 @@ def test_a_tree_url_with_any_ref_is_installed(admin: Caller, github: dict[str, b
     assert item["source_ref"] == f"{TREE}/{ref}/some/skills/{slug}"
     assert item["bundle_file_count"] == 3
     assert item["id"].startswith(f"{slug}--")
-    assert [skill for skill in listed(admin) if skill["slug"] == slug] == [item]
+    assert [skill for skill in list_skills(admin) if skill["slug"] == slug] == [item]
 
 
 @proves("skills.github", "skills.same-slug")

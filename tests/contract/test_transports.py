@@ -45,11 +45,16 @@ def over_stdio(chosen: str) -> Remote:
     given = os.environ.get("CONTRACT_MCP_STDIO")
     if given is None:
         pytest.skip("CONTRACT_MCP_STDIO is not set: no command is named that speaks MCP on the server's machine")
-    told = json.loads(given)
+    config = json.loads(given)
     secret = name("secret")
-    environment = {**told.get("env", {}), "CONTRACT_SECRET": secret}
-    entry = {"transport": "stdio", "command": told["command"], "args": told.get("args", []), "env": environment}
-    return Remote(chosen, entry, told["tool"], told.get("arguments", {}), told["answer"], secret)
+    environment = {**config.get("env", {}), "CONTRACT_SECRET": secret}
+    entry = {
+        "transport": "stdio",
+        "command": config["command"],
+        "args": config.get("args", []),
+        "env": environment,
+    }
+    return Remote(chosen, entry, config["tool"], config.get("arguments", {}), config["answer"], secret)
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)

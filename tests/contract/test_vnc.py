@@ -38,7 +38,7 @@ def close_code(server: Server, session: str, token: str | None) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def shown(alice: Caller, peers: Peers) -> str:
+def sandbox_session(alice: Caller, peers: Peers) -> str:
     """A session of alice's that has a sandbox."""
     session = alice.new_session()
     assert alice.chat(session, saying("work")).ending.event == "done"
@@ -47,8 +47,8 @@ def shown(alice: Caller, peers: Peers) -> str:
 
 @proves(f"{VNC}: success")
 @pytest.mark.parametrize("by", ["owner", "admin"])
-def test_the_screen_greets_in_rfb(server: Server, alice: Caller, admin: Caller, shown: str, by: str) -> None:
-    with dial(server, shown, (alice if by == "owner" else admin).token) as socket:
+def test_the_screen_greets_in_rfb(server: Server, alice: Caller, admin: Caller, sandbox_session: str, by: str) -> None:
+    with dial(server, sandbox_session, (alice if by == "owner" else admin).token) as socket:
         assert socket.subprotocol == "binary"
         greeting = socket.recv(timeout=HANG_SECONDS)
         assert isinstance(greeting, bytes)
@@ -59,13 +59,13 @@ def test_the_screen_greets_in_rfb(server: Server, alice: Caller, admin: Caller, 
 
 @proves(f"{VNC}: 4401")
 @pytest.mark.parametrize("token", [None, "", "nonsense", "x" * 5000], ids=["none", "empty", "nonsense", "too long"])
-def test_without_a_good_token_it_closes_with_4401(server: Server, shown: str, token: str | None) -> None:
-    assert close_code(server, shown, token) == 4401
+def test_without_a_good_token_it_closes_with_4401(server: Server, sandbox_session: str, token: str | None) -> None:
+    assert close_code(server, sandbox_session, token) == 4401
 
 
 @proves(f"{VNC}: 4403")
-def test_another_users_screen_closes_with_4403(server: Server, bob: Caller, shown: str) -> None:
-    assert close_code(server, shown, bob.token) == 4403
+def test_another_users_screen_closes_with_4403(server: Server, bob: Caller, sandbox_session: str) -> None:
+    assert close_code(server, sandbox_session, bob.token) == 4403
 
 
 @proves(f"{VNC}: 4404")
@@ -75,8 +75,8 @@ def test_without_a_sandbox_it_closes_with_4404(server: Server, alice: Caller) ->
 
 
 @proves("envelope.origin")
-def test_a_foreign_page_sees_no_screen(server: Server, alice: Caller, shown: str) -> None:
-    address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{shown}/vnc?token={alice.token}"
+def test_a_foreign_page_sees_no_screen(server: Server, alice: Caller, sandbox_session: str) -> None:
+    address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{sandbox_session}/vnc?token={alice.token}"
     with connect(address, origin=Origin("https://elsewhere.example"), open_timeout=HANG_SECONDS, proxy=None) as socket:
         assert closing_code(socket) == 4403
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from contract.server import HANG_SECONDS, Caller, Frame, items
+from contract.server import HANG_SECONDS, Caller, Frame, parse_frames
 
 
 class Watch:
@@ -49,7 +49,7 @@ class Watch:
                 self._response = response
                 self._tell(status=response.status_code)
                 if response.status_code == 200:
-                    for frame in items(response):
+                    for frame in parse_frames(response):
                         self._tell(frame=frame)
         except httpx.TransportError:
             pass  # one side closed the connection: `has_ended` is set below

@@ -29,7 +29,7 @@ def test_invalid_arguments_print_the_usage_and_exit_with_2(tmp_path: Path, argum
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["--help"], "sandbox-host"),
         (["up", "--help"], "MOORAGE_DATA_DIR"),
@@ -44,10 +44,10 @@ def test_invalid_arguments_print_the_usage_and_exit_with_2(tmp_path: Path, argum
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_help_names_the_options_of_a_command(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_help_names_the_options_of_a_command(tmp_path: Path, arguments: list[str], expected: str) -> None:
     reply = moorage(*arguments, data=tmp_path / "never made")
     assert reply.returncode == 0
-    assert said in reply.stdout
+    assert expected in reply.stdout
     assert not (tmp_path / "never made").exists()
 
 
@@ -84,7 +84,7 @@ async def test_an_admin_can_be_created_once_and_get_a_new_password(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "changes", "said"),
+    ("arguments", "changes", "expected"),
     [
         (["create", "--username", "x"], PASSWORD, "username"),
         (["create", "--username", "somebody"], {"MOORAGE_ADMIN_PASSWORD": "short"}, "password"),
@@ -94,12 +94,12 @@ async def test_an_admin_can_be_created_once_and_get_a_new_password(tmp_path: Pat
     ids=["name", "password", "no password", "unknown user"],
 )
 def test_an_invalid_account_is_refused(
-    tmp_path: Path, database_url: str, arguments: list[str], changes: dict[str, str], said: str
+    tmp_path: Path, database_url: str, arguments: list[str], changes: dict[str, str], expected: str
 ) -> None:
     reply = moorage("admin", *arguments, data=tmp_path, MOORAGE_DATABASE_URL=database_url, **changes)
     assert reply.returncode == 1
     assert reply.stdout.startswith("moorage: ")
-    assert said in reply.stdout.lower()
+    assert expected in reply.stdout.lower()
 
 
 def test_admin_commands_need_a_database(tmp_path: Path) -> None:

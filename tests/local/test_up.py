@@ -170,7 +170,7 @@ async def test_a_configured_url_cannot_lead_to_a_server_of_the_platform(machine:
 )
 async def test_a_process_that_dies_is_restarted(machine: Machine, words: str, title: str) -> None:
     machine.part(words).kill()
-    await machine.until_said(f"{title} runs again")
+    await machine.wait_for_output(f"{title} runs again")
     async with asyncio.timeout(HANG_SECONDS):  # each broken connection gives one 503
         while (status := await login(machine.url, *ADMIN.values())) == 503:
             await asyncio.sleep(0.1)
@@ -186,7 +186,7 @@ async def test_kill_9_leaves_no_process_and_no_damage(other: Machine) -> None:
     await make_sandbox(other.data)
 
     await other.kill()
-    assert await other.left_behind() == []
+    assert await other.remaining_processes() == []
 
     await other.start()
     assert password not in other.output()
@@ -195,32 +195,32 @@ async def test_kill_9_leaves_no_process_and_no_damage(other: Machine) -> None:
         assert response.read() == b"cargo"
 
     assert await other.end(signal.SIGTERM) == 0
-    assert await other.left_behind() == []
+    assert await other.remaining_processes() == []
 
 
-@pytest.mark.parametrize("said", ["Starting Moorage", "Valkey", "Schema"])
-async def test_a_kill_during_the_start_leaves_no_process(other: Machine, said: str) -> None:
+@pytest.mark.parametrize("expected", ["Starting Moorage", "Valkey", "Schema"])
+async def test_a_kill_during_the_start_leaves_no_process(other: Machine, expected: str) -> None:
     other.launch()
-    await other.until_said(said)
+    await other.wait_for_output(expected)
     await other.kill()
-    assert await other.left_behind() == []
+    assert await other.remaining_processes() == []
 
 
 async def test_ctrl_c_during_the_start_ends_it(other: Machine) -> None:
     other.launch()
-    await other.until_said("Valkey")
+    await other.wait_for_output("Valkey")
     assert await other.end(signal.SIGINT) == 0
-    assert await other.left_behind() == []
+    assert await other.remaining_processes() == []
 
 
 async def test_a_second_stop_request_stops_it_immediately(other: Machine) -> None:
     other.launch()
-    await other.until_said("S3 server")
+    await other.wait_for_output("S3 server")
     other.processes()
     other.up.send(signal.SIGINT)
-    await other.until_said("Stopping")
+    await other.wait_for_output("Stopping")
     assert await other.end(signal.SIGINT) == 130
-    assert await other.left_behind() == []
+    assert await other.remaining_processes() == []
 
 
 async def test_services_with_a_configured_address_are_used_and_not_started(other: Machine, services: Services) -> None:
@@ -235,7 +235,7 @@ async def test_services_with_a_configured_address_are_used_and_not_started(other
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"MOORAGE_DATABASE_URL": "postgresql://me:hidden@127.0.0.1:1/x"}, "PostgreSQL at 127.0.0.1:1/x: "),
         ({"MOORAGE_REDIS_URL": "redis://:hidden@127.0.0.1:1/0"}, "Redis at 127.0.0.1:1: "),
@@ -251,15 +251,15 @@ async def test_services_with_a_configured_address_are_used_and_not_started(other
     ids=["database", "redis", "s3", "s3 keys", "port", "password", "jwt secret"],
 )
 async def test_an_unusable_setting_is_named_without_its_secret(
-    other: Machine, changes: dict[str, str], said: str
+    other: Machine, changes: dict[str, str], expected: str
 ) -> None:
     other.changes |= changes
     other.launch()
     async with asyncio.timeout(HANG_SECONDS):
         assert await other.up.wait() == 1
-    assert said in other.output()
+    assert expected in other.output()
     assert "hid" not in other.output()
-    assert await other.left_behind() == []
+    assert await other.remaining_processes() == []
 
 
 async def test_a_configured_port_in_use_is_named(other: Machine) -> None:

@@ -42,7 +42,7 @@ async def start_operator(
         started.append(operator)
         await operator.start()
         if leads:
-            await operator.ready()
+            await operator.wait_until_leading()
         return operator
 
     yield start

@@ -128,7 +128,7 @@ async def test_an_operator_whose_watch_is_refused_keeps_trying(
             kubeconfig=proxy.kubeconfig, MOORAGE_OPERATOR_LEASE_SECONDS="60", MOORAGE_OPERATOR_RENEW_SECONDS="50"
         )
         name = await sessions.create(desiredState="Running")
-        await sessions.awaited(name, "SandboxReady")
+        await sessions.wait_for_condition(name, "SandboxReady")
         proxy.fault = lambda request: 503 if request.method == "GET" and request.path == sessions.path else None
         proxy.cut_watches()
 
@@ -138,7 +138,7 @@ async def test_an_operator_whose_watch_is_refused_keeps_trying(
         await until(is_refused, "it asks again and again")
         proxy.fault = lambda _: None
         await sessions.patch(name, desiredState="Suspended")
-        await sessions.awaited(name, "Suspended")
+        await sessions.wait_for_condition(name, "Suspended")
         assert operator.process.returncode is None
         await operator.kill()
 
@@ -155,7 +155,7 @@ async def test_the_next_list_finds_what_a_cut_watch_missed(
             MOORAGE_OPERATOR_RELIST_SECONDS="2",
         )
         name = await sessions.create(desiredState="Running")
-        await sessions.awaited(name, "SandboxReady")
+        await sessions.wait_for_condition(name, "SandboxReady")
         before = await sessions.pod(name)
         assert before is not None
         proxy.fault = lambda request: 503 if "pods" in request.path or request.query.get("watch") else None
@@ -179,9 +179,9 @@ async def test_the_operator_works_with_exactly_the_rights_of_the_chart(
     )
     await start_operator(kubeconfig=kubeconfig)
     name = await sessions.create(desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     await sessions.patch(name, desiredState="Suspended")
-    await sessions.awaited(name, "Suspended")
+    await sessions.wait_for_condition(name, "Suspended")
     account = f"system:serviceaccount:{sessions.namespace}:operator"
     may = control_plane.kubectl("auth", "can-i", "--list", f"--as={account}", f"--namespace={sessions.namespace}")
     granted = {line.split()[0] for line in may.splitlines()[1:] if line and not line.startswith(" ")}

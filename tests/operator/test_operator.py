@@ -24,7 +24,7 @@ async def test_a_session_gets_a_pod_and_loses_it_when_it_is_suspended_or_deleted
     await start_operator()
     name = await sessions.create()
     await sessions.patch(name, desiredState="Running")
-    ready = await sessions.awaited(name, "SandboxReady")
+    ready = await sessions.wait_for_condition(name, "SandboxReady")
     assert ready["status"] == "True"
     session, pod = await sessions.get(name), await sessions.pod(name)
     assert session is not None
@@ -42,11 +42,11 @@ async def test_a_session_gets_a_pod_and_loses_it_when_it_is_suspended_or_deleted
     assert listed[:6] == [name, "Running", "True", "SandboxReady", "alice", name]
 
     await sessions.patch(name, desiredState="Suspended")
-    await sessions.awaited(name, "Suspended")
+    await sessions.wait_for_condition(name, "Suspended")
     assert await sessions.pod(name) is None
 
     await sessions.patch(name, desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     await sessions.delete(name)
 
     async def is_gone() -> bool:
@@ -61,9 +61,9 @@ async def test_the_operator_writes_three_times_in_the_life_of_a_session(
     """The api writes three times as well (create, run, delete). The aim is six writes in total."""
     operator = await start_operator()
     name = await sessions.create()
-    await sessions.awaited(name, "Suspended")
+    await sessions.wait_for_condition(name, "Suspended")
     await sessions.patch(name, desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     await sessions.delete(name)
 
     async def is_gone() -> bool:
@@ -124,7 +124,7 @@ async def test_a_problem_of_a_pod_becomes_a_reason_and_the_pod_stays(
     kubelet.behave = behave
     await start_operator()
     name = await sessions.create(desiredState="Running")
-    condition = await sessions.awaited(name, reason)
+    condition = await sessions.wait_for_condition(name, reason)
     assert condition["status"] == "False"
     assert message in condition["message"]
     session = await sessions.get(name)
@@ -133,7 +133,7 @@ async def test_a_problem_of_a_pod_becomes_a_reason_and_the_pod_stays(
     pod = await sessions.pod(name)
     assert pod is not None
     await kubelet.show(name, words.running(pod))
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     assert len(kubelet.seen) == 1
 
 
@@ -154,7 +154,7 @@ async def test_skills_that_cannot_be_fetched_are_reported(
     await start_operator(MOORAGE_OPERATOR_POD__SKILLS_URL="http://api:8081/internal/skills")
     pin = {"id": "pdf", "digest": "sha256:" + "0" * 64, "phase": "initial"}
     name = await sessions.create(desiredState="Running", skills=[pin])
-    assert "the archive is not there (404)" in (await sessions.awaited(name, "SkillsFailed"))["message"]
+    assert "the archive is not there (404)" in (await sessions.wait_for_condition(name, "SkillsFailed"))["message"]
     assert (await sessions.condition(name, "SkillsSynced"))["status"] == "False"
 
 
@@ -183,18 +183,18 @@ async def test_a_pod_that_failed_is_replaced_after_a_pause(
 ) -> None:
     await start_operator()
     name = await sessions.create(desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     pod = await sessions.pod(name)
     assert pod is not None
     failing = behave(pod)
     assert failing is not None
     await kubelet.show(name, failing)
-    condition = await sessions.awaited(name, reason)
+    condition = await sessions.wait_for_condition(name, reason)
     assert condition["status"] == "False"
     failed = await sessions.get(name)
     assert failed is not None
     assert failed["status"]["failures"] == 1
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     replaced = await sessions.pod(name)
     assert replaced is not None
     assert replaced["metadata"]["uid"] != pod["metadata"]["uid"]
@@ -205,7 +205,7 @@ async def test_a_pod_that_was_deleted_by_hand_is_replaced_immediately(
 ) -> None:
     await start_operator()
     name = await sessions.create(desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     before = await sessions.pod(name)
     await sessions.kube.request("DELETE", f"{sessions.pods_path}/{name}")
 
@@ -229,7 +229,7 @@ async def test_removed_labels_are_restored(
     """Network policies and our watch select pods by labels: for the watch, a pod without its label is deleted."""
     await start_operator()
     name = await sessions.create(desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     before = await sessions.pod(name)
     body = {"metadata": {"labels": {label: None}}}
     await sessions.kube.request("PATCH", f"{sessions.pods_path}/{name}", body=body, content_type=MERGE_PATCH)
@@ -264,7 +264,7 @@ async def test_a_pod_of_that_name_that_is_not_ours_is_left_alone(
     made = await sessions.kube.request("POST", sessions.pods_path, body=theirs)
     await start_operator()
     await sessions.create(session_id=session_id, desiredState="Running")
-    condition = await sessions.awaited(name, "PodNameTaken")
+    condition = await sessions.wait_for_condition(name, "PodNameTaken")
     assert "does not belong to this session" in condition["message"]
     pod = await sessions.pod(name)
     assert pod is not None
@@ -330,11 +330,11 @@ async def test_a_refused_pod_becomes_a_reason_and_is_created_once_it_is_allowed(
     await until(lambda: is_refused(sessions), "pods are refused")
     await start_operator()
     name = await sessions.create(desiredState="Running")
-    condition = await sessions.awaited(name, reason)
+    condition = await sessions.wait_for_condition(name, reason)
     assert condition["status"] == "False"
     assert message in condition["message"]
     await sessions.kube.request("DELETE", f"{path}/{rule['metadata']['name']}")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
 
 
 async def is_refused(sessions: Sessions) -> bool:
@@ -357,14 +357,14 @@ async def is_refused(sessions: Sessions) -> bool:
 async def test_a_pod_on_a_lost_node_is_replaced(sessions: Sessions, kubelet: Kubelet, start_operator: Any) -> None:
     await start_operator()
     name = await sessions.create(desiredState="Running")
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     before = await sessions.pod(name)
     kubelet.holds_on = True
     body = {"gracePeriodSeconds": 1}
     await sessions.kube.request("DELETE", f"{sessions.pods_path}/{name}", body=body)
-    assert (await sessions.awaited(name, "NodeLost"))["status"] == "False"
+    assert (await sessions.wait_for_condition(name, "NodeLost"))["status"] == "False"
     kubelet.holds_on = False
-    await sessions.awaited(name, "SandboxReady")
+    await sessions.wait_for_condition(name, "SandboxReady")
     after = await sessions.pod(name)
     assert before is not None
     assert after is not None
@@ -384,8 +384,8 @@ async def test_a_standby_takes_over_from_a_killed_leader(
     assert await second.metric("moorage_operator_leading") == 0
     await first.kill()
     name = await sessions.create(desiredState="Running")
-    await second.ready()
-    await sessions.awaited(name, "SandboxReady")
+    await second.wait_until_leading()
+    await sessions.wait_for_condition(name, "SandboxReady")
 
 
 async def test_a_leader_that_receives_sigterm_hands_over_immediately(
@@ -395,7 +395,7 @@ async def test_a_leader_that_receives_sigterm_hands_over_immediately(
     first = await start_operator(**long)
     second = await start_operator(leads=False, **long)
     assert await first.stop() == 0
-    await second.ready()
+    await second.wait_until_leading()
 
 
 async def test_a_leader_that_lost_its_lease_exits(sessions: Sessions, start_operator: Any) -> None:

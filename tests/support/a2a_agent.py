@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 class Echo(AgentExecutor):
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
-        said = context.get_user_input()
+        user_input = context.get_user_input()
         task = context.current_task
         is_answer = task is not None
         if task is None:
@@ -37,17 +37,17 @@ class Echo(AgentExecutor):
             return updater.new_agent_message([new_text_part(text)])
 
         await updater.start_work()
-        if "ask me" in said and not is_answer:
+        if "ask me" in user_input and not is_answer:
             await updater.requires_input(message("Which colour?"))  # type: ignore[arg-type]
-        elif "fail" in said:
+        elif "fail" in user_input:
             await updater.failed(message("I cannot do that"))  # type: ignore[arg-type]
-        elif "artifact" in said:
+        elif "artifact" in user_input:
             await updater.add_artifact([new_text_part("first half, ")], artifact_id="a", append=False)
             await updater.add_artifact([new_text_part("second half")], artifact_id="a", append=True, last_chunk=True)
             await updater.complete()
         else:
-            prefix = "You answered" if is_answer else "You said"
-            await updater.complete(message(f"{prefix}: {said}"))  # type: ignore[arg-type]
+            prefix = "You answered" if is_answer else "You user_input"
+            await updater.complete(message(f"{prefix}: {user_input}"))  # type: ignore[arg-type]
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         raise NotImplementedError

@@ -48,7 +48,7 @@ class Helm:
         return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
 
-def found(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+def find_manifest(manifests: list[Manifest], kind: str, name: str) -> Manifest:
     (one,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name)]
     return one
 

@@ -124,7 +124,7 @@ def _first_words(request: Request) -> str:
     return next((str(message["content"]) for message in request["messages"] if message["role"] == "user"), "")
 
 
-def played(turns: Sequence[Turn]) -> Responder:
+def play_script(turns: Sequence[Turn]) -> Responder:
     """The turn whose place is the number of assistant messages in the request."""
 
     def choose(request: Request) -> Turn:
@@ -140,7 +140,7 @@ def by_first_message(scripts: Sequence[tuple[str, Sequence[Turn]]]) -> Responder
     def choose(request: Request) -> Turn:
         for words, turns in scripts:
             if words in _first_words(request):
-                return played(turns)(request)
+                return play_script(turns)(request)
         return Status(400, {"error": {"message": "No script for this message"}})
 
     return choose
@@ -177,7 +177,7 @@ def turn_from_json(value: Mapping[str, Any]) -> Turn:
 
 def responder_from_json(document: Any) -> Responder:
     if isinstance(document, list):
-        return played([turn_from_json(item) for item in document])
+        return play_script([turn_from_json(item) for item in document])
     return by_first_message(
         [(item.get("contains", ""), [turn_from_json(turn) for turn in item["turns"]]) for item in document["scripts"]]
     )
@@ -207,7 +207,7 @@ class ScriptedModel:
         self.sends_usage = sends_usage
         self.billed: dict[int, dict[str, Any]] = {}
         """The usage of the last whole answer for each place of the script."""
-        self._choose = script if callable(script) else played(script)
+        self._choose = script if callable(script) else play_script(script)
         self._host = host
         self._port = port
         self._api_key = api_key
@@ -271,8 +271,8 @@ class ScriptedModel:
             while (request := await _read_request(reader)) is not None:
                 headers, body = request
                 if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
-                    said = {"error": {"message": f"Incorrect API key: {headers.get('authorization', '')[7:]}"}}
-                    await _send_document(writer, 401, said, {})
+                    refusal = {"error": {"message": f"Incorrect API key: {headers.get('authorization', '')[7:]}"}}
+                    await _send_document(writer, 401, refusal, {})
                     continue
                 with self._asked:
                     self.requests.append(body)

@@ -66,7 +66,7 @@ class Machine:
 
     async def start(self) -> None:
         self.launch()
-        await self.until_said(READY)
+        await self.wait_for_output(READY)
 
     def output(self) -> str:
         return self.up.log.read_text(errors="replace")
@@ -75,7 +75,7 @@ class Machine:
     def url(self) -> str:
         return next(line.split()[1] for line in self.output().splitlines() if line.startswith("  Address"))
 
-    async def until_said(self, text: str, *, times: int = 1) -> None:
+    async def wait_for_output(self, text: str, *, times: int = 1) -> None:
         deadline = time.monotonic() + HANG_SECONDS
         while self.output().count(text) < times:
             if not self.up.is_running or time.monotonic() > deadline:
@@ -89,7 +89,7 @@ class Machine:
         )
 
     def processes(self) -> list[psutil.Process]:
-        """All descendant processes. They are also remembered for `left_behind`, because orphans change their parent."""
+        """All descendant processes. `remaining_processes` remembers them, because orphans change their parent."""
         found = psutil.Process(self.up.pid).children(recursive=True)
         self._seen.update({process.pid: process for process in found})
         return found
@@ -114,14 +114,14 @@ class Machine:
         async with asyncio.timeout(HANG_SECONDS):
             return await self.up.wait()
 
-    async def left_behind(self) -> list[str]:
+    async def remaining_processes(self) -> list[str]:
         """The processes that it started and that still run when the wait is over."""
         deadline = time.monotonic() + HANG_SECONDS
-        while (left := self._left()) and time.monotonic() < deadline:
+        while (left := self._find_remaining()) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         return left
 
-    def _left(self) -> list[str]:
+    def _find_remaining(self) -> list[str]:
         alive = {pid: process for pid, process in self._seen.items() if is_alive(process)}
         for process in psutil.process_iter():
             if is_alive(process) and self._is_ours(process):

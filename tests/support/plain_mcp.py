@@ -7,7 +7,7 @@ import sys
 TOOL = {"name": "variables", "description": "The names of this process's variables.", "inputSchema": {"type": "object"}}
 
 
-def answered(method: str, params: dict[str, str]) -> dict[str, object] | None:
+def answer_of(method: str, params: dict[str, str]) -> dict[str, object] | None:
     if method == "initialize":
         about = {"name": "plain", "version": "1"}
         return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": about}
@@ -22,6 +22,6 @@ for line in sys.stdin:
     request = json.loads(line)
     if "id" not in request:
         continue
-    result = answered(request["method"], request.get("params", {}))
+    result = answer_of(request["method"], request.get("params", {}))
     outcome = {"error": {"code": -32601, "message": "Unknown"}} if result is None else {"result": result}
     print(json.dumps({"jsonrpc": "2.0", "id": request["id"], **outcome}), flush=True)

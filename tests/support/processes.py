@@ -107,7 +107,7 @@ class Platform:
         )
         process.url = f"http://127.0.0.1:{number}"
         async with httpx.AsyncClient(base_url=process.url) as client:
-            await self._until_answers(process, client, "/healthz")
+            await self._wait_until_answering(process, client, "/healthz")
         return process
 
     async def start_runner(self) -> Process:
@@ -139,7 +139,7 @@ class Platform:
         )
         transport = httpx.AsyncHTTPTransport(uds=str(self.host_socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
-            await self._until_answers(process, client, "/healthz")
+            await self._wait_until_answering(process, client, "/healthz")
         return process
 
     async def stop(self) -> None:
@@ -151,7 +151,7 @@ class Platform:
         self.processes.append(process)
         return process
 
-    async def _until_answers(self, process: Process, client: httpx.AsyncClient, path: str) -> None:
+    async def _wait_until_answering(self, process: Process, client: httpx.AsyncClient, path: str) -> None:
         deadline = time.monotonic() + HANG_SECONDS
         while time.monotonic() < deadline:
             try:

@@ -209,20 +209,20 @@ class SandboxHost:
         inside.bind()
         return inside
 
-    def seen(self, session_id: str) -> dict[str, Any]:
+    def read_sandbox(self, session_id: str) -> dict[str, Any]:
         """The state of a sandbox as the host reports it."""
         response = self.request("GET", f"/v1/sandboxes/{session_id}")
         assert response.status_code == 200, response.text
         shown: dict[str, Any] = response.json()
         return shown
 
-    def kept(self, inside: Inside) -> Path:
+    def stored_directory(self, inside: Inside) -> Path:
         """A sandbox's directory below the data directory."""
         return self.data / "sandboxes" / inside.session_id
 
-    def running(self, inside: Inside) -> Path:
+    def runtime_directory(self, inside: Inside) -> Path:
         """Where a sandbox's sockets are."""
-        return self.runtime / f"s{json.loads((self.kept(inside) / 'meta.json').read_text())['slot']}"
+        return self.runtime / f"s{json.loads((self.stored_directory(inside) / 'meta.json').read_text())['slot']}"
 
     def gate_of(self, inside: Inside) -> psutil.Process:
         port = int(inside.url.rpartition(":")[2])
@@ -236,7 +236,7 @@ class SandboxHost:
 
     def processes_of(self, inside: Inside, name: str) -> list[psutil.Process]:
         """The processes with this name in the bubblewraps of the sandbox."""
-        directory = str(self.running(inside))
+        directory = str(self.runtime_directory(inside))
         found = []
         for process in self.descendants():
             with suppress(psutil.NoSuchProcess):

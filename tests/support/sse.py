@@ -89,10 +89,10 @@ class Chat:
                     await asyncio.sleep(0.05)
                 if ending is not None:
                     return ending
-                if body is not None and await self._was_said(message):
+                if body is not None and await self._has_message(message):
                     body = None
 
-    async def _was_said(self, message: str) -> bool:
+    async def _has_message(self, message: str) -> bool:
         """Whether the message is in the log. A client without an answer must look before it sends a message again."""
         if self.all("message", role="user", message=message):
             return True

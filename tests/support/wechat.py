@@ -24,7 +24,7 @@ class WechatStub:
     asked: list[str] = field(default_factory=list)
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def knows(self, code: str, openid: str, *, scope: str = "snsapi_userinfo", **profile: Any) -> str:
+    def add_person(self, code: str, openid: str, *, scope: str = "snsapi_userinfo", **profile: Any) -> str:
         """Let a person who agrees at WeChat return with this code."""
         self.people[code] = {"openid": openid, "scope": scope, **profile}
         return code
@@ -36,25 +36,25 @@ class WechatStub:
         if path == "/sns/userinfo":
             profile = self.tokens.get(query.get("access_token", ""))
             if profile is None or query.get("openid") != profile["openid"]:
-                return said(errcode=40001, errmsg="invalid credential")
-            return said(**{**profile, "openid": profile.get("answers_as", profile["openid"]), "sex": 0})
+                return json_answer(errcode=40001, errmsg="invalid credential")
+            return json_answer(**{**profile, "openid": profile.get("answers_as", profile["openid"]), "sex": 0})
         return 404, b"not found"
 
     def _token(self, query: dict[str, str]) -> tuple[int, bytes]:
         if query.get("appid") != APP_ID or query.get("secret") != SECRET:
-            return said(errcode=40125, errmsg="invalid appsecret")
+            return json_answer(errcode=40125, errmsg="invalid appsecret")
         if query.get("grant_type") != "authorization_code":
-            return said(errcode=40002, errmsg="invalid grant_type")
+            return json_answer(errcode=40002, errmsg="invalid grant_type")
         code = query.get("code", "")
         if code in self.misbehave:
             return self.misbehave[code]
         profile = self.people.pop(code, None)
         if profile is None:
-            return said(errcode=40029, errmsg="invalid code")
+            return json_answer(errcode=40029, errmsg="invalid code")
         token = f"token of {code}"
         self.tokens[token] = profile
         unionid = {"unionid": profile["unionid"]} if "unionid" in profile else {}
-        return said(
+        return json_answer(
             access_token=token,
             expires_in=7200,
             refresh_token="r",
@@ -64,7 +64,7 @@ class WechatStub:
         )
 
 
-def said(**fields: Any) -> tuple[int, bytes]:
+def json_answer(**fields: Any) -> tuple[int, bytes]:
     return 200, json.dumps(fields, ensure_ascii=False).encode()
 
 

@@ -29,7 +29,7 @@ class World:
         assert ending.event == "done", ending
         return chat
 
-    def offered(self, words: str) -> list[str]:
+    def offered_functions(self, words: str) -> list[str]:
         """The functions that the model could call in the turn that began with these words."""
         request = next(
             one
@@ -39,7 +39,7 @@ class World:
         return [tool["function"]["name"] for tool in request["tools"]]
 
 
-def called(chat: Chat, function: str) -> dict[str, Any]:
+def find_called(chat: Chat, function: str) -> dict[str, Any]:
     """The finished tool event of that function."""
     (event,) = [one for one in chat.all("tool", status="called") if one["function"] == function]
     return event

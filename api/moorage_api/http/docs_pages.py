@@ -31,7 +31,7 @@ def install(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     async def swagger(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "")
-        return page(
+        return render_page(
             get_swagger_ui_html(
                 openapi_url=f"{root}/openapi.json",
                 title=f"{app.title} - Swagger UI",
@@ -44,7 +44,7 @@ def install(app: FastAPI) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "")
-        return page(
+        return render_page(
             get_redoc_html(
                 openapi_url=f"{root}/openapi.json",
                 title=f"{app.title} - ReDoc",
@@ -62,7 +62,7 @@ def install(app: FastAPI) -> None:
         return FileResponse(str(path), headers={"Cache-Control": "public, max-age=86400"})
 
 
-def page(html: HTMLResponse) -> HTMLResponse:
+def render_page(html: HTMLResponse) -> HTMLResponse:
     html.headers["Content-Security-Policy"] = POLICY
     html.headers["X-Content-Type-Options"] = "nosniff"
     return html

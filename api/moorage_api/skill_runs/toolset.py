@@ -118,7 +118,7 @@ class SkillToolset(SandboxToolset):
             return await self._delegates[skill.manifest.runtime_type].call(skill.manifest, tool, call)
         problem = await self._files.problem_with(skill.id, seconds=SYNC_SECONDS, needs_sandbox=True)
         if problem:
-            return failure(problem)
+            return failed_result(problem)
         args = [shlex.quote(str(arg)) for arg in call.args.get("args", ())]
         answer = await self._gate.call(
             call.key,
@@ -148,7 +148,7 @@ class SkillToolset(SandboxToolset):
         slug = str(args["skill"]).strip()
         skill = self._skills.get(slug) or next((one for one in self._skills.values() if one.id == slug), None)
         if skill is None:
-            return failure(f"There is no skill {slug[:80]!r}. Use one of: {', '.join(self._skills)[:2000]}")
+            return failed_result(f"There is no skill {slug[:80]!r}. Use one of: {', '.join(self._skills)[:2000]}")
         path = str(args.get("path") or "").strip().removeprefix(f"{SKILLS}/{skill.id}/").removeprefix("./")
         if not path:
             problem = await self._files.problem_with(skill.id, seconds=READ_SYNC_SECONDS)
@@ -159,9 +159,9 @@ class SkillToolset(SandboxToolset):
         except FencedError:
             raise
         except DomainError as error:
-            return failure(f"The skill's files cannot be read now: {error}")
+            return failed_result(f"The skill's files cannot be read now: {error}")
         if path not in files:
-            return failure(f"The skill has no file {path[:200]!r}. Its files: {', '.join(files)[:4000]}")
+            return failed_result(f"The skill has no file {path[:200]!r}. Its files: {', '.join(files)[:4000]}")
         excerpt = file_excerpt(path, files[path], skill.id, int(args.get("start_line") or 0))
         return ToolResult("succeeded", excerpt, {"skill_result": excerpt})
 
@@ -225,5 +225,5 @@ def guidance(skills: Sequence[SessionSkill]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def failure(message: str) -> ToolResult:
+def failed_result(message: str) -> ToolResult:
     return ToolResult("failed", message, {"skill_result": message})

@@ -78,7 +78,7 @@ class A2aService:
             row = await ToolRepository(tx).a2a_server(server_id)
             row.enabled, row.card = enabled, card
 
-    async def for_user(self, user_id: UUID) -> ToolList:
+    async def list_for_user(self, user_id: UUID) -> ToolList:
         async with self._db() as tx:
             repository = ToolRepository(tx)
             rows, wanted = await repository.a2a_servers(), await PreferenceRepository(tx).get(user_id, "a2a")

@@ -59,20 +59,20 @@ class A2aToolset:
     async def call(self, call: ToolCall) -> ToolResult:
         if call.function == CARDS.name:
             cards = [describe_for_model(agent) for agent in self._enabled_agents().values()]
-            return await self._success(json.dumps(cards, ensure_ascii=False, indent=1))
+            return await self._reply_result(json.dumps(cards, ensure_ascii=False, indent=1))
         agent = self._enabled_agents().get(call.args["id"])
         if agent is None:
-            return _failure(f"There is no remote agent {call.args['id'][:80]!r}; see get_remote_agent_cards")
+            return _failed_result(f"There is no remote agent {call.args['id'][:80]!r}; see get_remote_agent_cards")
         try:
             reply = await self._service.send(agent, self._session_id, call.args["query"])
         except AgentLostError as error:
             return ToolResult("unknown", f"{prompts.UNKNOWN_OUTCOME} ({error})", {"a2a_result": str(error)})
         except (AgentRefusedError, OutboundRefusedError) as error:
-            return _failure(str(error))
+            return _failed_result(str(error))
         if reply.state == "completed":
-            return await self._success(reply.text or "(no output)")
+            return await self._reply_result(reply.text or "(no output)")
         if reply.task_id:
-            return await self._success(
+            return await self._reply_result(
                 f"The agent asks a question. Answer it with another call_remote_agent with the same id:\n{reply.text}"
             )
         text_for_model, content = await shorten_result(
@@ -80,12 +80,12 @@ class A2aToolset:
         )
         return ToolResult("failed", text_for_model, content)
 
-    async def _success(self, text: str) -> ToolResult:
+    async def _reply_result(self, text: str) -> ToolResult:
         text_for_model, content = await shorten_result(self._attachments, text, name="a2a_result")
         return ToolResult("succeeded", text_for_model, content)
 
 
-def _failure(text: str) -> ToolResult:
+def _failed_result(text: str) -> ToolResult:
     return ToolResult("failed", text, {"a2a_result": text})
 
 

@@ -101,7 +101,7 @@ class McpService:
         await self._connections.forget(names)
         await asyncio.gather(*(self._probe(row, for_whom="") for row in rows))
 
-    async def for_user(self, user_id: UUID) -> ToolList:
+    async def list_for_user(self, user_id: UUID) -> ToolList:
         async with self._db() as tx:
             repository = ToolRepository(tx)
             rows, wanted = await repository.mcp_servers(), await PreferenceRepository(tx).get(user_id, "mcp")

@@ -71,14 +71,14 @@ class McpToolset:
         except McpLostError as error:
             return ToolResult("unknown", f"{prompts.UNKNOWN_OUTCOME} ({error})", {"result": str(error)})
         except McpUnavailableError as error:
-            return _failure(f"The MCP server {server.name} cannot be used: {error}")
+            return _failed_result(f"The MCP server {server.name} cannot be used: {error}")
         except McpRefusedError as error:
-            return _failure(str(error))
+            return _failed_result(str(error))
         text, content = await shorten_result(self._attachments, text_of(result), name="result")
         return ToolResult("failed" if result.is_error else "succeeded", text, content)
 
 
-def _failure(text: str) -> ToolResult:
+def _failed_result(text: str) -> ToolResult:
     return ToolResult("failed", text, {"result": text})
 
 

@@ -101,7 +101,7 @@ async def set_a2a_server_enabled(a2a_id: A2aId, body: schemas.EnabledUpdate, a2a
 @user_router.get("/mcp")
 async def list_user_mcp_tools(user: CurrentUser, mcp: Mcp) -> Envelope[schemas.ToolList]:
     """List the MCP servers with the switch for everyone and the caller's own switch."""
-    return ok(await mcp.for_user(user.id))
+    return ok(await mcp.list_for_user(user.id))
 
 
 @user_router.post("/mcp/{server_name}/enabled")
@@ -116,7 +116,7 @@ async def set_user_mcp_tool(
 @user_router.get("/a2a")
 async def list_user_a2a_tools(user: CurrentUser, a2a: A2a) -> Envelope[schemas.ToolList]:
     """List the A2A servers with the switch for everyone and the caller's own switch."""
-    return ok(await a2a.for_user(user.id))
+    return ok(await a2a.list_for_user(user.id))
 
 
 @user_router.post("/a2a/{a2a_id}/enabled")

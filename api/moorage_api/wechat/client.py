@@ -74,26 +74,26 @@ class WechatClient:
                 code=code,
                 grant_type="authorization_code",
             )
-            openid = _text(granted, "openid", 128)
+            openid = _read_text(granted, "openid", 128)
             if not openid:
                 raise WechatError("wechat_failed", "WeChat's response has no openid; log in again")
-            scopes = _text(granted, "scope", 200).split(",")
+            scopes = _read_text(granted, "scope", 200).split(",")
             if "snsapi_userinfo" not in scopes and "snsapi_login" not in scopes:
-                return WechatUser(openid, _text(granted, "unionid", 128) or None)
+                return WechatUser(openid, _read_text(granted, "unionid", 128) or None)
             known = await self._get(
                 client,
                 "/sns/userinfo",
-                access_token=_text(granted, "access_token", 1024),
+                access_token=_read_text(granted, "access_token", 1024),
                 openid=openid,
                 lang="zh_CN",
             )
-        if _text(known, "openid", 128) != openid:
+        if _read_text(known, "openid", 128) != openid:
             raise WechatError("wechat_failed", "WeChat sent the profile of another user; log in again")
-        avatar = _text(known, "headimgurl", 2048)
+        avatar = _read_text(known, "headimgurl", 2048)
         return WechatUser(
             openid,
-            _text(known, "unionid", 128) or _text(granted, "unionid", 128) or None,
-            _text(known, "nickname", 100),
+            _read_text(known, "unionid", 128) or _read_text(granted, "unionid", 128) or None,
+            _read_text(known, "nickname", 100),
             avatar if avatar.startswith(("https://", "http://")) else "",
         )
 
@@ -127,7 +127,7 @@ def int_of(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _text(answer: dict[str, Any], name: str, limit: int) -> str:
+def _read_text(answer: dict[str, Any], name: str, limit: int) -> str:
     """Return a text field, cut to `limit` characters and without characters that PostgreSQL cannot store; else ""."""
     value = answer.get(name)
     if not isinstance(value, str):

@@ -57,7 +57,7 @@ def _has_name(uid: int) -> bool:
     return True
 
 
-def url(port: int, *, password: str, database: str = DATABASE) -> str:
+def build_url(port: int, *, password: str, database: str = DATABASE) -> str:
     return f"postgresql+asyncpg://{ROLE}:{password}@127.0.0.1:{port}/{database}"
 
 
@@ -87,7 +87,7 @@ class Postgres(EmbeddedServer):
         self._cluster = directory / "cluster"
 
     def url(self, database: str = DATABASE) -> str:
-        return url(self.ports["postgres"], password=self._password, database=database)
+        return build_url(self.ports["postgres"], password=self._password, database=database)
 
     async def connect_as_superuser(self, database: str = "postgres") -> asyncpg.Connection:
         return await asyncpg.connect(

@@ -150,9 +150,9 @@ class S3(EmbeddedServer):
                 Path(f"/tmp/seaweedfs-{use.removesuffix('-grpc')}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
     async def is_ready(self) -> bool:
-        return await asyncio.to_thread(self._answers)
+        return await asyncio.to_thread(self._is_answering)
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         try:
             with self.client() as client:
                 client.list_buckets()

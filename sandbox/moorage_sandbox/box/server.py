@@ -77,7 +77,7 @@ class BoxServer:
             if not self._slots.acquire(blocking=False):
                 with connection:
                     message = f"The box already handles {MAX_CONNECTIONS} requests. Try again later."
-                    refuse(connection, BoxError("limit", message))
+                    send_refusal(connection, BoxError("limit", message))
                 continue
             try:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -86,21 +86,21 @@ class BoxServer:
                 self._slots.release()
                 with connection:
                     message = "The box cannot start a thread: too many processes are running. End some of them."
-                    refuse(connection, BoxError("limit", message))
+                    send_refusal(connection, BoxError("limit", message))
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
                 self._handle(connection)
             except BoxError as error:
-                refuse(connection, error)
+                send_refusal(connection, error)
                 drain(connection)
             except (ConnectionLostError, OSError):
                 # The client has gone, or no longer reads.
                 return
             except Exception as error:  # the outermost loop; the next request must be served
                 logger.exception("A request failed unexpectedly")
-                refuse(connection, BoxError("internal", f"{type(error).__name__}: {error}"))
+                send_refusal(connection, BoxError("internal", f"{type(error).__name__}: {error}"))
             finally:
                 self._slots.release()
 
@@ -118,7 +118,7 @@ class BoxServer:
         operation(connection, request, early)
 
     def _ping(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        answer(connection, {"ok": True, "boot_id": self._box.boot_id})
+        send_answer(connection, {"ok": True, "boot_id": self._box.boot_id})
 
     def _call(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
         boot_id = self._box.boot_id
@@ -132,9 +132,9 @@ class BoxServer:
         connection.sendall(line)
 
     def _answer_call(self, request: dict[str, Any]) -> bytes:
-        key = field(request, "key", str)
-        function = field(request, "function", str)
-        args = field(request, "args", dict)
+        key = read_field(request, "key", str)
+        function = read_field(request, "function", str)
+        args = read_field(request, "args", dict)
         timeout = request.get("timeout_seconds", 60)
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_CALL_SECONDS:
             raise BoxError("invalid", f"'timeout_seconds' must be above 0 and at most {MAX_CALL_SECONDS}.")
@@ -161,32 +161,32 @@ class BoxServer:
         return line
 
     def _file_read(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        path = field(request, "path", str)
+        path = read_field(request, "path", str)
         file, size, content = open_to_send(self._box.paths.resolve(path), path)
         with file:
-            answer(connection, {"ok": True, "size": size})
+            send_answer(connection, {"ok": True, "size": size})
             send(connection, file, size, content)
 
     def _file_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        path = field(request, "path", str)
+        path = read_field(request, "path", str)
         size = size_of(request)
         receive(connection, early, self._box.paths.resolve(path), path, size)
-        answer(connection, {"ok": True, "size": size})
+        send_answer(connection, {"ok": True, "size": size})
 
     def _shell_view(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        answer(connection, {"ok": True, "result": self._box.shells.view(field(request, "name", str))})
+        send_answer(connection, {"ok": True, "result": self._box.shells.view(read_field(request, "name", str))})
 
     def _skill_list(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        answer(connection, {"ok": True, "digests": self._box.skills.digests()})
+        send_answer(connection, {"ok": True, "digests": self._box.skills.digests()})
 
     def _skill_write(self, connection: socket.socket, request: dict[str, Any], early: bytes) -> None:
-        skill_id, digest = field(request, "id", str), field(request, "digest", str)
+        skill_id, digest = read_field(request, "id", str), read_field(request, "digest", str)
         size = size_of(request)
         if size > MAX_SKILL_ARCHIVE_BYTES:
             raise BoxError("too_large", f"A skill's archive has at most {MAX_SKILL_ARCHIVE_BYTES >> 20} MiB.")
         archive = receive_bytes(connection, early, size)
         self._box.skills.put(skill_id, digest, archive)
-        answer(connection, {"ok": True, "size": size})
+        send_answer(connection, {"ok": True, "size": size})
 
 
 def size_of(request: dict[str, Any]) -> int:
@@ -209,7 +209,7 @@ def read_line(connection: socket.socket) -> tuple[bytes, bytes]:
     return bytes(data[:end]), bytes(data[end + 1 :])
 
 
-def field(request: dict[str, Any], name: str, kind: type) -> Any:
+def read_field(request: dict[str, Any], name: str, kind: type) -> Any:
     value = request.get(name)
     if not isinstance(value, kind):
         raise BoxError("invalid", f"The request needs {name!r}, {'an object' if kind is dict else 'a string'}.")
@@ -220,9 +220,9 @@ def refusal_of(error: BoxError, **more: str) -> dict[str, Any]:
     return {"ok": False, **more, "error": {"code": error.code, "message": error.message}}
 
 
-def refuse(connection: socket.socket, error: BoxError) -> None:
+def send_refusal(connection: socket.socket, error: BoxError) -> None:
     try:
-        answer(connection, refusal_of(error))
+        send_answer(connection, refusal_of(error))
     except OSError:
         # The client has gone.
         return
@@ -240,7 +240,7 @@ def drain(connection: socket.socket) -> None:
         return
 
 
-def answer(connection: socket.socket, value: dict[str, Any]) -> None:
+def send_answer(connection: socket.socket, value: dict[str, Any]) -> None:
     connection.sendall(encode(value))
 
 

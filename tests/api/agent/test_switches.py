@@ -12,7 +12,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.ports import AgentLimits, Function, Switches, ToolCall, ToolResult
 from moorage_api.agent.toolsets.function_schema import function
 from support.agent import Bench, MemorySwitches, shell
-from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, played
+from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, play_script
 
 BUILT_IN = 26
 
@@ -64,7 +64,7 @@ async def test_a_tool_that_is_switched_off_is_refused_and_no_longer_offered() ->
         turns = [*TURNS, Finish("done"), Say("That was it.")]
         if sum(message["role"] == "assistant" for message in request["messages"]) == 2:
             switches.off.add(("mcp", "a"))  # while the model answers
-        return played(turns)(request)
+        return play_script(turns)(request)
 
     with ScriptedModel(choose) as model:
         bench, remote = bench_with(model, {"a": 2, "b": 1}, switches=switches)

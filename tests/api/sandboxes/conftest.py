@@ -65,7 +65,7 @@ async def world(control_plane: ControlPlane, tmp_path: Path, short_directory: Pa
         operator = Operator(control_plane.kubeconfig, sessions.namespace, tmp_path / "operator.log")
         await operator.start()
         stack.push_async_callback(operator.kill)
-        await operator.ready()
+        await operator.wait_until_leading()
         rules = yaml.safe_load(API_RULES.read_text())
         kubeconfig = await service_account(
             "api", rules, control_plane=control_plane, sessions=sessions, directory=tmp_path

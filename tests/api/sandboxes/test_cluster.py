@@ -127,7 +127,7 @@ async def test_a_resource_that_is_deleted_during_the_start_is_created_again(
     world.kubelet.behave = lambda pod: status(pod, phase="Pending")
     replica = await world.replica()
     starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=reported.report))
-    await world.sessions.awaited(names.resource_name(session_id), "Starting")
+    await world.sessions.wait_for_condition(names.resource_name(session_id), "Starting")
     world.kubelet.behave = world.gates.behave
     await world.sessions.delete(names.resource_name(session_id))
     assert (await starting).uid in world.gates.gates
@@ -194,7 +194,7 @@ async def test_a_sandbox_waits_while_the_quota_is_used_up(
     await until(is_counted, "the quota counts")
     replica = await world.replica()
     starting = asyncio.create_task(replica.ensure(session_id, owner_id=OWNER, report=reported.report))
-    await world.sessions.awaited(names.resource_name(session_id), "QuotaExceeded")
+    await world.sessions.wait_for_condition(names.resource_name(session_id), "QuotaExceeded")
     await world.sessions.kube.request("DELETE", f"{quotas}/few")
     assert (await starting).uid in world.gates.gates
     assert reported.phases == ["starting", "queued", "starting", "ready"] or reported.phases == [

@@ -70,7 +70,7 @@ async def test_a_session_survives_a_lost_and_a_suspended_pod(
             # the pod is idle: one of the runners suspends it and stores one event
             platform.changes.update(sandbox_idle_seconds=1)
             await platform.start_runner()
-            await world.sessions.awaited(name, "Suspended")
+            await world.sessions.wait_for_condition(name, "Suspended")
             assert (await chat.say("And once more")).event == "done"
             assert [event["phase"] for event in chat.all("sandbox")][4:7] == ["suspended", "resuming", "ready"]
 

@@ -16,7 +16,7 @@ from support.accounts import Person, data
 from support.llm import Call, Finish, Plan, Say, Turn
 from support.remote_tools import Server, a2a_agent
 from support.sse import Chat
-from support.world import World, called
+from support.world import World, find_called
 
 
 async def add(root: Person, url: str) -> dict[str, Any]:
@@ -48,9 +48,9 @@ async def test_an_agent_is_listed_and_given_a_task(world: World, root: Person, a
         Call("get_remote_agent_cards"),
         Call("call_remote_agent", {"id": server["id"], "query": "hello there"}),
     )
-    (card,) = json.loads(called(chat, "get_remote_agent_cards")["content"]["a2a_result"])
+    (card,) = json.loads(find_called(chat, "get_remote_agent_cards")["content"]["a2a_result"])
     assert (card["id"], card["name"], card["skills"][0]["name"]) == (server["id"], "Echo", "Echo")
-    event = called(chat, "call_remote_agent")
+    event = find_called(chat, "call_remote_agent")
     assert (event["name"], event["content"]) == ("a2a", {"a2a_result": "You said: hello there"})
     await remove(root, server["id"])
 
@@ -86,13 +86,13 @@ async def test_an_agent_that_a_user_or_an_admin_switched_off_is_not_offered(
     data(await alice.client.post(f"/api/user/tools/a2a/{server['id']}/enabled", json={"enabled": False}))
     assert data(await alice.client.get("/api/user/tools/a2a"))["tools"][0]["enabled_user"] is False
     await world.chat(alice, "without agents", Call("search_web", {"query": "x"}))
-    assert "call_remote_agent" not in world.offered("without agents")
+    assert "call_remote_agent" not in world.offered_functions("without agents")
     data(await alice.client.post(f"/api/user/tools/a2a/{server['id']}/enabled", json={"enabled": True}))
     data(await root.client.post(f"/api/app-config/a2a-servers/{server['id']}/enabled", json={"enabled": False}))
     (tool,) = data(await alice.client.get("/api/user/tools/a2a"))["tools"]
     assert (tool["enabled_global"], tool["enabled_user"]) == (False, True)
     await world.chat(alice, "agents are off", Call("search_web", {"query": "x"}))
-    assert "call_remote_agent" not in world.offered("agents are off")
+    assert "call_remote_agent" not in world.offered_functions("agents are off")
     data(await root.client.post(f"/api/app-config/a2a-servers/{server['id']}/enabled", json={"enabled": True}))
     await remove(root, server["id"])
     assert data(await alice.client.get("/api/user/tools/a2a")) == {"tools": []}

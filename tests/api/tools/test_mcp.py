@@ -13,7 +13,7 @@ from moorage_api.tools.mcp_server import McpServer
 from support.accounts import Person, client_for, data
 from support.llm import Call
 from support.remote_tools import Server
-from support.world import World, called
+from support.world import World, find_called
 
 SECRET = "sk-secret-of-a-server"
 
@@ -54,12 +54,12 @@ async def test_an_agent_calls_tools_of_stdio_servers(world: World, root: Person,
         Call("mcp_fetch_fetch", {"url": "http://127.0.0.1:1/"}),
         Call("mcp_everything_get-sum", {"a": 2, "b": 40}),
     )
-    assert "Asia/Shanghai" in called(chat, "mcp_time_get_current_time")["content"]["result"]
-    assert called(chat, "mcp_time_get_current_time")["name"] == "mcp"
-    assert "hello" in called(chat, "mcp_files_read_text_file")["content"]["result"]
-    assert "42" in called(chat, "mcp_everything_get-sum")["content"]["result"]
-    assert "git_status: /home/ubuntu" in called(chat, "mcp_git_git_status")["content"]["result"]  # no repository
-    assert called(chat, "mcp_fetch_fetch")["content"]["result"]
+    assert "Asia/Shanghai" in find_called(chat, "mcp_time_get_current_time")["content"]["result"]
+    assert find_called(chat, "mcp_time_get_current_time")["name"] == "mcp"
+    assert "hello" in find_called(chat, "mcp_files_read_text_file")["content"]["result"]
+    assert "42" in find_called(chat, "mcp_everything_get-sum")["content"]["result"]
+    assert "git_status: /home/ubuntu" in find_called(chat, "mcp_git_git_status")["content"]["result"]  # no repository
+    assert find_called(chat, "mcp_fetch_fetch")["content"]["result"]
     for name in ("time", "git", "fetch", "files", "everything"):
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
     assert await list_servers(root) == {}
@@ -81,8 +81,8 @@ async def test_an_agent_calls_tools_of_http_servers(
         Call("mcp_web_get-tiny-image"),
         Call("mcp_web_get-structured-content", {"location": "New York"}),
     )
-    assert "hello over http" in called(chat, "mcp_web_echo")["content"]["result"]
-    assert "[image/png, " in called(chat, "mcp_web_get-tiny-image")["content"]["result"]
+    assert "hello over http" in find_called(chat, "mcp_web_echo")["content"]["result"]
+    assert "[image/png, " in find_called(chat, "mcp_web_get-tiny-image")["content"]["result"]
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
 
 
@@ -216,7 +216,7 @@ async def test_a_server_that_does_not_answer_delays_neither_the_list_nor_a_run(
     servers = await list_servers(root)
     assert (servers["dead"]["tools"], servers["dead"]["error"]) == ([], "The server did not answer in time")
     await world.chat(alice, "with a dead server", Call("mcp_alive_echo", {"message": "x"}))
-    offered = world.offered("with a dead server")
+    offered = world.offered_functions("with a dead server")
     assert "mcp_alive_echo" in offered
     assert not [name for name in offered if name.startswith("mcp_dead")]
     hangs.close()
@@ -240,13 +240,13 @@ async def test_a_server_that_a_user_or_an_admin_switched_off_is_not_offered(
     assert data(await alice.client.get("/api/user/tools/mcp"))["tools"][0]["enabled_user"] is False
     assert data(await root.client.get("/api/user/tools/mcp"))["tools"][0]["enabled_user"] is True
     await world.chat(alice, "without web tools", Call("search_web", {"query": "x"}))
-    assert not [name for name in world.offered("without web tools") if name.startswith("mcp_")]
+    assert not [name for name in world.offered_functions("without web tools") if name.startswith("mcp_")]
     data(await alice.client.post("/api/user/tools/mcp/web/enabled", json={"enabled": True}))
     data(await root.client.post("/api/app-config/mcp-servers/web/enabled", json={"enabled": False}))
     (tool,) = data(await alice.client.get("/api/user/tools/mcp"))["tools"]
     assert (tool["enabled_global"], tool["enabled_user"]) == (False, True)
     await world.chat(alice, "off for everyone", Call("search_web", {"query": "x"}))
-    assert not [name for name in world.offered("off for everyone") if name.startswith("mcp_")]
+    assert not [name for name in world.offered_functions("off for everyone") if name.startswith("mcp_")]
     for name in ("none", "no%00ne"):
         answer = await alice.client.post(f"/api/user/tools/mcp/{name}/enabled", json={"enabled": True})
         assert answer.status_code == 404
@@ -261,6 +261,6 @@ async def test_the_result_of_a_refused_call_is_the_servers_error(
     chat = await world.chat(
         alice, "a wrong call", Call("mcp_web_gzip-file-as-resource", {"data": "file:///etc/passwd"})
     )
-    error = called(chat, "mcp_web_gzip-file-as-resource")["content"]["result"]
+    error = find_called(chat, "mcp_web_gzip-file-as-resource")["content"]["result"]
     assert "file:" in error or "protocol" in error.lower(), error
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))

@@ -33,7 +33,7 @@ from support.processes import Platform
 from support.remote_tools import ROOT, running
 from support.sse import Chat
 from support.waiting import HANG_SECONDS
-from support.world import called
+from support.world import find_called
 
 TOKEN = "a token that has more than thirty-two characters"
 
@@ -296,7 +296,7 @@ async def test_a_call_of_a_killed_runner_runs_once_and_has_an_unknown_outcome(pl
             await first.kill()
             await platform.start_runner()
             assert (await saying).event == "done"
-    assert called(chat, "mcp_counting_act")["status"] == "called"
+    assert find_called(chat, "mcp_counting_act")["status"] == "called"
     (result,) = [one for one in model.requests[-1]["messages"] if "Outcome unknown" in str(one["content"])][-1:]
     assert result["role"] == "tool"
     assert len(log.read_text().splitlines()) == 1

@@ -11,12 +11,12 @@ import httpx
 from moorage_api.agent import prompts
 from moorage_local.data.ports import free_ports
 from support.accounts import admin, data, register
-from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, played
+from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, play_script
 from support.processes import Platform
 from support.remote_tools import ROOT, a2a_agent, running
 from support.skills import brand_report, write_skill
 from support.sse import Chat
-from support.world import called
+from support.world import find_called
 
 REMOTE = {"mcp_counting_act", "skill_brand-report_run", "skill_read", "call_remote_agent", "get_remote_agent_cards"}
 
@@ -43,7 +43,7 @@ async def test_a_tool_that_a_user_or_an_admin_switches_off_is_off_for_a_current_
             Finish("done"),
             Say("Over."),
         ]
-        return played(turns)(request)
+        return play_script(turns)(request)
 
     port, log = free_ports(1)[0], tmp_path / "calls.log"
     command = [sys.executable, "-m", "support.counting_mcp", str(log), "--port", str(port)]
@@ -73,7 +73,7 @@ async def test_a_tool_that_a_user_or_an_admin_switches_off_is_off_for_a_current_
             ]
             chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
             assert (await chat.say("go")).event == "done"
-    assert called(chat, "mcp_counting_act")["content"]["result"]  # the call before the switch
+    assert find_called(chat, "mcp_counting_act")["content"]["result"]  # the call before the switch
     assert len(log.read_text().splitlines()) == 1
     before, after = (REMOTE & {tool["function"]["name"] for tool in model.requests[place]["tools"]} for place in (2, 3))
     assert (before, after) == (REMOTE, set())

@@ -121,7 +121,7 @@ async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
     world: World, browser: httpx.AsyncClient
 ) -> None:
     openid = new_wechat_id()
-    world.wechat.knows("first", openid, nickname="小明 🐟", headimgurl="https://wx.example/0.png")
+    world.wechat.add_person("first", openid, nickname="小明 🐟", headimgurl="https://wx.example/0.png")
     result = await come_back(browser, code="first", state=await start_login(browser, state="from the front end"))
     assert result["state"] == "from the front end"
     me = await read_account(world, result)
@@ -133,13 +133,13 @@ async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
         "role": "user",
         "status": "active",
     }
-    world.wechat.knows("second", openid, nickname="Another name")
+    world.wechat.add_person("second", openid, nickname="Another name")
     again = await read_account(world, await come_back(browser, code="second", state=await start_login(browser)))
     assert again == me
 
 
 async def test_the_profile_is_not_requested_without_the_scope_for_it(world: World, browser: httpx.AsyncClient) -> None:
-    world.wechat.knows("base", new_wechat_id(), scope="snsapi_base", nickname="Unseen")
+    world.wechat.add_person("base", new_wechat_id(), scope="snsapi_base", nickname="Unseen")
     asked = len(world.wechat.asked)
     me = await read_account(world, await come_back(browser, code="base", state=await start_login(browser)))
     assert me["nickname"] == ""
@@ -155,7 +155,7 @@ async def test_a_person_in_two_wechat_apps_has_one_account(world: World, browser
         ("with union", openid, {"unionid": unionid}),
         ("other app", new_wechat_id(), {"unionid": unionid}),
     ):
-        world.wechat.knows(code, who, **more)
+        world.wechat.add_person(code, who, **more)
         accounts.append(
             await read_account(world, await come_back(browser, code=code, state=await start_login(browser)))
         )
@@ -167,7 +167,7 @@ async def test_two_simultaneous_first_logins_create_one_account(world: World) ->
 
     async def log_in(code: str) -> str:
         async with client_for(world.url) as client:
-            world.wechat.knows(code, openid)
+            world.wechat.add_person(code, openid)
             return str(
                 (await read_account(world, await come_back(client, code=code, state=await start_login(client))))["id"]
             )
@@ -190,8 +190,8 @@ async def test_a_wechat_user_can_be_linked_to_an_existing_account(
     world: World, alice: Person, browser: httpx.AsyncClient
 ) -> None:
     openid = new_wechat_id()
-    assert await link(alice, world, world.wechat.knows("link", openid)) == {"linked": "true"}
-    world.wechat.knows("after", openid)
+    assert await link(alice, world, world.wechat.add_person("link", openid)) == {"linked": "true"}
+    world.wechat.add_person("after", openid)
     me = await read_account(world, await come_back(browser, code="after", state=await start_login(browser)))
     assert me["id"] == alice.id
 
@@ -202,11 +202,11 @@ async def test_linking_needs_the_users_token_and_browser(
     """It also needs a WeChat user that has no other account."""
     assert (await browser.get("/api/auth/wechat/authorize", params={"link": "true"})).status_code == 401
     openid = new_wechat_id()
-    result = await link(alice, world, world.wechat.knows("lured", openid), cookie=False)
+    result = await link(alice, world, world.wechat.add_person("lured", openid), cookie=False)
     assert result["error"] == "invalid_state"
     taken = await read_account(world, await come_back(browser, code="lured", state=await start_login(browser)))
     assert taken["id"] != alice.id
-    assert (await link(alice, world, world.wechat.knows("taken", openid)))["error"] == "conflict"
+    assert (await link(alice, world, world.wechat.add_person("taken", openid)))["error"] == "conflict"
 
 
 FAILURES: dict[str, tuple[int, bytes]] = {
@@ -234,18 +234,18 @@ async def test_a_failure_at_wechat_is_reported_to_the_front_end(
 
 
 async def test_the_profile_of_another_user_is_refused(world: World, browser: httpx.AsyncClient) -> None:
-    world.wechat.knows("mixed", new_wechat_id(), answers_as=new_wechat_id())
+    world.wechat.add_person("mixed", new_wechat_id(), answers_as=new_wechat_id())
     assert (await come_back(browser, code="mixed", state=await start_login(browser)))["error"] == "wechat_failed"
 
 
 async def test_a_state_is_valid_once_and_a_forged_one_never(world: World, browser: httpx.AsyncClient) -> None:
     openid = new_wechat_id()
-    world.wechat.knows("once", openid)
+    world.wechat.add_person("once", openid)
     state = await start_login(browser)
     assert "access_token" in await come_back(browser, code="once", state=state)
     forged = state[:-1] + ("0" if state[-1] != "0" else "1")
     for wrong in (state, forged, "", "x", "\x00", "é" * 72, state * 3, "0" * 72):
-        world.wechat.knows("stolen", openid)
+        world.wechat.add_person("stolen", openid)
         assert (await come_back(browser, code="stolen", state=wrong))["error"] == "invalid_state"
     result = await come_back(browser, code="stolen")
     assert result["error"] == "invalid_state"
@@ -274,11 +274,11 @@ async def test_a_declined_login_and_wrong_codes_are_reported_to_the_front_end(
 
 async def test_a_banned_user_cannot_log_in_with_wechat(world: World, browser: httpx.AsyncClient) -> None:
     openid = new_wechat_id()
-    world.wechat.knows("before", openid)
+    world.wechat.add_person("before", openid)
     me = await read_account(world, await come_back(browser, code="before", state=await start_login(browser)))
     async with await admin(world.url, world.platform.database_url) as root:
         data(await root.client.put(f"/api/admin/users/{me['id']}/status", json={"status": "banned"}))
-    world.wechat.knows("banned", openid)
+    world.wechat.add_person("banned", openid)
     result = await come_back(browser, code="banned", state=await start_login(browser))
     assert (result["error"], "access_token" in result) == ("forbidden", False)
 

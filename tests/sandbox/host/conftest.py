@@ -21,7 +21,7 @@ def shared_host(request: pytest.FixtureRequest) -> Iterator[SandboxHost]:
 def inside(shared_host: SandboxHost) -> Inside:
     """A sandbox in which commands run and that has a network."""
     made = shared_host.put()
-    assert shared_host.seen(made.session_id)["reason"] == ""
+    assert shared_host.read_sandbox(made.session_id)["reason"] == ""
     assert "default via 10.0.2.2" in made.run("ip route")
     return made
 

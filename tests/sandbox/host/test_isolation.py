@@ -117,9 +117,9 @@ print(libc.syscall({number}, 0, 0, 0, 0, 0), ctypes.get_errno())
 
 
 def test_a_filter_is_made_only_for_machines_whose_calls_are_known() -> None:
-    assert seccomp.program("riscv64") is None
+    assert seccomp.build_program("riscv64") is None
     for machine in seccomp.ARCHITECTURES:
-        program = seccomp.program(machine)
+        program = seccomp.build_program(machine)
         assert program is not None
         assert len(program) % 8 == 0
 
@@ -162,7 +162,7 @@ def test_a_link_in_place_of_a_boxs_socket_does_not_lead_to_another_box(
 ) -> None:
     """The gate runs outside of the sandbox, where a link made by a sandbox could lead to another box's socket."""
     inside = shared_host.put()
-    link, target = (shared_host.running(one) / "box" / "box.sock" for one in (inside, neighbour))
+    link, target = (shared_host.runtime_directory(one) / "box" / "box.sock" for one in (inside, neighbour))
     assert target.is_socket()
     inside.run(f"(sleep 0.2; ln -sf {target} /run/moorage/box/box.sock) > /dev/null 2>&1 &")
     block_until(link.is_symlink, "the link is there")
@@ -178,7 +178,7 @@ def test_a_browser_shows_a_page(inside: Inside) -> None:
 
 
 def test_x_programs_find_their_screen(shared_host: SandboxHost, inside: Inside) -> None:
-    block_until((shared_host.running(inside) / "x11" / "X1").is_socket, "the screen is up")
+    block_until((shared_host.runtime_directory(inside) / "x11" / "X1").is_socket, "the screen is up")
     assert "seen" in inside.run("echo seen | xclip -selection clipboard; xclip -selection clipboard -out")
 
 
@@ -214,11 +214,14 @@ if os.geteuid() == 0:  # only root can become another user
             return  # one user owns everything there, and only namespaces separate sandboxes
         box = host.box_of(inside)
         gate, other_gate = host.gate_of(inside).pid, host.gate_of(neighbour).pid
-        kept, theirs = host.kept(inside), host.kept(neighbour)
+        kept, theirs = host.stored_directory(inside), host.stored_directory(neighbour)
         places: dict[str, list[object]] = {
             "DIRECTORIES": [host.data, kept / "gate", theirs / "home", "/root"],
             "FILES": ["/etc/shadow", kept / "gate" / "ledger.db", theirs / "gate" / "ledger.db"],
-            "SOCKETS": [host.socket, *(host.running(neighbour) / name for name in ("box/box.sock", "x11/X1"))],
+            "SOCKETS": [
+                host.socket,
+                *(host.runtime_directory(neighbour) / name for name in ("box/box.sock", "x11/X1")),
+            ],
             "PIDS": [gate, other_gate, host.pid, host.box_of(neighbour).pid],
         }
         for pid in (gate, other_gate, host.pid):

@@ -43,7 +43,7 @@ def test_puts_at_the_same_time_make_one_sandbox(shared_host: SandboxHost) -> Non
 def test_all_sandboxes_are_listed(shared_host: SandboxHost, inside: Inside, neighbour: Inside) -> None:
     shown = {one["session_id"]: one for one in shared_host.request("GET", "/v1/sandboxes").json()["sandboxes"]}
     for one in (inside, neighbour):
-        assert shown[one.session_id] == shared_host.seen(one.session_id)
+        assert shown[one.session_id] == shared_host.read_sandbox(one.session_id)
         assert (shown[one.session_id]["uid"], shown[one.session_id]["phase"]) == (one.uid, "ready")
 
 
@@ -78,7 +78,7 @@ def test_a_killed_gate_comes_back_on_its_port_with_its_ledger(shared_host: Sandb
     shared_host.gate_of(inside).kill()
     assert inside.run("echo once >> count; wc -l < count", key="1") == first
     assert inside.run("wc -l < count").strip() == "1"
-    listed = shared_host.seen(inside.session_id)
+    listed = shared_host.read_sandbox(inside.session_id)
     assert (listed["url"], listed["uid"]) == (inside.url, inside.uid)
 
 
@@ -233,7 +233,7 @@ def test_a_sandbox_that_cannot_run_reports_the_reason() -> None:
         session_id = str(uuid4())
         refused = host.request("PUT", f"/v1/sandboxes/{session_id}")
         assert (refused.status_code, refused.json()["error"]) == (503, "failed")
-        shown = host.seen(session_id)
+        shown = host.read_sandbox(session_id)
         assert (shown["phase"], shown["reason"]) == ("failed", refused.json()["message"])
         assert shown["reason"]
 

@@ -89,7 +89,7 @@ def test_without_network_a_sandbox_has_only_loopback() -> None:
         host.start()
         inside = host.put()
         assert inside.run("ip -brief link | cut -d' ' -f1").split() == ["lo"]
-        assert host.seen(inside.session_id)["reason"] == ""
+        assert host.read_sandbox(inside.session_id)["reason"] == ""
 
 
 def test_without_slirp_a_sandbox_runs_and_says_that_it_has_no_network() -> None:
@@ -97,7 +97,7 @@ def test_without_slirp_a_sandbox_runs_and_says_that_it_has_no_network() -> None:
         host.start()
         inside = host.put()
         assert inside.run("ip -brief link | cut -d' ' -f1").split() == ["lo"]
-        shown = host.seen(inside.session_id)
+        shown = host.read_sandbox(inside.session_id)
         assert (shown["phase"], "apt-get install slirp4netns" in shown["reason"]) == ("ready", True)
 
 

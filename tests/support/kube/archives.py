@@ -30,7 +30,7 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def described(content: bytes, kind: str) -> dict[str, Any]:
+def describe_blob(content: bytes, kind: str) -> dict[str, Any]:
     media_type = f"application/vnd.oci.image.{kind}"
     return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
 
@@ -61,8 +61,8 @@ def pause_image(program: Path) -> Image:
         {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": described(config, "config.v1+json"),
-            "layers": [described(layer, "layer.v1.tar")],
+            "config": describe_blob(config, "config.v1+json"),
+            "layers": [describe_blob(layer, "layer.v1.tar")],
         }
     ).encode()
     return Image(PAUSE, manifest, {digest_of(config): config, digest_of(layer): layer})
@@ -81,7 +81,7 @@ def import_into(socket: Path, images: Sequence[Image], *, log: IO[bytes]) -> Non
 
 def write_layout(images: Sequence[Image], target: IO[bytes]) -> None:
     entries = [
-        {**described(image.manifest, "manifest.v1+json"), "annotations": {"io.containerd.image.name": image.name}}
+        {**describe_blob(image.manifest, "manifest.v1+json"), "annotations": {"io.containerd.image.name": image.name}}
         for image in images
     ]
     blobs: dict[str, bytes | Path] = {digest_of(image.manifest): image.manifest for image in images}

@@ -182,7 +182,7 @@ class ControlPlane:
             booted._boot()
             yield booted
         except NodeError as error:
-            raise NodeError(f"{error}\n\n{last_words(directory / 'logs')}") from error
+            raise NodeError(f"{error}\n\n{last_log_lines(directory / 'logs')}") from error
         finally:
             if booted:
                 booted._supervisor.close()
@@ -363,7 +363,7 @@ class ControlPlane:
         return bool(self.get(path))
 
 
-def last_words(logs: Path, *, lines: int = 25) -> str:
+def last_log_lines(logs: Path, *, lines: int = 25) -> str:
     """The end of every component's log."""
     parts = []
     for log in sorted(logs.glob("*.log")):

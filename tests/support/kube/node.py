@@ -18,7 +18,7 @@ from pathlib import Path
 from moorage_kube.client import Manifest
 from support.kube.archives import PAUSE, import_into, pause_image
 from support.kube.binaries import prepared_binaries
-from support.kube.control_plane import NODE_NAME, PREFIX, ControlPlane, last_words
+from support.kube.control_plane import NODE_NAME, PREFIX, ControlPlane, last_log_lines
 from support.kube.errors import NodeError
 from support.kube.images import ImageSet, SandboxImages, prepared_images
 from support.kube.privileges import as_root, install_packages
@@ -26,7 +26,7 @@ from support.kube.progress import Progress, Stopwatch
 from support.kube.store import link
 from support.waiting import HANG_SECONDS
 
-__all__ = ["Manifest", "Node", "last_words"]
+__all__ = ["Manifest", "Node", "last_log_lines"]
 
 
 class Node(ControlPlane):

@@ -34,7 +34,7 @@ def container_of(pod: Manifest, name: str) -> dict[str, Any]:
     return next(container for container in containers if container["name"] == name)
 
 
-def named(pod: Manifest, name: str) -> Manifest:
+def find_named(pod: Manifest, name: str) -> Manifest:
     """A copy of the pod with another name."""
     other = copy.deepcopy(pod)
     other["metadata"]["name"] = name

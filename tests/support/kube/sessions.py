@@ -76,7 +76,9 @@ class Sessions:
         conditions = (shown or {}).get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == kind), {})
 
-    async def awaited(self, name: str, reason: str, *, kind: str = "Ready", seconds: float = HANG_SECONDS) -> Manifest:
+    async def wait_for_condition(
+        self, name: str, reason: str, *, kind: str = "Ready", seconds: float = HANG_SECONDS
+    ) -> Manifest:
         """Wait until the condition has this reason, and return it."""
         seen: list[str] = []
 
@@ -148,7 +150,7 @@ class Operator:
                 sys.executable, "-m", "moorage_operator.main", stderr=log, env=environment, start_new_session=True
             )
 
-    async def ready(self) -> None:
+    async def wait_until_leading(self) -> None:
         async def leads() -> bool:
             return await self.metric("moorage_operator_leading") == 1
 

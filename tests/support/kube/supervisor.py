@@ -26,7 +26,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 HOST_LINK_PREFIX = "mnode"
 
 
-def say(event: str, **fields: Any) -> None:
+def write_line(event: str, **fields: Any) -> None:
     """Report one event to the test. If the test is gone, the clean-up continues."""
     with suppress(BrokenPipeError):
         sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
@@ -68,7 +68,7 @@ def remove_cgroup(name: str, *, within_seconds: float = 10) -> None:
     left = [hierarchy / name for hierarchy in hierarchies()]
     while left := [group for group in left if group.exists() and not remove_tree_of_groups(group)]:
         if time.monotonic() > deadline:
-            say("warning", message=f"cgroups are still in use: {', '.join(map(str, left))}")
+            write_line("warning", message=f"cgroups are still in use: {', '.join(map(str, left))}")
             return
         time.sleep(0.05)
 
@@ -123,7 +123,7 @@ def outer(directory: Path) -> int:
         held.wait()
         remove_cgroup(directory.name)
         shutil.rmtree(directory, ignore_errors=True)
-        say("gone")
+        write_line("gone")
 
 
 def connect(pid: int, network: dict[str, Any]) -> None:
@@ -221,9 +221,9 @@ class Inner:
             if pid == 0:
                 return
             if name := self._names.pop(pid, None):
-                say("exited", name=name, status=os.waitstatus_to_exitcode(status))
+                write_line("exited", name=name, status=os.waitstatus_to_exitcode(status))
 
-    def obey(self, line: bytes) -> None:
+    def follow_order(self, line: bytes) -> None:
         order = json.loads(line)
         try:
             if order["do"] == "start":
@@ -231,7 +231,7 @@ class Inner:
             else:
                 self.end(order["name"], order["signal"])
         except OSError as error:
-            say("failed", name=order["name"], message=str(error))
+            write_line("failed", name=order["name"], message=str(error))
 
     def run(self) -> None:
         wake, woken = os.pipe()
@@ -252,7 +252,7 @@ class Inner:
                     return
                 *lines, rest = (rest + got).split(b"\n")
                 for line in lines:
-                    self.obey(line)
+                    self.follow_order(line)
             self.reap()
 
 
@@ -260,11 +260,11 @@ def inner(directory: Path) -> int:
     deadline = time.monotonic() + 120
     while not (directory / "connected").exists():
         if time.monotonic() > deadline:
-            say("failed", name="network", message="the host did not connect the node in 15 s")
+            write_line("failed", name="network", message="the host did not connect the node in 15 s")
             return 1
         time.sleep(0.005)
     arrange_mounts(directory)
-    say("up")
+    write_line("up")
     Inner(directory).run()
     return 0
 

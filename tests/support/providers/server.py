@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from support.llm import Call, Calls, Raw, Request, Responder, Say, ScriptedModel, Status, Turn, played
+from support.llm import Call, Calls, Raw, Request, Responder, Say, ScriptedModel, Status, Turn, play_script
 
 CHARS_PER_TOKEN = 4
 """How a `FamilyServer` counts tokens. Real tokenizers differ; the agent may not depend on an exact number."""
@@ -156,7 +156,7 @@ class FamilyServer(ScriptedModel):
         """Requests whose oldest messages a server that cuts silently did not read."""
         self.strangers: list[str] = []
         """Fields of other providers that came in messages, also where this provider would ignore them."""
-        self._script = script if callable(script) else played(script)
+        self._script = script if callable(script) else play_script(script)
 
     @property
     def window_refusals(self) -> int:

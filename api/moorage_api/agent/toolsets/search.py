@@ -54,7 +54,7 @@ class SearchToolset:
                 else:
                     found = await asyncio.to_thread(self._ask_ddgs, query, ddgs_range)
         except Exception as error:  # noqa: BLE001 - the search clients raise many undocumented exceptions
-            return _failure(str(error)[:300] or "the search engine did not answer in time")
+            return _failed_result(str(error)[:300] or "the search engine did not answer in time")
         results = [_to_result(item) for item in found[: self._max_results]]
         text_for_model = "\n\n".join(f"{item['title']}\n{item['url']}\n{item['snippet']}" for item in results)
         return ToolResult("succeeded", text_for_model or "Nothing was found.", {"results": results})
@@ -88,6 +88,6 @@ def _to_result(item: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _failure(reason: str) -> ToolResult:
+def _failed_result(reason: str) -> ToolResult:
     text = f"The search failed: {reason}"
     return ToolResult("failed", text, {"results": [], "result": text})

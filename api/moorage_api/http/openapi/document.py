@@ -83,13 +83,13 @@ def complete_document(document: dict[str, Any]) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
     document["tags"] = TAGS
-    for key, operation in operations(document):
+    for key, operation in list_operations(document):
         rule = BY_KEY[key]
         responses = operation["responses"]
         if key in SUCCESS:
             for status in [status for status in responses if status in ("200", "302")]:
                 responses[status] = SUCCESS[key]
-        for status in statuses(rule, operation):
+        for status in list_statuses(rule, operation):
             responses[str(status)] = error_response(status)
         operation["responses"] = dict(sorted(responses.items()))
         add_examples(operation, components)
@@ -97,7 +97,7 @@ def complete_document(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def list_operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             key = f"{method.upper()} {path}"
@@ -106,7 +106,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
             yield key, operation
 
 
-def statuses(rule: Rule, operation: dict[str, Any]) -> set[int]:
+def list_statuses(rule: Rule, operation: dict[str, Any]) -> set[int]:
     """Error statuses that this route can have."""
     found = set(ALSO.get(rule.key, ()))
     if rule.access in NEEDS_TOKEN:

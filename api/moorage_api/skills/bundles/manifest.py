@@ -87,13 +87,13 @@ def parse_manifest(skill_md: str, *, folder: str, overrides: Mapping[str, Any]) 
     return Manifest(
         name=name,
         slug=slug_of(name),
-        description=_text(fields, "description", MAX_DESCRIPTION_CHARS, is_needed=True),
-        license=_text(fields, "license", MAX_OWN_CHARS),
-        compatibility=_text(fields, "compatibility", MAX_COMPATIBILITY_CHARS),
-        allowed_tools=_allowed_tools(fields.get("allowed-tools", "")),
-        version=_text(given, "version", 50) or "0.1.0",
-        entry=_entry(entry),
-        **_runtime(given),
+        description=_read_text(fields, "description", MAX_DESCRIPTION_CHARS, is_needed=True),
+        license=_read_text(fields, "license", MAX_OWN_CHARS),
+        compatibility=_read_text(fields, "compatibility", MAX_COMPATIBILITY_CHARS),
+        allowed_tools=_read_allowed_tools(fields.get("allowed-tools", "")),
+        version=_read_text(given, "version", 50) or "0.1.0",
+        entry=_read_entry(entry),
+        **_read_runtime(given),
     )
 
 
@@ -181,7 +181,7 @@ def sha1_start(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
-def _text(fields: Mapping[str, Any], key: str, limit: int, *, is_needed: bool = False) -> str:
+def _read_text(fields: Mapping[str, Any], key: str, limit: int, *, is_needed: bool = False) -> str:
     value = fields.get(key, "")
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
@@ -195,17 +195,17 @@ def _text(fields: Mapping[str, Any], key: str, limit: int, *, is_needed: bool = 
         raise SkillRefusedError("bad_field", f"`{key}` {error}") from None
 
 
-def _allowed_tools(value: Any) -> str:
+def _read_allowed_tools(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = " ".join(value)
-    return _text({"allowed-tools": value}, "allowed-tools", MAX_OWN_CHARS)
+    return _read_text({"allowed-tools": value}, "allowed-tools", MAX_OWN_CHARS)
 
 
-def _runtime(given: Mapping[str, Any]) -> dict[str, Any]:
-    kind = _text(given, "runtime_type", 20) or "native"
+def _read_runtime(given: Mapping[str, Any]) -> dict[str, Any]:
+    kind = _read_text(given, "runtime_type", 20) or "native"
     if kind not in RUNTIME_TYPES:
         raise SkillRefusedError("bad_runtime", f"`runtime_type` must be one of {', '.join(RUNTIME_TYPES)}")
-    server = _text(given, "server", MAX_OWN_CHARS)
+    server = _read_text(given, "server", MAX_OWN_CHARS)
     if kind != "native" and not server:
         raise SkillRefusedError("bad_runtime", f"A skill with the `runtime_type` {kind} must have a `server`")
     tools = given.get("tools", [])
@@ -213,13 +213,13 @@ def _runtime(given: Mapping[str, Any]) -> dict[str, Any]:
         tools = re.split(r"[\s,]+", tools.strip()) if tools.strip() else []
     if not isinstance(tools, list) or len(tools) > MAX_TOOLS:
         raise SkillRefusedError("bad_field", f"`tools` must be a list of at most {MAX_TOOLS} names")
-    names = [_text({"tools": tool}, "tools", 200, is_needed=True) for tool in tools]
+    names = [_read_text({"tools": tool}, "tools", 200, is_needed=True) for tool in tools]
     return {"runtime_type": kind, "server": server, "tools": names}
 
 
-def _entry(given: Mapping[str, Any]) -> SkillEntry:
-    command = _text(given, "command", MAX_OWN_CHARS)
-    exec_dir = _text(given, "exec_dir", 500)
+def _read_entry(given: Mapping[str, Any]) -> SkillEntry:
+    command = _read_text(given, "command", MAX_OWN_CHARS)
+    exec_dir = _read_text(given, "exec_dir", 500)
     if "\n" in command or "\r" in command:
         raise SkillRefusedError("bad_entry", "`entry.command` must be a single line")
     try:

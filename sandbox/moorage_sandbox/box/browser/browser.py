@@ -110,7 +110,7 @@ class Browser:
         with self._window.use_page(deadline) as page:
             before = page.url()
             if key in HISTORY_KEYS:
-                page.go(HISTORY_KEYS[key])
+                page.navigate(HISTORY_KEYS[key])
             elif key in RELOAD_KEYS:
                 page.call("Page.reload")
             else:

@@ -82,7 +82,7 @@ class Chromium:
         self._child.end(grace_seconds=1)
 
 
-def start(
+def start_chromium(
     *,
     children: ChildProcesses,
     paths: Paths,

@@ -52,10 +52,10 @@ def capture_screen(display: str, deadline: Deadline) -> bytes:
         if header[0] != 1:
             raise ConnectionError("the X server refuses the picture")
         pixels = _receive_exactly(connection, 4 * struct.unpack_from("<I", header, 4)[0])
-    return png(pixels, screen.width, screen.height)
+    return encode_png(pixels, screen.width, screen.height)
 
 
-def png(pixels: bytes, width: int, height: int) -> bytes:
+def encode_png(pixels: bytes, width: int, height: int) -> bytes:
     """Encode pixels of four bytes (blue, green, red, unused)."""
     rgb = bytearray(3 * width * height)
     for channel in range(3):

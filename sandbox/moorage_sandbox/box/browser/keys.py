@@ -88,18 +88,21 @@ def parse_key(text: str) -> tuple[Key, int]:
         if modifier is None or modifier.name not in MODIFIERS:
             raise BoxError("invalid", f"{name!r} is not a modifier. Use {', '.join(MODIFIERS)}, as in Control+a.")
         modifiers |= MODIFIERS[modifier.name]
-    key = character("+") if last == "Plus" else character(" ") if last.lower() == "space" else _find_named_key(last)
+    if last == "Plus" or last.lower() == "space":
+        key: Key | None = key_for_character("+" if last == "Plus" else " ")
+    else:
+        key = _find_named_key(last)
     if key is None and len(last) == 1:
-        key = character(last)
+        key = key_for_character(last)
     if key is not None and len(key.name) == 1 and modifiers & MODIFIERS["Shift"]:
-        key = character(_shift(key.name))
+        key = key_for_character(_shift(key.name))
     if key is None:
         names = ", ".join(it.name for it in NAMED.values())
         raise BoxError("invalid", f"{text!r} is not a key. Use a character or one of {names}, Space.")
     return key, modifiers
 
 
-def character(text: str) -> Key:
+def key_for_character(text: str) -> Key:
     """Return the key that types a character. A character that no key types gets an empty code."""
     base = SHIFTED.get(text, text.lower())
     if base.isascii() and base.isalpha():
@@ -110,7 +113,7 @@ def character(text: str) -> Key:
     return Key(text, code, number, text)
 
 
-def events(key: Key, modifiers: int) -> list[dict[str, Any]]:
+def key_events(key: Key, modifiers: int) -> list[dict[str, Any]]:
     """Return the parameters of Input.dispatchKeyEvent for pressing and releasing the key."""
     if len(key.name) == 1 and (key.name in SHIFTED or key.name.isupper()):
         modifiers |= MODIFIERS["Shift"]

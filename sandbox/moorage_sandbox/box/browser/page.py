@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from moorage_sandbox.box.browser.cdp import Cdp, CdpError, CdpTimeout
-from moorage_sandbox.box.browser.keys import Key, character, events
+from moorage_sandbox.box.browser.keys import Key, key_events, key_for_character
 from moorage_sandbox.box.browser.tabs import Tab, describe_exception
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
@@ -124,7 +124,7 @@ class Page:
         target = self._cdp.call("Target.getTargetInfo", self._deadline, targetId=self.tab.target)
         return str(target["targetInfo"]["url"])
 
-    def go(self, step: int) -> None:
+    def navigate(self, step: int) -> None:
         """Go back (-1) or forward (1) in the tab's history."""
         history = self.call("Page.getNavigationHistory")
         position = history["currentIndex"] + step
@@ -141,7 +141,7 @@ class Page:
             self._act("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
 
     def press(self, key: Key, modifiers: int = 0) -> None:
-        for event in events(key, modifiers):
+        for event in key_events(key, modifiers):
             self._act("Input.dispatchKeyEvent", **event)
 
     def _act(self, method: str, **params: Any) -> None:
@@ -162,7 +162,7 @@ class Page:
             self._act("Input.insertText", text=text)
             return
         for one in text:
-            key = character(one)
+            key = key_for_character(one)
             if key.code:
                 self.press(key)
             else:

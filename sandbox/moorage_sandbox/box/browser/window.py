@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from moorage_sandbox.box.browser.cdp import CdpClosed, CdpError, CdpTimeout
-from moorage_sandbox.box.browser.chromium import Chromium, start
+from moorage_sandbox.box.browser.chromium import Chromium, start_chromium
 from moorage_sandbox.box.browser.page import Page
 from moorage_sandbox.box.browser.tabs import Tabs
 from moorage_sandbox.box.shared.deadline import Deadline
@@ -79,7 +79,7 @@ class Window:
         self.tabs = tabs = Tabs(notes=self.tabs.take_notes())
         with translate_os_errors("The browser"):
             os.makedirs(self._paths.downloads, exist_ok=True)
-            self._chromium = chromium = start(
+            self._chromium = chromium = start_chromium(
                 children=self._children, paths=self._paths, env=self._env, on_event=tabs.on_event, deadline=deadline
             )
         tabs.cdp = chromium.cdp

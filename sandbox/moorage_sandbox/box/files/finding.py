@@ -56,7 +56,7 @@ class _Pattern:
         return frozenset(closed)
 
 
-def find(root: str, pattern_text: str, *, most: int, deadline: Deadline) -> tuple[list[str], bool]:
+def find_paths(root: str, pattern_text: str, *, most: int, deadline: Deadline) -> tuple[list[str], bool]:
     """Return the paths of at most `most` files, and whether there may be more. Links are listed but not followed."""
     pattern = _Pattern(pattern_text)
     found: list[str] = []

@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-from moorage_sandbox.box.files.finding import find
+from moorage_sandbox.box.files.finding import find_paths
 from moorage_sandbox.box.files.opening import open_regular, read_bytes, require_regular, require_text
 from moorage_sandbox.box.files.writing import replace_file, write_all
 from moorage_sandbox.box.shared.deadline import Deadline
@@ -157,7 +157,7 @@ class Files:
             if not os.path.isdir(root):
                 os.stat(root)
                 raise BoxError("invalid", f"{dir_path} is not a directory.")
-        files, truncated = find(root, glob_pattern, most=MAX_FOUND, deadline=deadline.within(MAX_SEARCH_SECONDS))
+        files, truncated = find_paths(root, glob_pattern, most=MAX_FOUND, deadline=deadline.within(MAX_SEARCH_SECONDS))
         return {"files": files, "truncated": truncated}
 
 

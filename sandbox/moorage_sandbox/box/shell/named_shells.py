@@ -29,23 +29,23 @@ class Shells:
         return self._open(session_id).execute(command, directory=directory, deadline=deadline)
 
     def shell_read_output(self, deadline: Deadline, *, session_id: str) -> dict[str, Any]:
-        return self._existing(session_id).read()
+        return self._find_shell(session_id).read()
 
     def shell_wait_process(
         self, deadline: Deadline, *, session_id: str, seconds: float | None = None
     ) -> dict[str, Any]:
-        return self._existing(session_id).wait(deadline if seconds is None else deadline.within(seconds))
+        return self._find_shell(session_id).wait(deadline if seconds is None else deadline.within(seconds))
 
     def shell_write_input(
         self, deadline: Deadline, *, session_id: str, input_text: str, press_enter: bool
     ) -> dict[str, Any]:
-        return self._existing(session_id).write(input_text, press_enter=press_enter, deadline=deadline)
+        return self._find_shell(session_id).write(input_text, press_enter=press_enter, deadline=deadline)
 
     def shell_kill_process(self, deadline: Deadline, *, session_id: str) -> dict[str, Any]:
-        return self._existing(session_id).kill(deadline)
+        return self._find_shell(session_id).kill(deadline)
 
     def view(self, name: str) -> dict[str, Any]:
-        return self._existing(name).view()
+        return self._find_shell(name).view()
 
     def _directory(self, exec_dir: str) -> str:
         if not exec_dir:
@@ -61,7 +61,7 @@ class Shells:
             raise BoxError("forbidden", f"{exec_dir}: Permission denied")
         return directory
 
-    def _existing(self, name: str) -> Shell:
+    def _find_shell(self, name: str) -> Shell:
         with self._lock:
             shell = self._by_name.get(name)
         if shell is None:

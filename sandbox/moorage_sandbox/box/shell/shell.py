@@ -126,7 +126,7 @@ class Shell:
     def wait(self, deadline: Deadline, command: ShellCommand | None = None) -> dict[str, Any]:
         """Wait until the command has ended or `deadline` has passed, and return its result."""
         with self._changed:
-            command = command or self._last()
+            command = command or self._last_command()
             while command.exit_code is None and not deadline.has_expired():
                 self._changed.wait(deadline.remaining())
             return command.to_result()
@@ -151,7 +151,7 @@ class Shell:
     def kill(self, deadline: Deadline) -> dict[str, Any]:
         """End the foreground command with stronger and stronger signals, and at last the shell itself."""
         with self._changed:
-            command = self._last()
+            command = self._last_command()
         # The steps are shortened if the deadline leaves less time than they take.
         hurry = min(1.0, deadline.remaining() / (1.5 * sum(seconds for _, seconds in KILL_STEPS)))
         for number, seconds in KILL_STEPS:
@@ -175,7 +175,7 @@ class Shell:
 
     def read(self) -> dict[str, Any]:
         with self._changed:
-            return self._last().to_result()
+            return self._last_command().to_result()
 
     def view(self) -> dict[str, Any]:
         """Return the last commands with their output, as a person would see them in a terminal."""
@@ -186,7 +186,7 @@ class Shell:
 
     # Internal.
 
-    def _last(self) -> ShellCommand:
+    def _last_command(self) -> ShellCommand:
         if not self._records:
             raise BoxError("not_found", f"No command has run in shell {self.name!r} yet.")
         return self._records[-1]

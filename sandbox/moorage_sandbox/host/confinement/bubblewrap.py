@@ -58,12 +58,12 @@ async def run_confined(
     program after bubblewrap's own descriptors.
     """
     with ExitStack() as descriptors:
-        info_reader, info_writer = pipe(descriptors)
+        info_reader, info_writer = open_pipe(descriptors)
         ours, theirs = socket.socketpair()
         descriptors.callback(ours.close)
         descriptors.callback(theirs.close)
         fds = [info_writer.number, theirs.fileno()]
-        if (filter_file := seccomp.filter_file()) is not None:
+        if (filter_file := seccomp.open_filter_file()) is not None:
             descriptors.callback(os.close, filter_file)
             fds.append(filter_file)
         if last_fd is not None:
@@ -99,7 +99,7 @@ class Descriptor:
             os.close(self.number)
 
 
-def pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
+def open_pipe(descriptors: ExitStack) -> tuple[Descriptor, Descriptor]:
     reader, writer = (Descriptor(number) for number in os.pipe2(os.O_CLOEXEC))
     descriptors.callback(reader.close)
     descriptors.callback(writer.close)

@@ -37,14 +37,14 @@ def identity_of(slot: int, *, uid_base: int) -> Identity:
     return Identity(gate=first + 1, box=first + 2, vnc=first + 3, group=first)
 
 
-def give(path: str | os.PathLike[str], *, uid: int | None, gid: int | None, mode: int) -> None:
+def change_owner(path: str | os.PathLike[str], *, uid: int | None, gid: int | None, mode: int) -> None:
     """Set owner and mode of a new directory. If the host is not root, the owner stays the same."""
     if uid is not None and gid is not None:
         os.chown(path, uid, gid, follow_symlinks=False)
     os.chmod(path, mode)
 
 
-def give_all(path: str | os.PathLike[str], *, uid: int, gid: int | None) -> None:
+def change_owner_of_all(path: str | os.PathLike[str], *, uid: int, gid: int | None) -> None:
     """Give a tree to another user, because its sandbox has a new slot. Links are changed themselves, not followed."""
     group = -1 if gid is None else gid
     os.chown(path, uid, group)

@@ -93,12 +93,12 @@ def make_group(parents: CgroupParents, name: str, limits: ResourceLimits) -> Con
     if parents.v2 is not None:
         directory = parents.v2 / name
         directory.mkdir(exist_ok=True)
-        write(directory / "memory.max", limits.memory_bytes)
+        write_control_file(directory / "memory.max", limits.memory_bytes)
         if (directory / "memory.swap.max").exists():
-            write(directory / "memory.swap.max", 0)
-        write(directory / "pids.max", limits.processes)
+            write_control_file(directory / "memory.swap.max", 0)
+        write_control_file(directory / "pids.max", limits.processes)
         if (directory / "cpu.max").exists():
-            write(directory / "cpu.max", f"{int(limits.cpus * PERIOD_US)} {PERIOD_US}")
+            write_control_file(directory / "cpu.max", f"{int(limits.cpus * PERIOD_US)} {PERIOD_US}")
         return ControlGroup([directory])
     directories = []
     for controller, parent in parents.v1.items():
@@ -106,18 +106,18 @@ def make_group(parents: CgroupParents, name: str, limits: ResourceLimits) -> Con
         directory.mkdir(exist_ok=True)
         directories.append(directory)
         if controller == "memory":
-            write(directory / "memory.limit_in_bytes", limits.memory_bytes)
+            write_control_file(directory / "memory.limit_in_bytes", limits.memory_bytes)
             if (directory / "memory.memsw.limit_in_bytes").exists():
-                write(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+                write_control_file(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
         elif controller == "pids":
-            write(directory / "pids.max", limits.processes)
+            write_control_file(directory / "pids.max", limits.processes)
         elif controller == "cpu":
-            write(directory / "cpu.cfs_period_us", PERIOD_US)
-            write(directory / "cpu.cfs_quota_us", int(limits.cpus * PERIOD_US))
+            write_control_file(directory / "cpu.cfs_period_us", PERIOD_US)
+            write_control_file(directory / "cpu.cfs_quota_us", int(limits.cpus * PERIOD_US))
     return ControlGroup(directories)
 
 
-def write(path: Path, value: int | str) -> None:
+def write_control_file(path: Path, value: int | str) -> None:
     path.write_text(str(value))
 
 
@@ -165,9 +165,9 @@ def find_v2_parent(own: Path, top: Path) -> Path | None:
             leaf = parent / "moorage-platform"
             leaf.mkdir(exist_ok=True)
             for pid in (parent / "cgroup.procs").read_text().split():
-                write(leaf / "cgroup.procs", pid)
+                write_control_file(leaf / "cgroup.procs", pid)
         if not has_controllers(parent / "cgroup.subtree_control"):
-            write(parent / "cgroup.subtree_control", "+memory +pids +cpu")
+            write_control_file(parent / "cgroup.subtree_control", "+memory +pids +cpu")
     except OSError:
         return None
     return parent

@@ -45,7 +45,7 @@ REFUSED = {
 }
 
 
-def program(machine: str) -> bytes | None:
+def build_program(machine: str) -> bytes | None:
     """Return the filter as an array of `struct sock_filter`, or None for a machine with unknown call numbers."""
     if machine not in ARCHITECTURES:
         return None
@@ -64,9 +64,9 @@ def program(machine: str) -> bytes | None:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
 
 
-def filter_file() -> int | None:
+def open_filter_file() -> int | None:
     """Return a descriptor from which bubblewrap reads the filter. The caller closes it."""
-    instructions = program(platform.machine())
+    instructions = build_program(platform.machine())
     if instructions is None:
         return None
     file = os.memfd_create("seccomp", os.MFD_CLOEXEC)

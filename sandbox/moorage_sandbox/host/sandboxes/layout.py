@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 import moorage_common
 import moorage_sandbox
-from moorage_sandbox.host.confinement.identities import Identity, give, give_all, is_root
+from moorage_sandbox.host.confinement.identities import Identity, change_owner, change_owner_of_all, is_root
 
 SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET = "/s99999/box/box.sock"
@@ -201,7 +201,7 @@ def make_stored_files(stored: StoredFiles, identity: Identity) -> None:
     for path, uid in ((stored.home, identity.box), (stored.gate, identity.gate)):
         path.mkdir(mode=0o700, exist_ok=True)
         if uid is not None and path.stat().st_uid != uid:
-            give_all(path, uid=uid, gid=identity.group)
+            change_owner_of_all(path, uid=uid, gid=identity.group)
         path.chmod(0o700)
 
 
@@ -215,7 +215,7 @@ def make_runtime_files(runtime: RuntimeFiles, identity: Identity) -> None:
         (runtime.x_sockets, identity.vnc),
     ):
         path.mkdir()
-        give(path, uid=uid, gid=identity.group, mode=0o710)
+        change_owner(path, uid=uid, gid=identity.group, mode=0o710)
     if identity.group is not None:
         runtime.home.mkdir(mode=0o700)
         runtime.state.mkdir(mode=0o700)
