@@ -2,3 +2,4 @@
 
 OLDEST_PYTHON = (3, 11)
 """The oldest version that the platform and a box run with. pyproject.toml names it too; a test compares them."""
+MIB = 1024 * 1024

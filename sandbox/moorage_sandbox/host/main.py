@@ -10,6 +10,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from moorage_common import MIB
 from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.host import doctor, http_api
 from moorage_sandbox.host.confinement import limits
@@ -20,7 +21,7 @@ from moorage_sandbox.host.sandboxes import layout
 from moorage_sandbox.host.sandboxes.layout import Layout, LayoutError
 from moorage_sandbox.host.sandboxes.parts import SharedResources
 from moorage_sandbox.host.sandboxes.registry import Registry
-from moorage_sandbox.host.settings import MIB, HostSettings
+from moorage_sandbox.host.settings import HostSettings
 from moorage_sandbox.host.stdio_servers import StdioServers
 from moorage_sandbox.host.trust_mirror import TrustMirror
 

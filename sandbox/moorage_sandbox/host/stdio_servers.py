@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
+from moorage_common import MIB
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.host.confinement import limits
 from moorage_sandbox.host.confinement.identities import identity_of
@@ -19,7 +20,7 @@ from moorage_sandbox.host.sandboxes import layout
 from moorage_sandbox.host.sandboxes.layout import StoredFiles
 from moorage_sandbox.host.sandboxes.parts import SandboxParts, SharedResources
 from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
-from moorage_sandbox.host.settings import MIB, HostSettings
+from moorage_sandbox.host.settings import HostSettings
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
 log = logging.getLogger(__name__)

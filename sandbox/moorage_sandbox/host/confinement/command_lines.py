@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_common import MIB
 from moorage_sandbox.host.processes import readable_environment
-from moorage_sandbox.host.settings import MIB
 from moorage_sandbox.protocol import HOME, X_SOCKETS
 
 BWRAP = "/usr/bin/bwrap"
