@@ -25,7 +25,7 @@ from moorage_sandbox.gate.box_client import (
     send,
 )
 from moorage_sandbox.gate.calls import Calls
-from moorage_sandbox.gate.errors import BOX_UNAVAILABLE, INVALID_ANSWER, RequestRefusedError
+from moorage_sandbox.gate.errors import BOX_UNAVAILABLE, INVALID_ANSWER, RefusalError
 from moorage_sandbox.gate.ledger import CallLedger
 from moorage_sandbox.gate.tokens import Grant, TrustStore, verify_token
 from moorage_sandbox.gate.vnc_proxy import proxy
@@ -72,7 +72,7 @@ class GateApp:
                 WebSocketRoute("/v1/vnc", self.vnc),
             ],
             exception_handlers={
-                RequestRefusedError: render_refusal,
+                RefusalError: render_refusal,
                 HTTPException: render_http_exception,
                 BoxGoneError: render_box_gone,
                 ClientDisconnect: render_disconnect,
@@ -96,11 +96,11 @@ class GateApp:
         await self._authorize(request, Scope.CALL)
         key = request.path_params["key"]
         if len(key) > MAX_CALL_KEY_CHARS:
-            raise RequestRefusedError("invalid", f"The key of a call may have at most {MAX_CALL_KEY_CHARS} characters")
+            raise RefusalError("invalid", f"The key of a call may have at most {MAX_CALL_KEY_CHARS} characters")
         try:
             call = CallRequest.model_validate_json(await read_body(request, MAX_CALL_BODY_BYTES))
         except ValidationError as error:
-            raise RequestRefusedError("invalid", f"The call is not valid: {error.errors()[0]['msg']}") from error
+            raise RefusalError("invalid", f"The call is not valid: {error.errors()[0]['msg']}") from error
         return json_response(await self._calls.run(key, call))
 
     async def view_shell(self, request: Request) -> Response:
@@ -137,7 +137,7 @@ class GateApp:
         raise_refusal(reply)
         digests = reply.get("digests")
         if not isinstance(digests, dict):
-            raise RequestRefusedError("internal", INVALID_ANSWER)
+            raise RefusalError("internal", INVALID_ANSWER)
         found = {
             skill_id: digest
             for skill_id, digest in digests.items()
@@ -149,9 +149,7 @@ class GateApp:
         await self._authorize(request, Scope.SKILLS)
         skill_id, digest = request.path_params["skill_id"], request.query_params.get("digest", "")
         if not is_skill_id(skill_id) or not re.fullmatch(DIGEST_PATTERN, digest):
-            raise RequestRefusedError(
-                "invalid", "The id is not a skill's id, or `digest` is not the SHA-256 of the archive"
-            )
+            raise RefusalError("invalid", "The id is not a skill's id, or `digest` is not the SHA-256 of the archive")
         size = length_of(request, MAX_SKILL_ARCHIVE_BYTES)
         question = {"op": "skill_write", "id": skill_id, "digest": digest, "size": size}
         await self._forward_body(request, question)
@@ -175,23 +173,23 @@ class GateApp:
         try:
             await self._authorize(socket, Scope.VNC)
             await proxy(socket, self._rfb_socket)
-        except RequestRefusedError as error:
+        except RefusalError as error:
             await socket.send_denial_response(refusal_response(error))
 
     def _verify_token(self, request: HTTPConnection, scope: Scope) -> Grant:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token:
-            raise RequestRefusedError("unauthorized", "The request has no bearer token")
+            raise RefusalError("unauthorized", "The request has no bearer token")
         grant = verify_token(token.strip(), trust=self._trust, sandbox_uid=self._sandbox_uid)
         if scope not in grant.scopes:
-            raise RequestRefusedError("forbidden", f"This token does not have the scope {scope}")
+            raise RefusalError("forbidden", f"This token does not have the scope {scope}")
         return grant
 
     async def _authorize(self, request: HTTPConnection, scope: Scope) -> None:
-        """Raise RequestRefusedError unless a valid token allows `scope` for the session that this sandbox is bound to."""
+        """Raise RefusalError unless a valid token allows `scope` for the session that this sandbox is bound to."""
         grant = self._verify_token(request, scope)
         if scope in FENCED_SCOPES and grant.epoch == 0:
-            raise RequestRefusedError("stale_epoch", "Only a runner that holds the session's lease may do this")
+            raise RefusalError("stale_epoch", "Only a runner that holds the session's lease may do this")
         await self._ledger.check(grant.session_id, grant.epoch if scope in FENCED_SCOPES else 0)
 
 
@@ -201,7 +199,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit_bytes:
-            raise RequestRefusedError("too_large", f"The body of a call may have at most {limit_bytes} bytes")
+            raise RefusalError("too_large", f"The body of a call may have at most {limit_bytes} bytes")
         parts.append(chunk)
     return b"".join(parts)
 
@@ -221,11 +219,9 @@ async def file_chunks(connection: BoxConnection, rest: AsyncExitStack, size: int
 def length_of(request: Request, limit_bytes: int) -> int:
     length = request.headers.get("content-length", "")
     if not length.isdigit():
-        raise RequestRefusedError("length_required", "The request must have a Content-Length")
+        raise RefusalError("length_required", "The request must have a Content-Length")
     if int(length) > limit_bytes:
-        raise RequestRefusedError(
-            "too_large", f"The body has {length} bytes; at most {limit_bytes // 2**20} MiB are allowed"
-        )
+        raise RefusalError("too_large", f"The body has {length} bytes; at most {limit_bytes // 2**20} MiB are allowed")
     return int(length)
 
 
@@ -236,16 +232,14 @@ def is_skill_id(text: object) -> bool:
 def path_of(request: Request) -> str:
     path = request.query_params.get("path", "")
     if not path or len(path) > MAX_PATH_CHARS or "\0" in path:
-        raise RequestRefusedError(
-            "invalid", f"`path` must be the path of a file, with at most {MAX_PATH_CHARS} characters"
-        )
+        raise RefusalError("invalid", f"`path` must be the path of a file, with at most {MAX_PATH_CHARS} characters")
     return path
 
 
 def size_of(found: dict[str, object]) -> int:
     size = found.get("size")
     if type(size) is not int or size < 0:
-        raise RequestRefusedError("internal", INVALID_ANSWER)
+        raise RefusalError("internal", INVALID_ANSWER)
     return size
 
 
@@ -253,13 +247,13 @@ def json_response(model: BaseModel) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
 
 
-def refusal_response(error: RequestRefusedError) -> JSONResponse:
+def refusal_response(error: RefusalError) -> JSONResponse:
     body = ErrorResponse(error=error.code, message=str(error))
     return JSONResponse(body.model_dump(), status_code=error.status)
 
 
 async def render_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestRefusedError)
+    assert isinstance(error, RefusalError)
     return refusal_response(error)
 
 
@@ -270,14 +264,14 @@ async def render_http_exception(_: Request, error: Exception) -> Response:
 
 
 async def render_box_gone(_: Request, __: Exception) -> Response:
-    return refusal_response(RequestRefusedError("box_unavailable", BOX_UNAVAILABLE))
+    return refusal_response(RefusalError("box_unavailable", BOX_UNAVAILABLE))
 
 
 async def render_disconnect(_: Request, __: Exception) -> Response:
-    return refusal_response(RequestRefusedError("invalid", "The upload ended before all of its bytes had arrived"))
+    return refusal_response(RefusalError("invalid", "The upload ended before all of its bytes had arrived"))
 
 
 async def render_unexpected(_: Request, __: Exception) -> Response:
     return refusal_response(
-        RequestRefusedError("internal", "An unexpected error happened in the gate; its log has the details")
+        RefusalError("internal", "An unexpected error happened in the gate; its log has the details")
     )

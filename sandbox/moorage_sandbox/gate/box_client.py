@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moorage_sandbox.gate.errors import BOX_UNAVAILABLE, INVALID_ANSWER, RequestRefusedError
+from moorage_sandbox.gate.errors import BOX_UNAVAILABLE, INVALID_ANSWER, RefusalError
 from moorage_sandbox.gate.sockets import connect_without_links
 from moorage_sandbox.protocol import MAX_RESULT_BYTES
 
@@ -37,11 +37,11 @@ class BoxClient:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[BoxConnection]:
-        """Connect to the box. Raises RequestRefusedError `box_unavailable` when it does not listen; then it got no request."""
+        """Connect to the box. Raises RefusalError `box_unavailable` when it does not listen; then it got no request."""
         try:
             reader, writer = await connect_without_links(self._socket, limit=MAX_RESULT_BYTES)
         except OSError as error:
-            raise RequestRefusedError("box_unavailable", BOX_UNAVAILABLE) from error
+            raise RefusalError("box_unavailable", BOX_UNAVAILABLE) from error
         try:
             yield BoxConnection(reader, writer)
         finally:
@@ -55,13 +55,13 @@ class BoxClient:
                     await send(connection, request)
                     return await receive(connection)
             except TimeoutError as error:
-                raise RequestRefusedError("box_unavailable", "The sandbox does not answer") from error
+                raise RefusalError("box_unavailable", "The sandbox does not answer") from error
 
     async def boot_id(self) -> str:
         try:
             answer = await self.ask({"op": "ping"})
         except BoxGoneError as error:
-            raise RequestRefusedError("box_unavailable", BOX_UNAVAILABLE) from error
+            raise RefusalError("box_unavailable", BOX_UNAVAILABLE) from error
         return str(answer.get("boot_id"))
 
 
@@ -90,10 +90,10 @@ async def receive(connection: BoxConnection) -> dict[str, Any]:
 
 
 def raise_refusal(answer: dict[str, Any]) -> None:
-    """Raise RequestRefusedError if the answer is a refusal. The box's code and message are cut to a limited length."""
+    """Raise RefusalError if the answer is a refusal. The box's code and message are cut to a limited length."""
     if answer.get("ok") is True:
         return
     error = answer.get("error")
     if not isinstance(error, dict):
-        raise RequestRefusedError("internal", INVALID_ANSWER)
-    raise RequestRefusedError(str(error.get("code", "internal"))[:50], str(error.get("message", ""))[:2000])
+        raise RefusalError("internal", INVALID_ANSWER)
+    raise RefusalError(str(error.get("code", "internal"))[:50], str(error.get("message", ""))[:2000])

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from moorage_sandbox.gate.box_client import BoxClient, BoxGoneError, receive, send
-from moorage_sandbox.gate.errors import INVALID_ANSWER, RequestRefusedError
+from moorage_sandbox.gate.errors import INVALID_ANSWER, RefusalError
 from moorage_sandbox.gate.ledger import CallLedger, digest_of
 from moorage_sandbox.messages import CallError, CallRequest, CallResponse
 
@@ -37,7 +37,7 @@ class Calls:
     async def run(self, key: str, request: CallRequest) -> CallResponse:
         """Run a call, or return the result of the first call with `key`.
 
-        Raises RequestRefusedError: `key_reused` for a different call with a known key, `box_unavailable` if the call did not
+        Raises RefusalError: `key_reused` for a different call with a known key, `box_unavailable` if the call did not
         run. The call goes on when the caller disconnects; a later request with the same key gets its result.
         """
         digest = digest_of(request.function, request.args)
@@ -47,7 +47,7 @@ class Calls:
             running = self._running[key] = (digest, task)
             task.add_done_callback(lambda done: self._on_ended(key, done))
         if running[0] != digest:
-            raise RequestRefusedError("key_reused", KEY_REUSED_MESSAGE)
+            raise RefusalError("key_reused", KEY_REUSED_MESSAGE)
         return await asyncio.shield(running[1])
 
     def _on_ended(self, key: str, task: asyncio.Task[CallResponse]) -> None:
@@ -58,7 +58,7 @@ class Calls:
     async def _run_once(self, key: str, request: CallRequest, digest: str) -> CallResponse:
         record = await self._ledger.find(key)
         if record is not None and record.digest != digest:
-            raise RequestRefusedError("key_reused", KEY_REUSED_MESSAGE)
+            raise RefusalError("key_reused", KEY_REUSED_MESSAGE)
         if record is not None and record.state == "finished" and record.answer is not None:
             return CallResponse.model_validate_json(record.answer)
         if record is not None and record.state == "forgotten":
@@ -80,13 +80,13 @@ class Calls:
                 else:
                     boot_id = sent_to
                 answer = await self._send(key, request, boot_id)
-            except (BoxGoneError, RequestRefusedError) as error:
+            except (BoxGoneError, RefusalError) as error:
                 if isinstance(error, BoxGoneError):
                     sent_to = boot_id  # this box may have started the call, so no other box may run it
                 self._boot_id = None
                 if time.monotonic() > deadline:
                     message = f"The sandbox did not answer within {BOX_WAIT_SECONDS} s"
-                    raise RequestRefusedError("box_unavailable", message) from error
+                    raise RefusalError("box_unavailable", message) from error
                 await asyncio.sleep(BOX_RETRY_SECONDS)
                 continue
             self._boot_id = str(answer.get("boot_id") or "") or None

@@ -24,7 +24,7 @@ BOX_UNAVAILABLE = "The sandbox is starting or was restarted, try again"
 INVALID_ANSWER = "The sandbox sent an answer that is not valid"
 
 
-class RequestRefusedError(Exception):
+class RefusalError(Exception):
     """The gate refuses a request. Clients decide by `code`; `str(error)` is for people."""
 
     def __init__(self, code: str, message: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from moorage_sandbox.gate.errors import RequestRefusedError
+from moorage_sandbox.gate.errors import RefusalError
 
 T = TypeVar("T")
 
@@ -64,12 +64,12 @@ class CallLedger:
     async def bind(self, session_id: str, epoch: int) -> None:
         """Bind this sandbox to `session_id` forever and store the newest epoch.
 
-        Raises RequestRefusedError: `forbidden` if it is bound to another session, `stale_epoch` for an older runner.
+        Raises RefusalError: `forbidden` if it is bound to another session, `stale_epoch` for an older runner.
         """
         await self._run(lambda db: bind(db, session_id, epoch))
 
     async def check(self, session_id: str, epoch: int) -> None:
-        """Raise RequestRefusedError unless the sandbox is bound to this session. Readers have `epoch` 0, which is accepted."""
+        """Raise RefusalError unless the sandbox is bound to this session. Readers have `epoch` 0, which is accepted."""
         await self._run(lambda db: check(db, session_id, epoch))
 
     async def find(self, key: str) -> CallRecord | None:
@@ -111,11 +111,11 @@ def bind(db: sqlite3.Connection, session_id: str, epoch: int) -> None:
 def check(db: sqlite3.Connection, session_id: str, epoch: int) -> None:
     row = db.execute("SELECT session_id, epoch FROM binding").fetchone()
     if row is None:
-        raise RequestRefusedError("not_bound", "This sandbox is not bound to a session yet")
+        raise RefusalError("not_bound", "This sandbox is not bound to a session yet")
     if row[0] != session_id:
-        raise RequestRefusedError("forbidden", "This sandbox belongs to another session")
+        raise RefusalError("forbidden", "This sandbox belongs to another session")
     if epoch and epoch < row[1]:
-        raise RequestRefusedError("stale_epoch", "A newer runner works on this session")
+        raise RefusalError("stale_epoch", "A newer runner works on this session")
     if epoch > row[1]:
         db.execute("UPDATE binding SET epoch = ?", (epoch,))
 

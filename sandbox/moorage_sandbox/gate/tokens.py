@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import ValidationError
 
-from moorage_sandbox.gate.errors import RequestRefusedError
+from moorage_sandbox.gate.errors import RefusalError
 from moorage_sandbox.messages import TrustFile
 from moorage_sandbox.protocol import ALGORITHM, MAX_TOKEN_SECONDS, Scope
 
@@ -75,13 +75,13 @@ def read_trust(content: bytes) -> dict[str, TrustedSigner]:
 def verify_token(token: str, *, trust: TrustStore, sandbox_uid: str) -> Grant:
     """Check signature, audience, lifetime and scopes of a token.
 
-    Raises RequestRefusedError: `unauthorized` for an invalid token, `forbidden` for a scope that its key may not give.
+    Raises RefusalError: `unauthorized` for an invalid token, `forbidden` for a scope that its key may not give.
     """
     try:
         key_id = jwt.get_unverified_header(token).get("kid")
         signer = trust.signer(key_id) if isinstance(key_id, str) else None
         if signer is None:
-            raise RequestRefusedError("unauthorized", "This token is not signed with a key that this sandbox trusts")
+            raise RefusalError("unauthorized", "This token is not signed with a key that this sandbox trusts")
         claims = jwt.decode(
             token,
             signer.key,
@@ -97,7 +97,7 @@ def verify_token(token: str, *, trust: TrustStore, sandbox_uid: str) -> Grant:
         if claims["exp"] - claims["iat"] > MAX_TOKEN_SECONDS:
             raise ValueError(f"the lifetime is longer than {MAX_TOKEN_SECONDS} s")
     except (jwt.PyJWTError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise RequestRefusedError("unauthorized", "This token is not valid") from error
+        raise RefusalError("unauthorized", "This token is not valid") from error
     if not scopes <= signer.scopes:
-        raise RequestRefusedError("forbidden", "The key that signed this token may not give all of its scopes")
+        raise RefusalError("forbidden", "The key that signed this token may not give all of its scopes")
     return Grant(session_id, epoch, scopes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from moorage_common.tasks import race
-from moorage_sandbox.gate.errors import RequestRefusedError
+from moorage_sandbox.gate.errors import RefusalError
 from moorage_sandbox.gate.sockets import connect_without_links
 
 CHUNK_BYTES = 256 * 1024
@@ -18,11 +18,11 @@ FAILED = 1011
 
 
 async def proxy(socket: WebSocket, rfb: Path) -> None:
-    """Accept the WebSocket and connect it to the screen. Raises RequestRefusedError if there is no screen."""
+    """Accept the WebSocket and connect it to the screen. Raises RefusalError if there is no screen."""
     try:
         reader, writer = await connect_without_links(rfb, limit=CHUNK_BYTES)
     except OSError as error:
-        raise RequestRefusedError("vnc_unavailable", "The screen of this sandbox is not running") from error
+        raise RefusalError("vnc_unavailable", "The screen of this sandbox is not running") from error
     try:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(subprotocol="binary" if "binary" in offered else None)
