@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup up doctor unit test test-under-load kubernetes test-control-plane test-pod test-cluster chaos contract fuzz coverage check format docs imports bench lock images
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
 
 setup: ## install missing Debian packages, and a Python environment in .venv
 	@.ci/setup

@@ -133,7 +133,10 @@ def test_lines_of_the_make_help_are_its_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = [line for line in makefile.splitlines() if line.startswith(".PHONY:")]
     reply = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert [line.split()[1] for line in reply.stdout.splitlines()] == phony.split()[1:]
+    lines = reply.stdout.splitlines()
+    assert [line.split()[1] for line in lines] == phony.split()[1:]
+    columns = {len(line) - len(line.split(maxsplit=2)[2]) for line in lines}
+    assert len(columns) == 1, "the descriptions begin in different columns"
 
 
 def test_all_images_begin_with_the_same_layers() -> None:

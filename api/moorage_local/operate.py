@@ -38,7 +38,7 @@ async def migrate() -> int:
     try:
         await migrations.upgrade(options.database_url.get_secret_value())
     except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
-        raise StartError(f"The database: {error}") from error
+        raise StartError(f"The database cannot be migrated: {error}. Check MOORAGE_DATABASE_URL") from error
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Keep something running: start it again each time it ends, and wait longer each time that happens soon."""
+"""Keep something running: start it again each time it ends, and wait longer each time it ends soon after its start."""
 
 from __future__ import annotations
 

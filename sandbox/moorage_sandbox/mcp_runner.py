@@ -65,7 +65,9 @@ class CommandRunner:
     @asynccontextmanager
     async def run(self, command: McpCommand) -> AsyncIterator[PipeStdio]:
         if self._running >= MAX_COMMANDS:
-            raise McpCommandError(f"Already {MAX_COMMANDS} commands run, which is the limit")
+            raise McpCommandError(
+                f"Already {MAX_COMMANDS} commands run, which is the limit. Try again when one has ended"
+            )
         self._running += 1
         home = tempfile.mkdtemp(prefix="mcp-")
         try:

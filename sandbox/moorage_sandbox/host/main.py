@@ -81,7 +81,9 @@ def check_command_paths(settings: HostSettings) -> None:
         if not real.is_dir():
             raise LayoutError(f"{path} is not a directory. Give --command-path an existing directory")
         if any(own.is_relative_to(real) or real.is_relative_to(own) for own in ours):
-            raise LayoutError(f"{path} contains the platform's own data, which MCP servers must not see")
+            raise LayoutError(
+                f"{path} contains the platform's own data, which MCP servers must not see. Give another directory"
+            )
 
 
 def argument_parser() -> argparse.ArgumentParser:

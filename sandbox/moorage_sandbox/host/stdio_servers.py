@@ -79,7 +79,9 @@ class StdioServers:
     @asynccontextmanager
     async def run(self, command: McpCommand) -> AsyncIterator[SocketStdio]:
         if len(self._tasks) > MAX_COMMANDS:
-            raise McpCommandError(f"Already {MAX_COMMANDS} commands run, which is the limit")
+            raise McpCommandError(
+                f"Already {MAX_COMMANDS} commands run, which is the limit. Try again when one has ended"
+            )
         key = uuid4()
         try:
             slot = self._registry.take_slot(key)
