@@ -1,6 +1,6 @@
 """The operator on a real control plane (etcd, kube-apiserver, kube-controller-manager), without nodes.
 
-Method: one operator process, a stand-in for scheduler and kubelet that marks each pod ready once it is told of it.
+Method: one operator process, a stand-in for scheduler and kubelet that marks each pod ready once it learns of it.
 "Created" is from sending the resource to a watcher's hearing of its pod, "Ready" to its hearing of the status.
 200 sessions are created at 20 a second. For the restart, so many sessions with a pod are there, a fifth of them wanting
 a change (suspended while no operator ran); the time is from the process's start until every change is made, CPU and

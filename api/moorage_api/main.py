@@ -47,7 +47,7 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
             ws_max_size=2**24,
             timeout_graceful_shutdown=STOP_GRACE_SECONDS,
             server_header=False,
-            proxy_headers=False,  # who is believed about addresses is our own setting
+            proxy_headers=False,  # MOORAGE_TRUSTED_PROXIES says which proxies may report addresses
         )
         # uvicorn's own `fd` treats every descriptor as a Unix socket, and its connections then get no TCP_NODELAY.
         sockets = None if fd is None else [socket.socket(fileno=fd)]

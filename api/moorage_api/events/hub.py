@@ -84,7 +84,7 @@ class Hub:
 
     @asynccontextmanager
     async def follow_user(self, user_id: UUID) -> AsyncIterator[Subscription]:
-        """Be woken when the list of this user's sessions changes."""
+        """Receive a message each time the list of this user's sessions changes."""
         async with self._follow(user_channel(user_id), Subscription(user_id, None)) as subscription:
             yield subscription
 

@@ -30,13 +30,13 @@ class FileRepository:
         return row
 
     async def list_for_session(self, session_id: UUID, *, attached: Collection[UUID]) -> Sequence[FileRow]:
-        """Its own and those that are attached, oldest first."""
+        """List the session's own files and those attached to its messages, oldest first."""
         wanted = or_(FileRow.session_id == session_id, FileRow.id.in_(attached))
         query = select(FileRow).where(wanted).order_by(FileRow.created_at, FileRow.id)
         return (await self._tx.scalars(query)).all()
 
     async def find_by_path(self, session_id: UUID, filepath: str) -> FileRow | None:
-        """Locked, so that two savers of one path come one after the other."""
+        """Find and lock a file, so that two writers of one path run one after the other."""
         query = (
             select(FileRow)
             .where(FileRow.session_id == session_id, FileRow.filepath == filepath)

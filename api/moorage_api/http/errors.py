@@ -103,7 +103,7 @@ async def render_dbapi_error(request: Request, error: Exception) -> JSONResponse
 
 
 async def render_gone_client(_: Request, error: Exception) -> JSONResponse:
-    """The client disconnected while it sent the request. Nobody reads this response, and nothing is logged."""
+    """The client disconnected while it sent the request. No one receives this response, and nothing is logged."""
     assert isinstance(error, ClientDisconnect)
     return envelope_response(400, "The request ended too early and nothing was stored", {"error": "invalid"})
 

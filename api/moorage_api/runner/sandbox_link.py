@@ -266,7 +266,7 @@ class SandboxLink:
         if waited > self._patience_seconds:
             await self._report("failed", str(error))
             raise SandboxLostError(
-                f"The work stopped because no sandbox could be had for {waited:.0f} seconds: {error}. What is finished "
+                f"The work stopped because there was no sandbox for {waited:.0f} seconds: {error}. What is finished "
                 "is kept. Send a message to try again; if it happens again, ask an administrator to check the sandboxes"
             ) from error
         if is_refused or waited > QUIET_SECONDS:

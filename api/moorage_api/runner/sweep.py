@@ -28,7 +28,7 @@ class Sweep:
         self._interval_seconds = interval_seconds
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Repeat the work until cancelled."""
         skills_at = time.monotonic()
         while True:
             await asyncio.sleep(self._interval_seconds)

@@ -52,7 +52,7 @@ class Turns:
     links: SandboxLinks
     outbound: Outbound
     limits: AgentLimits
-    """Those of the settings; AgentConfig holds the others."""
+    """The limits that are settings; AgentConfig holds the others."""
     searxng_url: str | None
     timing: Timing
     """How long to wait for the model's server."""

@@ -48,7 +48,7 @@ class Presenter:
 
 
 class Pictures:
-    """Opens what links stand for. The link's signature is the permission."""
+    """Opens the pictures that links point to. The link's signature is the permission."""
 
     def __init__(self, presenter: Presenter, blobs: BlobStore) -> None:
         self._presenter = presenter

@@ -77,12 +77,12 @@ class SessionRepository:
         await self._tx.execute(text("UPDATE sessions SET unread_message_count = 0 WHERE id = :id"), {"id": session_id})
 
     async def ids_of(self, owner_id: UUID) -> list[UUID]:
-        """Of a user's sessions that are not deleted."""
+        """List the ids of a user's sessions that are not deleted."""
         statement = text("SELECT id FROM sessions WHERE owner_id = :id AND deleted_at IS NULL")
         return list(await self._tx.scalars(statement, {"id": owner_id}))
 
     async def count_of(self, owner_id: UUID) -> int:
-        """Of a user's sessions, also of deleted ones that still have a row."""
+        """Count a user's sessions, including deleted ones that still have a row."""
         count = await self._tx.scalar(text("SELECT count(*) FROM sessions WHERE owner_id = :id"), {"id": owner_id})
         return int(count or 0)
 

@@ -208,7 +208,7 @@ class SkillRepository:
         await self._tx.execute(text(DELETE_VERSIONS), {"ids": ids})
 
     async def unknown_digests(self, digests: Collection[str]) -> set[str]:
-        """Those that no version has."""
+        """Return the digests that no stored version has."""
         known = await self._tx.scalars(
             text("SELECT digest FROM skill_versions WHERE digest = ANY(:digests)"), {"digests": list(digests)}
         )

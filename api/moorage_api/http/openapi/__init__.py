@@ -1,1 +1,1 @@
-"""`/openapi.json`: what FastAPI knows of the routes, completed with what only we know."""
+"""`/openapi.json`: FastAPI's description of the routes, completed with the facts that FastAPI cannot know."""
