@@ -204,8 +204,8 @@ class SandboxHost:
         session_id = session_id or str(uuid4())
         response = self.request("PUT", f"/v1/sandboxes/{session_id}")
         assert response.status_code == 200, f"{response.text}\n{self.log.read_text()}"
-        shown = response.json()
-        inside = Inside(self, session_id, shown["url"], shown["uid"])
+        record = response.json()
+        inside = Inside(self, session_id, record["url"], record["uid"])
         inside.bind()
         return inside
 
@@ -213,8 +213,8 @@ class SandboxHost:
         """The state of a sandbox as the host reports it."""
         response = self.request("GET", f"/v1/sandboxes/{session_id}")
         assert response.status_code == 200, response.text
-        shown: dict[str, Any] = response.json()
-        return shown
+        record: dict[str, Any] = response.json()
+        return record
 
     def stored_directory(self, inside: Inside) -> Path:
         """A sandbox's directory below the data directory."""

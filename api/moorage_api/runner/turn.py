@@ -78,8 +78,8 @@ class Turns:
             await _fail(journal, ErrorEvent(error=NO_MODEL, code="llm_not_configured"))
             return
         prices = await self.usage.price_list()
-        said = " ".join(message.text for message in await journal.unread_messages())
-        skills = await self.skills.open(journal.session_id, journal.owner_id, message=said)
+        text = " ".join(message.text for message in await journal.unread_messages())
+        skills = await self.skills.open(journal.session_id, journal.owner_id, message=text)
         link = self.links.link(journal, pins=skills.pins_for, skills=skills.sync)
         limits = replace(
             self.limits,
@@ -142,9 +142,9 @@ async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
     The model finds them in the transcript in the next turn, except if the result of a call has to come first.
     """
     unread = await journal.unread_messages()
-    said = [] if journal.state.get("calls") else unread
+    answerable = [] if journal.state.get("calls") else unread
     await journal.record(
         event,
-        messages=[user_message(prompts.user_message(message.text, [], message.attachments)) for message in said],
+        messages=[user_message(prompts.user_message(message.text, [], message.attachments)) for message in answerable],
         consumed_seq=unread[-1].seq if unread else None,
     )

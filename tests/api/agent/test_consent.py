@@ -86,8 +86,8 @@ async def test_the_user_is_asked_for_each_call() -> None:
     risky = Risky()
     with ScriptedModel([PLAN, Calls(ACT, ACT), Finish(), Say("Done")]) as model:
         bench = Bench(model, more_toolsets=[risky])
-        for said, did in (("Go", 0), ("yes", 1), ("ok", 2)):
-            bench.log.say(said)
+        for answer, did in (("Go", 0), ("yes", 1), ("ok", 2)):
+            bench.log.say(answer)
             await bench.run()
             assert len(risky.did) == did
     assert bench.log.types()[-1] == "done"
@@ -131,8 +131,8 @@ async def test_a_runner_killed_at_any_record_changes_nothing(record: int, when: 
 
     with ScriptedModel([PLAN, ACT, Finish(), Say("Done")]) as model:
         bench = Bench(model, more_toolsets=[risky])
-        for said in ("Go", "yes"):
-            bench.log.say(said)
+        for answer in ("Go", "yes"):
+            bench.log.say(answer)
             try:
                 await bench.run(bench.journal(kill))
             except Killed:
@@ -143,11 +143,11 @@ async def test_a_runner_killed_at_any_record_changes_nothing(record: int, when: 
     assert bench.log.types()[-1] == "done"
 
 
-@pytest.mark.parametrize("said", ["yes", "Yes.", " YES! ", "ok", "好的", "确认。", "Ja"])
-def test_a_plain_yes_counts_as_permission(said: str) -> None:
-    assert is_yes(said)
+@pytest.mark.parametrize("answer", ["yes", "Yes.", " YES! ", "ok", "好的", "确认。", "Ja"])
+def test_a_plain_yes_counts_as_permission(answer: str) -> None:
+    assert is_yes(answer)
 
 
-@pytest.mark.parametrize("said", ["", "no", "yes?", "yes and no", "not yes", "y e s", "maybe", "yes\n\nno"])
-def test_any_other_answer_is_no_permission(said: str) -> None:
-    assert not is_yes(said)
+@pytest.mark.parametrize("answer", ["", "no", "yes?", "yes and no", "not yes", "y e s", "maybe", "yes\n\nno"])
+def test_any_other_answer_is_no_permission(answer: str) -> None:
+    assert not is_yes(answer)

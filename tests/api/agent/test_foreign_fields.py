@@ -160,10 +160,10 @@ def test_a_call_gets_its_own_id_back_and_so_does_its_result() -> None:
         tool_message(call, "files"),
         user_message("Thanks"),
     ]
-    said, result, _ = foreign.restore(stored, "m")
-    assert said["tool_calls"][0]["id"] == result["tool_call_id"] == "call_1__thought__c2ln"
-    said, result, _ = foreign.restore(stored, "another")
-    assert said["tool_calls"][0]["id"] == result["tool_call_id"] == call.id
+    message, result, _ = foreign.restore(stored, "m")
+    assert message["tool_calls"][0]["id"] == result["tool_call_id"] == "call_1__thought__c2ln"
+    message, result, _ = foreign.restore(stored, "another")
+    assert message["tool_calls"][0]["id"] == result["tool_call_id"] == call.id
 
 
 JSON_VALUES = st.recursive(

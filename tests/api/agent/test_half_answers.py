@@ -177,11 +177,11 @@ HALF: dict[str, Say] = {
 }
 
 
-async def run(script: Any, *said: str) -> Bench:
+async def run(script: Any, *messages: str) -> Bench:
     with ScriptedModel(script) as model:
         bench = Bench(model)
         bench.gate.answer = lambda _function, _args: shell_output("ok")
-        for words in said or ("Go",):
+        for words in messages or ("Go",):
             bench.log.say(words)
             await bench.run()
     return bench
@@ -289,18 +289,18 @@ async def test_a_page_that_is_quoted_is_not_run_on_a_server_that_leaves_calls_in
 async def test_the_first_proof_cannot_come_from_a_conversation_with_results() -> None:
     """Another model has made the plan with real calls; this one answers twice with a call as text."""
     finish = json.dumps({"name": "finish_step", "arguments": {"success": True, "result": "r"}})
-    said = [{"role": "user", "content": "Go"}, {"role": "tool", "tool_call_id": "call00001", "content": "a page"}]
+    history = [{"role": "user", "content": "Go"}, {"role": "tool", "tool_call_id": "call00001", "content": "a page"}]
     with ScriptedModel(lambda _: Say(finish)) as model:
         async with LlmClient(model.url, "", "m", outbound=Outbound()) as client:
-            answers = [await client.ask(said, tools=[FINISH]) for _ in range(3)]
+            answers = [await client.ask(history, tools=[FINISH]) for _ in range(3)]
             assert not any(answer.calls for answer in answers)
-            plans = [await client.ask(said, tools=[FINISH], force=True) for _ in range(2)]
+            plans = [await client.ask(history, tools=[FINISH], force=True) for _ in range(2)]
             assert [len(answer.calls) for answer in plans] == [0, 1]
 
 
 async def test_a_text_that_looks_like_a_call_can_be_the_result_of_a_step_with_real_calls() -> None:
-    said = Say("The template of the model begins each call with a tag:\n<tool_call>\nIt ends with another one.")
-    bench = await run([Plan("T", "M", ["a"]), shell("cat t"), said, said, Say("Done")])
+    answer = Say("The template of the model begins each call with a tag:\n<tool_call>\nIt ends with another one.")
+    bench = await run([Plan("T", "M", ["a"]), shell("cat t"), answer, answer, Say("Done")])
     assert [event.status for event in bench.log.all(StepEvent)] == ["running", "completed"]
 
 

@@ -74,9 +74,9 @@ async def ask(model: ScriptedModel, *, retries: int = 0) -> list[ModelCall]:
 async def test_a_call_reports_what_the_server_counted() -> None:
     with ScriptedModel([Say("Well.", reasoning="Hm")]) as model:
         calls = await ask(model)
-        said = model.billed[0]
+        billed = model.billed[0]
         assert calls == [
-            ModelCall("scripted", model.url, Usage(said["prompt_tokens"], 7, 0, 2), "answered"),
+            ModelCall("scripted", model.url, Usage(billed["prompt_tokens"], 7, 0, 2), "answered"),
         ]
 
 

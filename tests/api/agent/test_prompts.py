@@ -26,8 +26,10 @@ async def test_the_day_is_told_once_and_the_system_prompt_stays_the_same() -> No
         requests = model.requests
     assert f"began on {FIRST}" in system_of(requests[0])
     assert len({system_of(request) for request in requests}) == 1
-    told = [[SECOND in str(message["content"]) for message in request["messages"]].count(True) for request in requests]
-    assert told == [0, 0, 1, 1]
+    counts = [
+        [SECOND in str(message["content"]) for message in request["messages"]].count(True) for request in requests
+    ]
+    assert counts == [0, 0, 1, 1]
     assert str(requests[2]["messages"][-1]["content"]) == f"[Moorage] Today is {SECOND} (UTC).\n\nHi"
 
 

@@ -27,8 +27,8 @@ def history(**fields: Any) -> list[dict[str, Any]]:
     """A request after one call. `fields` change the message with the call."""
     function = {"name": "shell_execute", "arguments": "{}"}
     call = {"id": "call00001", "type": "function", "function": function}
-    said = {"role": "assistant", "content": "", "tool_calls": [call]} | fields
-    return [SYSTEM, USER, said, {"role": "tool", "tool_call_id": said["tool_calls"][0]["id"], "content": "a.txt"}]
+    message = {"role": "assistant", "content": "", "tool_calls": [call]} | fields
+    return [SYSTEM, USER, message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "a.txt"}]
 
 
 def call(**fields: Any) -> list[dict[str, Any]]:
@@ -177,7 +177,7 @@ def biting(family: Family, request: Request) -> Iterator[tuple[Rule, str]]:
 
 @pytest.mark.parametrize(("family", "body", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_family_refuses_what_its_provider_refuses(family: Family, body: dict[str, Any], words: str) -> None:
-    assert any(words in said for _, said in biting(family, body))
+    assert any(words in text for _, text in biting(family, body))
     with FamilyServer(family, [Say("Yes")] * 3) as server:
         assert ask(server, body).status_code >= 400
         assert len(server.refusals) == 1
@@ -186,9 +186,9 @@ def test_a_family_refuses_what_its_provider_refuses(family: Family, body: dict[s
 @each_family
 @pytest.mark.parametrize(("body", "words"), ILL_FORMED.values(), ids=ILL_FORMED.keys())
 def test_an_ill_formed_conversation_is_refused(family: Family, body: dict[str, Any], words: str) -> None:
-    found = [said for _, said in biting(family, body)]
+    found = [text for _, text in biting(family, body)]
     expected = "The messages parameter is illegal" if family is families.GLM else words
-    assert any(expected in said for said in found)
+    assert any(expected in text for text in found)
 
 
 @each_family

@@ -42,7 +42,7 @@ SAID: dict[str, str] = {
 
 @pytest.mark.parametrize("body", SAID.values(), ids=SAID.keys())
 def test_the_servers_own_words_are_found(body: str) -> None:
-    assert "no such thing" in read_refusal(400, body, NO_HEADERS).said
+    assert "no such thing" in read_refusal(400, body, NO_HEADERS).server_text
 
 
 def error(message: str, **fields: Any) -> str:
@@ -107,8 +107,8 @@ def test_an_empty_account_is_recognised(status: int, body: str) -> None:
 
 
 def test_a_limit_that_passes_is_no_empty_account() -> None:
-    said = "You exceeded your current quota, please check your plan and billing details. Please retry in 17s."
-    assert not read_refusal(429, error(said, status="RESOURCE_EXHAUSTED"), NO_HEADERS).is_no_credit
+    text = "You exceeded your current quota, please check your plan and billing details. Please retry in 17s."
+    assert not read_refusal(429, error(text, status="RESOURCE_EXHAUSTED"), NO_HEADERS).is_no_credit
 
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
@@ -169,4 +169,4 @@ def test_the_time_to_wait_is_read(headers: dict[str, str], body: str, seconds: f
 )
 def test_only_a_long_key_is_masked_and_only_as_a_whole(secret: str, text: str, masked: str) -> None:
     assert mask_secret(text, secret) == masked
-    assert read_refusal(401, text, NO_HEADERS, secret=secret).said == masked
+    assert read_refusal(401, text, NO_HEADERS, secret=secret).server_text == masked

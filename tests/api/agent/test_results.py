@@ -58,10 +58,10 @@ async def test_the_model_learns_which_files_could_not_be_stored_and_the_others_a
     with ScriptedModel([PLAN, finish, Finish(), Say("Done")]) as model:
         bench = bench_with_files(model)
         await bench.run()
-        told = str(model.requests[2]["messages"][-1]["content"])
-    assert f"- {HERE}/big.bin: {TOO_LARGE}" in told
-    assert f"- {HERE}/none.txt: {MISSING}" in told
-    assert "step 2 of 2: b" in told
+        sent = str(model.requests[2]["messages"][-1]["content"])
+    assert f"- {HERE}/big.bin: {TOO_LARGE}" in sent
+    assert f"- {HERE}/none.txt: {MISSING}" in sent
+    assert "step 2 of 2: b" in sent
     assert attached(bench) == ["a.csv", "b.csv"]
 
 
@@ -149,8 +149,8 @@ async def test_a_question_says_which_of_its_files_could_not_be_stored_when_it_is
         assert attached(bench) == ["a.csv"]
         bench.log.say("Yes")
         await bench.run()
-        told = "".join(str(message["content"]) for message in model.requests[2]["messages"])
-    assert f"- {HERE}/none.txt: {MISSING}" in told
+        sent = "".join(str(message["content"]) for message in model.requests[2]["messages"])
+    assert f"- {HERE}/none.txt: {MISSING}" in sent
 
 
 async def test_a_runner_that_dies_after_a_step_loses_none_of_its_files() -> None:

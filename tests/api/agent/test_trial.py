@@ -70,14 +70,14 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("changes", "part", "said"), PROBLEMS.values(), ids=PROBLEMS.keys())
+@pytest.mark.parametrize(("changes", "part", "expected"), PROBLEMS.values(), ids=PROBLEMS.keys())
 async def test_a_part_that_does_not_work_says_why_and_the_others_are_tried(
-    changes: dict[str, Any], part: str, said: str
+    changes: dict[str, Any], part: str, expected: str
 ) -> None:
     with ScriptedModel(willing(**changes), chunk_chars=10_000 if part == "streaming" else 7) as model:
         results = await try_all(model)
     assert {name for name, result in results.items() if result.outcome != "works"} == {part}, results
-    assert said in results[part].message
+    assert expected in results[part].message
     assert KEY not in results[part].message
     assert is_usable(results.values()) == (part not in ("plan", "tool_call"))
 
@@ -90,13 +90,13 @@ async def test_a_server_that_cuts_silently_is_noticed_by_the_tokens_that_it_coun
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [(401, "refused the API key"), (404, 'does not have the model "m"'), (503, "answered 503")],
 )
-async def test_after_an_error_of_the_whole_server_the_other_parts_are_not_tried(status: int, said: str) -> None:
+async def test_after_an_error_of_the_whole_server_the_other_parts_are_not_tried(status: int, expected: str) -> None:
     with ScriptedModel(lambda _: Status(status, {"error": {"message": f"no, {KEY}"}})) as model:
         results = await try_all(model)
-    assert said in results["plan"].message
+    assert expected in results["plan"].message
     assert KEY not in results["plan"].message
     assert [result.outcome for result in results.values()] == ["does_not_work", *["not_tried"] * 4]
     assert len(model.requests) == 1

@@ -73,11 +73,11 @@ async def test_partial_messages_of_the_answer_have_the_stream_id_of_the_stored_m
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     ['{"message": "It is done.", "attachments": []}', '```json\n{"message": "It is done."}\n```', "  It is done.\n"],
 )
-async def test_an_answer_wrapped_in_json_is_unwrapped_and_has_no_partial_messages(said: str) -> None:
-    with ScriptedModel([Plan("T", "M", ["a"]), Finish(), Say(said)], chunk_delay_seconds=0.02) as model:
+async def test_an_answer_wrapped_in_json_is_unwrapped_and_has_no_partial_messages(text: str) -> None:
+    with ScriptedModel([Plan("T", "M", ["a"]), Finish(), Say(text)], chunk_delay_seconds=0.02) as model:
         bench = Bench(model)
         bench.log.say("Go")
         journal = await bench.run()

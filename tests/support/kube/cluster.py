@@ -120,8 +120,10 @@ class Cluster(Node):
 
     def start_edge(self, *, namespace: str, ingress: str) -> None:
         """Start nginx, configured from the Ingress and its annotations as an ingress controller would do it."""
-        shown: Manifest = json.loads(self.kubectl("get", "ingress", ingress, "--namespace", namespace, "--output=json"))
-        (path,) = shown["spec"]["rules"][0]["http"]["paths"]
+        manifest: Manifest = json.loads(
+            self.kubectl("get", "ingress", ingress, "--namespace", namespace, "--output=json")
+        )
+        (path,) = manifest["spec"]["rules"][0]["http"]["paths"]
         service = json.loads(
             self.kubectl("get", "service", path["backend"]["service"]["name"], "--namespace", namespace, "-o=json")
         )
@@ -135,7 +137,7 @@ class Cluster(Node):
             nginx_config(
                 listen=f"{self.network.node_address}:{EDGE_PORT}",
                 upstream=f"{service['spec']['clusterIP']}:{port}",
-                annotations=shown["metadata"].get("annotations", {}),
+                annotations=manifest["metadata"].get("annotations", {}),
                 place=place,
             )
         )

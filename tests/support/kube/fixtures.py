@@ -50,10 +50,10 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
         plane.apply([crd()])
 
         def is_established() -> bool:
-            shown = json.loads(
+            definition = json.loads(
                 plane.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentsessions.moorage.dev")
             )
-            conditions = shown.get("status", {}).get("conditions") or []
+            conditions = definition.get("status", {}).get("conditions") or []
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
         plane.wait("the resource definition to be established", is_established, seconds=HANG_SECONDS)

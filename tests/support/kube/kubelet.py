@@ -42,8 +42,8 @@ def status(
     def container_status(one: Manifest) -> Manifest:
         state = {"terminated": ended(0)} if one["name"] == "skills" else {"running": {"startedAt": now()}}
         is_ready = ready or one["name"] != "box"
-        shown = {"state": state, "ready": is_ready, "started": True, "restartCount": 0, "image": one["image"]}
-        return {"name": one["name"], "imageID": "", **shown, **(containers or {}).get(one["name"], {})}
+        pod_status = {"state": state, "ready": is_ready, "started": True, "restartCount": 0, "image": one["image"]}
+        return {"name": one["name"], "imageID": "", **pod_status, **(containers or {}).get(one["name"], {})}
 
     condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
     return {
@@ -121,14 +121,14 @@ class Kubelet:
             if pod["spec"].get("nodeName") or pod["metadata"]["uid"] in self.seen:
                 return
             self.seen.append(pod["metadata"]["uid"])
-            shown = self.behave(pod)
-            if shown is None:
+            pod_status = self.behave(pod)
+            if pod_status is None:
                 await self._show(path, unschedulable())
                 return
             target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
             body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
             await self._kube.request("POST", f"{path}/binding", body={**body, "target": target})
-            await self._show(path, shown)
+            await self._show(path, pod_status)
 
     async def _end(self, pod: Manifest, path: str) -> None:
         """Do this once, although several events report the pod."""
@@ -142,12 +142,12 @@ class Kubelet:
         finally:
             self._ending.discard(uid)
 
-    async def show(self, name: str, shown: Manifest) -> None:
+    async def show(self, name: str, pod_status: Manifest) -> None:
         """Set the status of a running pod."""
-        await self._show(f"{self._pods}/{name}", shown)
+        await self._show(f"{self._pods}/{name}", pod_status)
 
-    async def _show(self, path: str, shown: Manifest) -> None:
-        await self._kube.request("PATCH", f"{path}/status", body={"status": shown}, content_type=MERGE_PATCH)
+    async def _show(self, path: str, pod_status: Manifest) -> None:
+        await self._kube.request("PATCH", f"{path}/status", body={"status": pod_status}, content_type=MERGE_PATCH)
 
 
 def unschedulable() -> Manifest:

@@ -72,8 +72,8 @@ class Sessions:
         return list(answer["items"])
 
     async def condition(self, name: str, kind: str = "Ready") -> Manifest:
-        shown = await self.get(name)
-        conditions = (shown or {}).get("status", {}).get("conditions", [])
+        resource = await self.get(name)
+        conditions = (resource or {}).get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == kind), {})
 
     async def wait_for_condition(

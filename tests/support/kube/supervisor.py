@@ -174,10 +174,10 @@ def arrange_mounts(directory: Path) -> None:
         mount("--bind", parameters, parameters)
         mount("-o", "remount,bind,ro", parameters)
     for name, value in KUBELET_PARAMETERS.items():
-        shown = Path("/run/kernel-parameters", name)
-        shown.parent.mkdir(parents=True, exist_ok=True)
-        shown.write_text(f"{value}\n")
-        mount("--bind", str(shown), f"/proc/sys/{name}")
+        copy = Path("/run/kernel-parameters", name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(f"{value}\n")
+        mount("--bind", str(copy), f"/proc/sys/{name}")
     mount("--make-rshared", "/")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 

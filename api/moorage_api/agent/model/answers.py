@@ -42,11 +42,11 @@ FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class BadStreamError(Exception):
-    """The server sent something that is not a chat completion. `said`: its own words, if there are any."""
+    """The server sent something that is not a chat completion. `server_text`: its own words, if there are any."""
 
-    def __init__(self, reason: str, *, said: str = "") -> None:
+    def __init__(self, reason: str, *, server_text: str = "") -> None:
         super().__init__(reason)
-        self.said = said
+        self.server_text = server_text
 
 
 @dataclass(frozen=True)

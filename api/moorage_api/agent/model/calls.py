@@ -105,8 +105,11 @@ class CallsBuilder:
         function = part.get("function") or {}
         if not isinstance(function, Mapping):
             raise BadPartError("a function is not an object")
-        said = function.get("name")
-        name, arguments = (said if isinstance(said, str) else ""), _arguments_text(function.get("arguments"))
+        given_name = function.get("name")
+        name, arguments = (
+            (given_name if isinstance(given_name, str) else ""),
+            _arguments_text(function.get("arguments")),
+        )
         call = self._call_of(part, name, arguments, is_first=is_first)
         call.foreign.add(part, known=CALL_FIELDS)
         if not function.keys() <= FUNCTION_FIELDS:

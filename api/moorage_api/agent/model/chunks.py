@@ -34,8 +34,8 @@ def read_chunk(event: ServerEvent, *, secret: str) -> Any:
     try:
         document = json.loads(text, parse_constant=lambda _: None, parse_float=_parse_float)
     except ValueError as error:
-        said = read_refusal(0, text, {}, secret=secret).said
-        raise BadStreamError(f"{event.name or 'an event'} is not JSON", said=said) from error
+        server_text = read_refusal(0, text, {}, secret=secret).server_text
+        raise BadStreamError(f"{event.name or 'an event'} is not JSON", server_text=server_text) from error
     if document is None:
         return None
     if _is_error(document) or (event.name == DOCUMENT and not _choices(document)):

@@ -39,7 +39,7 @@ class RefusedError(Exception):
     """The server answered with an error document."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.said)
+        super().__init__(refusal.server_text)
         self.refusal = refusal
 
 
@@ -70,29 +70,31 @@ class RetryableError(Exception):
 
 def explain(refusal: Refusal, *, base_url: str, model: str) -> Exception:
     """The error for a refusal: a RetryableError if the same request may succeed later, otherwise an LlmError."""
-    status, said = refusal.status, refusal.said or "it gave no reason"
+    status, server_text = refusal.status, refusal.server_text or "it gave no reason"
     if refusal.is_no_credit:
-        return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {said}")
+        return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {server_text}")
     if status in (401, 403):
         return LlmError(
             "llm_unauthorized",
-            f"The model's server at {base_url} refused the API key: set a valid `api_key` ({status}: {said})",
+            f"The model's server at {base_url} refused the API key: set a valid `api_key` ({status}: {server_text})",
         )
     if refusal.is_window_full:
-        return WindowFullError("llm_window_full", f"The conversation is too long for the model: {said}", status=status)
+        return WindowFullError(
+            "llm_window_full", f"The conversation is too long for the model: {server_text}", status=status
+        )
     if status == 404:
         return LlmError(
             "llm_not_found",
             f'{base_url} does not have the model "{model}" or does not offer chat completions: '
-            f"check `base_url` and `model_name` ({said})",
+            f"check `base_url` and `model_name` ({server_text})",
         )
     if status == 0:
-        failure = LlmError("llm_unavailable", f"The model's server interrupted its answer: {said}")
+        failure = LlmError("llm_unavailable", f"The model's server interrupted its answer: {server_text}")
         return RetryableError(failure, after_seconds=refusal.retry_after_seconds)
     if status in RETRIED_STATUSES or status >= 500:
         code = "llm_rate_limited" if status == 429 else "llm_unavailable"
-        failure = LlmError(code, f"The model's server at {base_url} answered {status}: {said}", status=status)
+        failure = LlmError(code, f"The model's server at {base_url} answered {status}: {server_text}", status=status)
         return RetryableError(failure, after_seconds=refusal.retry_after_seconds)
     return LlmError(
-        "llm_refused", f"The model's server at {base_url} refused the request ({status}): {said}", status=status
+        "llm_refused", f"The model's server at {base_url} refused the request ({status}): {server_text}", status=status
     )

@@ -263,12 +263,14 @@ class LlmClient:
                 is_lasting=not (self._was_reached or self._profile.has_native_calls),
             ) from error
         except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            said = f". It said: {error.said}" if isinstance(error, BadStreamError) and error.said else ""
+            server_text = (
+                f". It said: {error.server_text}" if isinstance(error, BadStreamError) and error.server_text else ""
+            )
             raise RetryableError(
                 LlmError(
                     "llm_failed",
                     f"The model's server at {self._base_url} sent a response that is not a chat completion; "
-                    f"check that `base_url` is an OpenAI-compatible API{said}",
+                    f"check that `base_url` is an OpenAI-compatible API{server_text}",
                 ),
                 is_lasting=True,
             ) from error

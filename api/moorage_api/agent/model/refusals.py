@@ -100,10 +100,10 @@ CODE_KEYS = ("code", "type", "status", "error_code", "error_type", "status_code"
 
 @dataclass(frozen=True)
 class Refusal:
-    """`said`: the server's own words. `codes`: what it calls the error, in lower case. `param`: the fields it names."""
+    """`server_text`: the server's words. `codes`: its codes of the error, lower case. `param`: the fields it names."""
 
     status: int
-    said: str
+    server_text: str
     codes: frozenset[str] = frozenset()
     param: str = ""
     retry_after_seconds: float | None = None
@@ -137,10 +137,10 @@ def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secret: 
     params += [str(part) for node in nodes if isinstance(node.get("loc"), list) for part in node["loc"]]
     everything = mask_secret(" ".join(" ".join(words).split()), secret)
     # the last words are the innermost: those of the server behind a gateway
-    said = mask_secret(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secret)
+    text = mask_secret(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secret)
     return Refusal(
         status=status or _status_of(codes),
-        said=said if len(said) <= MAX_CHARS else f"{said[:MAX_CHARS]}…",
+        server_text=text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…",
         codes=frozenset(codes),
         param=" ".join(params),
         retry_after_seconds=read_wait(headers, nodes, everything),

@@ -58,15 +58,15 @@ def _places(chunk: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield usage
 
 
-def _to_usage(said: Mapping[str, Any]) -> Usage:
-    prompt = _number(said, "prompt_tokens", "input_tokens")
-    completion = _number(said, "completion_tokens", "output_tokens")
-    inner, outer = _details(said, "prompt_tokens_details"), _details(said, "completion_tokens_details")
+def _to_usage(counts: Mapping[str, Any]) -> Usage:
+    prompt = _number(counts, "prompt_tokens", "input_tokens")
+    completion = _number(counts, "completion_tokens", "output_tokens")
+    inner, outer = _details(counts, "prompt_tokens_details"), _details(counts, "completion_tokens_details")
     cached = _number(inner, "cached_tokens") or _number(
-        said, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens"
+        counts, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens"
     )
-    reasoning = _number(outer, "reasoning_tokens") or _number(said, "reasoning_tokens")
-    unnamed = max(_number(said, "total_tokens") - prompt - completion, 0)
+    reasoning = _number(outer, "reasoning_tokens") or _number(counts, "reasoning_tokens")
+    unnamed = max(_number(counts, "total_tokens") - prompt - completion, 0)
     if cached > prompt or (cached and unnamed == cached):
         prompt += cached  # Anthropic counts the tokens that it read from its cache apart from the others
     elif unnamed:
@@ -77,15 +77,15 @@ def _to_usage(said: Mapping[str, Any]) -> Usage:
     return Usage(prompt, completion, cached, reasoning)
 
 
-def _details(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = said.get(name) or said.get(name.replace("prompt", "input").replace("completion", "output"))
+def _details(counts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = counts.get(name) or counts.get(name.replace("prompt", "input").replace("completion", "output"))
     return found if isinstance(found, Mapping) else {}
 
 
-def _number(said: Mapping[str, Any], *names: str) -> int:
+def _number(counts: Mapping[str, Any], *names: str) -> int:
     """The first of the fields that is a positive number; 0 if there is none."""
     for name in names:
-        value = said.get(name)
+        value = counts.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31:
             return int(value)
     return 0

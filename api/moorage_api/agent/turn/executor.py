@@ -91,7 +91,7 @@ async def _take_text(work: Work, tools: Tools, answer: Answer) -> None:
     message = work.with_foreign_fields(assistant_message(text), answer)
     if result is None:
         result = {"success": not problem, "result": prompts.step_without_result(problem, text) if problem else text}
-    await _finish_step(work, result, said=message)
+    await _finish_step(work, result, message=message)
 
 
 def _result_in(text: str) -> dict[str, Any] | None:
@@ -307,7 +307,7 @@ def is_yes(text: str) -> bool:
     return text.strip().strip(".!。！ ").casefold() in YES
 
 
-async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message | None = None) -> None:
+async def _finish_step(work: Work, result: Mapping[str, Any], *, message: Message | None = None) -> None:
     """Close the running step and tell the model what to do next: as the result of its call, or as a user message."""
     step = work.state.running_step()
     if step is None:
@@ -324,10 +324,10 @@ async def _finish_step(work: Work, result: Mapping[str, Any], *, said: Message |
     else:
         phase, instruction = "summarising", prompts.SUMMARISE
     instruction = "\n".join([*prompts.unstored_lines(results.reasons(saved)), instruction])
-    if said is None:
+    if message is None:
         messages = [tool_message(open_call, instruction) for open_call in work.state.calls]
     else:
-        messages = [said, user_message(prompts.notice(instruction))]
+        messages = [message, user_message(prompts.notice(instruction))]
     await work.record(
         StepEvent(id=step.id, description=step.description, status="completed" if is_done else "failed"),
         messages=messages,

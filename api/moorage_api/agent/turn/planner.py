@@ -226,13 +226,13 @@ def _number_steps(work: Work, descriptions: list[str], known: list[PlanStep]) ->
 def _exchange_messages(work: Work, answer: Answer, instruction: str) -> list[Message]:
     """The transcript messages: the model's call and, as its result, the next instruction."""
     if not answer.calls:
-        said = work.with_foreign_fields(assistant_message(answer.text), answer)
-        return [said, user_message(prompts.notice(instruction))]
+        message = work.with_foreign_fields(assistant_message(answer.text), answer)
+        return [message, user_message(prompts.notice(instruction))]
     calls = work.number_calls(answer.calls)
     for call, raw in zip(calls, answer.calls, strict=True):
         call.args = parse_object(raw.arguments) or {}
-    said = work.with_foreign_fields(call_message(answer.text, calls, answer.calls), answer, answer.calls)
-    return [said, *(tool_message(call, instruction) for call in calls)]
+    message = work.with_foreign_fields(call_message(answer.text, calls, answer.calls), answer, answer.calls)
+    return [message, *(tool_message(call, instruction) for call in calls)]
 
 
 def _message_so_far(builder: AnswerBuilder) -> str:

@@ -148,14 +148,14 @@ class Trial:
         calls = [OpenCall(number=place, function=call.name) for place, call in enumerate(answer.calls, 1)]
         for call, raw in zip(calls, answer.calls, strict=True):
             call.args = parse_object(raw.arguments) or {}
-        said = foreign.attach(
+        message = foreign.attach(
             call_message(answer.text, calls, answer.calls),
             self._llm.identity,
             text=answer.text,
             fields=answer.foreign,
             calls=[call.foreign for call in answer.calls],
         )
-        return [said, *(tool_message(call, f"The number is {NUMBER}.") for call in calls)]
+        return [message, *(tool_message(call, f"The number is {NUMBER}.") for call in calls)]
 
     async def _streaming(self) -> str:
         sizes: set[int] = set()
