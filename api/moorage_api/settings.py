@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from moorage_sandbox.protocol import MAX_PICTURE_BYTES
+
 DEFAULT_LLM_BASE_URL = "https://api.deepseek.com"
 
 
@@ -160,6 +162,12 @@ class Settings(BaseSettings):
     """How many functions the model is offered at most. OpenAI's own servers refuse a request with more than 128."""
     llm_context_tokens: int = Field(default=64_000, ge=4_000)
     """The size of the model's context window in tokens. A smaller window is noticed when the model's server refuses."""
+    llm_max_pictures: int = Field(default=10, ge=1, le=100)
+    """How many pictures one request shows to a model that sees. When there are more, the older half becomes words."""
+    llm_picture_bytes: int = Field(default=1024**2, ge=10_000, le=MAX_PICTURE_BYTES)
+    """The largest picture that a model gets, in bytes. The sandbox makes a larger one smaller."""
+    llm_picture_pixels: int = Field(default=1280 * 1024, ge=10_000, le=4_000_000)
+    """The largest picture that a model gets, in pixels. The sandbox makes a larger one smaller."""
     llm_patience_seconds: float = Field(default=300, ge=0)
     """How long trouble of the model's server (rate limits, overload, lost connections) is waited out."""
     llm_first_byte_seconds: float = Field(default=300, gt=0)

@@ -18,6 +18,9 @@ MAX_RESULT_BYTES = 8 * 1024 * 1024
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_PATH_CHARS = 4096
 
+MAX_PICTURE_BYTES = 5 * 1024 * 1024
+"""The largest picture that `read_picture` may be asked for. As base64 it must fit into a result."""
+
 MAX_SKILL_ARCHIVE_BYTES = 16 * 1024 * 1024
 """The largest archive of a skill, as it is sent. The unpacked files have their own limits."""
 MAX_SKILL_FILES = 200
@@ -48,9 +51,12 @@ SHELL_FUNCTIONS = frozenset(
     {"shell_execute", "shell_read_output", "shell_wait_process", "shell_write_input", "shell_kill_process"}
 )
 FILE_FUNCTIONS = frozenset({"read_file", "write_file", "replace_in_file", "search_in_file", "find_files"})
+PICTURE_FUNCTIONS = frozenset({"read_picture"})
+"""What the runner calls itself to show a picture to a model. No model is offered these."""
 BROWSER_FUNCTIONS = frozenset(
     {
         "browser_view",
+        "browser_screenshot",
         "browser_navigate",
         "browser_restart",
         "browser_click",
@@ -65,7 +71,7 @@ BROWSER_FUNCTIONS = frozenset(
     }
 )
 SANDBOX_FUNCTIONS = SHELL_FUNCTIONS | FILE_FUNCTIONS | BROWSER_FUNCTIONS
-"""Everything that a call can run in the box. Tests compare it with the box's signatures and the agent's tools."""
+"""What the agent's tools run in the box. Tests compare it with the box's signatures and the agent's tools."""
 
 
 class Scope(StrEnum):

@@ -28,6 +28,7 @@ from moorage_sandbox.protocol import (
     MAX_FILE_BYTES,
     MAX_SKILL_FILES,
     MAX_SKILL_ID_CHARS,
+    PICTURE_FUNCTIONS,
     SANDBOX_FUNCTIONS,
     SHELL_FUNCTIONS,
     SKILL_ID_PATTERN,
@@ -40,8 +41,8 @@ TAR_HEADER_BYTES = 1024
 
 
 def test_the_box_runs_exactly_the_declared_functions() -> None:
-    assert len(SANDBOX_FUNCTIONS) == 22
-    assert set(SIGNATURES) == SANDBOX_FUNCTIONS
+    assert len(SANDBOX_FUNCTIONS) == 23
+    assert set(SIGNATURES) == SANDBOX_FUNCTIONS | PICTURE_FUNCTIONS
     for part, functions in ((Shells, SHELL_FUNCTIONS), (Files, FILE_FUNCTIONS), (Browser, BROWSER_FUNCTIONS)):
         assert {name for name in vars(part) if name in SANDBOX_FUNCTIONS} == functions
 

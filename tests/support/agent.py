@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +13,24 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from moorage_api.agent.model.llm import LlmClient
-from moorage_api.agent.ports import AgentLimits, GateResult, Message, SavedFiles, SwitchedKind, Toolset, UserMessage
+from moorage_api.agent.ports import (
+    AgentLimits,
+    GateResult,
+    Message,
+    Picture,
+    PictureError,
+    SavedFiles,
+    SwitchedKind,
+    Toolset,
+    UserMessage,
+)
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.agent.turn.loop import run_turn
 from moorage_api.errors import FencedError
 from moorage_api.events.schemas import STREAM_ENDING_TYPES, ChatEvent, FileInfo, MessageEvent
 from moorage_api.outbound import Outbound
 from moorage_api.runner.journal import UnreadMessagesError
+from moorage_sandbox.pictures import read_header
 from support.llm import Call, ScriptedModel
 
 
@@ -250,7 +263,7 @@ class MemoryAttachments:
         placed = [
             file.model_copy(update={"filepath": f"/home/ubuntu/workspace/upload/{file.filename}"}) for file in files
         ]
-        self.sandbox |= {file.filepath: b"" for file in placed}
+        self.sandbox = {file.filepath: b"" for file in placed} | self.sandbox
         return placed
 
     async def from_sandbox(self, filepaths: Sequence[str]) -> SavedFiles:
@@ -275,6 +288,20 @@ class MemoryAttachments:
         key = f"blob{len(self.blobs)}{suffix}"
         self.blobs[key] = data
         return key
+
+    async def read_picture(self, filepath: str, *, key: str) -> Picture:
+        return await self.store_picture(self.sandbox.get(filepath, b""), key=key)
+
+    async def store_picture(self, data: bytes, *, key: str) -> Picture:
+        header = read_header(data)
+        if header is None:
+            raise PictureError("it is not a PNG, JPEG, GIF or WebP picture")
+        name = f"{hashlib.sha256(data).hexdigest()}.{header.media_type[6:]}"
+        self.blobs[name] = data
+        return Picture(name, header.media_type, header.width, header.height)
+
+    async def load_picture(self, key: str) -> str | None:
+        return base64.b64encode(self.blobs[key]).decode() if key in self.blobs else None
 
 
 @dataclass
@@ -309,6 +336,9 @@ class Bench:
     idle_seconds: float = 10
     today: str = "Saturday, 2026-11-28"
     patience_seconds: float = 0
+    model_name: str = "scripted"
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What was learnt about the model."""
 
     def __post_init__(self) -> None:
         self.gate = MemoryGate(self.log)
@@ -320,13 +350,19 @@ class Bench:
         return LlmClient(
             self.model.url,
             self.api_key,
-            "scripted",
+            self.model_name,
             context_tokens=self.context_tokens,
             backoff_seconds=0.01,
             idle_seconds=self.idle_seconds,
             patience_seconds=self.patience_seconds,
             outbound=Outbound(),
+            facts=self.facts,
+            on_learnt=self.learn,
+            read_picture=self.attachments.load_picture,
         )
+
+    async def learn(self, facts: Mapping[str, Any]) -> None:
+        self.facts |= facts
 
     async def run(self, journal: MemoryJournal | None = None, *, llm: LlmClient | None = None) -> MemoryJournal:
         """Work on the session as a runner's worker does: start again while there are new messages from the user."""

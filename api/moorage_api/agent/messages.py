@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from moorage_api.agent.model import pictures
 from moorage_api.agent.model.answers import RawCall
-from moorage_api.agent.ports import Message
+from moorage_api.agent.ports import PICTURES, Message
 from moorage_api.agent.state import OpenCall
 
 
@@ -113,16 +114,21 @@ def merge_user_messages(messages: Sequence[Message]) -> list[Message]:
     result: list[Message] = []
     for message in messages:
         if result and message["role"] == "user" and result[-1]["role"] == "user":
-            result[-1] = user_message(f"{result[-1]['content']}\n\n{message['content']}")
+            both = [*pictures.references(result[-1]), *pictures.references(message)]
+            joined = user_message(f"{result[-1]['content']}\n\n{message['content']}")
+            result[-1] = joined | {PICTURES: both} if both else joined
         else:
             result.append(message)
     return result
 
 
 def flatten(message: Message) -> Message:
-    """The message as plain text of the user or the model. Every server accepts such a history."""
+    """The message as plain text of the user or the model. Every server accepts such a history. Its pictures stay."""
     if message["role"] == "tool":
-        return user_message(f"[Moorage] Result of `{message['tool_call_id']}`:\n{message['content']}")
+        flat = user_message(f"[Moorage] Result of `{message['tool_call_id']}`:\n{message['content']}")
+        return flat | ({PICTURES: message[PICTURES]} if PICTURES in message else {})
+    if message["role"] == "user":
+        return message
     calls = [
         f"[Called {call['function']['name']}({call['function']['arguments']}) as `{call['id']}`]"
         for call in message.get("tool_calls", ())

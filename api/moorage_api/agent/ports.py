@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -11,6 +11,9 @@ from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 
 Message = dict[str, Any]
 """One transcript message in the shape of the Chat Completions API."""
+
+PICTURES = "moorage_pictures"
+"""Key of a transcript message that holds references to its pictures. It is never sent to a model."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,34 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A stored picture for models that see. `key` is its object's key, which is different for other bytes."""
+
+    key: str
+    media_type: str
+    width: int
+    height: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The reference that a transcript message holds."""
+        return asdict(self)
+
+
+class PictureError(Exception):
+    """A picture cannot be shown to a model. The text says why, for the model."""
+
+
+@dataclass(frozen=True)
 class ToolResult:
     """`text` is for the model and has a bounded length. `content` is for the `called` event (wire document, "tool").
 
-    `unknown` means that the call was started and its result was lost.
+    `unknown` means that the call was started and its result was lost. `pictures` are for models that see.
     """
 
     outcome: Literal["succeeded", "failed", "unknown"]
     text: str
     content: dict[str, Any] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
 
 
 class Toolset(Protocol):
@@ -227,6 +249,17 @@ class Attachments(Protocol):
         """Store bytes (a screenshot, a long output) in the object store and return the object's key."""
         ...
 
+    async def read_picture(self, filepath: str, *, key: str) -> Picture:
+        """Store a picture of the sandbox for the model, scaled down if it is too large.
+
+        `key` is unique in the session; with the same key the picture is read once. Raises PictureError.
+        """
+        ...
+
+    async def store_picture(self, data: bytes, *, key: str) -> Picture:
+        """Store a picture that a tool returned. The sandbox decodes it if it has to be scaled. Raises PictureError."""
+        ...
+
 
 @dataclass(frozen=True)
 class AgentLimits:
@@ -242,5 +275,7 @@ class AgentLimits:
     """Failed steps in a row that end the turn."""
     max_retries: int = 3
     max_search_results: int = 10
+    max_pictures: int = 10
+    """Most pictures that one request shows to a model."""
     max_functions: int = 128
     """Most functions that one request may offer. Source: OpenAI's API reference, "tools"."""

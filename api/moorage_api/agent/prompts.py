@@ -207,6 +207,10 @@ def user_message(text: str, files: Sequence[FileInfo], missing: Sequence[FileInf
     return "\n".join(lines)
 
 
+def not_shown(reason: object) -> str:
+    return f"[The picture cannot be shown: {reason}]"
+
+
 def notice(text: str) -> str:
     return f"[Moorage] {text}"
 

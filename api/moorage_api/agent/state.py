@@ -49,6 +49,8 @@ class Shortened(BaseModel):
 
     elided_before: int = 0
     summarised_before: int = 0
+    pictures_before: int = 0
+    """Pictures before this position are sent as words."""
     summary: str = ""
     quotes: list[str] = []
     """What the user wrote in the summarised messages, word for word."""

@@ -28,6 +28,11 @@ def session_prefix(session_id: UUID) -> str:
     return f"sessions/{session_id}/"
 
 
+def session_picture_key(session_id: UUID, digest: str, extension: str) -> str:
+    """A picture that a model saw. `digest` is the SHA-256 of its bytes, so the same picture is stored once."""
+    return f"{session_prefix(session_id)}pictures/{digest}.{extension}"
+
+
 def skill_archive_key(digest: str) -> str:
     """`digest` is the archive's SHA-256 as 64 hexadecimal digits."""
     return f"{SKILL_ARCHIVES}{digest}.tar.gz"

@@ -13,6 +13,7 @@ from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
 from moorage_api.runner.health import Health, create_health_app
+from moorage_api.runner.pictures import PictureLimits
 from moorage_api.runner.runner import Runner
 from moorage_api.runner.sandbox_link import SandboxLinks
 from moorage_api.runner.sweep import Sweep
@@ -60,13 +61,15 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             resources.signer,
             services.get(FileService),
             resources.blobs,
-            settings.sandbox_patience_seconds,
+            pictures=PictureLimits(settings.llm_picture_bytes, settings.llm_picture_pixels),
+            patience_seconds=settings.sandbox_patience_seconds,
         ),
         outbound=resources.outbound,
         limits=AgentLimits(
             max_model_calls=settings.agent_max_model_calls,
             max_repeats=settings.agent_max_repeats,
             max_failed_steps=settings.agent_max_failed_steps,
+            max_pictures=settings.llm_max_pictures,
             max_functions=settings.llm_max_functions,
         ),
         searxng_url=settings.searxng_url,

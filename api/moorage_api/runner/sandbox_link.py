@@ -6,14 +6,15 @@ Implements the agent's `Gate` and `Attachments`.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from moorage_api.agent.ports import GateResult, SandboxLostError, SavedFiles
+from moorage_api.agent.ports import GateResult, Picture, PictureError, SandboxLostError, SavedFiles
 from moorage_api.database import Database, uuid7
 from moorage_api.errors import DomainError, FencedError, TooLargeError, UnavailableError
 from moorage_api.events.schemas import FileInfo, SandboxEvent, SandboxPhase
@@ -22,13 +23,14 @@ from moorage_api.files.service import FileService
 from moorage_api.objects import keys
 from moorage_api.objects.store import BlobStore
 from moorage_api.runner.journal import RunJournal
+from moorage_api.runner.pictures import PictureLimits, PictureStore, decode, iterate
 from moorage_api.sandboxes.errors import as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState
 from moorage_api.sandboxes.repository import SandboxRepository, find_known_sandbox
 from moorage_crds.types import SkillPin
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.messages import CallResponse
-from moorage_sandbox.protocol import UPLOADS, GateError
+from moorage_sandbox.protocol import HOME, UPLOADS, GateError
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,10 @@ MAX_RETRY_SECONDS = 2.0
 QUIET_SECONDS = 3.0
 """A shorter interruption of the connection to a sandbox is not reported to the user."""
 AWAY_CODES = frozenset({"unreachable", "box_unavailable"})
+
+PICTURES = f"{HOME}/.cache/pictures"
+"""Directory of the sandbox for pictures of tools that have to be made smaller."""
+PICTURE_SECONDS = 40
 
 REPLACED_NOTICE = (
     "The sandbox of this session was lost and a new one took its place. Running programs, open pages and files that "
@@ -80,6 +86,7 @@ class SandboxLink:
         signer: TokenSigner,
         files: FileService,
         blobs: BlobStore,
+        pictures: PictureStore,
         pins: Pins = no_skills,
         skills: SandboxContent | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -90,6 +97,7 @@ class SandboxLink:
         self._signer = signer
         self._files = files
         self._blobs = blobs
+        self._pictures = pictures
         self._pins = pins
         self._skills = skills
         self._patience_seconds = patience_seconds
@@ -147,7 +155,7 @@ class SandboxLink:
         """See `Gate.call`. If the sandbox was replaced, `read_only` calls are repeated; others become `unknown`."""
 
         async def ask(client: GateClient) -> CallResponse:
-            if abs(int(key)) < self._since_seq and not read_only:
+            if not read_only and abs(int(key)) < self._since_seq:
                 return CallResponse(key=key, outcome="unknown")
             return await client.call(key, function, args, timeout_seconds=timeout_seconds)
 
@@ -237,6 +245,32 @@ class SandboxLink:
         key = f"{keys.session_prefix(self._journal.session_id)}{uuid7()}{suffix}"
         await self._blobs.put(key, data, content_type=content_type)
         return key
+
+    async def read_picture(self, filepath: str, *, key: str) -> Picture:
+        """See `Attachments.read_picture`."""
+        limits = self._pictures.limits
+        args = {"filepath": filepath, "max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
+        answer = await self.call(key, "read_picture", args, timeout_seconds=PICTURE_SECONDS, read_only=True)
+        if answer.outcome != "succeeded":
+            raise PictureError(answer.error_message)
+        return await self._pictures.put(decode(answer.result))
+
+    async def store_picture(self, data: bytes, *, key: str) -> Picture:
+        """See `Attachments.store_picture`."""
+        if self._pictures.is_small(data):
+            return await self._pictures.put(data)
+        path = f"{PICTURES}/{hashlib.sha256(data).hexdigest()}"
+
+        async def write(client: GateClient) -> None:
+            await client.write_file(path, iterate(data), size=len(data))
+
+        try:
+            await self._with_client(write)
+        except FencedError:
+            raise
+        except (DomainError, GateError) as error:
+            raise PictureError(f"the sandbox, which makes it smaller, does not take it: {error}") from error
+        return await self.read_picture(path, key=key)
 
     async def _with_client(self, work: Callable[[GateClient], Awaitable[T]]) -> T:
         """Do `work`, and retry while there is no sandbox. Raises DomainError, GateError or SandboxLostError."""
@@ -349,7 +383,11 @@ class SandboxLinks:
     signer: TokenSigner
     files: FileService
     blobs: BlobStore
+    pictures: PictureLimits = field(default_factory=PictureLimits)
     patience_seconds: float = PATIENCE_SECONDS
+
+    def picture_store(self, session_id: UUID) -> PictureStore:
+        return PictureStore(self.blobs, session_id, limits=self.pictures)
 
     def link(self, journal: RunJournal, *, pins: Pins, skills: SandboxContent) -> SandboxLink:
         return SandboxLink(
@@ -359,6 +397,7 @@ class SandboxLinks:
             signer=self.signer,
             files=self.files,
             blobs=self.blobs,
+            pictures=self.picture_store(journal.session_id),
             pins=pins,
             skills=skills,
             patience_seconds=self.patience_seconds,

@@ -97,6 +97,7 @@ class Turns:
                 facts=await self.config.model_facts(llm_config.identity),
                 on_learnt=lambda facts: self.config.add_model_facts(llm_config.identity, facts),
                 on_start=lambda call: journal.begin_model_call(prices.apply(call)),
+                read_picture=self.links.picture_store(journal.session_id).read,
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 toolsets = default_toolsets(

@@ -14,7 +14,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
 from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpUnavailableError
 from moorage_api.tools.mcp_service import McpService, OfferedServer
-from moorage_api.tools.result_text import shorten_result
+from moorage_api.tools.result_text import decode_base64, shorten_result, store_pictures
 
 MAX_NAME_CHARS = 64
 HASH_CHARS = 8
@@ -74,8 +74,10 @@ class McpToolset:
             return _failed_result(f"The MCP server {server.name} cannot be used: {error}")
         except McpRefusedError as error:
             return _failed_result(str(error))
-        text, content = await shorten_result(self._attachments, text_of(result), name="result")
-        return ToolResult("failed" if result.is_error else "succeeded", text, content)
+        shown, remarks = await store_pictures(self._attachments, pictures_of(result), key=call.key)
+        text = "\n".join([text_of(result), *remarks])
+        text, content = await shorten_result(self._attachments, text, name="result")
+        return ToolResult("failed" if result.is_error else "succeeded", text, content, shown)
 
 
 def _failed_result(text: str) -> ToolResult:
@@ -99,6 +101,11 @@ def function_name(*parts: str, taken: Container[str] = ()) -> str:
         if hashed not in taken:
             return hashed
         original += "\0"  # the hashed name is taken, too: another tool has exactly this name
+
+
+def pictures_of(result: CallToolResult) -> list[bytes]:
+    """The pictures of the result. Data that is not base64 becomes empty."""
+    return [decode_base64(block.data) for block in result.content if isinstance(block, ImageContent)]
 
 
 def text_of(result: CallToolResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from moorage_sandbox.box.shared.errors import BoxError
-from moorage_sandbox.protocol import MAX_CALL_SECONDS, MAX_PATH_CHARS
+from moorage_sandbox.protocol import MAX_CALL_SECONDS, MAX_PATH_CHARS, MAX_PICTURE_BYTES
 
 
 class Param(NamedTuple):
@@ -42,6 +42,11 @@ SIGNATURES: dict[str, dict[str, Param]] = {
         "end_line": LINE,
         "max_length": Param("integer", required=False, least=1),
     },
+    "read_picture": {
+        "filepath": PATH,
+        "max_bytes": Param("integer", least=1, most=MAX_PICTURE_BYTES),
+        "max_pixels": Param("integer", least=1, most=100_000_000),
+    },
     "write_file": {
         "filepath": PATH,
         "content": TEXT,
@@ -53,6 +58,7 @@ SIGNATURES: dict[str, dict[str, Param]] = {
     "search_in_file": {"filepath": PATH, "regex": PATTERN},
     "find_files": {"dir_path": PATH, "glob_pattern": PATTERN},
     "browser_view": {},
+    "browser_screenshot": {},
     "browser_navigate": {"url": URL},
     "browser_restart": {"url": URL},
     "browser_click": {

@@ -14,7 +14,7 @@ from moorage_api.agent.toolsets.function_schema import function
 from support.agent import Bench, MemorySwitches, shell
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, play_script
 
-BUILT_IN = 26
+BUILT_IN = 27
 
 
 @dataclass

@@ -31,10 +31,11 @@ browser_view() browser_navigate(url) browser_restart(url) browser_click(index?, 
 browser_input(text, press_enter, index?, coordinate_x?, coordinate_y?) browser_move_mouse(coordinate_x, coordinate_y)
 browser_press_key(key) browser_select_option(index, option) browser_scroll_up(to_top?) browser_scroll_down(to_bottom?)
 browser_console_exec(javascript) browser_console_view(max_lines?)
+browser_screenshot()
 search_web(query, date_range?) message_notify_user(text)
 message_ask_user(text, attachments?, suggest_user_takeover?)
 """
-"""Names and parameters as the wire document fixes them; `?` is optional."""
+"""Names and parameters as the wire document fixes them, and the screenshot beside them; `?` is optional."""
 
 
 def test_names_and_parameters_are_those_of_the_contract() -> None:

@@ -1,4 +1,4 @@
-"""The five file functions."""
+"""The functions of files."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_a_range_that_ends_before_it_begins_is_refused(shared_box: RunningBox) -
 
 
 def test_a_binary_file_is_refused_with_a_hint(shared_box: RunningBox) -> None:
-    write(shared_box, "a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    write(shared_box, "a.bin", b"\x7fELF\x02\x01\x01\0\0\0")
     with pytest.raises(Refused) as refused:
-        shared_box.call("read_file", filepath="a.png")
+        shared_box.call("read_file", filepath="a.bin")
     assert refused.value.code == "invalid"
     assert "binary" in refused.value.message
-    assert refusal(shared_box, "replace_in_file", filepath="a.png", old_str="PNG", new_str="x") == "invalid"
-    assert refusal(shared_box, "search_in_file", filepath="a.png", regex="PNG") == "invalid"
+    assert refusal(shared_box, "replace_in_file", filepath="a.bin", old_str="ELF", new_str="x") == "invalid"
+    assert refusal(shared_box, "search_in_file", filepath="a.bin", regex="ELF") == "invalid"
 
 
 def test_devices_and_fifos_neither_block_nor_fill_the_memory(box: RunningBox) -> None:

@@ -10,6 +10,8 @@ RETRIED_STATUSES = frozenset({0, 408, 409, 425, 429, 498, 499})
 MAY_BE_LENGTH = frozenset({400, 413, 422, 500})
 """A server that cannot take a long request answers with one of these, and does not always say why."""
 
+MAY_BE_PICTURE = frozenset({400, 404, 413, 415, 422, 500})
+
 
 class LlmError(Exception):
     """The model cannot be used. `code` is public API. The text says what to change and never contains the API key."""
@@ -29,6 +31,11 @@ class LlmError(Exception):
     def may_be_history(self) -> bool:
         """The server refused the request itself. Another form of the conversation may succeed."""
         return self.code == "llm_refused"
+
+    @property
+    def may_be_picture(self) -> bool:
+        """The server may have refused a picture. A request without pictures may succeed."""
+        return self.status in MAY_BE_PICTURE
 
 
 class WindowFullError(LlmError):

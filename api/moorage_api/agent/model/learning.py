@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from moorage_api.agent.model.pictures import count_parts
 from moorage_api.agent.model.profiles import Profile
 from moorage_api.agent.model.refusals import Refusal
 from moorage_api.agent.model.request import foreign_names
 
-LEARNT_FROM = frozenset({0, 400, 404, 422, 500})
+LEARNT_FROM = frozenset({0, 400, 404, 415, 422, 500})
 """Some gateways turn the refusal of the server behind them into a 500."""
 
 IS_MISSING = re.compile(
@@ -20,6 +21,18 @@ IS_REFUSED = re.compile(
     r"support|unknown|unrecognized|unexpected|extra|permitted|allowed|additional|invalid|forbidden|not exist"
 )
 REQUIRED_FIELD = re.compile(r"reasoning_content|reasoning_details|thinking_blocks|thought_signature")
+FEWER_PICTURES = re.compile(r"(?:at most|up to|maximum(?: number)? of|max(?:imum)?|limit(?:ed to| is| of)) (\d+) image")
+NO_PICTURES = re.compile(
+    # about the part: DeepSeek, OpenAI, Groq, and servers that check the schema
+    r"image_url.{0,60}(only supported|not supported|unsupported|not allowed|not permitted)|unknown variant .?image_url|"
+    r"content.{0,60}(must|should) be a? ?(valid )?string|valid string|only (supports? )?text|\['text'\]|"
+    # about the model: OpenRouter, Ollama, vLLM, Kimi, Bedrock, Mistral, llama.cpp
+    r"(not|n't|found that|cannot) (support|accept|see|take)s? (the )?"
+    r"(image|vision|multi-?modal|visual|picture)\w*\b(?! (format|type|size|data|file))|"
+    r"(image|vision|multi-?modal|visual)s?( (input|content|url|part|block|capabilit)\w*){0,2} (is |are )?(not |un)"
+    r"(supported|enabled|allowed|available)|not (a |an )?(multi-?modal|vision)|missing data required for image|mmproj"
+)
+"""Words of servers whose model does not see. They must not match the refusal of one picture for its format or size."""
 USER_AFTER_TOOL = re.compile(r"user\W{0,3}(role )?\W{0,3}(after|follow\w*|cannot follow)\W{1,3}(role )?\W{0,3}tool")
 
 
@@ -28,10 +41,21 @@ def learn(profile: Profile, refusal: Refusal, body: Mapping[str, Any]) -> dict[s
     if refusal.status not in LEARNT_FROM:
         return {}
     reason = refusal.reason
-    for rule in (_from_tools, _from_fields, _from_parameters, _from_schemas):
+    for rule in (_from_pictures, _from_tools, _from_fields, _from_parameters, _from_schemas):
         if facts := rule(profile, reason, body):
             return facts
     return {}
+
+
+def _from_pictures(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A server that takes no pictures, or fewer. A refusal of one picture, such as a damaged one, teaches nothing."""
+    sent = count_parts(body["messages"])
+    if not sent:
+        return {}
+    if most := FEWER_PICTURES.search(reason):
+        number = int(most[1])
+        return {"sees": False} if number == 0 else {"max_pictures": number} if number < sent else {}
+    return {"sees": False} if NO_PICTURES.search(reason) else {}
 
 
 def _from_tools(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:

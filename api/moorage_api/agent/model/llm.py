@@ -22,6 +22,7 @@ from moorage_api.agent.model.errors import LlmError as LlmError
 from moorage_api.agent.model.errors import RefusedError, RetryableError, explain
 from moorage_api.agent.model.errors import WindowFullError as WindowFullError
 from moorage_api.agent.model.learning import learn
+from moorage_api.agent.model.pictures import PictureCache, ReadPicture
 from moorage_api.agent.model.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
 from moorage_api.agent.model.request import RequestSettings, build_body
 from moorage_api.agent.model.sse import DOCUMENT, EventTooLargeError, read_events
@@ -103,6 +104,7 @@ class LlmClient:
         extra_body: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
         on_learnt: Learnt = forget_facts,
+        read_picture: ReadPicture | None = None,
     ) -> None:
         self.context_tokens = context_tokens
         """Size of the model's context window: the request and the answer together."""
@@ -117,6 +119,7 @@ class LlmClient:
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt
         self._on_start = on_start
+        self._pictures = PictureCache(read_picture)
         self._on_call = on_call
         self._earlier_tools: dict[str, Function] = {}
         self._was_reached = False
@@ -130,6 +133,16 @@ class LlmClient:
     def identity(self) -> str:
         """Name of the model and its server. What we learned about one model does not apply to another."""
         return f"{self._model} at {self._base_url}"
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model gets pictures. Otherwise it gets words instead of them."""
+        return self._profile.sees
+
+    @property
+    def max_pictures(self) -> int:
+        """Most pictures that the server takes in one request; 0 if it is not known."""
+        return self._profile.max_pictures
 
     def _client(self) -> openai.AsyncOpenAI:
         """Raises OutboundRefusedError for an invalid base URL."""
@@ -221,6 +234,7 @@ class LlmClient:
     ) -> Answer:
         """Send the request; when the server refuses a part of it, learn that and send it in another form."""
         refused: set[str] = set()
+        pictures = await self._pictures.load(messages) if self._profile.sees else {}
         while True:
             body = build_body(
                 self._settings,
@@ -229,6 +243,7 @@ class LlmClient:
                 tools=tools,
                 force=force,
                 earlier_tools=self._earlier_tools,
+                pictures=pictures,
             )
             try:
                 return await self._send(body, progress)

@@ -38,6 +38,10 @@ class Profile:
     """Largest accepted value of `max_tokens`; 0 if it is not known."""
     is_thinking_off: bool = False
     """Thinking is switched off, because the server refuses a history without the thoughts of earlier answers."""
+    sees: bool = False
+    """Pictures in messages of the user are accepted."""
+    max_pictures: int = 0
+    """Most pictures in one request; 0 if it is not known."""
     leaves_calls_in_text: bool = False
     """The server has no parser for its model's calls, so they arrive as text."""
     has_native_calls: bool = False
@@ -54,6 +58,15 @@ FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"kimi-k2\.[5-9]|kimi-k[3-9]|kimi.*thinking", {"can_force": False}),
     # hermes-agent#20154
     (r"mi[sx]tral|codestral|devstral|magistral|ministral", {"allows_user_after_tool": False}),
+    # The models that their providers' lists mark as taking pictures
+    (r"gpt-4o|gpt-4\.[15]|gpt-4-(turbo|vision)|gpt-[5-9]|(^|/)o[1-9]", {"sees": True}),
+    (r"claude|gemini|gemma-?[3-9]|grok-([4-9]|2-vision)|(amazon\.|/)nova-(lite|pro|premier)", {"sees": True}),
+    (r"qwen.*(vl|omni)|qwen-?3\.[5-9]|qvq|kimi-k2\.[5-9]|kimi-k[3-9]|kimi-(vl|latest)", {"sees": True}),
+    (r"pixtral|(mistral-(medium|small|large)|magistral|ministral)-?(latest|3|25|26)", {"sees": True}),
+    (r"llama-?4|llama-?3\.2-(11|90)b|llava|moondream|minicpm-(v|o)|internvl|phi-4-multimodal", {"sees": True}),
+    (r"glm-\d(\.\d)?v|vision|[-_.:]vl\b|multimodal", {"sees": True}),
+    (r"o[13]-mini|o1-preview|gpt-oss|gemma-?3[:-](1b|270m)|claude-(2|instant)|grok-code|nova-micro", {"sees": False}),
+    (r"gpt-4o.*(audio|realtime|transcribe|search)|mistral-small-2501", {"sees": False}),
     # opencode#2915, agentgateway#2192: gateways in front of Claude
     (r"claude|anthropic|bedrock", {"needs_tools_with_calls": True}),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_api.agent.model.foreign import MESSAGE_FIELDS
+from moorage_api.agent.model.pictures import place
 from moorage_api.agent.model.profiles import Profile
 from moorage_api.agent.ports import Function, Message
 
@@ -38,8 +39,10 @@ def build_body(
     tools: Sequence[Function],
     force: bool,
     earlier_tools: Mapping[str, Function],
+    pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`earlier_tools`: functions by name that earlier requests offered."""
+    """`earlier_tools`: functions by name that earlier requests offered. `pictures`: base64 by key."""
+    messages = list(place(messages, sees=profile.sees, most=profile.max_pictures, data=pictures or {}))
     body: dict[str, Any] = {
         "model": settings.model,
         "messages": list(_adapt_messages(messages, profile)),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from moorage_api.agent.ports import Attachments, Gate, ToolCall
+from moorage_api.agent.ports import Attachments, Gate, Picture, ToolCall
 from moorage_api.agent.toolsets.function_schema import flag, function, number, text
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
 
@@ -91,6 +91,13 @@ FUNCTIONS = [
         read_only=True,
         is_remembered=True,
     ),
+    function(
+        "browser_screenshot",
+        "Look at the visible part of the current page as a picture. Only for models that see pictures; others use "
+        "`browser_view`.",
+        read_only=True,
+        is_remembered=True,
+    ),
 ]
 
 
@@ -116,6 +123,11 @@ class BrowserToolset(SandboxToolset):
         if content := result.get("content"):
             parts += ["Page:", str(content)]
         return "\n".join(parts)
+
+    async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
+        if call.function != "browser_screenshot":
+            return ()
+        return (await self._attachments.store_picture(_picture(result), key=f"{call.key}.picture"),)
 
     async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
         content: dict[str, Any] = {}

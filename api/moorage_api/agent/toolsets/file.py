@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from moorage_api.agent.ports import Attachments, Gate, ToolCall
+from moorage_api.agent.ports import Attachments, Gate, Picture, ToolCall
 from moorage_api.agent.toolsets.function_schema import flag, function, number, text
 from moorage_api.agent.toolsets.sandbox import SandboxToolset
 
@@ -14,7 +14,7 @@ PATH = text("Absolute path of the file, below /home/ubuntu")
 FUNCTIONS = [
     function(
         "read_file",
-        "Read a text file, all of it or some of its lines.",
+        "Read a text file, all of it or some of its lines; or look at a picture (PNG, JPEG, GIF, WebP).",
         {"filepath": PATH},
         {
             "start_line": number("First line, counted from 0"),
@@ -76,6 +76,8 @@ class FileToolset(SandboxToolset):
     def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         cut = "\n[there is more]" if result.get("truncated") else ""
         match call.function:
+            case "read_file" if "picture" in result:
+                return _describe_picture(result["picture"])
             case "read_file":
                 total = f"\n[{result['total_lines']} lines in all]" if cut and "total_lines" in result else ""
                 return f"{result.get('content', '')}{cut}{total}"
@@ -89,7 +91,18 @@ class FileToolset(SandboxToolset):
             case _:
                 return ("\n".join(result.get("files", ())) or "No files found.") + cut
 
+    async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
+        if "picture" not in result:
+            return ()
+        return (await self._attachments.read_picture(str(call.args["filepath"]), key=f"{call.key}.picture"),)
+
     async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
         written = call.args.get("content") if call.function == "write_file" else None
         text, key = await self._store_if_long(self._render_for_model(call, result) if written is None else str(written))
         return {"content": text} | ({"content_key": key} if key is not None else {})
+
+
+def _describe_picture(picture: Mapping[str, Any]) -> str:
+    kind = str(picture["media_type"]).rpartition("/")[2].upper()
+    size = f" of {picture['width']}x{picture['height']} pixels" if "width" in picture else ""
+    return f"A {kind} picture{size}, {picture['size']} bytes."

@@ -8,7 +8,16 @@ from typing import Any
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import clip
-from moorage_api.agent.ports import Attachments, Function, Gate, GateResult, ToolCall, ToolResult
+from moorage_api.agent.ports import (
+    Attachments,
+    Function,
+    Gate,
+    GateResult,
+    Picture,
+    PictureError,
+    ToolCall,
+    ToolResult,
+)
 from moorage_api.errors import DomainError, FencedError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +55,17 @@ class SandboxToolset:
             read_only=self._functions[call.function].read_only,
         )
         content = await self._content(call, answer)
-        return ToolResult(answer.outcome, clip(self._text(call, answer), MAX_MODEL_CHARS), content)
+        text = clip(self._text(call, answer), MAX_MODEL_CHARS)
+        if answer.outcome != "succeeded":
+            return ToolResult(answer.outcome, text, content)
+        try:
+            return ToolResult("succeeded", text, content, await self._look(call, answer.result))
+        except PictureError as error:
+            return ToolResult("succeeded", f"{text}\n{prompts.not_shown(error)}", content)
+
+    async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
+        """The pictures of the result. Raises PictureError."""
+        return ()
 
     def _text(self, call: ToolCall, answer: GateResult) -> str:
         """The result as the model gets it."""

@@ -16,7 +16,7 @@ from moorage_api.agent.messages import (
     merge_user_messages,
     user_message,
 )
-from moorage_api.agent.model import foreign
+from moorage_api.agent.model import foreign, pictures
 from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_tokens
@@ -47,9 +47,39 @@ async def build_request(work: Work, tools: Sequence[Function]) -> list[Message]:
         "content": prompts.system_prompt(work.guidance, started_on=work.state.started_on),
     }
     room = _available_tokens(work, [system], tools)
+    await _limit_pictures(work)
     if count_tokens(_view(work)) > room:
         await _shorten(work, room)
     return [system, *_clip_to_fit(_view(work), room)]
+
+
+async def leave_out_pictures(work: Work, *, keep: int = 0) -> bool:
+    """Send words instead of all pictures but the newest from now on. False if there are none to leave out."""
+    shortened, transcript = work.state.shortened, work.journal.transcript
+    start = max(shortened.pictures_before, shortened.summarised_before)
+    places = [place for place in range(start, len(transcript)) for _ in pictures.references(transcript[place])]
+    if not places or not work.llm.sees:
+        return False
+    end = places[-keep] if 0 < keep < len(places) else places[-1] + 1
+    if end <= places[0]:
+        return False
+    await work.record(shortened=shortened.model_copy(update={"pictures_before": end}))
+    return True
+
+
+async def show_pictures_from(work: Work, position: int) -> None:
+    """Undo `leave_out_pictures`: the pictures were not the reason."""
+    if work.state.shortened.pictures_before != position:
+        await work.record(shortened=work.state.shortened.model_copy(update={"pictures_before": position}))
+
+
+async def _limit_pictures(work: Work) -> None:
+    """Leave out the older half of the pictures when they are too many: all at once, so that most requests only grow."""
+    shortened = work.state.shortened
+    start = max(shortened.pictures_before, shortened.summarised_before)
+    most = min(work.limits.max_pictures, work.llm.max_pictures or work.limits.max_pictures)
+    if pictures.count(work.journal.transcript[start:]) > most:
+        await leave_out_pictures(work, keep=(most + 1) // 2)
 
 
 async def flatten_history(work: Work) -> bool:
@@ -90,6 +120,10 @@ def _view(work: Work) -> list[Message]:
     summary = prompts.earlier_conversation(shortened.summary, shortened.quotes, today=work.state.today)
     messages = [user_message(summary)] if start else []
     for position, message in enumerate(foreign.restore(work.journal.transcript[start:], work.llm.identity), start):
+        if not work.llm.sees:
+            message = pictures.to_words(message, pictures.IS_BLIND)
+        elif position < shortened.pictures_before:
+            message = pictures.to_words(message, pictures.IS_OLD)
         if position < shortened.elided_before:
             message = elide(message, ELIDED_CHARS)
         messages.append(flatten(message) if position < shortened.flat_before else message)
@@ -98,7 +132,10 @@ def _view(work: Work) -> list[Message]:
 
 async def _shorten(work: Work, room: int) -> None:
     """Elide old tool outputs (no model call needed); if that is not enough, summarise all but the newest messages."""
-    shortened = work.state.shortened.model_copy(update={"elided_before": _start_of_newest(work, room * KEPT_WHOLE)})
+    start = _start_of_newest(work, room * KEPT_WHOLE)
+    shortened = work.state.shortened.model_copy(
+        update={"elided_before": start, "pictures_before": max(start, work.state.shortened.pictures_before)}
+    )
     await work.record(shortened=shortened)
     if count_tokens(_view(work)) <= room * ENOUGH:
         return
@@ -174,6 +211,10 @@ def _clip_to_fit(messages: list[Message], room: int) -> list[Message]:
 
     If that is not enough, drop the fields that only the model understands, oldest first.
     """
+    for place, message in enumerate(messages):
+        if count_tokens(messages) <= room:
+            break
+        messages[place] = pictures.to_words(message, pictures.IS_OLD)
     limit = 100_000
     while count_tokens(messages) > room and limit > 200:
         messages = [clip_content(message, limit) for message in messages]

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
+from moorage_api.agent.model import pictures
 from moorage_api.agent.model.answers import Answer, objects_in
-from moorage_api.agent.ports import Message, ToolCall, ToolResult
+from moorage_api.agent.ports import Message, Picture, ToolCall, ToolResult
 from moorage_api.agent.state import FRESH, OpenCall, Phase
 from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments
 from moorage_api.agent.toolsets.tools import FINISH, Tools
@@ -196,6 +197,7 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
         clip(repair_unicode(result.text), MAX_RESULT_CHARS),
         _tool_event(call, "called", result),
         outcome=result.outcome,
+        seen=result.pictures,
     )
 
 
@@ -207,6 +209,7 @@ async def _answer(
     text: str,
     *events: ChatEvent,
     outcome: str,
+    seen: Sequence[Picture] = (),
 ) -> None:
     """Record the result of a call and start the next one. A loop of calls is told to the model, and in the end ended.
 
@@ -214,7 +217,9 @@ async def _answer(
     """
     outcomes, repeats, period = work.state.outcomes, 1, 1
     if call.function not in POLLING_FUNCTIONS:
-        outcomes = progress.add_outcome(outcomes, work.limits, call.function, call.args, outcome, text)
+        outcomes = progress.add_outcome(
+            outcomes, work.limits, call.function, call.args, outcome, text, [picture.key for picture in seen]
+        )
         repeats, period = progress.count_repeats(outcomes)
     changes: dict[str, Any] = {
         "outcomes": outcomes,
@@ -223,7 +228,8 @@ async def _answer(
     if repeats >= progress.REPEATS_BEFORE_WARNING:
         text += f"\n\n{prompts.repeated_calls(repeats, period)}"
     if repeats < work.limits.max_repeats:
-        await _advance(work, tools, *events, messages=[tool_message(call, text)], calls=rest, **changes)
+        answer = pictures.attach(tool_message(call, text), seen)
+        await _advance(work, tools, *events, messages=[answer], calls=rest, **changes)
         return
     answers = [tool_message(call, text), *(tool_message(other, prompts.NOT_RUN_ENDED) for other in rest)]
     await work.record(*events, messages=answers, calls=[], **changes)

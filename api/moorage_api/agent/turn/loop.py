@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import tool_message, user_message
+from moorage_api.agent.model import pictures
 from moorage_api.agent.model.llm import LlmClient, LlmError
 from moorage_api.agent.ports import (
     AgentLimits,
@@ -15,6 +16,8 @@ from moorage_api.agent.ports import (
     Gate,
     Journal,
     Message,
+    Picture,
+    PictureError,
     SandboxLostError,
     Switches,
     Toolset,
@@ -116,7 +119,8 @@ async def _read_messages(work: Work) -> None:
     unread = await work.journal.unread_messages()
     if not unread:
         return
-    texts = [await _text_with_files(work, message) for message in unread]
+    read = [await _text_with_files(work, message) for message in unread]
+    texts, shown = [text for text, _ in read], [picture for _, found in read for picture in found]
     consumed_seq = unread[-1].seq
     state = work.state
     if state.phase == "waiting" and state.calls[0].consent == "asked":
@@ -124,14 +128,14 @@ async def _read_messages(work: Work) -> None:
         return
     if state.phase == "waiting":
         asked, *others = state.calls
-        messages = [tool_message(asked, "\n\n".join(texts))]
+        messages = [pictures.attach(tool_message(asked, "\n\n".join(texts)), shown)]
         messages += [tool_message(call, prompts.NOT_RUN_ASKED) for call in others]
         await work.record(messages=messages, consumed_seq=consumed_seq, phase="executing", calls=[], **FRESH)
         return
     messages = [tool_message(call, prompts.NOT_RUN_NEW_MESSAGE) for call in state.calls]
     if state.today not in ("", work.today):
         messages.append(user_message(prompts.today_is(work.today)))
-    messages += [user_message(text) for text in texts]
+    messages += [pictures.attach(user_message(text), found) for text, found in read]
     if state.phase in ("idle", "planning"):
         new_turn = {
             "phase": "planning",
@@ -149,15 +153,23 @@ async def _read_messages(work: Work) -> None:
     await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], invalid=0, **days, **FRESH, **new_turn)
 
 
-async def _text_with_files(work: Work, message: UserMessage) -> str:
-    """Copy the message's files into the sandbox; return the text for the model, with the paths of the files."""
+async def _text_with_files(work: Work, message: UserMessage) -> tuple[str, list[Picture]]:
+    """Copy the message's files into the sandbox; return the text for the model, with their paths, and the pictures."""
     copied: list[FileInfo] = []
     if message.attachments:
         with continue_without("the user's files"), suppress(SandboxLostError):  # the first step reports it
             copied = list(await work.unless_stopped(work.attachments.to_sandbox(message.attachments)))
     copied_ids = {file.id for file in copied}
     missing = [file for file in message.attachments if file.id not in copied_ids]
-    return prompts.user_message(message.text, copied, missing)
+    text, shown = prompts.user_message(message.text, copied, missing), []
+    for place, file in enumerate(pictures.select_pictures(copied)[: work.limits.max_pictures]):
+        try:
+            with suppress(SandboxLostError):
+                reading = work.attachments.read_picture(file.filepath, key=f"{message.seq}.{place}")
+                shown.append(await work.unless_stopped(reading))
+        except PictureError as error:
+            text += f"\n{prompts.not_shown(error)}"
+    return text, shown
 
 
 async def _stop(work: Work) -> None:

@@ -50,6 +50,8 @@ class _Attempts:
         self._before = work.state.shortened
         self._shortenings = 0
         self._guesses = 0
+        self._has_tried_words = False
+        """The pictures were left out, because the server may have refused one of them."""
         self._first_error: LlmError | None = None
 
     async def ask(self) -> Answer:
@@ -70,6 +72,8 @@ class _Attempts:
                     )
                 )
             except WindowFullError as error:
+                if error.status == 413 and await compaction.leave_out_pictures(work):
+                    continue  # the server counts bytes, and pictures have most of them
                 self._shortenings += 1
                 if self._shortenings >= MAX_SHORTENINGS:
                     raise LlmError(
@@ -89,6 +93,11 @@ class _Attempts:
         """
         work = self._work
         self._first_error = self._first_error or error
+        if not self._has_tried_words and error.may_be_picture and await compaction.leave_out_pictures(work):
+            self._has_tried_words = True
+            return True
+        if self._has_tried_words:
+            await compaction.show_pictures_from(work, self._before.pictures_before)
         if error.may_be_length and is_long:
             self._guesses += 1
             await compaction.reduce_window(work, share=SHORTER_SHARE)

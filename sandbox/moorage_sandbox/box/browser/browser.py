@@ -1,4 +1,4 @@
-"""The twelve browser functions."""
+"""The browser functions."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ class Browser:
     def browser_view(self, deadline: Deadline) -> dict[str, Any]:
         with self._window.use_page(deadline) as page:
             return self._observe(page, content=True)
+
+    def browser_screenshot(self, deadline: Deadline) -> dict[str, Any]:
+        """Every result has a picture of the page. This is for a model that wants to see it."""
+        with self._window.use_page(deadline) as page:
+            return self._observe(page, content=False)
 
     def browser_navigate(self, deadline: Deadline, *, url: str) -> dict[str, Any]:
         address = check_url(url, self._paths)

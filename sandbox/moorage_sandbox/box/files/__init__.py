@@ -1,1 +1,1 @@
-"""The five file functions and the two file transfers. The kernel checks permissions, for the user of the box."""
+"""The functions of files and the two file transfers. The kernel checks permissions, for the user of the box."""

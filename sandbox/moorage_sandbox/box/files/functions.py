@@ -1,21 +1,21 @@
-"""The five file functions."""
+"""The functions of files."""
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sys
 from typing import Any
 
 from moorage_sandbox.box.files.finding import find_paths
 from moorage_sandbox.box.files.opening import open_regular, read_bytes, require_regular, require_text
+from moorage_sandbox.box.files.pictures import describe_picture, read_picture
 from moorage_sandbox.box.files.writing import replace_file, write_all
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 from moorage_sandbox.box.shared.paths import Paths
-from moorage_sandbox.box.shared.processes import ChildProcesses
+from moorage_sandbox.box.shared.processes import ChildProcesses, read_output
 
 SEARCH_PROGRAM = os.path.join(os.path.dirname(__file__), "search.py")
 MAX_SEARCH_SECONDS = 10
@@ -41,7 +41,10 @@ class Files:
         end_line: int | None = None,
         max_length: int = DEFAULT_LENGTH,
     ) -> dict[str, Any]:
-        """Return lines `start_line` (counted from 0) to `end_line` (excluded), at most `max_length` characters."""
+        """Return lines `start_line` (counted from 0) to `end_line` (excluded), at most `max_length` characters.
+
+        Of a picture it returns the kind and the size.
+        """
         if end_line is not None and end_line < start_line:
             raise BoxError("invalid", "read_file: 'end_line' must not be before 'start_line' (both count from 0).")
         wanted = bytearray()
@@ -52,6 +55,8 @@ class Files:
         with open_regular(self._paths.resolve(filepath), filepath) as file, translate_os_errors(filepath):
             while block := file.read(1 << 20):
                 if size == 0:
+                    if picture := describe_picture(block, os.fstat(file.fileno()).st_size):
+                        return {"content": "", "total_lines": 0, "truncated": False, "picture": picture}
                     require_text(block, filepath)
                 size += len(block)
                 deadline.check("Reading")
@@ -73,6 +78,13 @@ class Files:
             "total_lines": line + (0 if ends_in_newline else 1),
             "truncated": len(cut) < len(content),
         }
+
+    def read_picture(self, deadline: Deadline, *, filepath: str, max_bytes: int, max_pixels: int) -> dict[str, Any]:
+        """Return a picture as base64, scaled down to the limits. No model calls this."""
+        path = self._paths.resolve(filepath)
+        return read_picture(
+            path, filepath, deadline, children=self._children, max_bytes=max_bytes, max_pixels=max_pixels
+        )
 
     def write_file(
         self,
@@ -133,7 +145,7 @@ class Files:
                 os.close(output_write)
         with open(output, "rb", buffering=0) as reader:
             limit = deadline.within(MAX_SEARCH_SECONDS)
-            answer = _read_until(reader.fileno(), limit)
+            answer = read_output(reader.fileno(), limit)
         child.signal(signal.SIGKILL)
         if answer is None:
             raise BoxError(
@@ -175,16 +187,3 @@ def _find_line(block: bytes, line: int) -> int:
         if position == 0:
             return len(block)
     return position
-
-
-def _read_until(fd: int, deadline: Deadline) -> bytes | None:
-    """Read until the other side closes. None if it does not close in time."""
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    data = bytearray()
-    while poller.poll(deadline.remaining() * 1000):
-        block = os.read(fd, 65536)
-        if not block:
-            return bytes(data)
-        data += block
-    return None

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+
+from moorage_sandbox.box.shared.deadline import Deadline
 
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT, signal.SIGHUP)
 """Python ignores SIGPIPE. A child process that inherits this does not end when the reader of its output ends."""
@@ -135,6 +138,19 @@ class ChildProcesses:
                         send_signal(pid, signal.SIGCONT)
                 signalled |= below
                 signal.sigtimedwait([signal.SIGCHLD], 0.02)
+
+
+def read_output(fd: int, deadline: Deadline) -> bytes | None:
+    """Read until the other side closes. None if it does not close in time."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    data = bytearray()
+    while poller.poll(deadline.remaining() * 1000):
+        block = os.read(fd, 65536)
+        if not block:
+            return bytes(data)
+        data += block
+    return None
 
 
 def send_signal(pid: int, number: int) -> None:

@@ -255,7 +255,7 @@ def install_sandbox_code(layout: Layout, *, python: str) -> None:
         shutil.copytree(common, layout.code / part / "moorage_common", ignore=shutil.ignore_patterns("__pycache__"))
         package = layout.code / part / "moorage_sandbox"
         package.mkdir()
-        for shared in ("__init__.py", "protocol.py"):
+        for shared in ("__init__.py", "protocol.py", "pictures.py"):
             shutil.copy(source / shared, package)
         if (source / part).is_dir():
             shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
