@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from moorage_api.agent.model.llm import Learnt, LlmClient, OnCall, OnStart, Timing, forget_facts
+from moorage_api.agent.model.pictures import ReadPicture
 from moorage_api.agent.turn.trial import PARTS, Trial, is_usable
 from moorage_api.config.options import LlmTestPart, LlmTestRequest, LlmTestResult
 from moorage_api.config.service import ConfigService, LlmConfig
@@ -24,6 +25,7 @@ def build_client(
     on_learnt: Learnt = forget_facts,
     on_start: OnStart | None = None,
     on_call: OnCall | None = None,
+    read_picture: ReadPicture | None = None,
 ) -> LlmClient:
     """`timing` and `context_tokens` are those of the settings; the options of the model replace them."""
     options = config.options
@@ -42,8 +44,9 @@ def build_client(
         backoff_seconds=timing.backoff,
         headers=options.headers,
         extra_body=options.body,
-        facts=facts,
+        facts=facts if options.sees is None else {**facts, "sees": options.sees},
         on_learnt=on_learnt,
+        read_picture=read_picture,
         on_start=on_start,
         on_call=on_call,
     )

@@ -105,6 +105,7 @@ class OptionFields(BaseModel):
     headers: Headers | None = None
     body: Body | None = None
     send_temperature: bool | None = None
+    sees: bool | None = None
     context_tokens: ContextTokens | None = None
     first_byte_seconds: WaitSeconds | None = None
     idle_seconds: WaitSeconds | None = None
@@ -168,6 +169,8 @@ class LlmOptionsRead(BaseModel):
     """Fields that are added to each request."""
     send_temperature: bool
     """Whether `temperature` is sent."""
+    sees: bool | None
+    """Whether the model gets pictures; null to decide by its name and by what its server refused."""
     context_tokens: int | None
     """Size of the model's window; null for the setting `MOORAGE_LLM_CONTEXT_TOKENS`."""
     first_byte_seconds: float | None
@@ -185,6 +188,7 @@ class LlmOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)
     send_temperature: bool = True
+    sees: bool | None = None
     context_tokens: int | None = None
     first_byte_seconds: float | None = None
     idle_seconds: float | None = None
@@ -192,7 +196,7 @@ class LlmOptions:
 
 
 SERVER_FIELDS = ("headers", "first_byte_seconds", "idle_seconds", "patience_seconds")
-MODEL_FIELDS = ("body", "send_temperature", "context_tokens")
+MODEL_FIELDS = ("body", "send_temperature", "sees", "context_tokens")
 
 
 def select_options(stored: Mapping[str, Any], *, base_url: str, model_name: str) -> dict[str, Any]:
@@ -241,6 +245,7 @@ def to_options_read(selected: Mapping[str, Any], *, base_url: str, model_name: s
         headers=dict.fromkeys(selected.get("headers", {})),
         body=json.loads(selected.get("body", "{}")),
         send_temperature=selected.get("send_temperature", True),
+        sees=selected.get("sees"),
         context_tokens=selected.get("context_tokens"),
         first_byte_seconds=selected.get("first_byte_seconds"),
         idle_seconds=selected.get("idle_seconds"),
