@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from mcp.server.mcpserver import MCPServer
-from mcp_types import ToolAnnotations
+from mcp_types import ImageContent, ToolAnnotations
 
 
 def server(log: Path) -> MCPServer:
@@ -41,6 +41,11 @@ def server(log: Path) -> MCPServer:
     @made.tool()
     async def much(count: int) -> str:
         return "x" * count
+
+    @made.tool(structured_output=False)
+    async def draw(data: str, count: int = 1) -> list[ImageContent]:
+        """Pictures with this base64."""
+        return [ImageContent(type="image", data=data, mime_type="image/png")] * count
 
     return made
 

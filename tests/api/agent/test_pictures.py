@@ -18,6 +18,8 @@ from moorage_api.agent.tokens import PICTURE_TOKENS, count_tokens
 from moorage_api.events.schemas import DoneEvent, FileInfo, ToolEvent
 from support.agent import Bench, Killed, shell
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Status, Turn
+from support.providers.families import PASSING
+from support.providers.server import Family, FamilyServer
 
 SEEING = "gpt-4o"
 BLIND = "deepseek-v4-flash"
@@ -151,6 +153,24 @@ async def test_pictures_of_parallel_calls_follow_all_their_results() -> None:
     messages = model.requests[2]["messages"]
     assert [message["role"] for message in messages[-4:]] == ["assistant", "tool", "tool", "user"]
     assert shown(model.requests[2]) == [PAGE, CHART]
+
+
+each_family = pytest.mark.parametrize("family", PASSING, ids=[family.name for family in PASSING])
+
+
+@each_family
+async def test_every_family_gets_the_picture_or_words_in_a_form_that_it_takes(family: Family) -> None:
+    with FamilyServer(family, script(Calls(LOOK, READ), LOOK)) as server:
+        made = bench(server, family.model)
+        made.log.say("What is it?")
+        await made.run()
+    assert made.log.types()[-1] == "done", made.log.events[-1]
+    last = server.requests[-1]
+    if choose(family.model).sees:
+        assert shown(last) == [PAGE, CHART, PAGE]
+    else:
+        assert "cannot see pictures" in json.dumps(last)
+        assert not parts(last)
 
 
 REFUSALS: dict[str, tuple[int, object]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from mcp_types import Tool
 
 from moorage_api.agent.ports import ToolCall, ToolResult
 from moorage_api.agent.toolsets.arguments import check_arguments
+from moorage_api.agent.turn.trial import orange_square
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound
@@ -152,6 +154,36 @@ async def test_a_response_that_is_too_long_leaves_the_outcome_unknown(tools: Too
     assert long.outcome == "succeeded"
     assert len(long.text) < 13_000
     assert long.content["key"] == "blob0.txt"
+
+
+PNG = orange_square()
+
+
+async def test_the_pictures_of_a_result_are_stored_for_the_model(tools: Tools) -> None:
+    drawn = await tools("draw", data=base64.b64encode(PNG).decode())
+    assert drawn.outcome == "succeeded"
+    (picture,) = drawn.pictures
+    assert (picture.media_type, picture.width, picture.height) == ("image/png", 64, 64)
+    assert drawn.text == drawn.content["result"] == f"[image/png, {len(PNG)} bytes]"
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "shown", "words"),
+    [
+        (base64.b64encode(b"<svg/>").decode(), 1, 0, "is not a PNG"),
+        ("no base64!", 1, 0, "is not a PNG"),
+        ("", 1, 0, "is not a PNG"),
+        (base64.b64encode(PNG).decode(), 7, 4, "3 more pictures are not shown"),
+    ],
+    ids=["SVG", "no base64", "empty", "too many"],
+)
+async def test_pictures_that_the_model_cannot_get_are_named_in_words(
+    tools: Tools, data: str, count: int, shown: int, words: str
+) -> None:
+    drawn = await tools("draw", data=data, count=count)
+    assert drawn.outcome == "succeeded"
+    assert len(drawn.pictures) == shown
+    assert words in drawn.text
 
 
 async def test_a_command_sees_only_its_own_environment_variables(tools: Tools) -> None:

@@ -22,8 +22,16 @@ def assistant_calls(request: Request) -> Iterator[tuple[int, dict[str, Any]]]:
             yield index, message
 
 
+def has_pictures(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(part.get("type") == "image_url" for part in content)
+
+
 def messages_are_well_formed(request: Request, _issued: Issued) -> Refusal | None:
-    """Known roles, text or parts as content, arguments that are objects, and behind calls exactly their results."""
+    """Known roles, text or parts as content, arguments that are objects, and behind calls exactly their results.
+
+    Only messages of the user have pictures.
+    """
     messages = request["messages"]
     expected: list[str] = []
     for index, message in enumerate(messages):
@@ -31,6 +39,8 @@ def messages_are_well_formed(request: Request, _issued: Issued) -> Refusal | Non
             return Refusal(f"Invalid value: '{message['role']}'.", param=f"messages[{index}].role")
         if not isinstance(message.get("content"), (str, list)):
             return Refusal(f"Invalid value for 'content': expected a string, got null. (messages[{index}])")
+        if message["role"] != "user" and has_pictures(message):
+            return Refusal("Invalid value: 'image_url'. Supported values are: 'text'.", param=f"messages[{index}]")
         if message["role"] == "tool":
             if message["tool_call_id"] not in expected:
                 return Refusal(
