@@ -81,6 +81,7 @@ async def test_a_model_that_sees_gets_the_picture_behind_the_result(call: Call, 
     request = model.requests[2]
     assert [message["role"] for message in request["messages"][-2:]] == ["tool", "user"]
     assert isinstance(request["messages"][-2]["content"], str)
+    assert ("1280x900" if call is LOOK else "64x48") in request["messages"][-2]["content"]
     assert shown(request) == [data]
     assert request["messages"][-1]["content"][0]["text"].startswith("[Moorage]")
     assert PICTURES not in json.dumps(model.requests)

@@ -114,6 +114,8 @@ class BrowserToolset(SandboxToolset):
 
     def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         parts = [f"{result.get('title', '')} ({result.get('url', '')})"]
+        if call.function == "browser_screenshot" and (size := _size_of(_picture(result))):
+            parts.append(f"The visible part of the page has {size} pixels. Coordinates count in these.")
         if "result" in result:
             parts.append(f"Result: {result['result']}")
         if "console" in result:
@@ -147,3 +149,8 @@ def _picture(result: Mapping[str, Any]) -> bytes:
         return base64.b64decode(str(result.get("screenshot_png") or ""), validate=True)
     except binascii.Error:
         return b""
+
+
+def _size_of(png: bytes) -> str:
+    """Width and height from the header of a PNG."""
+    return f"{int.from_bytes(png[16:20], 'big')}x{int.from_bytes(png[20:24], 'big')}" if len(png) >= 24 else ""
