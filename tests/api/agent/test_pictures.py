@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from moorage_api.agent.model.profiles import choose
+from moorage_api.agent.model.request import BRIDGE
 from moorage_api.agent.ports import PICTURES, AgentLimits, GateResult
 from moorage_api.agent.tokens import PICTURE_TOKENS, count_tokens
 from moorage_api.events.schemas import DoneEvent, FileInfo, ToolEvent
 from support.agent import Bench, Killed, shell
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Status, Turn
-from support.providers.families import PASSING
+from support.providers.families import FAMILIES
 from support.providers.server import Family, FamilyServer
 
 SEEING = "gpt-4o"
@@ -69,7 +70,9 @@ def shown(request: Request) -> list[bytes]:
 
 
 def turn(turns: Sequence[Turn], request: Request) -> Turn:
-    return turns[len([message for message in request["messages"] if message["role"] == "assistant"])]
+    """The turn whose place is the number of the model's own messages in the request."""
+    said = [message for message in request["messages"] if message["role"] == "assistant"]
+    return turns[len([message for message in said if message["content"] != BRIDGE["content"]])]
 
 
 @pytest.mark.parametrize(("call", "data"), [(LOOK, PAGE), (READ, CHART)], ids=["the page", "a file"])
@@ -156,12 +159,13 @@ async def test_pictures_of_parallel_calls_follow_all_their_results() -> None:
     assert shown(model.requests[2]) == [PAGE, CHART]
 
 
-each_family = pytest.mark.parametrize("family", PASSING, ids=[family.name for family in PASSING])
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
 
 
 @each_family
 async def test_every_family_gets_the_picture_or_words_in_a_form_that_it_takes(family: Family) -> None:
-    with FamilyServer(family, script(Calls(LOOK, READ), LOOK)) as server:
+    turns = script(Calls(LOOK, READ), LOOK)
+    with FamilyServer(family, lambda request: turn(turns, request)) as server:
         made = bench(server, family.model)
         made.log.say("What is it?")
         await made.run()

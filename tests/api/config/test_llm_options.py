@@ -30,6 +30,7 @@ DEFAULTS = {
     "headers": {},
     "body": {},
     "send_temperature": True,
+    "sees": None,
     "context_tokens": None,
     "first_byte_seconds": None,
     "idle_seconds": None,

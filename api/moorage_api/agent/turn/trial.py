@@ -180,9 +180,7 @@ class Trial:
         if "orange" not in answer.text.lower():
             raise _NotWorkingError(f"The model was shown an orange square and does not see it. {_describe(answer)}")
         if not self._llm.sees:
-            return (
-                "The model sees pictures. Its name does not say so, so set the option `sees`, or it gets words"
-            )
+            return "The model sees pictures. Its name does not say so, so set the option `sees`, or it gets words"
         return "The model sees pictures"
 
     async def _window(self) -> str:
