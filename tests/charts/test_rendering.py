@@ -407,7 +407,7 @@ def leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str
     return {key: leaf for name, part in parts.items() for key, leaf in leaves(part, (*path, name)).items()}
 
 
-def explained() -> dict[tuple[str, ...], tuple[str, Any]]:
+def read_values() -> dict[tuple[str, ...], tuple[str, Any]]:
     """Each setting of values.yaml with the comment above it and its default."""
     text = (CHART / "values.yaml").read_text()
     values: Any = yaml.safe_load(text)
@@ -430,7 +430,7 @@ def explained() -> dict[tuple[str, ...], tuple[str, Any]]:
 
 def test_values_and_schema_have_the_same_settings_and_texts() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
-    assert {key: (leaf["description"], leaf["default"]) for key, leaf in leaves(schema).items()} == explained()
+    assert {key: (leaf["description"], leaf["default"]) for key, leaf in leaves(schema).items()} == read_values()
 
 
 def test_the_table_in_the_docs_is_generated_from_the_schema() -> None:

@@ -254,7 +254,7 @@ async def test_a_killed_gate_restarts_with_its_binding_and_its_ledger(sandbox: S
     first = await client.call(key, "shell_execute", args, timeout_seconds=30)
     box = sandbox.status("box")["restartCount"]
     await asyncio.to_thread(sandbox.kill, "gate")
-    await until_answers(sandbox)
+    await wait_until_answering(sandbox)
     assert (first.outcome, first.result["output"].strip()) == ("succeeded", "1")
     assert await client.call(key, "shell_execute", args, timeout_seconds=30) == first
     assert await shell(client, "cat gate.log") == "ran"
@@ -280,7 +280,7 @@ def test_a_deleted_pod_ends_by_itself(node: Node, sandbox: SandboxPod) -> None:
     SandboxPod.created(node, keys=sandbox.keys, pod=pod).delete(seconds=60)
 
 
-async def until_answers(sandbox: SandboxPod) -> None:
+async def wait_until_answering(sandbox: SandboxPod) -> None:
     async with httpx.AsyncClient(base_url=sandbox.url, timeout=2, trust_env=False) as http, asyncio.timeout(30):
         while not await answers(http):
             await asyncio.sleep(0.05)

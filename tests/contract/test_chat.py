@@ -25,7 +25,7 @@ def user(server: Server, peers: Peers) -> Caller:
 
 
 @pytest.fixture(scope="module")
-def worked(user: Caller) -> tuple[str, Turn]:
+def working_turn(user: Caller) -> tuple[str, Turn]:
     """A session in which the agent used the shell and files, and the content of its stream."""
     session = user.new_session()
     file = user.upload("data.csv", b"a,b\n1,2\n", "text/csv")
@@ -33,15 +33,15 @@ def worked(user: Caller) -> tuple[str, Turn]:
 
 
 @pytest.fixture(scope="module")
-def greeted(user: Caller) -> tuple[str, Turn]:
+def greeting_turn(user: Caller) -> tuple[str, Turn]:
     """A session in which the model only sent a long and slow answer, and the content of its stream."""
     session = user.new_session()
     return session, user.chat(session, saying("long"))
 
 
 @proves("POST /api/sessions/{session_id}/chat: success", "sse.order", "sse.ends")
-def test_the_events_of_a_new_chat_are_in_order(worked: tuple[str, Turn]) -> None:
-    _, turn = worked
+def test_the_events_of_a_new_chat_are_in_order(working_turn: tuple[str, Turn]) -> None:
+    _, turn = working_turn
     types = [kind for kind in turn.types() if kind != "sandbox"]
     assert types[:4] == ["message", "title", "message", "plan"]
     assert types[-3:] == ["message", "plan", "done"]
@@ -54,8 +54,10 @@ def test_the_events_of_a_new_chat_are_in_order(worked: tuple[str, Turn]) -> None
 
 
 @proves("sse.frame", "sse.data")
-def test_every_frame_has_a_cursor_a_type_and_json(worked: tuple[str, Turn], greeted: tuple[str, Turn]) -> None:
-    for _, turn in (worked, greeted):
+def test_every_frame_has_a_cursor_a_type_and_json(
+    working_turn: tuple[str, Turn], greeting_turn: tuple[str, Turn]
+) -> None:
+    for _, turn in (working_turn, greeting_turn):
         for frame in turn.frames:
             assert frame.id
             assert frame.data["event_id"] == frame.id
@@ -75,8 +77,8 @@ def test_an_idle_stream_has_a_heartbeat_every_fifteen_seconds(request: pytest.Fi
 
 
 @proves("sse.partial", "sse.partial-rate")
-def test_an_answer_is_streamed_in_growing_parts(greeted: tuple[str, Turn]) -> None:
-    _, turn = greeted
+def test_an_answer_is_streamed_in_growing_parts(greeting_turn: tuple[str, Turn]) -> None:
+    _, turn = greeting_turn
     final = turn.all("message", role="assistant")[-1]
     assert final["message"].strip() == LONG.strip()
     assert final["partial"] is False
@@ -95,8 +97,8 @@ def test_an_answer_is_streamed_in_growing_parts(greeted: tuple[str, Turn]) -> No
 
 
 @proves("sse.message", "chat.attachments")
-def test_messages_carry_their_files(user: Caller, worked: tuple[str, Turn]) -> None:
-    session, turn = worked
+def test_messages_carry_their_files(user: Caller, working_turn: tuple[str, Turn]) -> None:
+    session, turn = working_turn
     question, *_, answer = turn.all("message")
     (given,) = question["attachments"]
     (made,) = answer["attachments"]
@@ -109,8 +111,8 @@ def test_messages_carry_their_files(user: Caller, worked: tuple[str, Turn]) -> N
 
 
 @proves("sse.title", "sse.plan", "sse.step")
-def test_a_plan_its_title_and_its_steps(worked: tuple[str, Turn]) -> None:
-    _, turn = worked
+def test_a_plan_its_title_and_its_steps(working_turn: tuple[str, Turn]) -> None:
+    _, turn = working_turn
     assert turn.all("title")[0]["title"] == "Contract"
     first, *_, last = turn.all("plan")
     for plan in (first, last):
@@ -124,8 +126,8 @@ def test_a_plan_its_title_and_its_steps(worked: tuple[str, Turn]) -> None:
 
 
 @proves("sse.tool", "functions.unique-ids")
-def test_a_tool_is_called_and_has_been_called(worked: tuple[str, Turn]) -> None:
-    _, turn = worked
+def test_a_tool_is_called_and_has_been_called(working_turn: tuple[str, Turn]) -> None:
+    _, turn = working_turn
     calling, called = turn.all("tool", status="calling"), turn.all("tool", status="called")
     assert [(tool["name"], tool["function"]) for tool in called if tool["name"] != "message"] == [
         ("shell", "shell_execute"),
@@ -142,8 +144,8 @@ def test_a_tool_is_called_and_has_been_called(worked: tuple[str, Turn]) -> None:
 
 
 @proves("sse.sandbox", "sse.first-frame")
-def test_the_start_of_a_sandbox_is_reported(worked: tuple[str, Turn]) -> None:
-    _, turn = worked
+def test_the_start_of_a_sandbox_is_reported(working_turn: tuple[str, Turn]) -> None:
+    _, turn = working_turn
     phases = turn.all("sandbox")
     assert {event["phase"] for event in phases} <= PHASES
     assert all(isinstance(event["reason"], str) for event in phases)
@@ -154,8 +156,8 @@ def test_the_start_of_a_sandbox_is_reported(worked: tuple[str, Turn]) -> None:
 
 
 @proves("sse.detail", "GET /api/sessions/{session_id}: success")
-def test_the_detail_has_the_streamed_events_and_can_be_paged(user: Caller, worked: tuple[str, Turn]) -> None:
-    session, turn = worked
+def test_the_detail_has_the_streamed_events_and_can_be_paged(user: Caller, working_turn: tuple[str, Turn]) -> None:
+    session, turn = working_turn
     detail = user.get(f"/api/sessions/{session}")
     assert detail["status"] == "completed"
     assert [event["event"] for event in detail["events"]] == turn.types()
@@ -166,8 +168,10 @@ def test_the_detail_has_the_streamed_events_and_can_be_paged(user: Caller, worke
 
 
 @proves("POST /api/sessions/{session_id}/file: success", "POST /api/sessions/{session_id}/shell: success")
-def test_the_sandbox_is_read_by_its_owner_and_admins(user: Caller, admin: Caller, worked: tuple[str, Turn]) -> None:
-    path = f"/api/sessions/{worked[0]}"
+def test_the_sandbox_is_read_by_its_owner_and_admins(
+    user: Caller, admin: Caller, working_turn: tuple[str, Turn]
+) -> None:
+    path = f"/api/sessions/{working_turn[0]}"
     for reader in (user, admin):
         assert reader.post(f"{path}/file", json={"filepath": MADE}) == {
             "filepath": MADE,
@@ -181,15 +185,15 @@ def test_the_sandbox_is_read_by_its_owner_and_admins(user: Caller, admin: Caller
 
 
 @proves("POST /api/sessions/{session_id}/file: 404", "POST /api/sessions/{session_id}/shell: 404")
-def test_an_unknown_file_or_shell_of_the_sandbox_is_a_404(user: Caller, worked: tuple[str, Turn]) -> None:
-    path = f"/api/sessions/{worked[0]}"
+def test_an_unknown_file_or_shell_of_the_sandbox_is_a_404(user: Caller, working_turn: tuple[str, Turn]) -> None:
+    path = f"/api/sessions/{working_turn[0]}"
     user.ask("POST", f"{path}/file", json={"filepath": "/nowhere/at/all"}, expect=404)
     user.ask("POST", f"{path}/shell", json={"session_id": "no-such-shell"}, expect=404)
 
 
 @proves("session.status", "session.time")
-def test_the_list_shows_how_a_run_ended(user: Caller, worked: tuple[str, Turn]) -> None:
-    (item,) = [item for item in user.get("/api/sessions")["sessions"] if item["session_id"] == worked[0]]
+def test_the_list_shows_how_a_run_ended(user: Caller, working_turn: tuple[str, Turn]) -> None:
+    (item,) = [item for item in user.get("/api/sessions")["sessions"] if item["session_id"] == working_turn[0]]
     assert (item["title"], item["latest_message"], item["status"]) == ("Contract", FINAL, "completed")
     at = datetime.fromisoformat(item["latest_message_at"].replace("Z", "+00:00"))
     assert at.utcoffset() == timedelta(0)
@@ -265,8 +269,8 @@ def test_a_chat_without_a_message_follows_the_active_run(user: Caller) -> None:
 
 
 @proves("session.any-path")
-def test_every_file_that_the_box_user_can_read_is_readable(user: Caller, worked: tuple[str, Turn]) -> None:
-    path = f"/api/sessions/{worked[0]}/file"
+def test_every_file_that_the_box_user_can_read_is_readable(user: Caller, working_turn: tuple[str, Turn]) -> None:
+    path = f"/api/sessions/{working_turn[0]}/file"
     assert "root:" in user.post(path, json={"filepath": "/etc/passwd"})["content"]
     for closed in ("/etc/shadow", "/home/ubuntu", ""):
         answer = user.send("POST", path, json={"filepath": closed})
@@ -274,15 +278,15 @@ def test_every_file_that_the_box_user_can_read_is_readable(user: Caller, worked:
 
 
 @proves("chat.attach", "sse.ends")
-def test_a_chat_without_a_message_follows_the_last_run(user: Caller, greeted: tuple[str, Turn]) -> None:
-    session, turn = greeted
+def test_a_chat_without_a_message_follows_the_last_run(user: Caller, greeting_turn: tuple[str, Turn]) -> None:
+    session, turn = greeting_turn
     assert [frame.data for frame in user.chat(session).stored] == [frame.data for frame in turn.stored]
 
 
 @proves("chat.resume")
 @pytest.mark.parametrize("how", ["event_id", "Last-Event-ID"])
-def test_a_chat_resumes_after_the_cursor(user: Caller, greeted: tuple[str, Turn], how: str) -> None:
-    session, turn = greeted
+def test_a_chat_resumes_after_the_cursor(user: Caller, greeting_turn: tuple[str, Turn], how: str) -> None:
+    session, turn = greeting_turn
     seen = turn.stored[1].id
     resumed = user.chat(session, **({"event_id": seen} if how == "event_id" else {"headers": {how: seen}}))
     assert [frame.id for frame in resumed.stored] == [frame.id for frame in turn.stored[2:]]
@@ -290,8 +294,8 @@ def test_a_chat_resumes_after_the_cursor(user: Caller, greeted: tuple[str, Turn]
 
 @proves("chat.unknown-event-id")
 @pytest.mark.parametrize("cursor", ["999999999", "no-cursor-of-yours", "-1"])
-def test_an_unknown_cursor_starts_at_this_run(user: Caller, greeted: tuple[str, Turn], cursor: str) -> None:
-    session, turn = greeted
+def test_an_unknown_cursor_starts_at_this_run(user: Caller, greeting_turn: tuple[str, Turn], cursor: str) -> None:
+    session, turn = greeting_turn
     assert [frame.id for frame in user.chat(session, event_id=cursor).stored] == [frame.id for frame in turn.stored]
 
 
@@ -390,7 +394,7 @@ FUNCTIONS = {
 
 @proves("functions.offered")
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_is_offered_with_its_parameters(peers: Peers, worked: tuple[str, Turn], function: str) -> None:
+def test_a_function_is_offered_with_its_parameters(peers: Peers, working_turn: tuple[str, Turn], function: str) -> None:
     parameters = peers.offered()[function]
     properties = parameters.get("properties", {})
     wanted = FUNCTIONS[function].split()

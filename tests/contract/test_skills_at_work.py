@@ -57,7 +57,7 @@ def policy(request: pytest.FixtureRequest, admin: Caller) -> Iterator[str]:
 enforced = pytest.mark.parametrize("policy", ["enforce_confirmation"], indirect=True)
 
 
-def made(admin: Caller, peers: Peers, bundle: Bundle, *, calls: int = 1, risk: bytes = b"") -> Skill:
+def install_skill(admin: Caller, peers: Peers, bundle: Bundle, *, calls: int = 1, risk: bytes = b"") -> Skill:
     """A skill with a command; the model calls it so often when a message names it."""
     slug = name("s")
     files = {"run.sh": script("ran"), "setup.sh": risk or b"echo hello\n"}
@@ -69,7 +69,7 @@ def made(admin: Caller, peers: Peers, bundle: Bundle, *, calls: int = 1, risk: b
 
 @pytest.fixture
 def risky(admin: Caller, peers: Peers, bundle: Bundle) -> Skill:
-    return made(admin, peers, bundle, risk=RISKY)
+    return install_skill(admin, peers, bundle, risk=RISKY)
 
 
 def runs(turn: Turn) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def test_a_skill_runs_in_its_own_directory(
     admin: Caller, user: Caller, peers: Peers, bundle: Bundle, policy: str
 ) -> None:
     """The skill has no risk, so no policy makes the agent ask."""
-    skill = made(admin, peers, bundle)
+    skill = install_skill(admin, peers, bundle)
     session = user.new_session()
     turn = user.chat(session, saying(skill.slug))
     assert turn.ending.event == "done"
@@ -120,7 +120,7 @@ def test_a_skill_runs_in_its_own_directory(
 @proves("skills.off", f"POST {SKILLS}/{{skill_key}}/enabled: success")
 def test_a_skill_that_is_off_is_not_offered(admin: Caller, user: Caller, peers: Peers, bundle: Bundle) -> None:
     """This includes a session that started when the skill was on."""
-    skill = made(admin, peers, bundle)
+    skill = install_skill(admin, peers, bundle)
     session = user.new_session()
     assert runs(user.chat(session, saying(skill.slug)))
     admin.post(f"{SKILLS}/{skill.slug}/enabled", json={"enabled": False})
@@ -137,7 +137,7 @@ def test_a_skill_that_is_off_is_not_offered(admin: Caller, user: Caller, peers: 
 def test_a_session_keeps_the_version_that_it_began_with(
     admin: Caller, user: Caller, peers: Peers, bundle: Bundle
 ) -> None:
-    skill = made(admin, peers, bundle)
+    skill = install_skill(admin, peers, bundle)
     old, new = user.new_session(), user.new_session()
     assert user.chat(old, saying(skill.slug)).ending.event == "done"
     (skill.directory / "run.sh").write_bytes(script("ran anew"))
@@ -196,7 +196,7 @@ def test_any_other_answer_is_a_refusal_and_the_run_goes_on(
 def test_each_risky_call_needs_its_own_consent(
     admin: Caller, user: Caller, peers: Peers, bundle: Bundle, policy: str
 ) -> None:
-    skill = made(admin, peers, bundle, calls=2, risk=RISKY)
+    skill = install_skill(admin, peers, bundle, calls=2, risk=RISKY)
     session = user.new_session()
     ask(user, session, skill)
     again = user.chat(session, "yes")

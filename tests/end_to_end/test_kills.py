@@ -67,11 +67,11 @@ class Running:
         return True
 
 
-def once_in_order(chat: Chat) -> None:
+def check_once_in_order(chat: Chat) -> None:
     assert [frame.data["seq"] for frame in chat.stored] == list(range(1, len(chat.stored) + 1))
 
 
-async def same_as_the_log(chat: Chat, alice: Person) -> None:
+async def check_same_as_log(chat: Chat, alice: Person) -> None:
     """Check that the stream delivered exactly the events of the log, in spite of interruptions."""
     detail = data(await alice.client.get(f"/api/sessions/{chat.session_id}"))
     assert [(event["event"], event["data"]["seq"]) for event in detail["events"]] == [
@@ -93,7 +93,7 @@ async def marks(chat: Chat, alice: Person) -> list[str]:
     return str(data(await until(read, "the sandbox has the file"))["content"]).split()
 
 
-async def survive(seed: int, platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
+async def check_survival(seed: int, platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
     """Run the report task, kill two processes meanwhile, and check the result."""
     chance = random.Random(seed)
     with ScriptedModel(report.script(), delay_seconds=0.05, chunk_chars=60, chunk_delay_seconds=0.01) as model:
@@ -119,8 +119,8 @@ async def survive(seed: int, platform: Platform, use_model: UseModel, new_user: 
         await asyncio.gather(*killing)
         alice.client.base_url = running.url()
         assert ending.event == "done", ending.data
-        once_in_order(chat)
-        await same_as_the_log(chat, alice)
+        check_once_in_order(chat)
+        await check_same_as_log(chat, alice)
         ran = await marks(chat, alice)
         assert len(ran) == len(set(ran)), f"a command ran twice: {ran}"
         was_told_unknown = "may have run" in str(model.requests[-1]["messages"])
@@ -133,13 +133,13 @@ async def survive(seed: int, platform: Platform, use_model: UseModel, new_user: 
 async def test_a_kill_at_any_moment_loses_nothing(
     seed: int, platform: Platform, use_model: UseModel, new_user: NewUser
 ) -> None:
-    await survive(seed, platform, use_model, new_user)
+    await check_survival(seed, platform, use_model, new_user)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", many_seeds())
 async def test_many_kills_lose_nothing(seed: int, platform: Platform, use_model: UseModel, new_user: NewUser) -> None:
-    await survive(seed, platform, use_model, new_user)
+    await check_survival(seed, platform, use_model, new_user)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_a_question_to_the_user_survives_a_kill_of_every_process(
     alice.client.base_url = again.url()
     assert data(await alice.client.get("/api/sessions"))["sessions"][0]["status"] == "waiting"
     assert (await chat.say("Ada")).event == "done"
-    once_in_order(chat)
+    check_once_in_order(chat)
     answered = [message for message in waiting_model.requests[-1]["messages"] if message["role"] == "tool"]
     assert any("Ada" in message["content"] for message in answered)
 

@@ -97,7 +97,7 @@ async def screen_close_code(url: str, session: str, token: str) -> int:
     return closed.value.rcvd.code
 
 
-async def until_well(*urls: str) -> None:
+async def wait_until_well(*urls: str) -> None:
     async def are_well() -> bool:
         return all([(await parts(url))[0] == 200 for url in urls])
 
@@ -138,7 +138,7 @@ async def test_without_redis_limited_requests_are_refused_with_503_until_it_is_b
                     assert (await client.get(path)).status_code == 200
 
         await redis.restart()
-        await until_well(first.url, second.url)
+        await wait_until_well(first.url, second.url)
         stored = data(await alice.client.get(f"/api/sessions/{session}"))["events"]
         assert [event["data"]["seq"] for event in stored] == list(range(1, len(chat.stored) + 1))
         assert [event["data"]["message"] for event in stored if event["data"].get("role") == "user"] == [
@@ -185,7 +185,7 @@ async def test_streams_of_a_killed_replica_count_until_their_leases_end(
             assert (await stack.enter_async_context(open_list(dying.url, alice.token))).status_code == 200
         async with open_list(living.url, alice.token) as refused:
             retry_after(refused)
-        await until_renewed(redis, alice.id)
+        await wait_until_renewed(redis, alice.id)
         await dying.kill()
         said = await alice.client.post(f"/api/sessions/{session}/chat", json={"message": "hello"})
         retry_after(said)
@@ -201,7 +201,7 @@ async def test_streams_of_a_killed_replica_count_until_their_leases_end(
             retry_after(refused)
 
 
-async def until_renewed(valkey: Valkey, user: str) -> None:
+async def wait_until_renewed(valkey: Valkey, user: str) -> None:
     """Wait until the replica has renewed all leases of the user's streams."""
     key = f"moorage:leases:stream:{user}"
     async with Redis.from_url(valkey.url) as client:

@@ -84,14 +84,14 @@ async def test_many_kills(seed: int, sessions: Sessions, kubelet: Kubelet, start
     await killed_at_a_moment(seed, sessions, await start_operator())
 
 
-def refusing(chance: random.Random) -> Any:
+def refuse_requests(chance: random.Random) -> Any:
     def fault(_: web.Request) -> Fault:
         return chance.choice([429, 500, 503, "cut", None, None, None])
 
     return fault
 
 
-def cutting(how: str) -> Any:
+def cut_watch(how: str) -> Any:
     return lambda request: how if request.query.get("watch") == "true" else None
 
 
@@ -101,7 +101,7 @@ async def test_sessions_converge_although_the_api_server_fails_intermittently(
 ) -> None:
     async with FaultyProxy.before(control_plane, tmp_path) as proxy:
         if how != "refuses":
-            proxy.fault = cutting(how)  # from the first watch on: one that is open already would not be cut
+            proxy.fault = cut_watch(how)  # from the first watch on: one that is open already would not be cut
         operator = await start_operator(
             kubeconfig=proxy.kubeconfig,
             MOORAGE_OPERATOR_LEASE_SECONDS="60",
@@ -109,7 +109,7 @@ async def test_sessions_converge_although_the_api_server_fails_intermittently(
             MOORAGE_OPERATOR_RELIST_SECONDS="5",
         )
         if how == "refuses":
-            proxy.fault = refusing(random.Random(7))
+            proxy.fault = refuse_requests(random.Random(7))
         wanted: dict[str, str] = {}
         await change_things(sessions, random.Random(11), wanted)
         await asyncio.sleep(1)

@@ -128,14 +128,14 @@ def run(server: Server, home: Path, pins: object) -> subprocess.CompletedProcess
     )
 
 
-def placed(home: Path) -> Path:
+def skills_directory(home: Path) -> Path:
     return home / "workspace" / ".skills"
 
 
 def test_skills_are_installed_with_their_file_modes_and_fetched_only_once(server: Server, tmp_path: Path) -> None:
     pins = [{"id": "pdf--0a1b2c3d", "digest": server.offer(GOOD)}]
     assert run(server, tmp_path, pins).returncode == 0
-    skill = placed(tmp_path) / "pdf--0a1b2c3d"
+    skill = skills_directory(tmp_path) / "pdf--0a1b2c3d"
     assert (skill / "SKILL.md").read_text().startswith("---")
     assert os.access(skill / "scripts" / "run.sh", os.X_OK)
     assert not os.access(skill / "SKILL.md", os.X_OK)
@@ -147,8 +147,8 @@ def test_another_version_replaces_the_installed_one(server: Server, tmp_path: Pa
     run(server, tmp_path, [{"id": "pdf", "digest": server.offer(GOOD)}])
     newer = archive(member("SKILL.md", b"newer"))
     assert run(server, tmp_path, [{"id": "pdf", "digest": server.offer(newer)}]).returncode == 0
-    assert sorted(path.name for path in (placed(tmp_path) / "pdf").iterdir()) == ["SKILL.md"]
-    assert sorted(path.name for path in placed(tmp_path).iterdir()) == [".digests", "pdf"]
+    assert sorted(path.name for path in (skills_directory(tmp_path) / "pdf").iterdir()) == ["SKILL.md"]
+    assert sorted(path.name for path in skills_directory(tmp_path).iterdir()) == [".digests", "pdf"]
 
 
 def test_a_download_is_repeated_when_the_server_is_busy_or_stops_early(server: Server, tmp_path: Path) -> None:

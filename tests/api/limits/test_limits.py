@@ -154,7 +154,7 @@ async def open_list(url: str, token: str) -> AsyncIterator[httpx.Response]:
         yield response
 
 
-async def until_no_streams(redis: Redis, user: str) -> None:
+async def wait_until_no_streams(redis: Redis, user: str) -> None:
     """Wait until the user has no lease left. This asks Redis, because the api limits requests."""
 
     async def has_no_lease() -> bool:
@@ -193,7 +193,7 @@ async def test_open_streams_are_counted_over_all_replicas_until_they_close(
             assert (await stack.enter_async_context(open_list(url, alice.token))).status_code == 200
         async with open_list(replicas.second.url, alice.token) as refused:
             assert_limited(refused, at_most=LEASE_SECONDS)
-    await until_no_streams(redis, alice.id)
+    await wait_until_no_streams(redis, alice.id)
     async with open_list(replicas.second.url, alice.token) as again:
         assert again.status_code == 200
 
@@ -224,7 +224,7 @@ async def test_a_message_is_not_stored_if_the_stream_limit_is_reached(replicas: 
 async def test_a_refused_chat_releases_its_lease(alice: Person, redis: Redis) -> None:
     answer = await alice.client.post("/api/sessions/0192f0c1-2f4e-7d3a-9c55-6b7d8e9f0a1b/chat")
     assert answer.status_code == 404
-    await until_no_streams(redis, alice.id)
+    await wait_until_no_streams(redis, alice.id)
 
 
 async def test_an_open_stream_keeps_its_lease_until_its_replica_dies(
@@ -243,7 +243,7 @@ async def test_an_open_stream_keeps_its_lease_until_its_replica_dies(
         async with open_list(replicas.first.url, alice.token) as refused:
             assert_limited(refused, at_most=LEASE_SECONDS)
         await third.kill()
-    await until_no_streams(redis, alice.id)
+    await wait_until_no_streams(redis, alice.id)
     async with open_list(replicas.first.url, alice.token) as again:
         assert again.status_code == 200
 

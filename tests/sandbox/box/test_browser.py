@@ -33,12 +33,12 @@ def picture(result: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(result["screenshot_png"])))
 
 
-def opened(box: RunningBox, site: Site, path: str, *, timeout: float = HANG_SECONDS) -> dict[str, Any]:
+def open_page(box: RunningBox, site: Site, path: str, *, timeout: float = HANG_SECONDS) -> dict[str, Any]:
     return box.call("browser_navigate", url=site.url(path), timeout=timeout)
 
 
 def test_a_page_is_returned_as_text_elements_and_picture(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/plain")
+    seen = open_page(browser_box, site, "/plain")
     assert (seen["url"], seen["title"]) == (site.url("/plain"), "Plain")
     assert seen["content"] == "A heading\n\nSome text"
     image = picture(seen)
@@ -50,7 +50,7 @@ def test_a_page_is_returned_as_text_elements_and_picture(browser_box: RunningBox
 
 
 def test_a_form_is_filled_with_real_keys_and_sent(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/form")
+    seen = open_page(browser_box, site, "/form")
     assert seen["elements"] == [
         '0: <input name="name"> Name: old',
         '1: <select name="colour"> [0: red (selected), 1: green]',
@@ -67,8 +67,8 @@ def test_a_form_is_filled_with_real_keys_and_sent(browser_box: RunningBox, site:
 
 
 def test_enter_sends_and_the_keyboard_goes_back(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
-    opened(browser_box, site, "/form")
+    open_page(browser_box, site, "/plain")
+    open_page(browser_box, site, "/form")
     sent = browser_box.call("browser_input", index=0, text="x", press_enter=True)
     assert sent["url"].endswith("/sent?name=x&colour=red")
     assert browser_box.call("browser_press_key", key="Alt+ArrowLeft")["title"] == "Form"
@@ -76,7 +76,7 @@ def test_enter_sends_and_the_keyboard_goes_back(browser_box: RunningBox, site: S
 
 
 def test_keys_reach_the_page_with_their_modifiers(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/form")
+    open_page(browser_box, site, "/form")
     browser_box.call("browser_click", index=0)
     browser_box.call("browser_press_key", key="Control+a")
     browser_box.call("browser_press_key", key="Shift+b")
@@ -91,10 +91,10 @@ def test_keys_reach_the_page_with_their_modifiers(browser_box: RunningBox, site:
 
 
 def test_a_click_hits_by_index_and_by_coordinates(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/buttons")
+    seen = open_page(browser_box, site, "/buttons")
     assert not [it for it in seen["elements"] if "Hidden" in it or "Disabled" in it]
     assert click(browser_box, seen, "Click me")["title"] == "clicked"
-    opened(browser_box, site, "/buttons")
+    open_page(browser_box, site, "/buttons")
     script = "const r = document.querySelector('button').getBoundingClientRect(); [r.x + 5, r.y + 5]"
     x, y = map(float, browser_box.call("browser_console_exec", javascript=script)["result"].strip("[]").split(","))
     assert browser_box.call("browser_click", coordinate_x=x, coordinate_y=y)["title"] == "clicked"
@@ -104,7 +104,7 @@ def test_a_click_hits_by_index_and_by_coordinates(browser_box: RunningBox, site:
 
 
 def test_elements_that_are_gone_are_not_clicked(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/buttons")
+    seen = open_page(browser_box, site, "/buttons")
     with pytest.raises(Refused) as refused:
         browser_box.call("browser_click", index=len(seen["elements"]))
     assert refused.value.code == "not_found"
@@ -117,7 +117,7 @@ def test_elements_that_are_gone_are_not_clicked(browser_box: RunningBox, site: S
 
 
 def test_dialogs_are_answered_and_named_in_the_result(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/buttons")
+    seen = open_page(browser_box, site, "/buttons")
     answered = click(browser_box, seen, "Ask")
     assert answered["title"] == "told false"
     assert "dialog (alert), which was confirmed: 'Watch out'" in answered["content"]
@@ -126,7 +126,7 @@ def test_dialogs_are_answered_and_named_in_the_result(browser_box: RunningBox, s
 
 
 def test_a_new_tab_becomes_current_and_closing_it_returns_to_the_old_one(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/buttons")
+    seen = open_page(browser_box, site, "/buttons")
     popup = click(browser_box, seen, "Open")
     assert popup["title"] == "Popup"
     assert "newest of 2 tabs" in popup["content"]
@@ -134,18 +134,18 @@ def test_a_new_tab_becomes_current_and_closing_it_returns_to_the_old_one(browser
 
 
 def test_a_navigation_that_a_click_causes_is_waited_for(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/buttons")
+    seen = open_page(browser_box, site, "/buttons")
     assert click(browser_box, seen, "Leave")["content"] == "A heading\n\nSome text"
 
 
 def test_elements_in_frames_and_shadow_roots_are_listed(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/nested")
+    seen = open_page(browser_box, site, "/nested")
     assert click(browser_box, seen, "In the frame")["title"] == "frame"
     assert click(browser_box, seen, "In the shadow")["title"] == "shadow"
 
 
 def test_a_file_is_given_to_a_file_field(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/nested")
+    seen = open_page(browser_box, site, "/nested")
     (browser_box.workspace / "data.csv").write_text("a,b")
     field = element(seen, '<input type="file">')
     given = browser_box.call("browser_input", index=field, text="data.csv", press_enter=False)
@@ -157,7 +157,7 @@ def test_a_file_is_given_to_a_file_field(browser_box: RunningBox, site: Site) ->
 
 
 def test_a_long_page_is_scrolled_and_bounded(browser_box: RunningBox, site: Site) -> None:
-    top = opened(browser_box, site, "/long")
+    top = open_page(browser_box, site, "/long")
     assert len(top["content"]) < 21_000
     assert "characters left out" in top["content"]
     assert len(top["elements"]) == 201
@@ -186,7 +186,7 @@ SCRIPTS = {
 
 
 def test_scripts_give_their_value_or_what_they_threw(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     for script, shown in SCRIPTS.items():
         assert browser_box.call("browser_console_exec", javascript=script)["result"] == shown, script
     long = browser_box.call("browser_console_exec", javascript="'x'.repeat(1e6)")["result"]
@@ -195,7 +195,7 @@ def test_scripts_give_their_value_or_what_they_threw(browser_box: RunningBox, si
 
 @pytest.mark.parametrize("script", ["while (true);", "new Promise(() => 0)"])
 def test_a_script_without_end_is_stopped(browser_box: RunningBox, site: Site, script: str) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     with pytest.raises(Refused) as refused:
         browser_box.call("browser_console_exec", javascript=script, timeout=9)
     assert refused.value.code == "timeout"
@@ -203,7 +203,7 @@ def test_a_script_without_end_is_stopped(browser_box: RunningBox, site: Site, sc
 
 
 def test_the_console_is_kept(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     script = "console.log('one', {a: 1}, [2]); console.error('two'); setTimeout(() => { throw Error('three') })"
     browser_box.call("browser_console_exec", javascript=script)
     console = browser_box.call("browser_console_view", max_lines=3)["console"]
@@ -244,7 +244,7 @@ def test_files_below_home_and_data_are_opened(browser_box: RunningBox, site: Sit
 
 
 def test_a_server_that_does_not_answer_is_given_up(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     with pytest.raises(Refused) as refused:
         browser_box.call("browser_navigate", url=site.url("/hangs"), timeout=9)
     assert refused.value.code == "timeout"
@@ -252,14 +252,14 @@ def test_a_server_that_does_not_answer_is_given_up(browser_box: RunningBox, site
 
 
 def test_a_download_lands_in_the_workspace(browser_box: RunningBox, site: Site) -> None:
-    result = opened(browser_box, site, "/download")
+    result = open_page(browser_box, site, "/download")
     saved = browser_box.workspace / "downloads" / "report.bin"
     assert f"Downloaded {saved} (100000 bytes)" in result["content"]
     assert saved.stat().st_size == 100_000
 
 
 def test_a_page_script_without_end_is_stopped_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/buttons")
+    seen = open_page(browser_box, site, "/buttons")
     spun = click(browser_box, seen, "Spin")
     assert "did not end and was stopped" in spun["content"]
     assert click(browser_box, spun, "Click me")["title"] == "clicked"
@@ -269,19 +269,19 @@ def test_a_page_that_opens_dialogs_without_end_is_closed(browser_box: RunningBox
     answer = browser_box.answer_to("browser_navigate", url=site.url("/dialogs"))
     if answer["ok"]:
         assert "one dialog after another" in answer["result"]["content"]
-    assert opened(browser_box, site, "/plain")["title"] == "Plain"
+    assert open_page(browser_box, site, "/plain")["title"] == "Plain"
 
 
 def test_a_page_cannot_keep_the_browser_from_leaving_it(browser_box: RunningBox, site: Site) -> None:
-    seen = opened(browser_box, site, "/leaving")
+    seen = open_page(browser_box, site, "/leaving")
     click(browser_box, seen, "Do nothing")
     assert click(browser_box, seen, "Print")["title"] == "Leaving"
-    assert opened(browser_box, site, "/loop", timeout=10)["content"].endswith("Before")
-    assert opened(browser_box, site, "/plain")["title"] == "Plain"
+    assert open_page(browser_box, site, "/loop", timeout=10)["content"].endswith("Before")
+    assert open_page(browser_box, site, "/plain")["title"] == "Plain"
 
 
 def test_a_huge_value_is_refused_and_the_box_stays_small(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     with pytest.raises(Refused) as refused:
         browser_box.call("browser_console_exec", javascript="'x'.repeat(5e7)")
     assert refused.value.code == "browser_failed"
@@ -289,7 +289,7 @@ def test_a_huge_value_is_refused_and_the_box_stays_small(browser_box: RunningBox
 
 
 def test_shell_and_files_do_not_wait_for_the_browser(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     slow = threading.Thread(
         target=lambda: browser_box.answer_to("browser_navigate", url=site.url("/hangs"), timeout=10)
     )
@@ -303,7 +303,7 @@ def test_shell_and_files_do_not_wait_for_the_browser(browser_box: RunningBox, si
 
 
 def test_a_crashed_page_is_replaced_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     renderers = [pid for pid in processes_with(str(browser_box.home)) if "--type=renderer" in command_line(pid)]
     for pid in renderers:
         with suppress(ProcessLookupError):  # Chromium may end a renderer that it keeps in reserve
@@ -315,21 +315,21 @@ def test_a_crashed_page_is_replaced_and_the_result_says_so(browser_box: RunningB
         assert "crashed" in answer["error"]["message"]
         answer = browser_box.answer_to("browser_view")
     assert "crashed" in answer["result"]["content"]
-    assert opened(browser_box, site, "/plain")["title"] == "Plain"
+    assert open_page(browser_box, site, "/plain")["title"] == "Plain"
 
 
 def test_a_killed_browser_is_restarted_and_the_result_says_so(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     os.kill(browser_of(browser_box), signal.SIGKILL)
     block_until(lambda: not processes_with(f"--user-data-dir={browser_box.home}"), "Chromium is gone")
     seen = browser_box.call("browser_view")
     assert seen["url"] == "about:blank"
     assert "The browser had ended and was restarted" in seen["content"]
-    assert opened(browser_box, site, "/plain")["title"] == "Plain"
+    assert open_page(browser_box, site, "/plain")["title"] == "Plain"
 
 
 def test_a_restart_is_another_browser(browser_box: RunningBox, site: Site) -> None:
-    opened(browser_box, site, "/plain")
+    open_page(browser_box, site, "/plain")
     before = browser_of(browser_box)
     assert browser_box.call("browser_restart", url=site.url("/form"))["title"] == "Form"
     assert browser_of(browser_box) != before

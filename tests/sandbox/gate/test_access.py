@@ -23,7 +23,7 @@ async def refused(client: GateClient, *, bind: bool = False) -> tuple[str, int]:
     return error.value.code, error.value.status
 
 
-async def bound(gate: Gate, *, epoch: int = 1) -> None:
+async def bind(gate: Gate, *, epoch: int = 1) -> None:
     async with gate.client(epoch=epoch) as client:
         await client.bind()
 
@@ -33,7 +33,7 @@ async def test_nothing_works_before_the_sandbox_is_bound(gate: Gate) -> None:
 
 
 async def test_another_session_is_refused_for_good(gate: Gate, box: FakeBox) -> None:
-    await bound(gate)
+    await bind(gate)
     assert await refused(gate.client(session="s2"), bind=True) == ("forbidden", 403)
     await gate.kill()
     await gate.start()
@@ -43,7 +43,7 @@ async def test_another_session_is_refused_for_good(gate: Gate, box: FakeBox) -> 
 
 
 async def test_an_older_runner_is_refused_once_a_newer_one_was_here(gate: Gate, box: FakeBox) -> None:
-    await bound(gate, epoch=5)
+    await bind(gate, epoch=5)
     assert await refused(gate.client(epoch=4)) == ("stale_epoch", 409)
     assert await refused(gate.client(epoch=4), bind=True) == ("stale_epoch", 409)
     async with gate.client(epoch=6) as newer:
@@ -55,12 +55,12 @@ async def test_an_older_runner_is_refused_once_a_newer_one_was_here(gate: Gate, 
 
 
 async def test_a_call_without_a_lease_is_refused(gate: Gate) -> None:
-    await bound(gate)
+    await bind(gate)
     assert await refused(gate.client(epoch=0)) == ("stale_epoch", 409)
 
 
 async def test_the_apis_key_cannot_call_or_bind_or_write(gate: Gate, box: FakeBox) -> None:
-    await bound(gate)
+    await bind(gate)
     assert await refused(gate.client(key="api")) == ("forbidden", 403)
     assert await refused(gate.client(key="api"), bind=True) == ("forbidden", 403)
     async with gate.client(key="api", epoch=0) as client:
@@ -79,7 +79,7 @@ async def test_a_token_for_another_sandbox_is_refused(gate: Gate) -> None:
 
 
 async def test_keys_rotate_without_a_restart(gate: Gate) -> None:
-    await bound(gate)
+    await bind(gate)
     gate.keys.trust("runner-2", RUNNER_SCOPES)
     async with gate.client(key="runner-2") as client:
         await client.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
@@ -88,7 +88,7 @@ async def test_keys_rotate_without_a_restart(gate: Gate) -> None:
 
 
 async def test_an_invalid_trust_file_leaves_the_previous_keys_valid(gate: Gate) -> None:
-    await bound(gate)
+    await bind(gate)
     gate.keys.trust_file.write_text("{")
     async with gate.client() as client:
         assert (await client.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)).outcome == "succeeded"
