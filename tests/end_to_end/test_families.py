@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from support import victims
 from support.accounts import Person, admin, data, register
-from support.llm import Hang, Request, Turn
+from support.llm import Request, Status, Turn
 from support.processes import Platform, Process, shared_platform
 from support.providers.families import FAMILIES, GEMINI, KIMI
 from support.providers.runs import count_answers
@@ -43,13 +45,21 @@ API_KEY = "sk-for-tests"
 class Running:
     platform: Platform
     api: Process
-    runner: Process
+    runners: list[Process]
+    """Two, so that another runner takes over at once from one that is killed."""
 
     async def use(self, server: FamilyServer) -> None:
         """Set the model for every chat from now on."""
         body = {"base_url": server.url, "api_key": API_KEY, "model_name": server.family.model}
         async with await admin(self.api.url, self.platform.database_url) as root:
             data(await root.client.post("/api/app-config/llm", json=body))
+
+    async def kill_runner(self, server: FamilyServer) -> None:
+        """Kill the runner that is connected to the server, and replace it."""
+        port = urlsplit(server.url).port
+        (busy,) = [runner for runner in self.runners if victims.talks_to(runner.pid, port)]
+        await busy.kill()
+        self.runners[self.runners.index(busy)] = await self.platform.start_runner()
 
     @asynccontextmanager
     async def chat(self) -> AsyncIterator[tuple[Person, Chat]]:
@@ -65,7 +75,7 @@ def running(services: Services) -> Iterator[Running]:
     with shared_platform(services) as platform:
         api = run(platform.start_api())
         run(platform.start_host())
-        yield Running(platform, api, run(platform.start_runner()))
+        yield Running(platform, api, [run(platform.start_runner()) for _ in range(2)])
 
 
 async def say(chat: Chat, message: str, upload: Any, **options: Any) -> str:
@@ -125,16 +135,15 @@ async def test_a_form_is_sent_once_although_its_runner_is_killed(
 
     def hold(request: Request) -> Turn:
         """The answers, but none behind the click before the runner is killed."""
-        return steps(request) if is_killed.is_set() or count_answers(request) <= CLICK else Hang()
+        return steps(request) if is_killed.is_set() or count_answers(request) <= CLICK else Status(503)
 
     with FamilyServer(before, hold, api_key=API_KEY) as first, FamilyServer(after, hold, api_key=API_KEY) as second:
         successor = first if before is after else second
 
         async def kill() -> None:
-            await running.runner.kill()
-            is_killed.set()
             await running.use(successor)
-            running.runner = await running.platform.start_runner()
+            await running.kill_runner(first)
+            is_killed.set()
 
         def hear(frame: Frame) -> None:
             if frame.data.get("function") == "browser_click" and not killing:

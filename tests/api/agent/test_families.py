@@ -15,8 +15,10 @@ import pytest
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.events.schemas import MessageEvent, StepEvent, ToolEvent
 from support.agent import Bench, Killed
+from support.llm import Call, Finish, Plan, Say, Turn
 from support.providers import long_job
 from support.providers.families import FAMILIES
+from support.providers.odd_tools import OddTools
 from support.providers.rules import is_thinking
 from support.providers.runs import COMMANDS, Facts, corrected_task, short_task
 from support.providers.server import Family, FamilyServer
@@ -96,6 +98,25 @@ async def test_a_message_of_the_user_in_the_middle_of_a_step_is_worked_on(family
         assert called(bench) == ["head sales.csv", "python chart.py --blue"]
         assert "In blue, please" in json.dumps(server.requests[-1])
         assert bench.log.state["shortened"]["flat_before"] == 0, "the calls were sent as text"
+
+
+@each_family
+async def test_a_tool_with_any_schema_can_be_called(family: Family) -> None:
+    """A model whose provider refuses the schema gets a simpler one, and the history stays as it is."""
+    tools = OddTools()
+    turns: list[Turn] = [
+        Plan("Odd", "I do it.", ["Do it"]),
+        Call("mcp_odd_do", {"mode": "fast", "level": 2, "pair": ["a", 1], "additionalProperties": "yes"}),
+        Finish("It is done."),
+        Say("Done."),
+    ]
+    with FamilyServer(family, turns) as server:
+        bench = Bench(server, more_toolsets=[tools])
+        bench.log.say("Do something odd")
+        await run(bench, server, Facts())
+    assert bench.log.last(MessageEvent).message == "Done.", bench.log.events[-1]
+    assert [call["level"] for call in tools.calls] == [2]
+    assert bench.log.state["shortened"]["flat_before"] == 0, "the calls were sent as text"
 
 
 @each_family

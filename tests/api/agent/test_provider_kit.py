@@ -37,6 +37,13 @@ def call(**fields: Any) -> list[dict[str, Any]]:
 
 
 TOOLS = [tool()]
+
+
+def schema_of(**schema: Any) -> dict[str, Any]:
+    """A request with a tool whose argument has this schema."""
+    return {"messages": [USER], "tools": [tool(properties={"command": schema})]}
+
+
 FOREIGN = history(reasoning_content="I think")
 FORGED = [{"type": "thinking", "thinking": "I think", "signature": "forged"}]
 BAD_ARGUMENTS = call(function={"name": "shell_execute", "arguments": "{'a': 1}"})
@@ -115,6 +122,10 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
         {"messages": [USER], "tools": [tool(additionalProperties=False)]},
         "additionalProperties",
     ),
+    "a list of types": (families.GEMINI, schema_of(type=["string", "null"]), "cannot start list"),
+    "an enum of numbers": (families.GEMINI, schema_of(type="integer", enum=[1]), "(TYPE_STRING), 1"),
+    "no type, Gemini": (families.GEMINI, schema_of(description="Any"), "must be specified"),
+    "an array without items": (families.GEMINI, schema_of(type="array"), "items: missing field"),
     "a schema without properties": (families.GEMINI, {"messages": [USER], "tools": [tool(properties={})]}, "non-empty"),
     "a name with a digit": (families.GEMINI, {"messages": [USER], "tools": [tool("1st")]}, "Invalid function name"),
     "tools left out, LiteLLM": (families.CLAUDE_LITELLM, {"messages": history()}, "Anthropic expects the `tools=`"),

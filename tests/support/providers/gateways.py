@@ -34,12 +34,41 @@ def gemini_turns(request: Request, _issued: Issued) -> Refusal | None:
     return None
 
 
+GEMINI_KEYWORDS = {
+    *("type", "format", "title", "description", "nullable", "enum", "items", "properties", "required", "anyOf"),
+    *("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength", "minimum", "maximum"),
+    *("pattern", "example", "default", "propertyOrdering"),
+}
+"""Source: ai.google.dev, "Schema" of the API reference."""
+
+
+def gemini_schemas(request: Request, _issued: Issued) -> Refusal | None:
+    """openswarm#24 (keywords), zed#53919 (lists of types), azure-devops-mcp#145 (enums), gemini-cli#4400 (no type)"""
+    for index, path, schema in rules.schemas(request):
+        where = f"tools[0].function_declarations[{index}].parameters{path and f'.{path}'}"
+        unknown = sorted(schema.keys() - GEMINI_KEYWORDS)
+        if unknown:
+            return Refusal(
+                f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at '{where}': Cannot find field."
+            )
+        if isinstance(schema.get("type"), list):
+            words = f"Invalid JSON payload received. Unknown name \"type\" at '{where}'"
+            return Refusal(f"{words}: Proto field is not repeating, cannot start list.")
+        if not all(isinstance(value, str) for value in schema.get("enum", ())):
+            return Refusal(f"Invalid value at '{where}.enum[0]' (TYPE_STRING), {schema['enum'][0]}")
+        if "type" not in schema and "anyOf" not in schema:
+            return Refusal(f"* {where}.type: must be specified when not using one_of, any_of or all_of fields")
+        if schema.get("type") == "array" and not isinstance(schema.get("items"), dict):
+            return Refusal(f"* {where}.items: missing field.")
+    return None
+
+
 def gemini_properties(request: Request, _issued: Issued) -> Refusal | None:
     """agno#2112, pipecat-flows#110"""
     for index, path, schema in rules.schemas(request):
         if schema.get("type") == "object" and not schema.get("properties"):
-            where = f"GenerateContentRequest.tools[0].function_declarations[{index}].parameters.{path}properties"
-            return Refusal(f"* {where}: should be non-empty for OBJECT type")
+            where = f"GenerateContentRequest.tools[0].function_declarations[{index}].parameters.{path and f'{path}.'}"
+            return Refusal(f"* {where}properties: should be non-empty for OBJECT type")
     return None
 
 
@@ -57,14 +86,7 @@ GEMINI = Family(
         ),
         gemini_signatures,
         gemini_turns,
-        # openswarm#24, CLIProxyAPI#97
-        rules.schema_keywords_are_refused(
-            {"$schema", "additionalProperties"},
-            lambda index, name: Refusal(
-                f'Invalid JSON payload received. Unknown name "{name}" at '
-                f"'tools[0].function_declarations[{index}].parameters': Cannot find field."
-            ),
-        ),
+        gemini_schemas,
         gemini_properties,
         # opencode#22473
         rules.function_names_match(
@@ -78,13 +100,14 @@ GEMINI = Family(
         f"The input token count ({size.prompt}) exceeds the maximum number of tokens allowed ({size.window})."
     ),
     own=OwnFields(call={"extra_content"}),
-    known="Wants the thought signature of each first call back, and schemas without `additionalProperties` and with "
-    "at least one property. Its errors are lists.",
+    known="Wants the thought signature of each first call back, and schemas with few keywords and at least one "
+    "property. Its errors are lists.",
     threads=[
         "langgenius/dify-official-plugins#2088",
         "TokenRhythm/opensquilla#225",
         "google-gemini/gemini-cli#26486",
         "openswarm-ai/openswarm#24",
+        "microsoft/azure-devops-mcp#145",
         "agno-agi/agno#2112",
     ],
 )

@@ -230,7 +230,7 @@ def schemas(request: Request) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
     def walk(schema: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(schema, dict):
-            return
+            return  # `true`, or a list in the place of a schema
         yield path, schema
         for name, item in (schema.get("properties") or {}).items():
             yield from walk(item, f"{path}.properties.{name}".removeprefix("."))
@@ -242,14 +242,6 @@ def schemas(request: Request) -> Iterator[tuple[int, str, dict[str, Any]]]:
     for index, tool in enumerate(request.get("tools") or ()):
         for path, schema in walk(tool["function"]["parameters"], ""):
             yield index, path, schema
-
-
-def schema_keywords_are_refused(keywords: Collection[str], words: Callable[[int, str], Refusal]) -> Rule:
-    def rule(request: Request, _issued: Issued) -> Refusal | None:
-        found = ((index, name) for index, _, schema in schemas(request) for name in sorted(schema.keys() & keywords))
-        return next((words(index, name) for index, name in found), None)
-
-    return rule
 
 
 def function_names_match(pattern: str, words: str) -> Rule:

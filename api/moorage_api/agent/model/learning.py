@@ -33,6 +33,11 @@ NO_PICTURES = re.compile(
     r"(supported|enabled|allowed|available)|not (a |an )?(multi-?modal|vision)|missing data required for image|mmproj"
 )
 """Words of servers whose model does not see. They must not match the refusal of one picture for its format or size."""
+ABOUT_SCHEMAS = re.compile(
+    r"additionalproperties|\$schema|json[ _-]?schema|function_?declaration|function[._ ]parameters|input_schema|"
+    r"(invalid|unsupported) schema"
+)
+"""Gemini, Vertex, Kimi, Anthropic, OpenAI, Mistral"""
 USER_AFTER_TOOL = re.compile(r"user\W{0,3}(role )?\W{0,3}(after|follow\w*|cannot follow)\W{1,3}(role )?\W{0,3}tool")
 
 
@@ -114,8 +119,8 @@ def _from_parameters(profile: Profile, reason: str, body: Mapping[str, Any]) -> 
 def _from_schemas(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
     if "tools" not in body:
         return {}
-    if not profile.plain_schemas and re.search(r"additionalproperties|\$schema", reason):
-        return {"plain_schemas": True}
     if not profile.needs_properties and "properties" in reason and re.search(r"empty|at least one", reason):
         return {"needs_properties": True}
+    if not profile.plain_schemas and ABOUT_SCHEMAS.search(reason):
+        return {"plain_schemas": True}
     return {}

@@ -31,7 +31,7 @@ class Profile:
     refused_fields: tuple[str, ...] = ()
     """Fields that the server sends but does not accept."""
     plain_schemas: bool = False
-    """Schemas must not have `additionalProperties` and `$schema`."""
+    """The schemas of tools may have only the keywords that every provider knows."""
     needs_properties: bool = False
     """The schema of an object must have at least one property."""
     max_answer_tokens: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 from moorage_api.agent.model.foreign import MESSAGE_FIELDS
 from moorage_api.agent.model.pictures import place
 from moorage_api.agent.model.profiles import Profile
+from moorage_api.agent.model.schemas import fill_empty_objects, simplify_schema
 from moorage_api.agent.ports import Function, Message
 
 PLACEHOLDER = " "
@@ -17,8 +18,6 @@ BRIDGE: Message = {"role": "assistant", "content": "I have read the results."}
 """Stands between a tool result and a user message for the servers that refuse the one after the other."""
 NO_TEXT = "(no text)"
 """Stands for a text without a letter. Anthropic and Bedrock refuse those."""
-REFUSED_KEYWORDS = frozenset({"additionalProperties", "$schema"})
-FILLER_PROPERTY = {"unused": {"type": "string", "description": "Leave this empty"}}
 
 
 @dataclass(frozen=True)
@@ -112,25 +111,10 @@ def foreign_names(messages: Sequence[Message]) -> set[str]:
 
 
 def _to_tool(tool: Function, profile: Profile) -> dict[str, Any]:
-    parameters = _adapt_schema(tool.parameters, profile) if profile.plain_schemas else tool.parameters
-    if profile.needs_properties and not parameters.get("properties"):
-        parameters = parameters | {"properties": FILLER_PROPERTY}
+    parameters = simplify_schema(tool.parameters) if profile.plain_schemas else tool.parameters
+    if profile.needs_properties:
+        parameters = fill_empty_objects(parameters)
     return {
         "type": "function",
         "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
-    }
-
-
-def _adapt_schema(schema: Any, profile: Profile) -> Any:
-    """The schema without the keywords that the server refuses. A property may have such a name and stays."""
-    if isinstance(schema, list):
-        return [_adapt_schema(item, profile) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: {name: _adapt_schema(item, profile) for name, item in value.items()}
-        if key == "properties" and isinstance(value, dict)
-        else _adapt_schema(value, profile)
-        for key, value in schema.items()
-        if key not in REFUSED_KEYWORDS
     }
