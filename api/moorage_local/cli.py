@@ -56,6 +56,19 @@ The password is read from MOORAGE_ADMIN_PASSWORD, or from the terminal.
 """
 
 
+LLM_HELP = """\
+Tries what the agent needs from a model: a plan, a tool call, streaming, a picture, and a long request that must be
+read whole. Each part says whether it works, and why not. It sends six requests to the model, which cost their tokens.
+
+Without options it tries the configured model: that of a running `moorage up`, or of the database at
+MOORAGE_DATABASE_URL (with MOORAGE_JWT_SECRET or MOORAGE_CONFIG_KEY, which decrypt the key). With --base-url and
+--model it needs no database. The key for --base-url is read from MOORAGE_LLM_API_KEY. Where there is no database yet,
+the model is that of MOORAGE_LLM_BASE_URL, MOORAGE_LLM_MODEL and MOORAGE_LLM_API_KEY.
+
+Exit status 1: a plan or a tool call does not work, so the agent cannot use the model.
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         prog="moorage", description="Every AI-agent session gets its own computer.", epilog="moorage COMMAND --help"
@@ -97,8 +110,33 @@ def parser() -> argparse.ArgumentParser:
             name, help=help_text, description=ADMIN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         action.add_argument("--username", required=True)
+    llm = commands.add_parser("llm", help="test a model")
+    add_llm_actions(llm)
     commands.add_parser("version", help="print the version")
     return main
+
+
+def add_llm_actions(llm: argparse.ArgumentParser) -> None:
+    actions = llm.add_subparsers(dest="action", required=True, metavar="ACTION")
+    test = actions.add_parser(
+        "test",
+        help="say what works with a model, and why the rest does not",
+        description=LLM_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    test.add_argument("--base-url", metavar="URL", help="another server; its key is MOORAGE_LLM_API_KEY")
+    test.add_argument("--model", metavar="NAME", help="another model")
+    test.add_argument("--seconds", type=positive, metavar="N", help="how long each part may take; default 60")
+    test.add_argument("--window", type=int, metavar="TOKENS", help="size of the long request; default 12000")
+    test.add_argument("--json", action="store_true", help="print JSON for programs, at the end")
+
+
+def positive(text: str) -> float:
+    """Parse a positive number of seconds. Raises ValueError."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
 
 
 def main() -> None:
@@ -136,6 +174,11 @@ def run(arguments: argparse.Namespace) -> int:
         from moorage_local.options import Options
 
         return asyncio.run(doctor(Options.from_environment(), as_json=arguments.json))
+    if arguments.command == "llm":
+        from moorage_local.llm import Choice, try_model
+
+        choice = Choice(arguments.base_url, arguments.model, arguments.seconds, arguments.window, arguments.json)
+        return asyncio.run(try_model(choice))
     from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
     from moorage_local import operate
 

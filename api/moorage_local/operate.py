@@ -75,7 +75,7 @@ async def change_admin(action: str, *, username: str, password: str) -> int:
         check_account(username, SecretStr(password))
     except ValueError as error:
         raise StartError(str(error)) from None
-    engine = create_engine(_database_url(Options.from_environment()))
+    engine = create_engine(find_database_url(Options.from_environment()))
     try:
         await _change_account(create_database(engine), action, username=username, password=password)
     except DomainError as error:
@@ -95,7 +95,8 @@ async def _change_account(db: Database, action: str, *, username: str, password:
         await reset_password(db, username=username, password=password)
 
 
-def _database_url(options: Options) -> str:
+def find_database_url(options: Options) -> str:
+    """The URL of the configured database, or of the one in the data directory. Raises StartError."""
     if options.database_url is not None:
         return options.database_url.get_secret_value()
     directory = DataDirectory(options.data_dir.expanduser().absolute())

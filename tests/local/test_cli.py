@@ -20,7 +20,9 @@ PASSWORD = {"MOORAGE_ADMIN_PASSWORD": "a good password"}
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["sail"], ["up", "--fast"], ["admin"], ["admin", "create"]], ids=lambda words: " ".join(words)
+    "arguments",
+    [[], ["sail"], ["up", "--fast"], ["admin"], ["admin", "create"], ["llm"]],
+    ids=lambda words: " ".join(words),
 )
 def test_invalid_arguments_print_the_usage_and_exit_with_2(tmp_path: Path, arguments: list[str]) -> None:
     reply = moorage(*arguments, data=tmp_path)
@@ -40,6 +42,7 @@ def test_invalid_arguments_print_the_usage_and_exit_with_2(tmp_path: Path, argum
         (["migrate", "--help"], "MOORAGE_DATABASE_URL"),
         (["prepare", "--help"], "--wait SECONDS"),
         (["admin", "create", "--help"], "MOORAGE_ADMIN_PASSWORD"),
+        (["llm", "test", "--help"], "MOORAGE_LLM_API_KEY"),
         (["version"], "0."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

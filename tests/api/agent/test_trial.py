@@ -86,7 +86,7 @@ async def test_a_server_that_cuts_silently_is_noticed_by_the_tokens_that_it_coun
     with FamilyServer(OLLAMA, willing(), window_tokens=4096) as server:
         results = await try_all(server)
     assert results["window"].outcome == "does_not_work"
-    assert "read only 4096 of about" in results["window"].message
+    assert "did not say so: its window is too small" in results["window"].message
 
 
 @pytest.mark.parametrize(
