@@ -143,7 +143,8 @@ def summary(
         lines.append(f"            with POST {url}/api/app-config/llm as an admin.")
     elif prepared.llm_key == "missing" and not is_nearby(prepared.llm.base_url):
         lines.append("            It has no API key: set MOORAGE_LLM_API_KEY (also _BASE_URL, _MODEL) and start again,")
-        lines.append(f"            or store one with POST {url}/api/app-config/llm as an admin. Try it: moorage llm test")
+        lines.append(f"            or store one as an admin with POST {url}/api/app-config/llm.")
+        lines.append("            `moorage llm test` tries it.")
     lines.append(f"  Data      {directory.root}   (logs in {directory.logs})")
     lines += ["", "Press Ctrl-C to stop."]
     return "\n".join(lines)
