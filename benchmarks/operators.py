@@ -31,7 +31,7 @@ CALM_LEASE = {"MOORAGE_OPERATOR_LEASE_SECONDS": "60", "MOORAGE_OPERATOR_RENEW_SE
 
 
 async def measure(directory: Path) -> list[Row]:
-    with ControlPlane.booted(say=lambda _: None) as control_plane:
+    with ControlPlane.boot(say=lambda _: None) as control_plane:
         control_plane.apply([crd()])
         await asyncio.sleep(2)
         control_plane.start_controller_manager(without=["pod-garbage-collector-controller"])

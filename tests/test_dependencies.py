@@ -60,7 +60,7 @@ def requirements(lines: list[str]) -> Iterator[Requirement]:
             yield requirement
 
 
-def declared(extras: tuple[str, ...]) -> set[str]:
+def declared_packages(extras: tuple[str, ...]) -> set[str]:
     lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
     return {canonicalize_name(requirement.name) for requirement in requirements(lines)}
 
@@ -97,7 +97,7 @@ def test_every_imported_package_is_a_declared_dependency(table: dict[str, tuple[
         for path in python_files()
         if (extras := extras_of(path, table)) is not None
         for name in imports(path)
-        if not {canonicalize_name(found) for found in distributions.get(name, [])} & declared(extras)
+        if not {canonicalize_name(found) for found in distributions.get(name, [])} & declared_packages(extras)
     }
     assert missing == set()
 

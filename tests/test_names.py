@@ -99,3 +99,21 @@ def test_a_constant_is_declared_in_one_package_of_the_product() -> None:
                 if len(name) > 1 and not name.endswith("_SECONDS"):  # a name of one letter is a type variable
                     packages[name, value].add(path.relative_to(ROOT / folder).parts[0])
     assert {name: sorted(where) for name, where in packages.items() if len(where) > 1} == {}
+
+
+VAGUE_NAMES = {
+    *("done", "found", "given", "heard", "kept", "known", "made", "moved", "said", "seen", "shown", "told"),
+    *("do", "give", "go", "it", "one", "existing", "failure", "stuff", "thing"),
+}
+"""They do not say what a function returns or does. `to_item`, `find_shell` and `describe_failure` do."""
+
+
+@pytest.mark.parametrize("folder", [*PRODUCT, "tests/support", "tests/contract", "benchmarks"])
+def test_functions_say_what_they_return_or_do(folder: str) -> None:
+    vague = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.strip("_") in VAGUE_NAMES
+    ]
+    assert vague == []

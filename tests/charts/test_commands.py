@@ -24,7 +24,7 @@ PLAIN = Path(__file__).parents[1] / "support" / "plain_mcp.py"
 async def test_an_mcp_server_runs_as_in_the_deployment_without_seeing_its_environment(
     helm: Helm, tmp_path: Path
 ) -> None:
-    manifests = helm.rendered()
+    manifests = helm.render()
     (container,) = containers(find_manifest(manifests, "Deployment", "moorage-commands"))
     token = base64.b64decode(find_manifest(manifests, "Secret", "moorage-commands")["data"]["token"]).decode()
     url = find_manifest(manifests, "ConfigMap", "moorage-settings")["data"]["MOORAGE_MCP_COMMANDS_URL"]

@@ -42,11 +42,11 @@ class Release:
         names = (CREDENTIALS, "moorage-api-signing", "moorage-runner-signing", "moorage-commands")
         return {name: self.data("secret", name) for name in names}
 
-    def trusted(self) -> dict[str, Any]:
+    def read_trust(self) -> dict[str, Any]:
         keys: dict[str, Any] = json.loads(self.data("configmap", "moorage-trust")["trust.json"])["keys"]
         return keys
 
-    def left(self) -> set[str]:
+    def remaining_objects(self) -> set[str]:
         """The objects that exist with the label of the release."""
         kinds = (
             "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
@@ -66,25 +66,25 @@ def release(helm: Helm, control_plane: ControlPlane) -> Iterator[Release]:
 
 def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release: Release) -> None:
     notes = release.upgrade()
-    secrets, trusted = release.secrets(), release.trusted()
+    secrets, trusted = release.secrets(), release.read_trust()
     release.upgrade({"api": {"replicas": 3}})
     assert release.secrets() == secrets
-    assert release.trusted() == trusted
+    assert release.read_trust() == trusted
     assert f"delete secret {CREDENTIALS}" in notes
 
 
 @with_helm_4_alone
 def test_signing_keys_rotate_by_three_upgrades_and_one_key_is_always_trusted(release: Release) -> None:
     release.upgrade()
-    first, trusted = release.secrets(), release.trusted()
+    first, trusted = release.secrets(), release.read_trust()
     release.upgrade({"signing": {"keys": [1, 2], "active": 1}})
-    both = release.trusted()
+    both = release.read_trust()
     assert set(both) == {"api-1", "api-2", "runner-1", "runner-2"}
     assert {name: both[name] for name in trusted} == trusted
     release.upgrade({"signing": {"keys": [1, 2], "active": 2}})
-    assert release.trusted() == both
+    assert release.read_trust() == both
     release.upgrade({"signing": {"keys": [2], "active": 2}})
-    assert release.trusted() == {name: both[name] for name in ("api-2", "runner-2")}
+    assert release.read_trust() == {name: both[name] for name in ("api-2", "runner-2")}
     assert release.secrets()[CREDENTIALS] == first[CREDENTIALS]
     assert set(release.secrets()["moorage-api-signing"]) == {"api-2.pem"}
 
@@ -104,7 +104,7 @@ def test_an_uninstalled_release_keeps_its_passwords_and_a_new_release_uses_them(
     release.upgrade()
     kept = release.secrets()[CREDENTIALS]
     release.uninstall()
-    assert release.left() == {f"secret/{CREDENTIALS}"}
+    assert release.remaining_objects() == {f"secret/{CREDENTIALS}"}
     release.upgrade()
     assert release.secrets()[CREDENTIALS] == kept
 
@@ -123,16 +123,16 @@ def test_the_api_server_accepts_every_object_of_the_chart(release: Release) -> N
     policy = release.control_plane.kubectl("get", "networkpolicy", "--namespace", sandboxes, "--output=name")
     assert policy.split() == ["networkpolicy.networking.k8s.io/moorage-sandbox"]
     release.uninstall()
-    assert release.left() == {f"secret/{CREDENTIALS}"}
+    assert release.remaining_objects() == {f"secret/{CREDENTIALS}"}
 
 
 @with_helm_4_alone
 def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> None:
     release.upgrade()
-    before = release.left()
+    before = release.remaining_objects()
     with pytest.raises(HelmError, match="replicas"):
         release.upgrade({"api": {"replicas": 0}, "ingress": {"enabled": True}})
-    assert release.left() == before
+    assert release.remaining_objects() == before
 
 
 @with_helm_4_alone

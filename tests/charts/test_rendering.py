@@ -92,7 +92,7 @@ NOT_IN_THE_SCHEMAS = {"CustomResourceDefinition", "HTTPRoute"}
 
 @pytest.fixture(params=SETS, scope="module")
 def manifests(request: pytest.FixtureRequest, helm: Helm) -> list[Manifest]:
-    return helm.rendered(SETS[request.param])
+    return helm.render(SETS[request.param])
 
 
 def workloads(manifests: list[Manifest]) -> list[Manifest]:
@@ -146,7 +146,7 @@ def test_secret_values_appear_only_in_secrets(manifests: list[Manifest]) -> None
 
 def test_the_chart_installs_our_resource_definition_and_keeps_it(helm: Helm) -> None:
     ours = yaml.safe_load((ROOT / "crds" / "moorage.dev_agentsessions.yaml").read_text())
-    installed = find_manifest(helm.rendered(), "CustomResourceDefinition", "agentsessions.moorage.dev")
+    installed = find_manifest(helm.render(), "CustomResourceDefinition", "agentsessions.moorage.dev")
     assert installed["spec"] == ours["spec"]
     assert installed["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     copy = CHART / "files" / "moorage.dev_agentsessions.yaml"
@@ -163,7 +163,7 @@ def test_the_chart_installs_our_resource_definition_and_keeps_it(helm: Helm) -> 
 def test_the_trust_file_has_the_public_key_and_the_scopes_of_each_key_pair(
     helm: Helm, values: Values, secrets: tuple[str, str], ids: list[int]
 ) -> None:
-    manifests = helm.rendered(values)
+    manifests = helm.render(values)
     trusted = read_trust(find_manifest(manifests, "ConfigMap", "moorage-trust")["data"]["trust.json"].encode())
     assert set(trusted) == {f"{part}-{number}" for part in ("api", "runner") for number in ids}
     for secret, part, scopes in zip(secrets, ("api", "runner"), (API_SCOPES, RUNNER_SCOPES), strict=True):
@@ -178,7 +178,7 @@ def test_the_trust_file_has_the_public_key_and_the_scopes_of_each_key_pair(
 
 
 def test_the_network_policy_of_sandboxes_selects_the_pods_of_the_operator(helm: Helm) -> None:
-    policy = find_manifest(helm.rendered(FULL), "NetworkPolicy", "harbour-sandbox")
+    policy = find_manifest(helm.render(FULL), "NetworkPolicy", "harbour-sandbox")
     assert policy["metadata"]["namespace"] == "sandboxes"
     assert policy["spec"]["podSelector"]["matchLabels"] == names.SANDBOX_SELECTOR
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
@@ -187,7 +187,7 @@ def test_the_network_policy_of_sandboxes_selects_the_pods_of_the_operator(helm: 
 
 def test_a_sandbox_without_internet_reaches_only_name_servers_and_skills(helm: Helm) -> None:
     closed = find_manifest(
-        helm.rendered({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox"
+        helm.render({"sandboxes": {"network": {"internet": False}}}), "NetworkPolicy", "moorage-sandbox"
     )
     assert [[port["port"] for port in rule["ports"]] for rule in closed["spec"]["egress"]] == [[53, 53], [8001]]
 
@@ -197,7 +197,7 @@ def environment(workload: Manifest) -> dict[str, Any]:
 
 
 def test_api_and_runner_know_where_commands_run_and_their_token(helm: Helm) -> None:
-    manifests = helm.rendered(FULL)
+    manifests = helm.render(FULL)
     settings = find_manifest(manifests, "ConfigMap", "harbour-settings")["data"]
     (port,) = find_manifest(manifests, "Service", "harbour-commands")["spec"]["ports"]
     assert settings["MOORAGE_MCP_COMMANDS_URL"] == f"tcp://harbour-commands:{port['port']}"
@@ -219,7 +219,7 @@ def test_the_pods_of_commands_mount_no_secret_but_their_token(manifests: list[Ma
 
 
 def test_commands_accept_api_and_runner_and_reach_what_a_sandbox_reaches(helm: Helm) -> None:
-    manifests = helm.rendered({"commands": {"network": {"openRanges": ["10.9.8.0/24"]}}})
+    manifests = helm.render({"commands": {"network": {"openRanges": ["10.9.8.0/24"]}}})
     commands = find_manifest(manifests, "NetworkPolicy", "moorage-commands")["spec"]
     sandbox = find_manifest(manifests, "NetworkPolicy", "moorage-sandbox")["spec"]
     (rule,) = commands["ingress"]
@@ -231,13 +231,13 @@ def test_commands_accept_api_and_runner_and_reach_what_a_sandbox_reaches(helm: H
         *(rule for rule in sandbox["egress"] if rule.get("ports") != [{"port": 8001, "protocol": "TCP"}]),
         {"to": [{"ipBlock": {"cidr": "10.9.8.0/24"}}]},
     ]
-    closed = helm.rendered({"commands": {"network": {"internet": False}}})
+    closed = helm.render({"commands": {"network": {"internet": False}}})
     (names_alone,) = find_manifest(closed, "NetworkPolicy", "moorage-commands")["spec"]["egress"]
     assert [port["port"] for port in names_alone["ports"]] == [53, 53]
 
 
 def test_without_commands_no_object_mentions_them(helm: Helm) -> None:
-    manifests = helm.rendered({"commands": {"enabled": False}})
+    manifests = helm.render({"commands": {"enabled": False}})
     assert [m for m in manifests if m["metadata"]["name"].endswith("-commands")] == []
     assert "MCP_COMMANDS" not in json.dumps(manifests)
 
@@ -256,17 +256,17 @@ def test_every_image_can_be_pinned_by_its_digest(helm: Helm) -> None:
     ours = ("api", "operator", "gate", "box", "vnc", "commands")
     servers = ("postgresql", "valkey", "minio")
     values: Values = {name: {"image": f"registry.example.com/{name}:1@{DIGEST}"} for name in servers}
-    pinned = images(helm.rendered({**values, "images": {"digests": dict.fromkeys(ours, DIGEST)}}))
+    pinned = images(helm.render({**values, "images": {"digests": dict.fromkeys(ours, DIGEST)}}))
     assert pinned == {
         *(f"localhost/moorage-{name}@{DIGEST}" for name in ours),
         *(values[name]["image"] for name in servers),
     }
     given = f"registry.example.com/mine:1@{DIGEST}"
-    assert given in images(helm.rendered({"images": {"box": given, "digests": {"box": DIGEST}}}))
+    assert given in images(helm.render({"images": {"box": given, "digests": {"box": DIGEST}}}))
 
 
 def test_roles_apply_to_the_sandbox_namespace_and_have_the_rules_that_tests_use(helm: Helm) -> None:
-    manifests = helm.rendered(FULL)
+    manifests = helm.render(FULL)
     assert not [m for m in manifests if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
     for role, rules in (("harbour-operator", "operator-rules.yaml"), ("harbour-sessions", "api-rules.yaml")):
         made = find_manifest(manifests, "Role", role)
@@ -277,12 +277,12 @@ def test_roles_apply_to_the_sandbox_namespace_and_have_the_rules_that_tests_use(
 
 def test_with_existing_secrets_the_chart_creates_none(helm: Helm) -> None:
     """With GitOps `lookup` finds nothing, so a generated value would change with every rendering."""
-    assert [m for m in helm.rendered({**REPLACED, **GITOPS}) if m["kind"] == "Secret"] == []
-    assert helm.rendered(GITOPS) == helm.rendered(GITOPS)
+    assert [m for m in helm.render({**REPLACED, **GITOPS}) if m["kind"] == "Secret"] == []
+    assert helm.render(GITOPS) == helm.render(GITOPS)
 
 
 def test_only_a_changed_setting_restarts_api_and_runner(helm: Helm) -> None:
-    before, after = (helm.rendered({**GITOPS, "llm": {"model": model}}) for model in ("one", "two"))
+    before, after = (helm.render({**GITOPS, "llm": {"model": model}}) for model in ("one", "two"))
     changed = {
         m["metadata"]["name"]
         for m in workloads(before)
@@ -292,7 +292,7 @@ def test_only_a_changed_setting_restarts_api_and_runner(helm: Helm) -> None:
 
 
 def test_the_skill_cache_is_writable_and_smaller_than_its_volume(helm: Helm) -> None:
-    manifests = helm.rendered({"skills": {"cacheBytes": 5_000_000_000}})
+    manifests = helm.render({"skills": {"cacheBytes": 5_000_000_000}})
     settings = find_manifest(manifests, "ConfigMap", "moorage-settings")["data"]
     for part in ("api", "runner"):
         deployment = find_manifest(manifests, "Deployment", f"moorage-{part}")
@@ -305,14 +305,12 @@ def test_the_skill_cache_is_writable_and_smaller_than_its_volume(helm: Helm) -> 
 
 def test_trusted_proxies_reach_the_api_as_networks(helm: Helm) -> None:
     proxies = ["10.0.0.0/8", "192.0.2.1"]
-    settings = find_manifest(helm.rendered({"api": {"trustedProxies": proxies}}), "ConfigMap", "moorage-settings")[
-        "data"
-    ]
+    settings = find_manifest(helm.render({"api": {"trustedProxies": proxies}}), "ConfigMap", "moorage-settings")["data"]
     assert parse_networks(json.loads(settings["MOORAGE_TRUSTED_PROXIES"])) == parse_networks(proxies)
 
 
 def test_the_runner_is_probed_on_its_port_and_accepts_only_metrics_requests(helm: Helm) -> None:
-    manifests = helm.rendered(FULL)
+    manifests = helm.render(FULL)
     (container,) = containers(find_manifest(manifests, "Deployment", "harbour-runner"))
     (port,) = container["ports"]
     (listens,) = [env["value"] for env in container["env"] if env["name"] == "MOORAGE_RUNNER_PORT"]
@@ -324,11 +322,11 @@ def test_the_runner_is_probed_on_its_port_and_accepts_only_metrics_requests(helm
 
 
 def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
-    annotations = find_manifest(helm.rendered(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
+    annotations = find_manifest(helm.render(FULL), "Ingress", "harbour-api")["metadata"]["annotations"]
     nginx = {name.partition("/")[2]: value for name, value in annotations.items() if name.startswith("nginx.")}
     assert (nginx["proxy-buffering"], nginx["proxy-read-timeout"]) == ("off", "660")
     assert annotations["cert-manager.io/cluster-issuer"] == "ours"
-    route = find_manifest(helm.rendered(FULL), "HTTPRoute", "harbour-api")
+    route = find_manifest(helm.render(FULL), "HTTPRoute", "harbour-api")
     assert route["spec"]["rules"][0]["timeouts"] == {"request": "0s", "backendRequest": "0s"}
 
 
@@ -365,9 +363,9 @@ def test_the_ingress_keeps_streams_alive(helm: Helm) -> None:
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: Values, message: str) -> None:
-    helm.rendered(REPLACED)
+    helm.render(REPLACED)
     with pytest.raises(HelmError, match=message):
-        helm.rendered(values)
+        helm.render(values)
 
 
 def variables_of_api_and_runner(manifests: list[Manifest]) -> set[str]:
@@ -381,11 +379,11 @@ def test_a_variable_that_the_chart_sets_is_refused_in_settings(helm: Helm, value
     given = {*values["settings"], *(variable["name"] for variable in values["api"]["extraEnv"])}
     names_set = {
         name
-        for name in variables_of_api_and_runner(helm.rendered(values)) - given
+        for name in variables_of_api_and_runner(helm.render(values)) - given
         if name.startswith("MOORAGE_")  # the schema allows no others
     }
     with pytest.raises(HelmError) as refused:
-        helm.rendered({**values, "settings": dict.fromkeys(names_set, "x")})
+        helm.render({**values, "settings": dict.fromkeys(names_set, "x")})
     assert f"the chart itself sets {', '.join(sorted(names_set))}. Remove it" in str(refused.value)
 
 

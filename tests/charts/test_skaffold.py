@@ -33,7 +33,7 @@ def test_skaffold_sets_every_image_of_the_chart(helm: Helm) -> None:
     for path, value in release["setValues"].items():
         part, name = path.split(".")
         values.setdefault(part, {})[name] = value
-    manifests: list[Manifest] = helm.rendered(values)
+    manifests: list[Manifest] = helm.render(values)
     used = {
         text
         for manifest in manifests

@@ -8,7 +8,7 @@ import pytest
 
 from moorage_sandbox.client import GateClient
 from support.gate import Keys
-from support.kube.fixtures import booted
+from support.kube.fixtures import boot
 from support.kube.node import Node, last_log_lines
 from support.kube.sandbox_pod import SandboxPod
 
@@ -30,14 +30,14 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def node(pytestconfig: pytest.Config) -> Iterator[Node]:
     """A booted node with the images of the sandbox."""
-    with booted(Node.booted(), pytestconfig) as node:
+    with boot(Node.boot(), pytestconfig) as node:
         yield node
 
 
 @pytest.fixture(scope="session")
 def sandbox(node: Node, tmp_path_factory: pytest.TempPathFactory) -> SandboxPod:
     """The pod of sandbox-pod.yaml, after it became Ready."""
-    return SandboxPod.created(node, keys=Keys.create(tmp_path_factory.mktemp("keys")))
+    return SandboxPod.create(node, keys=Keys.create(tmp_path_factory.mktemp("keys")))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from support.helm import CHART, Values
 from support.kube.cluster import STORAGE_CLASS, Cluster
 from support.kube.control_plane import SERVICES
 from support.kube.errors import NodeError
-from support.kube.fixtures import booted
+from support.kube.fixtures import boot
 from support.kube.node import last_log_lines
 from support.llm import Call, Finish, Plan, Say, ScriptedModel, Turn, by_first_message
 from support.skills import GitHub, brand_report, running_github
@@ -116,7 +116,7 @@ class Release:
 
 @pytest.fixture(scope="module")
 def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
-    with booted(Cluster.booted(), pytestconfig) as cluster:
+    with boot(Cluster.boot(), pytestconfig) as cluster:
         yield cluster
 
 
@@ -189,7 +189,10 @@ async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(re
         release.seen |= {"chat": chat, "name": name}
         try:
             ending = await chat.say(
-                "Make a chart and a short report", attachments=[uploaded["id"]], heard=watcher.hear, timeout_seconds=300
+                "Make a chart and a short report",
+                attachments=[uploaded["id"]],
+                on_frame=watcher.on_frame,
+                timeout_seconds=300,
             )
         except TimeoutError as error:
             raise NodeError(f"{error}\n{cluster.describe(NAMESPACE)}") from error
@@ -342,12 +345,12 @@ async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) 
         lost = cluster.pod(NAMESPACE, name)["metadata"]["uid"]
         kills: list[asyncio.Task[str]] = []
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.data.get("function") == "shell_execute" and frame.data["status"] == "calling" and not kills:
                 where = ("--namespace", NAMESPACE, "pod", name, "--grace-period=0", "--force")
                 kills.append(asyncio.create_task(asyncio.to_thread(cluster.kubectl, "delete", *where)))
 
-        ending = await chat.say("Now something long", heard=heard, timeout_seconds=300)
+        ending = await chat.say("Now something long", on_frame=on_frame, timeout_seconds=300)
         await asyncio.gather(*kills)
     assert ending.event == "done", f"{ending.data}\n{cluster.describe(NAMESPACE)}"
     assert cluster.pod(NAMESPACE, name)["metadata"]["uid"] != lost

@@ -277,7 +277,7 @@ def test_a_deleted_pod_ends_by_itself(node: Node, sandbox: SandboxPod) -> None:
     """The first process of each container handles SIGTERM; otherwise it would be killed after the grace period."""
     pod = find_named(manifests()[1], "short-lived")
     pod["spec"]["terminationGracePeriodSeconds"] = 300
-    SandboxPod.created(node, keys=sandbox.keys, pod=pod).delete(seconds=60)
+    SandboxPod.create(node, keys=sandbox.keys, pod=pod).delete(seconds=60)
 
 
 async def wait_until_answering(sandbox: SandboxPod) -> None:

@@ -120,7 +120,7 @@ class Peers:
             "max_tokens": 4096,
         }
 
-    def offered(self) -> dict[str, dict[str, Any]]:
+    def offered_functions(self) -> dict[str, dict[str, Any]]:
         """Every function that a model was offered, with its parameters."""
         return {
             tool["function"]["name"]: tool["function"].get("parameters", {})

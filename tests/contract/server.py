@@ -40,7 +40,7 @@ class Answer:
     headers: httpx.Headers
 
 
-def enveloped(response: httpx.Response) -> Answer:
+def parse_envelope(response: httpx.Response) -> Answer:
     """Check and parse an envelope. Errors repeat the HTTP status, with two exceptions in the contract."""
     kind = response.headers.get("content-type", "")
     assert kind.startswith("application/json"), f"{response.status_code} of {kind}: {response.text[:300]}"
@@ -83,7 +83,7 @@ class Caller:
         """Send a request and check its status."""
         response = self.send(method, path, **request)
         assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text[:500]}"
-        return enveloped(response)
+        return parse_envelope(response)
 
     def get(self, path: str, **request: Any) -> Any:
         return self._good("GET", path, **request)
@@ -237,12 +237,12 @@ class Server:
         return self.login(username=self.admin_username, password=self.admin_password)
 
     def login(self, **body: str) -> Caller:
-        return self._entered("/api/auth/login", body)
+        return self._enter("/api/auth/login", body)
 
     def register(self, **body: str) -> Caller:
-        return self._entered("/api/auth/register", {"username": name(), "password": PASSWORD, **body})
+        return self._enter("/api/auth/register", {"username": name(), "password": PASSWORD, **body})
 
-    def _entered(self, path: str, body: dict[str, str]) -> Caller:
+    def _enter(self, path: str, body: dict[str, str]) -> Caller:
         caller = self.nobody()
         answer = caller.post(path, json=body)
         caller.token = answer["tokens"]["access_token"]

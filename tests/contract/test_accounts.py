@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contract.server import PASSWORD, Caller, Server, enveloped, name
+from contract.server import PASSWORD, Caller, Server, name, parse_envelope
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -108,7 +108,7 @@ def test_two_tabs_can_refresh_with_the_same_token(server: Server) -> None:
 
 @proves("POST /api/auth/refresh: 401")
 def test_only_valid_refresh_tokens_are_accepted(nobody: Caller, alice: Caller) -> None:
-    for token in (alice.token, "nonsense", altered(alice.refresh_token)):
+    for token in (alice.token, "nonsense", alter_token(alice.refresh_token)):
         nobody.ask("POST", "/api/auth/refresh", json={"refresh_token": token}, expect=401)
 
 
@@ -155,7 +155,7 @@ def test_a_user_cannot_become_an_admin(server: Server) -> None:
     assert (me["role"], me["status"], me["id"]) == ("user", "active", user.id)
 
 
-def encoded(value: bytes) -> str:
+def encode_part(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
@@ -165,27 +165,27 @@ def claims_of(token: str) -> dict[str, Any]:
     return document
 
 
-def altered(token: str) -> str:
+def alter_token(token: str) -> str:
     """The same token with one character of its middle changed."""
     place = len(token) // 2
     return token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
 
 
-def forged(token: str, algorithm: str, **claims: object) -> str:
+def forge_token(token: str, algorithm: str, **claims: object) -> str:
     """These claims and more, signed with a key of our own, or not at all."""
-    head = encoded(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
-    body = encoded(json.dumps({**claims_of(token), **claims}).encode())
+    head = encode_part(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
+    body = encode_part(json.dumps({**claims_of(token), **claims}).encode())
     if algorithm == "none":
         return f"{head}.{body}."
-    return f"{head}.{body}.{encoded(hmac.new(b'secret', f'{head}.{body}'.encode(), hashlib.sha256).digest())}"
+    return f"{head}.{body}.{encode_part(hmac.new(b'secret', f'{head}.{body}'.encode(), hashlib.sha256).digest())}"
 
 
 @proves("accounts.forged")
 def test_forged_tokens_are_refused(server: Server, alice: Caller, admin: Caller) -> None:
-    tokens = [alice.refresh_token, altered(alice.token), "a.b.c", alice.token[:-4]]
+    tokens = [alice.refresh_token, alter_token(alice.token), "a.b.c", alice.token[:-4]]
     if alice.token.count(".") == 2:
         later = int(time.time()) + 3600
-        tokens += [forged(admin.token, "none", exp=later), forged(admin.token, "HS256", exp=later)]
+        tokens += [forge_token(admin.token, "none", exp=later), forge_token(admin.token, "HS256", exp=later)]
     for token in tokens:
         server.with_token(token).ask("GET", "/api/auth/me", expect=401)
 
@@ -200,9 +200,9 @@ def test_a_ban_ends_streams_and_tokens_immediately(server: Server, admin: Caller
             user.send("GET", "/api/auth/me"),
             user.send("POST", "/api/auth/refresh", json={"refresh_token": user.refresh_token}),
         ):
-            assert enveloped(refused).status in (401, 403)
+            assert parse_envelope(refused).status in (401, 403)
         watch.wait_until_ended()
     body = {"username": user.username, "password": PASSWORD}
-    assert enveloped(user.send("POST", "/api/auth/login", json=body)).status in (401, 403)
+    assert parse_envelope(user.send("POST", "/api/auth/login", json=body)).status in (401, 403)
     admin.put(f"/api/admin/users/{user.id}/status", json={"status": "active"})
     assert server.login(**body).id == user.id

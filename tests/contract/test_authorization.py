@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from contract.server import Caller, enveloped
+from contract.server import Caller, parse_envelope
 from contract.spec import SPEC, proves
 
 NONE = str(uuid4())
@@ -64,45 +64,45 @@ def send(caller: Caller, endpoint: str, **ids: str) -> httpx.Response:
 def check_unknown(caller: Caller, endpoint: str) -> None:
     """Check for a 404 of the named object. An unknown path would not answer PATCH with a 405."""
     path = endpoint.partition(" ")[2]
-    assert enveloped(send(caller, f"PATCH {path}")).status == 405
-    assert enveloped(send(caller, endpoint)).status == 404
+    assert parse_envelope(send(caller, f"PATCH {path}")).status == 405
+    assert parse_envelope(send(caller, endpoint)).status == 404
 
 
 @pytest.mark.parametrize("endpoint", [*CLOSED, *OWN_PROFILE])
 def test_a_request_without_a_token_is_a_401(nobody: Caller, endpoint: str) -> None:
-    answer = enveloped(send(nobody, endpoint))
+    answer = parse_envelope(send(nobody, endpoint))
     assert answer.status == 401
 
 
 @proves("sse.token")
 @pytest.mark.parametrize("endpoint", ["POST /api/sessions/stream", "POST /api/sessions/{session_id}/chat"])
 def test_a_stream_without_a_token_is_refused_before_it_begins(nobody: Caller, endpoint: str) -> None:
-    assert enveloped(send(nobody, endpoint)).status == 401
+    assert parse_envelope(send(nobody, endpoint)).status == 401
 
 
 @pytest.mark.profile("safe")
 @pytest.mark.parametrize("endpoint", GUARDED)
 def test_changes_without_a_token_are_a_401(nobody: Caller, endpoint: str) -> None:
-    assert enveloped(send(nobody, endpoint)).status == 401
+    assert parse_envelope(send(nobody, endpoint)).status == 401
 
 
 @pytest.mark.profile("safe")
 @proves("config.open")
 @pytest.mark.parametrize("endpoint", [p for p in endpoints_with("403") if is_open_in_letter(p.id)])
 def test_changes_by_a_user_are_a_403(alice: Caller, endpoint: str) -> None:
-    assert enveloped(send(alice, endpoint)).status == 403
+    assert parse_envelope(send(alice, endpoint)).status == 403
 
 
 @pytest.mark.parametrize("endpoint", [*endpoints_with("403", "/api/admin"), *endpoints_with("403", "/api/v2")])
 def test_admin_endpoints_are_a_403_for_users(alice: Caller, endpoint: str) -> None:
-    assert enveloped(send(alice, endpoint)).status == 403
+    assert parse_envelope(send(alice, endpoint)).status == 403
 
 
 @pytest.mark.profile("letter")
 @proves("config.open")
 @pytest.mark.parametrize("endpoint", ["POST /api/app-config/agent", "GET /api/app-config/llm"])
 def test_the_letter_profile_requires_no_token(nobody: Caller, endpoint: str) -> None:
-    assert enveloped(send(nobody, endpoint)).status == 200
+    assert parse_envelope(send(nobody, endpoint)).status == 200
 
 
 @pytest.mark.parametrize("endpoint", endpoints_with("404", "{session_id}"))
@@ -137,7 +137,7 @@ def alices_session(alice: Caller) -> str:
 
 @pytest.mark.parametrize("endpoint", endpoints_with("403", "{session_id}"))
 def test_another_users_session_is_a_403(bob: Caller, alice: Caller, alices_session: str, endpoint: str) -> None:
-    assert enveloped(send(bob, endpoint, session_id=alices_session)).status == 403
+    assert parse_envelope(send(bob, endpoint, session_id=alices_session)).status == 403
     assert alice.get(f"/api/sessions/{alices_session}")["status"] == "pending"
 
 
@@ -150,11 +150,11 @@ def test_another_users_session_is_a_403(bob: Caller, alice: Caller, alices_sessi
     ],
 )
 def test_owner_only_endpoints_are_a_403_for_admins(admin: Caller, alices_session: str, endpoint: str) -> None:
-    assert enveloped(send(admin, endpoint, session_id=alices_session)).status == 403
+    assert parse_envelope(send(admin, endpoint, session_id=alices_session)).status == 403
 
 
 @pytest.mark.parametrize("endpoint", endpoints_with("403", "{file_id}"))
 def test_another_users_file_is_a_403(bob: Caller, alice: Caller, endpoint: str) -> None:
     uploaded = alice.upload()
-    assert enveloped(send(bob, endpoint, file_id=uploaded["id"])).status == 403
+    assert parse_envelope(send(bob, endpoint, file_id=uploaded["id"])).status == 403
     assert alice.get(f"/api/files/{uploaded['id']}")["size"] == uploaded["size"]

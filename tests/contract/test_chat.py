@@ -242,13 +242,13 @@ def test_the_lists_stream_follows_a_run(server: Server, user: Caller) -> None:
         watch.wait_for_events(1)
         assert user.chat(session, saying("slow-ask")).ending.event == "wait"
 
-        def listed() -> list[dict[str, Any]]:
+        def list_items() -> list[dict[str, Any]]:
             lists = [frame.data["sessions"] for frame in watch.events]
             return [item for items in lists for item in items if item["session_id"] == session]
 
-        until(lambda: listed()[-1]["status"] == "waiting", "the list tells of the question")
-        assert "running" in [item["status"] for item in listed()]
-        assert (listed()[-1]["title"], listed()[-1]["latest_message"]) == ("Contract", QUESTION)
+        until(lambda: list_items()[-1]["status"] == "waiting", "the list tells of the question")
+        assert "running" in [item["status"] for item in list_items()]
+        assert (list_items()[-1]["title"], list_items()[-1]["latest_message"]) == ("Contract", QUESTION)
         before = len(watch.events)
         user.post(f"/api/sessions/{session}/delete")
         assert session not in str(watch.wait_for_events(before + 1)[-1].data)
@@ -395,7 +395,7 @@ FUNCTIONS = {
 @proves("functions.offered")
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_is_offered_with_its_parameters(peers: Peers, working_turn: tuple[str, Turn], function: str) -> None:
-    parameters = peers.offered()[function]
+    parameters = peers.offered_functions()[function]
     properties = parameters.get("properties", {})
     wanted = FUNCTIONS[function].split()
     assert set(properties) == {parameter.rstrip("?") for parameter in wanted}

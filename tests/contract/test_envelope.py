@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from contract.server import Caller, Server, enveloped
+from contract.server import Caller, Server, parse_envelope
 from contract.spec import SPEC, proves
 
 
 @proves("envelope.unknown-path")
 def test_the_response_to_an_unknown_path_has_the_envelope(nobody: Caller) -> None:
     for path in ("/api/none-such", "/none-such", "/api/sessions/x/none-such"):
-        assert enveloped(nobody.send("GET", path)).status == 404
+        assert parse_envelope(nobody.send("GET", path)).status == 404
 
 
 @proves("envelope.method")
 def test_the_response_to_a_wrong_method_has_the_envelope(nobody: Caller) -> None:
-    assert enveloped(nobody.send("PATCH", "/api/auth/login")).status == 405
+    assert parse_envelope(nobody.send("PATCH", "/api/auth/login")).status == 405
 
 
 @proves("envelope.fields")

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from contract.server import HANG_SECONDS, Caller, Server, enveloped
+from contract.server import HANG_SECONDS, Caller, Server, parse_envelope
 from contract.spec import proves
 
 FILE_INFO = {"id", "filename", "filepath", "key", "extension", "mime_type", "size"}
@@ -53,7 +53,7 @@ def test_an_upload_needs_a_file(alice: Caller) -> None:
         alice.send("POST", "/api/files", files={"other": ("a.txt", b"a", "text/plain")}),
         alice.send("POST", "/api/files"),
     ):
-        assert enveloped(response).status in (400, 422)
+        assert parse_envelope(response).status in (400, 422)
 
 
 @proves("POST /api/files: 413")

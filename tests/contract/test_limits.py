@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from contract.peers import Peers, saying
-from contract.server import HANG_SECONDS, Caller, Server, enveloped, name, until
+from contract.server import HANG_SECONDS, Caller, Server, name, parse_envelope, until
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -27,7 +27,7 @@ NONE = "00000000-0000-0000-0000-000000000000"
 
 def check_refusal(response: httpx.Response) -> None:
     """Source: api.md, "Rate limit"."""
-    answer = enveloped(response)
+    answer = parse_envelope(response)
     assert (answer.status, answer.msg) == (429, SENTENCE)
     seconds = answer.data["retry_after"]
     assert type(seconds) is int

@@ -72,7 +72,7 @@ def user(server: Server) -> Caller:
     return server.register()
 
 
-def offered(peers: Peers, user: Caller) -> set[str]:
+def offered_functions(peers: Peers, user: Caller) -> set[str]:
     """The functions that the agent is offered in a new run."""
     seen = len(peers.requests)
     assert user.chat(user.new_session(), saying("work")).ending.event == "done"
@@ -95,7 +95,7 @@ def test_a_server_of_each_transport_is_switched(
         assert admin.post(f"{MCP}/{remote.name}/enabled", json={"enabled": enabled}) is None
         (item,) = [item for item in nobody.get(MCP)["mcp_servers"] if item["server_name"] == remote.name]
         assert item["enabled"] is enabled
-        assert (remote.function in offered(peers, user)) is enabled
+        assert (remote.function in offered_functions(peers, user)) is enabled
 
 
 def test_the_agent_calls_a_server_of_each_transport(user: Caller, peers: Peers, remote: Remote) -> None:
@@ -115,7 +115,7 @@ def test_a_long_name_of_a_server_is_cut(admin: Caller, user: Caller, peers: Peer
     entry = {"url": f"{peers.url}/mcp"}
     admin.post(MCP, json={"mcpServers": dict.fromkeys(names, entry)})
     try:
-        functions = [function for function in offered(peers, user) if function.startswith("mcp_long")]
+        functions = [function for function in offered_functions(peers, user) if function.startswith("mcp_long")]
         assert len(set(functions)) == 2
         assert all(len(function) <= 64 for function in functions)
         calls = len(peers.mcp_calls)
@@ -151,7 +151,7 @@ def test_an_agent_is_offered_called_and_shown(server: Server, peers: Peers, agen
     assert called["args"] == {"id": agent, "query": query}
     assert AGENT_ANSWER in str(called["content"]["a2a_result"])
     assert query in str(peers.agent_calls[calls:])
-    parameters = peers.offered()["call_remote_agent"]
+    parameters = peers.offered_functions()["call_remote_agent"]
     assert set(parameters["properties"]) == set(parameters["required"]) == {"id", "query"}
     user.post(f"/api/user/tools/a2a/{agent}/enabled", json={"enabled": False})
     calls = len(peers.agent_calls)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from contract.peers import Peers
-from contract.server import Caller, Server, enveloped
+from contract.server import Caller, Server, parse_envelope
 from contract.spec import proves
 
 AUTHORIZE = "/api/auth/wechat/authorize"
@@ -31,7 +31,7 @@ def redirect(caller: Caller, **params: str) -> dict[str, list[str]]:
 def test_without_wechat_the_endpoints_report_it(nobody: Caller) -> None:
     """Without WeChat the address of the front end is unknown, too, so the callback cannot redirect."""
     for path in (AUTHORIZE, CALLBACK):
-        answer = enveloped(nobody.send("GET", path, params={"code": "good", "state": "x"}))
+        answer = parse_envelope(nobody.send("GET", path, params={"code": "good", "state": "x"}))
         assert answer.status in (400, 404, 503)
         assert "wechat" in answer.msg.lower()
 

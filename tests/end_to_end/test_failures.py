@@ -86,11 +86,11 @@ async def test_a_command_that_hangs_is_stopped_and_the_session_goes_on(
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
         stopping: list[asyncio.Task[object]] = []
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.data.get("status") == "calling":
                 stopping.append(asyncio.create_task(alice.client.post(f"/api/sessions/{chat.session_id}/stop")))
 
-        ending = await chat.say("Hang", heard=heard)
+        ending = await chat.say("Hang", on_frame=on_frame)
         assert ending.event == "done"
         assert chat.all("step")[-1]["status"] == "failed"
         assert (await chat.say("Hello")).event == "done"
@@ -148,11 +148,11 @@ async def test_a_run_that_waited_for_a_sandbox_goes_on_when_it_gets_one(
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
         starting: list[asyncio.Task[object]] = []
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.event == "sandbox" and not starting:
                 starting.append(asyncio.create_task(platform.start_host()))
 
-        assert (await chat.say("Try", heard=heard)).event == "done"
+        assert (await chat.say("Try", on_frame=on_frame)).event == "done"
         phases = [event["phase"] for event in chat.all("sandbox")]
         assert (phases[0], phases[-1]) == ("queued", "ready")
         assert [step["status"] for step in chat.all("step")] == ["running", "completed"]
@@ -256,10 +256,10 @@ async def test_a_process_stops_on_request_and_its_work_goes_on(
             leaving = apis.pop(0)
             return await leaving.stop()
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.data.get("status") == "calling" and not ending_it:
                 ending_it.append(asyncio.create_task(end()))
 
-        assert (await chat.say("Sleep", heard=heard)).event == "done"
+        assert (await chat.say("Sleep", on_frame=on_frame)).event == "done"
         assert await ending_it[0] in (0, -15)
         assert [frame.data["seq"] for frame in chat.stored] == list(range(1, len(chat.stored) + 1))

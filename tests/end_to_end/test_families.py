@@ -85,7 +85,7 @@ async def say(chat: Chat, message: str, upload: Any, **options: Any) -> str:
     return str(chat.all("message", role="assistant")[-1]["message"])
 
 
-async def received(person: Person, chat: Chat) -> list[dict[str, Any]]:
+async def received_forms(person: Person, chat: Chat) -> list[dict[str, Any]]:
     """The orders that the site has stored."""
     path = f"/api/sessions/{chat.session_id}/file"
     content = data(await person.client.post(path, json={"filepath": RECEIVED}))["content"]
@@ -105,7 +105,7 @@ async def draw_chart(person: Person, chat: Chat, sales: Sales) -> None:
 async def send_form(person: Person, chat: Chat, **options: Any) -> None:
     site = await person.upload("site.py", SITE_CODE.encode(), "text/x-python")
     answer = await say(chat, f"Start the site and order something green for {CUSTOMER}", site, **options)
-    orders = await received(person, chat)
+    orders = await received_forms(person, chat)
     assert [(order["name"], order["colour"]) for order in orders] == [(CUSTOMER, "green")]
     assert answer == f"Your order has the number {orders[0]['number']}."
 
@@ -145,13 +145,13 @@ async def test_a_form_is_sent_once_although_its_runner_is_killed(
             await running.kill_runner(first)
             is_killed.set()
 
-        def hear(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.data.get("function") == "browser_click" and not killing:
                 killing.append(asyncio.create_task(kill()))
 
         await running.use(first)
         async with running.chat() as (person, chat):
-            await send_form(person, chat, heard=hear)
+            await send_form(person, chat, on_frame=on_frame)
         await asyncio.gather(*killing)
         assert is_killed.is_set()
         assert successor.usages

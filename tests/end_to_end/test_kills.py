@@ -106,7 +106,7 @@ async def check_survival(seed: int, platform: Platform, use_model: UseModel, new
         moments = sorted(chance.sample(range(3, 25), k=2))
         killing: list[asyncio.Task[bool]] = []
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if moments and frame.is_stored and frame.data["seq"] >= moments[0]:
                 moments.pop(0)
                 killing.append(asyncio.create_task(kill_soon(wanted.pop(0))))
@@ -115,7 +115,7 @@ async def check_survival(seed: int, platform: Platform, use_model: UseModel, new
             await asyncio.sleep(chance.random() * 0.5)
             return await running.kill(kind)
 
-        ending = await chat.say("Make a chart and a short report", attachments=[uploaded["id"]], heard=heard)
+        ending = await chat.say("Make a chart and a short report", attachments=[uploaded["id"]], on_frame=on_frame)
         await asyncio.gather(*killing)
         alice.client.base_url = running.url()
         assert ending.event == "done", ending.data
@@ -197,11 +197,11 @@ async def test_another_runner_resumes_the_run_of_a_killed_one_before_its_lease_e
             holder = running.holder()
             await holder.kill()
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.data.get("status") == "calling":
                 killing.append(asyncio.create_task(kill_holder()))
 
-        assert (await chat.say("Wait a little", heard=heard)).event == "done"
+        assert (await chat.say("Wait a little", on_frame=on_frame)).event == "done"
         await asyncio.gather(*killing)
         assert await marks(chat, alice) == ["slept"]
         assert chat.all("tool", status="called")[0]["content"]["console"]

@@ -118,11 +118,11 @@ async def test_without_redis_limited_requests_are_refused_with_503_until_it_is_b
         assert await parts(first.url) == (200, {"postgres": "ok", "redis": "ok", "minio": "ok"})
         killed: list[asyncio.Task[None]] = []
 
-        def heard(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if frame.data.get("partial") and not killed:
                 killed.append(asyncio.create_task(kill(redis)))
 
-        assert (await chat.say("Take your time", heard=heard)).event == "done"
+        assert (await chat.say("Take your time", on_frame=on_frame)).event == "done"
         await killed[0]
         assert chat.breaks == 0
         assert chat.all("message", role="assistant")[-1]["message"].strip() == LONG.strip()

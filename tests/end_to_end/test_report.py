@@ -28,7 +28,9 @@ async def test_a_csv_becomes_a_chart_and_a_report(
         session = await alice.create_session()
         watcher = report.Watcher(alice, url=other_api.url, session_id=session)
         chat = Chat(session, alice.token, lambda: api.url)
-        ending = await chat.say("Make a chart and a short report", attachments=[uploaded["id"]], heard=watcher.hear)
+        ending = await chat.say(
+            "Make a chart and a short report", attachments=[uploaded["id"]], on_frame=watcher.on_frame
+        )
 
         assert ending.event == "done", ending.data
         assert await watcher.red_share() > 0.5

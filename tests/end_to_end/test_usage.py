@@ -103,12 +103,12 @@ async def count_through_kills(seed: int, platform: Platform, use_model: UseModel
             await asyncio.sleep(chance.random() * 0.3)
             await runners.kill_the_busy_one()
 
-        def hear(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if moments and frame.is_stored and frame.data["seq"] >= moments[0]:
                 moments.pop(0)
                 killing.append(asyncio.create_task(kill_soon()))
 
-        ending = await chat.say("Count for me", heard=hear)
+        ending = await chat.say("Count for me", on_frame=on_frame)
         await asyncio.gather(*killing)
         assert ending.event == "done", ending.data
         assert runners.kills == KILLS
@@ -154,11 +154,11 @@ async def test_a_runner_that_is_stopped_leaves_its_unfinished_call_in_the_ledger
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
         begun = asyncio.Event()
 
-        def hear(frame: Frame) -> None:
+        def on_frame(frame: Frame) -> None:
             if not frame.is_stored:
                 begun.set()
 
-        chatting = asyncio.create_task(chat.say("hi", heard=hear))
+        chatting = asyncio.create_task(chat.say("hi", on_frame=on_frame))
         await asyncio.wait_for(begun.wait(), HANG_SECONDS)
         await runner.stop()
         await platform.start_runner()

@@ -61,7 +61,7 @@ def suspended_since(seconds: float) -> AgentSessionStatus:
     return status_of(session(), None, now=ago(seconds))
 
 
-def failed(times: int, seconds: float) -> AgentSessionStatus:
+def failures(times: int, seconds: float) -> AgentSessionStatus:
     return AgentSessionStatus(failures=times, last_failure_time=ago(seconds))
 
 
@@ -116,11 +116,16 @@ CASES: dict[str, tuple[AgentSession, PodState | None, Act, str | None]] = {
         "NodeLost",
     ),
     "the pod has no owner": (session(**RUNNING), pod(owner_uid=None), Act.NOTHING, "PodNameTaken"),
-    "the last pod failed a moment ago": (session(status=failed(1, 9), **RUNNING), None, Act.NOTHING, "Starting"),
-    "the last pod failed a while ago": (session(status=failed(1, 11), **RUNNING), None, Act.CREATE_POD, "Starting"),
-    "pods fail again and again": (session(status=failed(4, 79), **RUNNING), None, Act.NOTHING, "Starting"),
+    "the last pod failed a moment ago": (session(status=failures(1, 9), **RUNNING), None, Act.NOTHING, "Starting"),
+    "the last pod failed a while ago": (
+        session(status=failures(1, 11), **RUNNING),
+        None,
+        Act.CREATE_POD,
+        "Starting",
+    ),
+    "pods fail again and again": (session(status=failures(4, 79), **RUNNING), None, Act.NOTHING, "Starting"),
     "the last pod failed in an hour, by the clock of another replica": (
-        session(status=failed(1, -3600), **RUNNING),
+        session(status=failures(1, -3600), **RUNNING),
         None,
         Act.CREATE_POD,
         "Starting",
@@ -152,7 +157,7 @@ def test_reconciling_again_changes_no_status(name: str) -> None:
 
 
 def test_a_session_is_reconciled_again_when_time_alone_changes_its_decision() -> None:
-    waits = decide(session(status=failed(2, 5), **RUNNING), None, now=NOW).again_after_seconds
+    waits = decide(session(status=failures(2, 5), **RUNNING), None, now=NOW).again_after_seconds
     assert waits == 15
     assert decide(session(**RUNNING), pod(deleted_at=ago(10)), now=NOW).again_after_seconds == 20
 
@@ -168,7 +173,7 @@ def test_the_pause_before_a_new_pod_doubles_up_to_a_limit() -> None:
 
 
 def test_failures_are_reset_after_a_pod_was_ready_for_two_minutes() -> None:
-    one = session(status=failed(3, 500), **RUNNING)
+    one = session(status=failures(3, 500), **RUNNING)
     ready = status_of(one, pod(), now=ago(121))
     assert decide(one.model_copy(update={"status": ready}), pod(), now=NOW).status.failures is None
     fresh = status_of(one, pod(), now=ago(10))

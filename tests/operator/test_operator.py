@@ -11,7 +11,7 @@ from moorage_crds import names
 from moorage_kube.client import MERGE_PATCH, KubeError, Manifest
 from support.kube import kubelet as words
 from support.kube.control_plane import ControlPlane
-from support.kube.kubelet import Behaviour, Kubelet, ended, status, waiting
+from support.kube.kubelet import Behaviour, Kubelet, status, terminated, waiting
 from support.kube.sessions import Sessions, writes_in
 from support.waiting import HANG_SECONDS, until
 
@@ -97,7 +97,7 @@ FAILURES: dict[str, tuple[Behaviour, str, str]] = {
                 "box": {
                     **waiting("CrashLoopBackOff"),
                     "restartCount": 1,
-                    "lastState": {"terminated": ended(137, reason="OOMKilled")},
+                    "lastState": {"terminated": terminated(137, reason="OOMKilled")},
                 }
             },
         ),
@@ -108,7 +108,11 @@ FAILURES: dict[str, tuple[Behaviour, str, str]] = {
         lambda pod: status(
             pod,
             containers={
-                "vnc": {**waiting("CrashLoopBackOff"), "restartCount": 2, "lastState": {"terminated": ended(1)}}
+                "vnc": {
+                    **waiting("CrashLoopBackOff"),
+                    "restartCount": 2,
+                    "lastState": {"terminated": terminated(1)},
+                }
             },
         ),
         "ContainerEnded",
@@ -132,7 +136,7 @@ async def test_a_problem_of_a_pod_becomes_a_reason_and_the_pod_stays(
     assert session["status"]["phase"] == "Failed"
     pod = await sessions.pod(name)
     assert pod is not None
-    await kubelet.show(name, words.running(pod))
+    await kubelet.show(name, words.running_status(pod))
     await sessions.wait_for_condition(name, "SandboxReady")
     assert len(kubelet.seen) == 1
 
@@ -147,7 +151,7 @@ async def test_skills_that_cannot_be_fetched_are_reported(
             "skills": {
                 **waiting("CrashLoopBackOff"),
                 "restartCount": 1,
-                "lastState": {"terminated": ended(1, message="pdf: the archive is not there (404)")},
+                "lastState": {"terminated": terminated(1, message="pdf: the archive is not there (404)")},
             }
         },
     )
@@ -169,7 +173,11 @@ REPLACED: dict[str, tuple[Behaviour, str]] = {
         lambda pod: status(
             pod,
             containers={
-                "box": {**waiting("CrashLoopBackOff"), "restartCount": 4, "lastState": {"terminated": ended(1)}}
+                "box": {
+                    **waiting("CrashLoopBackOff"),
+                    "restartCount": 4,
+                    "lastState": {"terminated": terminated(1)},
+                }
             },
         ),
         "CrashLooping",
@@ -271,7 +279,7 @@ async def test_a_pod_of_that_name_that_is_not_ours_is_left_alone(
     assert pod["metadata"]["uid"] == made["metadata"]["uid"]
 
 
-def namespaced(kind: str, spec: Manifest) -> Manifest:
+def in_namespace(kind: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": "here"}, "spec": spec}
 
 
@@ -298,13 +306,13 @@ def absent_webhook(namespace: str) -> Manifest:
 REFUSALS: dict[str, tuple[str, Manifest | None, str, str]] = {
     "the quota is used up": (
         "resourcequotas",
-        namespaced("ResourceQuota", {"hard": {"pods": "0"}}),
+        in_namespace("ResourceQuota", {"hard": {"pods": "0"}}),
         "QuotaExceeded",
         "exceeded quota: here",
     ),
     "it may not be so large": (
         "limitranges",
-        namespaced("LimitRange", {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}),
+        in_namespace("LimitRange", {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}),
         "PodRefused",
         "maximum memory usage per Container is 1Gi",
     ),
@@ -346,7 +354,7 @@ async def is_refused(sessions: Sessions) -> bool:
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     security = {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = namespaced("Pod", {"containers": [container], "securityContext": security})
+    pod = in_namespace("Pod", {"containers": [container], "securityContext": security})
     try:
         await sessions.kube.request("POST", sessions.pods_path, body=pod, query={"dryRun": "All"})
     except KubeError:

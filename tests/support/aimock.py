@@ -23,7 +23,7 @@ INSTALL_SECONDS = 500
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moorage" / "aimock" / VERSION
 
 
-def _installed() -> Path:
+def _aimock_path() -> Path:
     """Install aimock if needed and return its entry script. Two processes may install at once; one copy is kept."""
     script = CACHE / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
     if script.exists():
@@ -51,7 +51,17 @@ def aimock(turns: list[dict[str, Any]], directory: Path) -> Iterator[str]:
         pytest.skip("node and npm are not installed")
     fixtures = [{"match": {"turnIndex": place}, "response": turn} for place, turn in enumerate(turns)]
     (directory / "fixtures.json").write_text(json.dumps({"fixtures": fixtures}))
-    command = ["node", str(_installed()), "--port", "0", "--fixtures", str(directory), "--strict", "--chunk-size", "9"]
+    command = [
+        "node",
+        str(_aimock_path()),
+        "--port",
+        "0",
+        "--fixtures",
+        str(directory),
+        "--strict",
+        "--chunk-size",
+        "9",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield f"{_address(process)}/v1"

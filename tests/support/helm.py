@@ -42,7 +42,7 @@ class Helm:
             raise HelmError(done.stderr.strip())
         return done.stdout
 
-    def rendered(self, values: Values | None = None, *, namespace: str = "moorage") -> list[Manifest]:
+    def render(self, values: Values | None = None, *, namespace: str = "moorage") -> list[Manifest]:
         """The objects of a new release named `moorage`."""
         text = self("template", "moorage", str(CHART), "--namespace", namespace, values=values or {})
         return [manifest for manifest in yaml.safe_load_all(text) if manifest]

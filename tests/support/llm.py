@@ -318,7 +318,7 @@ class ScriptedModel:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        async for event in self._paced(events):
+        async for event in self._pace(events):
             data = f"data: {event}\n\n".encode()
             writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
             await writer.drain()
@@ -338,7 +338,7 @@ class ScriptedModel:
         await writer.drain()
         return True
 
-    async def _paced(self, events: Sequence[str]) -> AsyncIterator[str]:
+    async def _pace(self, events: Sequence[str]) -> AsyncIterator[str]:
         for event in events:
             yield event
             if self.chunk_delay_seconds:

@@ -78,13 +78,13 @@ MARKS = ["head", "draw", "check"]
 
 
 class Watcher:
-    """Looks at the session's screen once the browser has gone to `RED_PAGE`; `hear` takes the frames of the chat."""
+    """Looks at the session's screen once the browser is at `RED_PAGE`; `on_frame` takes the frames of the chat."""
 
     def __init__(self, person: Person, *, url: str, session_id: str) -> None:
         self._address = f"{url}/api/sessions/{session_id}/vnc?token={person.token}".replace("http", "ws", 1)
         self._looking: asyncio.Task[float] | None = None
 
-    def hear(self, frame: Frame) -> None:
+    def on_frame(self, frame: Frame) -> None:
         if frame.data.get("function") == "browser_navigate" and frame.data["status"] == "called":
             self._looking = asyncio.create_task(self._look())
 

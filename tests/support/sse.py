@@ -75,14 +75,14 @@ class Chat:
         *,
         attachments: list[str] | None = None,
         timeout_seconds: float = 2 * HANG_SECONDS,
-        heard: Callable[[Frame], Any] | None = None,
+        on_frame: Callable[[Frame], Any] | None = None,
     ) -> Frame:
         """Send a message, follow the turn through every interruption, and return the frame that ends it."""
         body: dict[str, Any] | None = {"message": message, "attachments": attachments or []}
         async with asyncio.timeout(timeout_seconds):
             while True:
                 try:
-                    ending = await self._follow({**(body or {}), "event_id": self.cursor}, heard)
+                    ending = await self._follow({**(body or {}), "event_id": self.cursor}, on_frame)
                 except (httpx.TransportError, httpx.HTTPStatusError):
                     ending = None
                     self.breaks += 1
@@ -107,7 +107,7 @@ class Chat:
             events = answer.json()["data"]["events"]
             return any(item["event"] == "message" and item["data"]["message"] == message for item in events)
 
-    async def _follow(self, body: dict[str, Any], heard: Callable[[Frame], Any] | None) -> Frame | None:
+    async def _follow(self, body: dict[str, Any], on_frame: Callable[[Frame], Any] | None) -> Frame | None:
         async with (
             self._client() as client,
             client.stream("POST", f"/api/sessions/{self.session_id}/chat", json=body) as response,
@@ -115,8 +115,8 @@ class Chat:
             response.raise_for_status()
             async for frame in frames(response):
                 (self.stored if frame.is_stored else self.partials).append(frame)
-                if heard is not None:
-                    heard(frame)
+                if on_frame is not None:
+                    on_frame(frame)
                 if frame.event in ENDINGS:
                     return frame
         return None

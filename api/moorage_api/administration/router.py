@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 
 from moorage_api.administration.service import UserRemoval
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.users import schemas
 from moorage_api.users.callers import AdminUser
 from moorage_api.users.management import AccountManagement
@@ -19,8 +19,8 @@ router = APIRouter(prefix="/admin", tags=["admin"])
 UserId = Annotated[UUID, Path(description="Id from GET /api/admin/users")]
 
 
-Accounts = Annotated[AccountManagement, Depends(provided(AccountManagement))]
-Removal = Annotated[UserRemoval, Depends(provided(UserRemoval))]
+Accounts = Annotated[AccountManagement, Depends(provide(AccountManagement))]
+Removal = Annotated[UserRemoval, Depends(provide(UserRemoval))]
 
 
 @router.get("/users")

@@ -37,17 +37,17 @@ register_url_convertor("anything", Anything())
 router = APIRouter(prefix="/app-config/skills", tags=["legacy"])
 
 
-async def moved() -> JSONResponse:
+async def refuse_moved() -> JSONResponse:
     """Removed. Use `/api/v2/skills`."""
     return envelope_response(410, MOVED, MovedTo().model_dump())
 
 
-async def moved_below(below: Annotated[str, Path(description="Any path")]) -> JSONResponse:
+async def refuse_below_moved(below: Annotated[str, Path(description="Any path")]) -> JSONResponse:
     """Removed, with every path below it. Use `/api/v2/skills`."""
-    return await moved()
+    return await refuse_moved()
 
 
-for path, endpoint in (("", moved), ("/{below:anything}", moved_below)):
+for path, endpoint in (("", refuse_moved), ("/{below:anything}", refuse_below_moved)):
     for method in METHODS:
         router.add_api_route(
             path,

@@ -11,14 +11,14 @@ from moorage_api.config.options import LlmOptionsRead, LlmOptionsUpdate, LlmTest
 from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
 from moorage_api.config.service import ConfigService
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.users.callers import ConfigWriter
 
 router = APIRouter(prefix="/app-config", tags=["app-config"])
 
 
-Config = Annotated[ConfigService, Depends(provided(ConfigService))]
-Tester = Annotated[ModelTester, Depends(provided(ModelTester))]
+Config = Annotated[ConfigService, Depends(provide(ConfigService))]
+Tester = Annotated[ModelTester, Depends(provide(ModelTester))]
 
 
 @router.get("/llm")

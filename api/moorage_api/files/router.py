@@ -13,12 +13,12 @@ from moorage_api.files.multipart import FORM_SCHEMA, check_declared_size, form_f
 from moorage_api.files.names import content_disposition
 from moorage_api.files.service import FileService
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.users.callers import CurrentUser
 
 router = APIRouter(prefix="/files", tags=["files"])
 
-Files = Annotated[FileService, Depends(provided(FileService))]
+Files = Annotated[FileService, Depends(provide(FileService))]
 FileId = Annotated[UUID, Path(description="Id from POST /api/files")]
 
 

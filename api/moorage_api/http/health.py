@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from moorage_api.database import Database
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 
 router = APIRouter(tags=["health"])
 
@@ -22,7 +22,7 @@ async def healthz() -> Envelope[None]:
 
 
 @router.get("/readyz")
-async def readyz(db: Annotated[Database, Depends(provided(Database))]) -> Envelope[None]:
+async def readyz(db: Annotated[Database, Depends(provide(Database))]) -> Envelope[None]:
     """Readiness probe: the database answers. If it does not, every request would fail, so send none to this replica."""
     async with db() as tx:
         await tx.execute(text("SELECT 1"))

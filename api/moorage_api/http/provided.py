@@ -28,7 +28,7 @@ class Services:
 
 
 class Provided:
-    """The dependency that `provided` returns. `kind` is what the start-up check reads."""
+    """The dependency that `provide` returns. `kind` is what the start-up check reads."""
 
     def __init__(self, kind: type[object]) -> None:
         self.kind = kind
@@ -45,8 +45,8 @@ def service_of(connection: HTTPConnection, kind: type[T]) -> T:
 
 
 @cache
-def provided(kind: type[object]) -> Callable[[HTTPConnection], Awaitable[object]]:
-    """Build the dependency for a service: `Annotated[FileService, Depends(provided(FileService))]`.
+def provide(kind: type[object]) -> Callable[[HTTPConnection], Awaitable[object]]:
+    """Build the dependency for a service: `Annotated[FileService, Depends(provide(FileService))]`.
 
     One for each type, so that FastAPI asks for it once in a request.
     """

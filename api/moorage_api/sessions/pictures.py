@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.sessions.presenter import Pictures
 
 router = APIRouter(prefix="/pictures", tags=["sessions"])
@@ -20,7 +20,7 @@ async def get_picture(
     signature: Annotated[
         str, Query(max_length=64, pattern=r"^[0-9a-f]+$", description="Signature of `name` and `expires`")
     ],
-    pictures: Annotated[Pictures, Depends(provided(Pictures))],
+    pictures: Annotated[Pictures, Depends(provide(Pictures))],
 ) -> StreamingResponse:
     """Get a picture that an event links to. The link's signature grants access and expires after an hour."""
     picture = await pictures.open(name, expires=expires, signature=signature)

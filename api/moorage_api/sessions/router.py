@@ -11,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from moorage_api.events import sse
 from moorage_api.files.service import FileService
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.sandboxes.reader import SandboxReader
 from moorage_api.sessions import schemas
 from moorage_api.sessions.presenter import Presenter
@@ -29,11 +29,11 @@ SinceSeq = Annotated[int, Query(ge=0, le=2**62, description="Only events with a 
 Limit = Annotated[int | None, Query(ge=1, le=10_000, description="Most events to return; all of them if omitted")]
 LastEventId = Annotated[str | None, Header(description="Same as `event_id`; browsers send it when they reconnect")]
 
-Sessions = Annotated[SessionService, Depends(provided(SessionService))]
-Reading = Annotated[SandboxReader, Depends(provided(SandboxReader))]
-Presenting = Annotated[Presenter, Depends(provided(Presenter))]
-Streams = Annotated[EventStreams, Depends(provided(EventStreams))]
-Files = Annotated[FileService, Depends(provided(FileService))]
+Sessions = Annotated[SessionService, Depends(provide(SessionService))]
+Reading = Annotated[SandboxReader, Depends(provide(SandboxReader))]
+Presenting = Annotated[Presenter, Depends(provide(Presenter))]
+Streams = Annotated[EventStreams, Depends(provide(EventStreams))]
+Files = Annotated[FileService, Depends(provide(FileService))]
 
 
 @router.post("")

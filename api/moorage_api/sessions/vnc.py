@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from moorage_api.errors import DomainError, ForbiddenError, LimitedError, NotFoundError, UnauthenticatedError
 from moorage_api.events.hub import Hub
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.limits.leases import ConnectionKind
 from moorage_api.limits.request_windows import Bucket
 from moorage_api.sandboxes.errors import NO_SANDBOX
@@ -40,9 +40,9 @@ SANDBOX_FAILED = 1011
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-Sessions = Annotated[SessionService, Depends(provided(SessionService))]
-Reading = Annotated[SandboxReader, Depends(provided(SandboxReader))]
-Followed = Annotated[Hub, Depends(provided(Hub))]
+Sessions = Annotated[SessionService, Depends(provide(SessionService))]
+Reading = Annotated[SandboxReader, Depends(provide(SandboxReader))]
+Followed = Annotated[Hub, Depends(provide(Hub))]
 
 
 @router.websocket("/sessions/{session_id}/vnc")

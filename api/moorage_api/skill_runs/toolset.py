@@ -130,7 +130,7 @@ class SkillToolset(SandboxToolset):
             },
             timeout_seconds=RUN_SECONDS,
         )
-        output = self._text(call, answer)
+        output = self._result_text(call, answer)
         excerpt, key = await self._store_if_long(output)
         content = {"skill_result": excerpt} | ({"output_key": key} if key is not None else {})
         exit_code = answer.result.get("exit_code")

@@ -58,7 +58,7 @@ class SessionSkills:
     async def pins_for(self, session_id: UUID) -> list[SkillPin]:
         """The pinned skills for `spec.skills` of the session's resource, in order of relevance."""
         async with self._db() as tx:
-            pinned = await SkillRepository(tx).pinned(session_id)
+            pinned = await SkillRepository(tx).list_pinned(session_id)
         return [
             SkillPin(
                 id=version.skill_id,
@@ -72,7 +72,7 @@ class SessionSkills:
         """The pinned skills, without those that are now deleted, or switched off for everyone or for this user."""
         async with self._db() as tx:
             repository = SkillRepository(tx)
-            pinned = await repository.pinned(session_id)
+            pinned = await repository.list_pinned(session_id)
             switched_off = await repository.switched_off_by(owner_id) if pinned else set()
         return [
             SessionSkill(

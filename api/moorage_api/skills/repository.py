@@ -173,7 +173,7 @@ class SkillRepository:
                 for position, (skill_id, version_id, phase) in enumerate(pins)
             )
 
-    async def pinned(self, session_id: UUID) -> list[PinnedVersion]:
+    async def list_pinned(self, session_id: UUID) -> list[PinnedVersion]:
         """The pinned versions, in order of relevance."""
         rows = await self._tx.execute(
             select(SessionSkillRow, SkillVersionRow, SkillRow.enabled)

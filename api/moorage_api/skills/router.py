@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 
 from moorage_api.config.service import ConfigService
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.skills.schemas import (
     SkillEnabledRequest,
     SkillInstallRequest,
@@ -25,8 +25,8 @@ router = APIRouter(prefix="/v2/skills", tags=["skills"], dependencies=[Depends(a
 
 SkillKey = Annotated[StorableText, Path(max_length=100, description="A skill's id or its slug")]
 
-Skills = Annotated[SkillService, Depends(provided(SkillService))]
-Config = Annotated[ConfigService, Depends(provided(ConfigService))]
+Skills = Annotated[SkillService, Depends(provide(SkillService))]
+Config = Annotated[ConfigService, Depends(provide(ConfigService))]
 
 
 @router.get("")

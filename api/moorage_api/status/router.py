@@ -15,7 +15,7 @@ from moorage_api.files.names import media_type_of, safe_filename
 from moorage_api.files.service import FileService, limit_chunks
 from moorage_api.http.envelope import Envelope, ok
 from moorage_api.http.errors import envelope_response
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.status import minio
 from moorage_api.status.schemas import HealthStatus, MinioStatus, UploadedObject
 from moorage_api.status.service import PlatformStatus
@@ -24,9 +24,9 @@ from moorage_api.users.callers import Access, ConfigWriter, Credentials, Users, 
 
 router = APIRouter(prefix="/status", tags=["status"])
 
-Status = Annotated[PlatformStatus, Depends(provided(PlatformStatus))]
-Own = Annotated[minio.OwnStore, Depends(provided(minio.OwnStore))]
-Files = Annotated[FileService, Depends(provided(FileService))]
+Status = Annotated[PlatformStatus, Depends(provide(PlatformStatus))]
+Own = Annotated[minio.OwnStore, Depends(provide(minio.OwnStore))]
+Files = Annotated[FileService, Depends(provide(FileService))]
 
 
 def check_bucket(name: str | None) -> str | None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path
 
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.text import StorableText
 from moorage_api.tools import schemas
 from moorage_api.tools.a2a_service import A2aService
@@ -31,10 +31,10 @@ async def is_admin(credentials: Credentials, users: Users) -> bool:
 
 
 IsAdmin = Annotated[bool, Depends(is_admin)]
-Mcp = Annotated[McpService, Depends(provided(McpService))]
+Mcp = Annotated[McpService, Depends(provide(McpService))]
 A2aId = Annotated[UUID, Path(description="The agent's id, from GET /api/app-config/a2a-servers")]
 ServerName = Annotated[StorableText, Path(description="The server's name, from GET /api/app-config/mcp-servers")]
-A2a = Annotated[A2aService, Depends(provided(A2aService))]
+A2a = Annotated[A2aService, Depends(provide(A2aService))]
 
 
 @config_router.get("/mcp-servers")

@@ -9,14 +9,14 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.usage.schemas import Group, ModelPrices, UsageResponse
 from moorage_api.usage.service import UsageService
 from moorage_api.users.callers import AdminUser, ConfigWriter, CurrentUser
 
 router = APIRouter(tags=["usage"])
 
-Usage = Annotated[UsageService, Depends(provided(UsageService))]
+Usage = Annotated[UsageService, Depends(provide(UsageService))]
 By = Annotated[list[Group], Query(min_length=1, max_length=4, description="What to group by; may be repeated")]
 Since = Annotated[date | None, Query(description="First day (UTC); by default 29 days before the last")]
 Until = Annotated[date | None, Query(description="Last day (UTC), included; by default today")]

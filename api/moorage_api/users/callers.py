@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from moorage_api.errors import ForbiddenError, UnauthenticatedError
 from moorage_api.http.access import AccessSettings
-from moorage_api.http.provided import provided, service_of
+from moorage_api.http.provided import provide, service_of
 from moorage_api.http.routes import Rule, Subject
 from moorage_api.limits.leases import ConnectionKind, Leases
 from moorage_api.users.account import Account
@@ -23,10 +23,10 @@ from moorage_api.users.service import UserService
 
 bearer = HTTPBearer(auto_error=False, description="Access token from POST /api/auth/login")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-Users = Annotated[UserService, Depends(provided(UserService))]
-Limits = Annotated[RequestLimits, Depends(provided(RequestLimits))]
-Access = Annotated[AccessSettings, Depends(provided(AccessSettings))]
-ConnectionLeases = Annotated[Leases, Depends(provided(Leases))]
+Users = Annotated[UserService, Depends(provide(UserService))]
+Limits = Annotated[RequestLimits, Depends(provide(RequestLimits))]
+Access = Annotated[AccessSettings, Depends(provide(AccessSettings))]
+ConnectionLeases = Annotated[Leases, Depends(provide(Leases))]
 
 
 async def count_request(connection: HTTPConnection) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api.errors import DomainError, NotConfiguredError, UnavailableError
 from moorage_api.http.envelope import Envelope, ok
-from moorage_api.http.provided import provided
+from moorage_api.http.provided import provide
 from moorage_api.limits.request_windows import Bucket
 from moorage_api.text import StorableText
 from moorage_api.users.callers import Credentials, Limits, Users, current_user
@@ -45,7 +45,7 @@ class AuthorizeResponse(BaseModel):
     authorize_url: str
 
 
-async def wechat_login(login: Annotated[WechatLogin, Depends(provided(WechatLogin))]) -> WechatLogin:
+async def wechat_login(login: Annotated[WechatLogin, Depends(provide(WechatLogin))]) -> WechatLogin:
     if not login.is_configured:
         raise NotConfiguredError("Login with WeChat is not configured; an administrator can set MOORAGE_WECHAT_…")
     return login

@@ -189,7 +189,7 @@ async def test_the_key_of_the_settings_goes_to_the_server_of_the_settings_only(d
         assert await config.llm_key() == "missing"
 
 
-def nested(levels: int) -> Any:
+def build_nested(levels: int) -> Any:
     return json.loads("[" * levels + "]" * levels)
 
 
@@ -208,8 +208,8 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "many headers": (json.dumps({"headers": {f"X-{number}": "x" for number in range(33)}}), "headers"),
     **{f"body {name}": (json.dumps({"body": {name: []}}), "body") for name in OWN_FIELDS},
     "a large body": (json.dumps({"body": {"x": "x" * MAX_BODY_CHARS}}), "body"),
-    "a deep body": (json.dumps({"body": {"x": nested(9)}}), "body"),
-    "a very deep body": (json.dumps({"body": {"x": nested(400)}}), "body"),
+    "a deep body": (json.dumps({"body": {"x": build_nested(9)}}), "body"),
+    "a very deep body": (json.dumps({"body": {"x": build_nested(400)}}), "body"),
     "a NUL in a body": ('{"body": {"x": ["\\u0000"]}}', "body"),
     "a lone surrogate in a name of a body": ('{"body": {"\\ud800": 1}}', "body"),
     "NaN in a body": ('{"body": {"x": NaN}}', "body"),

@@ -15,7 +15,7 @@ from moorage_crds import names
 from moorage_crds.types import SkillPin
 from support.kube.cutting import CuttingProxy
 from support.kube.faults import Fault
-from support.kube.kubelet import Behaviour, ended, status, waiting
+from support.kube.kubelet import Behaviour, status, terminated, waiting
 from support.kube.sessions import writes_in
 from support.waiting import until
 
@@ -148,7 +148,7 @@ TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
                 "gate": {
                     **waiting("CrashLoopBackOff"),
                     "restartCount": 2,
-                    "lastState": {"terminated": ended(1)},
+                    "lastState": {"terminated": terminated(1)},
                 }
             },
         ),

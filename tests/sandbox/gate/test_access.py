@@ -15,7 +15,7 @@ from support.gate import FakeBox, Gate
 from support.waiting import HANG_SECONDS
 
 
-async def refused(client: GateClient, *, bind: bool = False) -> tuple[str, int]:
+async def refusal_of(client: GateClient, *, bind: bool = False) -> tuple[str, int]:
     async with client:
         asking = client.bind() if bind else client.call("9", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
         with pytest.raises(GateError) as error:
@@ -29,40 +29,40 @@ async def bind(gate: Gate, *, epoch: int = 1) -> None:
 
 
 async def test_nothing_works_before_the_sandbox_is_bound(gate: Gate) -> None:
-    assert await refused(gate.client()) == ("not_bound", 409)
+    assert await refusal_of(gate.client()) == ("not_bound", 409)
 
 
 async def test_another_session_is_refused_for_good(gate: Gate, box: FakeBox) -> None:
     await bind(gate)
-    assert await refused(gate.client(session="s2"), bind=True) == ("forbidden", 403)
+    assert await refusal_of(gate.client(session="s2"), bind=True) == ("forbidden", 403)
     await gate.kill()
     await gate.start()
-    assert await refused(gate.client(session="s2"), bind=True) == ("forbidden", 403)
-    assert await refused(gate.client(session="s2", epoch=9)) == ("forbidden", 403)
+    assert await refusal_of(gate.client(session="s2"), bind=True) == ("forbidden", 403)
+    assert await refusal_of(gate.client(session="s2", epoch=9)) == ("forbidden", 403)
     assert box.ran == []
 
 
 async def test_an_older_runner_is_refused_once_a_newer_one_was_here(gate: Gate, box: FakeBox) -> None:
     await bind(gate, epoch=5)
-    assert await refused(gate.client(epoch=4)) == ("stale_epoch", 409)
-    assert await refused(gate.client(epoch=4), bind=True) == ("stale_epoch", 409)
+    assert await refusal_of(gate.client(epoch=4)) == ("stale_epoch", 409)
+    assert await refusal_of(gate.client(epoch=4), bind=True) == ("stale_epoch", 409)
     async with gate.client(epoch=6) as newer:
         await newer.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
     await gate.kill()
     await gate.start()
-    assert await refused(gate.client(epoch=5)) == ("stale_epoch", 409)
+    assert await refusal_of(gate.client(epoch=5)) == ("stale_epoch", 409)
     assert box.ran == ["1"]
 
 
 async def test_a_call_without_a_lease_is_refused(gate: Gate) -> None:
     await bind(gate)
-    assert await refused(gate.client(epoch=0)) == ("stale_epoch", 409)
+    assert await refusal_of(gate.client(epoch=0)) == ("stale_epoch", 409)
 
 
 async def test_the_apis_key_cannot_call_or_bind_or_write(gate: Gate, box: FakeBox) -> None:
     await bind(gate)
-    assert await refused(gate.client(key="api")) == ("forbidden", 403)
-    assert await refused(gate.client(key="api"), bind=True) == ("forbidden", 403)
+    assert await refusal_of(gate.client(key="api")) == ("forbidden", 403)
+    assert await refusal_of(gate.client(key="api"), bind=True) == ("forbidden", 403)
     async with gate.client(key="api", epoch=0) as client:
         with pytest.raises(GateError) as error:
             await client.write_file("x", _once(b"abc"), size=3)
@@ -71,11 +71,11 @@ async def test_the_apis_key_cannot_call_or_bind_or_write(gate: Gate, box: FakeBo
 
 
 async def test_a_key_that_is_not_in_the_trust_file_is_refused(gate: Gate) -> None:
-    assert await refused(gate.client(key="stranger"), bind=True) == ("unauthorized", 401)
+    assert await refusal_of(gate.client(key="stranger"), bind=True) == ("unauthorized", 401)
 
 
 async def test_a_token_for_another_sandbox_is_refused(gate: Gate) -> None:
-    assert await refused(gate.client(uid="another"), bind=True) == ("unauthorized", 401)
+    assert await refusal_of(gate.client(uid="another"), bind=True) == ("unauthorized", 401)
 
 
 async def test_keys_rotate_without_a_restart(gate: Gate) -> None:
@@ -84,7 +84,7 @@ async def test_keys_rotate_without_a_restart(gate: Gate) -> None:
     async with gate.client(key="runner-2") as client:
         await client.call("1", "shell_execute", {}, timeout_seconds=HANG_SECONDS)
     gate.keys.distrust("runner")
-    assert await refused(gate.client()) == ("unauthorized", 401)
+    assert await refusal_of(gate.client()) == ("unauthorized", 401)
 
 
 async def test_an_invalid_trust_file_leaves_the_previous_keys_valid(gate: Gate) -> None:

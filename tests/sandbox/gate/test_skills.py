@@ -53,7 +53,7 @@ async def test_an_archive_beyond_the_limit_is_refused_before_it_is_sent(gate: Ga
     assert (answer.status_code, box.files) == (413, {})
 
 
-async def refused(client: GateClient) -> list[str]:
+async def refusal_of(client: GateClient) -> list[str]:
     codes = []
     async with client:
         for asking in (client.skill_digests(), client.put_skill("pdf", DIGEST, ARCHIVE)):
@@ -67,9 +67,9 @@ async def test_only_the_runner_with_the_lease_may_install_skills(gate: Gate, box
     async with gate.client(epoch=5) as client:
         await client.bind()
         call_only = client.headers(Scope.CALL)
-    assert await refused(gate.client(key="api", epoch=5)) == ["forbidden", "forbidden"]
-    assert await refused(gate.client(epoch=4)) == ["stale_epoch", "stale_epoch"]
-    assert await refused(gate.client(session="s2", epoch=6)) == ["forbidden", "forbidden"]
+    assert await refusal_of(gate.client(key="api", epoch=5)) == ["forbidden", "forbidden"]
+    assert await refusal_of(gate.client(epoch=4)) == ["stale_epoch", "stale_epoch"]
+    assert await refusal_of(gate.client(session="s2", epoch=6)) == ["forbidden", "forbidden"]
     async with httpx.AsyncClient(base_url=gate.url, headers=call_only) as http:
         assert (await http.get("/v1/skills")).status_code == 403
     assert box.files == {}

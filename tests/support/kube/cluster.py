@@ -28,18 +28,18 @@ ANNOTATION = "nginx.ingress.kubernetes.io/"
 
 
 class Cluster(Node):
-    """Use `Cluster.booted()` to create one."""
+    """Use `Cluster.boot()` to create one."""
 
     @classmethod
     @contextmanager
-    def booted(
+    def boot(
         cls,
         *,
         images: Sequence[ImageSet] = (SandboxImages(), PlatformImages(), ServerImages()),
         say: Progress | None = None,
     ) -> Iterator["Cluster"]:
-        """Raises UnavailableError and NodeError as `Node.booted` does."""
-        with super().booted(images=images, say=say) as booted:
+        """Raises UnavailableError and NodeError as `Node.boot` does."""
+        with super().boot(images=images, say=say) as booted:
             assert isinstance(booted, Cluster)
             yield booted
 

@@ -1,6 +1,6 @@
 """A real Kubernetes control plane for tests: etcd, kube-apiserver, kube-controller-manager. `node` adds a kubelet.
 
-    with ControlPlane.booted() as control_plane:
+    with ControlPlane.boot() as control_plane:
         control_plane.apply([manifest])
 
 Everything runs in separate Linux namespaces (`supervisor`), so its ports, mounts, links and packet filter rules do not
@@ -61,7 +61,7 @@ class Network:
         return IPv4Network(f"10.88.{self.number}.128/25")
 
     @classmethod
-    def unused(cls) -> "Network":
+    def find_unused(cls) -> "Network":
         """Find a network that no link or route of this host uses."""
         routes = json.loads(subprocess.run(["ip", "-json", "-4", "route"], check=True, capture_output=True).stdout)
         taken = {route["dst"].rpartition(".")[0] for route in routes}
@@ -125,7 +125,7 @@ class Supervisor:
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
 
-    def ended(self) -> dict[str, str]:
+    def read_ended(self) -> dict[str, str]:
         """The processes that have ended, with how each ended."""
         with suppress(queue.Empty):
             while event := self._events.get_nowait():
@@ -149,13 +149,13 @@ class Supervisor:
 
 
 class ControlPlane:
-    """Use `ControlPlane.booted()` to create one."""
+    """Use `ControlPlane.boot()` to create one."""
 
     def __init__(self, directory: Path, *, binaries: dict[str, Path], say: Progress) -> None:
         self.directory = directory
         self.logs = directory / "logs"
         self.logs.mkdir()
-        self.network = Network.unused()
+        self.network = Network.find_unused()
         self.server = f"https://{self.network.node_address}:6443"
         self._binaries = binaries
         self._say = say
@@ -164,7 +164,7 @@ class ControlPlane:
 
     @classmethod
     @contextmanager
-    def booted(cls, *, say: Progress | None = None) -> Iterator["ControlPlane"]:
+    def boot(cls, *, say: Progress | None = None) -> Iterator["ControlPlane"]:
         """Boot a control plane without a controller manager; see `start_controller_manager`.
 
         Raises UnavailableError if this machine cannot run one, and NodeError with the end of every log if it fails.
@@ -326,7 +326,7 @@ class ControlPlane:
         deadline = time.monotonic() + seconds
         reason = ""
         while True:
-            if ended := self._supervisor.ended():
+            if ended := self._supervisor.read_ended():
                 raise NodeError(f"waiting for {what}: a component ended: {ended}")
             try:
                 if is_so():

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def booted(what: AbstractContextManager[T], config: pytest.Config) -> Iterator[T]:
+def boot(what: AbstractContextManager[T], config: pytest.Config) -> Iterator[T]:
     """Enter `what`, or skip the test if it is not available here.
 
     The first time this builds for many minutes, so its progress is printed although pytest captures output.
@@ -46,7 +46,7 @@ def crd() -> Manifest:
 @pytest.fixture(scope="session")
 def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
     """A booted control plane with our resource definition."""
-    with booted(ControlPlane.booted(), pytestconfig) as plane:
+    with boot(ControlPlane.boot(), pytestconfig) as plane:
         plane.apply([crd()])
 
         def is_established() -> bool:

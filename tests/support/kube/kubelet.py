@@ -24,7 +24,7 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def running(pod: Manifest) -> Manifest:
+def running_status(pod: Manifest) -> Manifest:
     """The status of a pod whose containers all run and are ready."""
     return status(pod, ready=True)
 
@@ -40,7 +40,7 @@ def status(
     """A status as the kubelet writes it. `containers` overrides fields of single containers, for example the state."""
 
     def container_status(one: Manifest) -> Manifest:
-        state = {"terminated": ended(0)} if one["name"] == "skills" else {"running": {"startedAt": now()}}
+        state = {"terminated": terminated(0)} if one["name"] == "skills" else {"running": {"startedAt": now()}}
         is_ready = ready or one["name"] != "box"
         pod_status = {"state": state, "ready": is_ready, "started": True, "restartCount": 0, "image": one["image"]}
         return {"name": one["name"], "imageID": "", **pod_status, **(containers or {}).get(one["name"], {})}
@@ -57,7 +57,7 @@ def status(
     }
 
 
-def ended(code: int, *, reason: str = "Error", message: str = "") -> Manifest:
+def terminated(code: int, *, reason: str = "Error", message: str = "") -> Manifest:
     return {
         "exitCode": code,
         "reason": "Completed" if code == 0 else reason,
@@ -77,7 +77,7 @@ class Kubelet:
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
-        self.behave: Behaviour = running
+        self.behave: Behaviour = running_status
         self.holds_on = False
         self.seen: list[str] = []
         """The UIDs of all pods in the order in which they were created."""
@@ -123,7 +123,7 @@ class Kubelet:
             self.seen.append(pod["metadata"]["uid"])
             pod_status = self.behave(pod)
             if pod_status is None:
-                await self._show(path, unschedulable())
+                await self._show(path, unschedulable_status())
                 return
             target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
             body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
@@ -150,7 +150,7 @@ class Kubelet:
         await self._kube.request("PATCH", f"{path}/status", body={"status": pod_status}, content_type=MERGE_PATCH)
 
 
-def unschedulable() -> Manifest:
+def unschedulable_status() -> Manifest:
     condition = {
         "type": "PodScheduled",
         "status": "False",

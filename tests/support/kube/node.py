@@ -1,6 +1,6 @@
 """A real Kubernetes with one node for tests. One `with` boots it, and nothing remains after its end.
 
-    with Node.booted() as node:
+    with Node.boot() as node:
         node.apply([manifest])
 
 It is a control plane (`control_plane`) with a scheduler, containerd and a kubelet. The test can connect to the
@@ -30,16 +30,14 @@ __all__ = ["Manifest", "Node", "last_log_lines"]
 
 
 class Node(ControlPlane):
-    """A booted node. Use `Node.booted()` to create one."""
+    """A booted node. Use `Node.boot()` to create one."""
 
     cluster_dns: Sequence[str] = ()
     """Addresses of name servers for pods."""
 
     @classmethod
     @contextmanager
-    def booted(
-        cls, *, images: Sequence[ImageSet] = (SandboxImages(),), say: Progress | None = None
-    ) -> Iterator["Node"]:
+    def boot(cls, *, images: Sequence[ImageSet] = (SandboxImages(),), say: Progress | None = None) -> Iterator["Node"]:
         """Boot a node with these images and wait until it is Ready.
 
         Raises UnavailableError if this machine cannot run one, and NodeError with the end of every log if it fails.

@@ -60,7 +60,7 @@ class SandboxPod:
     url: str
 
     @classmethod
-    def created(cls, node: Node, *, keys: Keys, pod: Manifest | None = None, seconds: float = 120) -> SandboxPod:
+    def create(cls, node: Node, *, keys: Keys, pod: Manifest | None = None, seconds: float = 120) -> SandboxPod:
         """Create `pod`, or by default the pod of the manifest, and wait until it is Ready."""
         namespace, written = manifests()
         pod = pod or written

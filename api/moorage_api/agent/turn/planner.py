@@ -90,7 +90,7 @@ async def plan(work: Work) -> bool:
         draft = replace(draft, message=draft.message + end_note(answer))
     events: list[ChatEvent] = []
     if not work.state.titled:
-        events.append(TitleEvent(title=_title(work, draft)))
+        events.append(TitleEvent(title=_choose_title(work, draft)))
     if draft.message:
         events.append(MessageEvent(role="assistant", message=draft.message, stream_id=stream_id))
     if not draft.steps:
@@ -173,38 +173,38 @@ def _draft(answer: Answer, function: Function) -> Draft | None:
     # a plan is only words, so it is also read from a text that is nothing but this call
     for call in answer.calls or calls_in_text(answer.text, {function.name}):
         if call.name == function.name and (args := parse_object(call.arguments)) is not None:
-            return _read(args, function)
+            return _read_draft(args, function)
     if answer.calls:
         return None
     for value in objects_in(answer.text):
         if "steps" in value:
-            return _read(value, function)
+            return _read_draft(value, function)
     text = answer.text.strip()
     return Draft("", text, []) if text and function is MAKE_PLAN else None
 
 
-def _read(args: dict[str, Any], function: Function) -> Draft | None:
+def _read_draft(args: dict[str, Any], function: Function) -> Draft | None:
     steps = args.get("steps") or []
     if isinstance(steps, str):
         steps = [line for line in steps.splitlines() if line.strip()]
     if not isinstance(steps, list) or (function is UPDATE_PLAN and "steps" not in args):
         return None
-    described = [text for step in steps[:MAX_STEPS] if (text := _description(step))]
-    return Draft(_text(args.get("title")), _text(args.get("message")), described)
+    described = [text for step in steps[:MAX_STEPS] if (text := _step_text(step))]
+    return Draft(_stripped_text(args.get("title")), _stripped_text(args.get("message")), described)
 
 
-def _description(step: object) -> str:
+def _step_text(step: object) -> str:
     """The text of a step. Some models send an object instead of a string."""
     if isinstance(step, dict):
         step = next((step[key] for key in ("description", "step", "title", "name") if step.get(key)), "")
-    return _text(step)
+    return _stripped_text(step)
 
 
-def _text(value: object) -> str:
+def _stripped_text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _title(work: Work, draft: Draft) -> str:
+def _choose_title(work: Work, draft: Draft) -> str:
     """The model's title, or the beginning of the user's first message."""
     first = next((str(message["content"]) for message in work.journal.transcript if message["role"] == "user"), "")
     title = " ".join((draft.title or first).split())
@@ -243,4 +243,4 @@ def _message_so_far(builder: AnswerBuilder) -> str:
         args = from_json(answer.calls[0].arguments, allow_partial="trailing-strings")
     except ValueError:
         return ""
-    return _text(args.get("message")) if isinstance(args, dict) else ""
+    return _stripped_text(args.get("message")) if isinstance(args, dict) else ""

@@ -50,7 +50,7 @@ async def store_untried(work: Work) -> None:
     await work.record(**changes(work.state, final))
 
 
-def unmentioned(work: Work, answer: str) -> str:
+def name_unmentioned(work: Work, answer: str) -> str:
     """A note for the user about the files that could not be stored and that the answer does not name."""
     return prompts.unstored_note(
         {path: why for path, why in work.state.unstored.items() if path.rpartition("/")[2] not in answer}

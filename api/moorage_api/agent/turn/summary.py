@@ -43,7 +43,7 @@ async def sum_up(work: Work) -> bool:
     await work.record(
         MessageEvent(
             role="assistant",
-            message=message + results.unmentioned(work, message),
+            message=message + results.name_unmentioned(work, message),
             attachments=work.state.attachments or [],
             stream_id=stream_id,
         ),
