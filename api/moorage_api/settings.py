@@ -160,8 +160,9 @@ class Settings(BaseSettings):
     """The model's name. It is used until an admin stores a configuration."""
     llm_max_functions: int = Field(default=128, ge=32)
     """How many functions the model is offered at most. OpenAI's own servers refuse a request with more than 128."""
-    llm_context_tokens: int = Field(default=64_000, ge=4_000)
-    """The size of the model's context window in tokens. A smaller window is noticed when the model's server refuses."""
+    llm_context_tokens: int | None = Field(default=None, ge=4_000)
+    """The size of the model's context window in tokens. Without it the window is learnt from the model's server, and
+    64000 tokens are assumed until then."""
     llm_max_pictures: int = Field(default=10, ge=1, le=100)
     """How many pictures one request shows to a model that sees. When there are more, the older half becomes words."""
     llm_picture_bytes: int = Field(default=1024**2, ge=10_000, le=MAX_PICTURE_BYTES)

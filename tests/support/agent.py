@@ -331,7 +331,7 @@ class Bench:
     more_toolsets: Sequence[Toolset] = ()
     switches: MemorySwitches = field(default_factory=MemorySwitches)
     gate: MemoryGate = field(init=False)
-    context_tokens: int = 64_000
+    context_tokens: int | None = 64_000
     api_key: str = "sk-for-tests"
     idle_seconds: float = 10
     today: str = "Saturday, 2026-11-28"

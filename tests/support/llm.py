@@ -111,6 +111,8 @@ class Tries:
         object.__setattr__(self, "turns", turns)
 
 
+GOT = "path of a GET"
+
 Turn = Call | Say | Raw | Body | Status | Hang | Drop | Tries
 Request = dict[str, Any]
 Responder = Callable[[Request], Turn]
@@ -197,7 +199,11 @@ class ScriptedModel:
         chunk_chars: int = 7,
         chunk_delay_seconds: float = 0,
         sends_usage: bool = True,
+        pages: Mapping[str, object] | None = None,
     ) -> None:
+        """`pages`: documents that it answers to GET, by path. Others get 404."""
+        self.pages = dict(pages or {})
+        self.pages_read: list[str] = []
         self.requests: list[Request] = []
         self.headers: list[dict[str, str]] = []
         """The headers of each of `requests`, with names in lower case."""
@@ -270,6 +276,11 @@ class ScriptedModel:
         try:
             while (request := await _read_request(reader)) is not None:
                 headers, body = request
+                if path := headers.get(GOT):
+                    self.pages_read.append(path)
+                    found = self.pages.get(path)
+                    await _send_document(writer, 200 if found is not None else 404, found, {})
+                    continue
                 if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
                     refusal = {"error": {"message": f"Incorrect API key: {headers.get('authorization', '')[7:]}"}}
                     await _send_document(writer, 401, refusal, {})
@@ -365,7 +376,8 @@ class ScriptedModel:
         if not self.sends_usage or not (request.get("stream_options") or {}).get("include_usage"):
             return []
         written = turn.text + turn.reasoning + "".join(call.text() for call in turn.calls)
-        prompt, cached = len(json.dumps(request["messages"])), 100 * _place(request)
+        read = json.dumps([request["messages"], request.get("tools", [])], ensure_ascii=False)
+        prompt, cached = len(read.encode(errors="replace")) * 2 // 7, 100 * _place(request)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": len(written),
@@ -394,13 +406,19 @@ def _chunk(choice: dict[str, Any]) -> str:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[dict[str, str], Request] | None:
-    """Return the headers and the body of one POST, or None at the end of the connection."""
+    """Return the headers and the body of one request, or None at the end of the connection.
+
+    The header `GOT` is the path of a GET.
+    """
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:
         return None
-    lines = head.split("\r\n")[1:]
+    first, *lines = head.split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    method, path, *_ = first.split(" ")
+    if method == "GET":
+        headers[GOT] = path.partition("?")[0]
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return headers, json.loads(body or b"{}")
 

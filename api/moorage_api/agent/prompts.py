@@ -147,6 +147,15 @@ def waiting_for_model(reason: str, seconds: float) -> str:
     return f"{reason}. Waiting {max(1, round(seconds))} s before the next attempt."
 
 
+def window_is_cut(window_tokens: int, sent_tokens: int) -> str:
+    """For the user: the server does not read whole requests, and what to do."""
+    return (
+        f"The model's server reads only about {window_tokens:,} tokens of a request and drops the rest without an "
+        f"error; the last request had about {sent_tokens:,}. I go on with shorter requests. To let me use more, start "
+        "the server with a larger context window (Ollama: OLLAMA_CONTEXT_LENGTH)."
+    )
+
+
 CUT_TEXT = (
     "[Moorage] Your last answer was cut off at the limit of tokens. Go on in smaller pieces: call a tool, or write a "
     "shorter answer."

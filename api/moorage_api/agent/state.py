@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
+from moorage_api.agent.model.counting import TokenCount
 from moorage_api.events.schemas import FileInfo, PlanStep
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Shortened(BaseModel):
     def window(self, llm: LlmClient) -> int:
         """Size of this model's context window in tokens, for the request and the answer together."""
         if self.context_tokens is not None and self.context_of == llm.identity:
-            return self.context_tokens
+            return min(self.context_tokens, llm.context_tokens)
         return llm.context_tokens
 
 
@@ -127,6 +128,11 @@ class AgentState(BaseModel):
     notes: list[str] = []
     """Notices that the model must get with the next request."""
     shortened: Shortened = Shortened()
+    token_count: TokenCount = TokenCount()
+
+    def token_ratio(self, llm: LlmClient) -> float:
+        """The server's tokens for one of ours; 1 as long as it is not known."""
+        return self.token_count.ratio if self.token_count.model == llm.identity else 1.0
 
     def running_step(self) -> PlanStep | None:
         return next((step for step in self.steps if step.status == "running"), None)

@@ -20,7 +20,7 @@ def build_client(
     *,
     outbound: Outbound,
     timing: Timing,
-    context_tokens: int,
+    context_tokens: int | None,
     facts: Mapping[str, Any],
     on_learnt: Learnt = forget_facts,
     on_start: OnStart | None = None,
@@ -55,7 +55,9 @@ def build_client(
 class ModelTester:
     """Tries the configured model or another one, within the outbound policy and a time limit for each part."""
 
-    def __init__(self, config: ConfigService, outbound: Outbound, *, part_seconds: float, context_tokens: int) -> None:
+    def __init__(
+        self, config: ConfigService, outbound: Outbound, *, part_seconds: float, context_tokens: int | None
+    ) -> None:
         self._config = config
         self._outbound = outbound
         self._part_seconds = part_seconds
@@ -87,7 +89,7 @@ async def open_trial(
     *,
     outbound: Outbound,
     part_seconds: float,
-    context_tokens: int,
+    context_tokens: int | None,
     window_tokens: int,
     facts: Mapping[str, Any],
 ) -> AsyncIterator[Trial]:

@@ -172,7 +172,7 @@ class LlmOptionsRead(BaseModel):
     sees: bool | None
     """Whether the model gets pictures; null to decide by its name and by what its server refused."""
     context_tokens: int | None
-    """Size of the model's window; null for the setting `MOORAGE_LLM_CONTEXT_TOKENS`."""
+    """Size of the model's window; null for the setting `MOORAGE_LLM_CONTEXT_TOKENS`, or to learn it."""
     first_byte_seconds: float | None
     """How long an answer may take to begin; null for the setting `MOORAGE_LLM_FIRST_BYTE_SECONDS`."""
     idle_seconds: float | None

@@ -8,6 +8,6 @@ Proxy settings of the environment are ignored, because with a proxy we could not
 from moorage_api.outbound.addresses import Address, Target
 from moorage_api.outbound.http_clients import Outbound
 from moorage_api.outbound.policy import PURPOSES, Purpose
-from moorage_api.outbound.transports import ResponseLimits
+from moorage_api.outbound.transports import ResponseLimitError, ResponseLimits
 
-__all__ = ["PURPOSES", "Address", "Outbound", "Purpose", "ResponseLimits", "Target"]
+__all__ = ["PURPOSES", "Address", "Outbound", "Purpose", "ResponseLimitError", "ResponseLimits", "Target"]

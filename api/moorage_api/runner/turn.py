@@ -56,7 +56,8 @@ class Turns:
     searxng_url: str | None
     timing: Timing
     """How long to wait for the model's server."""
-    context_tokens: int
+    context_tokens: int | None
+    """The size of the model's window; None to learn it."""
 
     async def work_on(self, journal: RunJournal) -> None:
         """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
@@ -100,6 +101,7 @@ class Turns:
                 read_picture=self.links.picture_store(journal.session_id).read,
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
+                await llm.read_window()
                 toolsets = default_toolsets(
                     link, link, max_search_results=limits.max_search_results, searxng_url=self.searxng_url
                 )

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from moorage_api.agent.model.llm import LlmClient, WindowFullError
 from moorage_api.agent.model.refusals import mask_secret, read_refusal
+from moorage_api.outbound import Outbound
+from support.llm import Raw, Say, ScriptedModel, Tries
 
 NO_HEADERS: dict[str, str] = {}
 
@@ -68,6 +71,43 @@ WINDOWS: dict[str, tuple[int, str]] = {
     "Groq": (413, error("Please reduce the length of the messages or completion.")),
     "a gateway's 500": (500, error("litellm.APIError: prompt is too long: 3 tokens > 2 maximum")),
     "inside a stream": (0, error("exceeds the context window")),
+    "SGLang": (400, error("The input (61709 tokens) is longer than the model's context length (40960 tokens).")),
+    "SGLang without memory": (
+        400,
+        error("Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens)."),
+    ),
+    "SGLang inside a stream": (
+        400,
+        '{"error": {"object": "error", "message": "The input is longer than the model\'s '
+        'context length", "type": "BadRequestError", "param": null, "code": 400}}',
+    ),
+    "LM Studio": (
+        400,
+        '{"error": "Trying to keep the first 13055 tokens when context the overflows. However, the model '
+        'is loaded with context length of only 4096 tokens"}',
+    ),
+    "LM Studio's n_keep": (
+        400,
+        '{"error": "tokens to keep from the initial prompt is greater (n_keep: 13055>= n_ctx: 4096)"}',
+    ),
+    "Copilot": (400, error("prompt token count of 93854 exceeds the limit of 90000", code="model_max_prompt_tokens")),
+    "Azure": (400, error("Input tokens exceed the configured limit of 272000 tokens.", code="context_length_exceeded")),
+    "Bedrock's Nova": (
+        400,
+        '{"detail": "Too many input tokens. Max input tokens: 300000, request input token count: 5"}',
+    ),
+    "Gemini's text": (400, f"[{error('The input token count exceeds the maximum number of tokens allowed 1048576.')}]"),
+    "OpenRouter": (
+        400,
+        error("This endpoint's maximum context length is 9 tokens. Please reduce the length of either one"),
+    ),
+    "MiniMax": (400, error("invalid params, context window exceeds limit (2013)")),
+    "Venice inside a stream": (
+        0,
+        '{"error_type": "context_length_exceeded", "error_message": "too many for this model"}',
+    ),
+    "z.ai's reason for an end": (0, error("The answer ended: model_context_window_exceeded")),
+    "only a status": (413, ""),
     "behind OpenRouter": (400, SAID["raw words that are text"].replace("no such thing", "Input is too long for")),
 }
 
@@ -80,6 +120,11 @@ def test_a_full_window_is_recognised(status: int, body: str) -> None:
 OTHERS: dict[str, tuple[int, str]] = {
     "a rate limit that speaks of tokens": (429, error("Too many tokens per minute; reduce the length of the messages")),
     "a rate limit inside a stream": (0, error("too many tokens", code=429)),
+    "Groq's tokens per minute": (
+        413,
+        error("Request too large for model `m` on tokens per minute (TPM): Limit 6000", code="rate_limit_exceeded"),
+    ),
+    "OpenAI's tokens per minute": (429, error("Request too large for gpt-4o: Limit 30000, Requested 342389")),
     "a bad parameter": (400, error("temperature must be at most 2")),
     "no key": (401, error("invalid context size of key")),
 }
@@ -170,3 +215,38 @@ def test_the_time_to_wait_is_read(headers: dict[str, str], body: str, seconds: f
 def test_only_a_long_key_is_masked_and_only_as_a_whole(secret: str, text: str, masked: str) -> None:
     assert mask_secret(text, secret) == masked
     assert read_refusal(401, text, NO_HEADERS, secret=secret).server_text == masked
+
+
+FULL = "This model's maximum context length is 8192 tokens"
+ENDS = {"choices": [{"index": 0, "delta": {}, "finish_reason": "model_context_window_exceeded"}]}
+IN_STREAMS: dict[str, object] = {
+    "an error": {"error": {"message": FULL}},
+    "with a status": {"error": {"object": "error", "message": FULL, "code": 400}},
+    "with a status as text": {"error": {"message": FULL, "code": "400"}},
+    "an error as text": {"error": FULL},
+    "without a field for it": {"object": "error", "message": FULL, "code": 400},
+    "Venice": {"error_type": "context_length_exceeded", "error_message": "too many"},
+    "a detail": {"detail": FULL},
+    "a failed response": {"type": "response.failed", "response": {"error": {"code": "context_length_exceeded"}}},
+    "in the choice": {"choices": [{"index": 0, "delta": {}, "error": {"message": FULL}}]},
+    "as the reason of the end": ENDS,
+}
+
+
+@pytest.mark.parametrize("document", IN_STREAMS.values(), ids=IN_STREAMS.keys())
+async def test_a_full_window_is_recognised_inside_a_stream(document: object) -> None:
+    begun = {"choices": [{"index": 0, "delta": {"content": "We"}}]}
+    for events in ([document], [begun, document]):
+        with ScriptedModel([Raw([*events, "[DONE]"])]) as model:
+            async with LlmClient(model.url, "", "m", outbound=Outbound()) as llm:
+                with pytest.raises(WindowFullError) as caught:
+                    await llm.ask([{"role": "user", "content": "Hello?"}])
+        assert caught.value.window_tokens in (8192, None)
+        assert len(model.requests) == 1
+
+
+async def test_a_rate_limit_inside_a_stream_is_waited_out() -> None:
+    limited = Raw([{"error": {"message": "too many tokens", "code": "429"}}])
+    with ScriptedModel([Tries(limited, Say("Hello"))]) as model:
+        async with LlmClient(model.url, "", "m", outbound=Outbound(), backoff_seconds=0.01) as llm:
+            assert (await llm.ask([{"role": "user", "content": "Hello?"}])).text == "Hello"

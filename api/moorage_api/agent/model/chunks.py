@@ -8,7 +8,7 @@ from typing import Any
 
 from moorage_api.agent.model.answers import BadStreamError
 from moorage_api.agent.model.errors import RefusedError
-from moorage_api.agent.model.refusals import read_refusal
+from moorage_api.agent.model.refusals import FULL_WINDOW_REASON, read_refusal
 from moorage_api.agent.model.sse import DOCUMENT, ServerEvent
 
 KEEP_ALIVE_NAMES = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
@@ -40,6 +40,11 @@ def read_chunk(event: ServerEvent, *, secret: str) -> Any:
         return None
     if _is_error(document) or (event.name == DOCUMENT and not _choices(document)):
         raise RefusedError(read_refusal(0, text, {}, secret=secret))
+    if any(
+        isinstance(choice, Mapping) and choice.get("finish_reason") == FULL_WINDOW_REASON
+        for choice in _choices(document)
+    ):
+        raise RefusedError(read_refusal(0, json.dumps({"message": FULL_WINDOW_REASON}), {}))
     return document
 
 
@@ -67,5 +72,5 @@ def _is_error(document: Any) -> bool:
     status = document.get("base_resp")
     if isinstance(status, Mapping) and status.get("status_code"):
         return True
-    is_named = "error" in (document.get("object"), document.get("type"), document.get("status"))
+    is_named = any(document.get(key) in ("error", "response.failed") for key in ("object", "type", "status"))
     return is_named or any(isinstance(document.get(key), str | list) and document[key] for key in ERROR_KEYS)

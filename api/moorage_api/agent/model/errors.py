@@ -41,6 +41,11 @@ class LlmError(Exception):
 class WindowFullError(LlmError):
     """The request was longer than the model's context window. A shorter request may succeed."""
 
+    def __init__(self, code: str, message: str, *, status: int = 0, window_tokens: int | None = None) -> None:
+        super().__init__(code, message, status=status)
+        self.window_tokens = window_tokens
+        """The size of the window, if the server named it."""
+
 
 class RefusedError(Exception):
     """The server answered with an error document."""
@@ -87,7 +92,10 @@ def explain(refusal: Refusal, *, base_url: str, model: str) -> Exception:
         )
     if refusal.is_window_full:
         return WindowFullError(
-            "llm_window_full", f"The conversation is too long for the model: {server_text}", status=status
+            "llm_window_full",
+            f"The conversation is too long for the model: {server_text}",
+            status=status,
+            window_tokens=refusal.window_tokens,
         )
     if status == 404:
         return LlmError(

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -29,14 +29,16 @@ from moorage_api.agent.model.sse import DOCUMENT, EventTooLargeError, read_event
 from moorage_api.agent.model.text_calls import TextCalls
 from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.waits import describe_seconds
+from moorage_api.agent.model.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window, find_window
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_text_tokens, count_tokens
 from moorage_api.errors import OutboundRefusedError
-from moorage_api.outbound import Outbound
-from moorage_api.outbound.transports import ResponseLimitError
+from moorage_api.outbound import Outbound, ResponseLimitError, ResponseLimits
 from moorage_common.backoff import Backoff
 
 CONNECT_SECONDS = 10.0
+STATUS_LIMITS = ResponseLimits(8 * 1024 * 1024, seconds=5)
+"""Of what a server says about itself, such as its list of models."""
 MAX_BACKOFF_SECONDS = 30.0
 SHORT_WAIT_SECONDS = 60.0
 """A server that asks for a longer wait, and for more than what is left of the patience, is not waited for."""
@@ -66,6 +68,10 @@ async def forget_facts(facts: Mapping[str, Any]) -> None:
     """The facts are kept in this client only."""
 
 
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
 @dataclass(frozen=True)
 class Timing:
     """How long to wait for a server, in seconds.
@@ -93,7 +99,7 @@ class LlmClient:
         max_tokens: int | None = 8192,
         *,
         outbound: Outbound,
-        context_tokens: int = 64_000,
+        context_tokens: int | None = None,
         idle_seconds: float = 120.0,
         first_byte_seconds: float | None = None,
         patience_seconds: float = 0.0,
@@ -105,10 +111,12 @@ class LlmClient:
         facts: Mapping[str, Any] | None = None,
         on_learnt: Learnt = forget_facts,
         read_picture: ReadPicture | None = None,
+        today: Callable[[], date] = _today,
     ) -> None:
-        self.context_tokens = context_tokens
-        """Size of the model's context window: the request and the answer together."""
-        self.answer_tokens = min(max_tokens or 8192, context_tokens // 4)
+        """`context_tokens`: the window that the admin has set. Without it the window is learnt."""
+        self._set_window = context_tokens
+        self._window = Window.from_facts(facts or {})
+        self._today = today
         self._model = model
         self._api_key = api_key
         self._base_url = base_url
@@ -128,6 +136,52 @@ class LlmClient:
         longest_seconds = max(self._timing.first_byte, self._timing.idle)
         self._timeout = httpx2.Timeout(longest_seconds, connect=CONNECT_SECONDS)
         self._opened: openai.AsyncOpenAI | None = None
+
+    @property
+    def context_tokens(self) -> int:
+        """Size of the model's context window: the request and the answer together."""
+        return self._set_window or self._learnt_window or DEFAULT_TOKENS
+
+    @property
+    def _learnt_window(self) -> int:
+        if self._window is None:
+            return 0
+        return min(self._window.tokens, MOST_LISTED_TOKENS) if self._window.is_fresh(self._today()) else 0
+
+    @property
+    def answer_tokens(self) -> int:
+        """Room in the window for the answer."""
+        return min(self._settings.max_tokens or 8192, self.context_tokens // 4)
+
+    async def read_window(self) -> None:
+        """Learn the window from what the server says about itself, at most once a day. A failure is harmless."""
+        if self._set_window is None and not (self._window and self._window.is_fresh(self._today())):
+            await self.learn_window(await self.find_window() or 0, "list")
+
+    async def find_window(self) -> int | None:
+        """Ask the server for the window."""
+        key = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        try:
+            client = self._outbound.client2(
+                "llm", self._base_url, limits=STATUS_LIMITS, timeout=STATUS_LIMITS.seconds, headers=key | self._headers
+            )
+        except OutboundRefusedError:
+            return None
+
+        async def get(url: str) -> Any:
+            try:
+                response = await client.get(url)
+                return response.json() if response.status_code == 200 else None
+            except (httpx2.HTTPError, OutboundRefusedError, ResponseLimitError, OSError, ValueError, RecursionError):
+                return None
+
+        async with client:
+            return await find_window(get, base_url=self._base_url, model=self._model)
+
+    async def learn_window(self, tokens: int, source: Source) -> None:
+        """Remember the window of this model, here and for other runs."""
+        self._window = Window(tokens, source, self._today())
+        await self._on_learnt({"window": self._window.to_fact()})
 
     @property
     def identity(self) -> str:
@@ -237,7 +291,7 @@ class LlmClient:
         pictures = await self._pictures.load(messages) if self._profile.sees else {}
         while True:
             body = build_body(
-                self._settings,
+                self._request_settings(),
                 self._profile,
                 messages,
                 tools=tools,
@@ -253,6 +307,12 @@ class LlmClient:
                     raise explain(error.refusal, base_url=self._base_url, model=self._model) from error
                 refused.add(json.dumps(facts))
                 await self._learn(facts)
+
+    def _request_settings(self) -> RequestSettings:
+        """An answer may not be longer than its part of a window that we know."""
+        if self._settings.max_tokens is None or not (self._set_window or self._learnt_window):
+            return self._settings
+        return replace(self._settings, max_tokens=self.answer_tokens)
 
     async def _learn(self, facts: Mapping[str, Any]) -> None:
         self._profile = profiles.correct(self._profile, facts)

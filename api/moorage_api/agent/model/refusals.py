@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_api.agent.model.waits import read_wait
+from moorage_api.agent.model.windows import window_in_words
 
 MAX_CHARS = 500
 MAX_DEPTH = 6
@@ -25,12 +26,18 @@ WINDOW_STATUSES = frozenset({0, 400, 413, 422, 500, 503})
 WINDOW_WORDS = re.compile(
     r"context[_ -]?(length|window|size)|maximum context|too many tokens|prompt is too long|input is too long|"
     r"exceed context limit|input token count|input tokens? exceed|range of input length|exceeded model token limit|"
-    r"exceeds? max(imum)? length|maximum prompt length|longer than the maximum model length|"
+    r"exceeds? (the )?max(imum)? (allowed )?length|maximum prompt length|longer than the maximum model length|"
+    r"prompt token count.{0,20} exceeds|exceeds the maximum number of (input )?tokens|n_keep.{0,20}n_ctx|"
+    r"reduce the length of either one|too many (input|total)( text)? (tokens|bytes)|model_context_window_exceeded|"
     r"reduce the length of (the|your) (messages|prompt|input)|"
     r"inputs?.{0,40}max_new_tokens.{0,20}must be <=|too large for model with \d+ maximum",
     re.IGNORECASE | re.DOTALL,
 )
-"""OpenAI, vLLM (both texts), Anthropic, Bedrock, Gemini, Qwen, Kimi, GLM, xAI, Together, Groq, Mistral, llama.cpp."""
+"""OpenAI, vLLM (both texts), SGLang, Anthropic, Bedrock, Gemini, Qwen, Kimi, GLM, xAI, Together, Groq, Mistral,
+OpenRouter, Copilot, llama.cpp, LM Studio."""
+
+FULL_WINDOW_REASON = "model_context_window_exceeded"
+"""`finish_reason` of z.ai and Claude for an answer that ends because the window is full."""
 
 NO_CREDIT_CODES = frozenset(
     {
@@ -94,7 +101,7 @@ WORD_KEYS = (
     "raw",
 )
 """In lower case; those of a document are compared without regard to case. The first of them come first."""
-INNER_KEYS = ("errors", "metadata", "details", "base_resp", "cause", "innererror")
+INNER_KEYS = ("errors", "metadata", "details", "base_resp", "cause", "innererror", "response")
 CODE_KEYS = ("code", "type", "status", "error_code", "error_type", "status_code")
 
 
@@ -115,6 +122,11 @@ class Refusal:
         if self.status not in WINDOW_STATUSES or "429" in self.codes or "rate_limit_exceeded" in self.codes:
             return False
         return self.status == 413 or bool(self.codes & WINDOW_CODES) or bool(WINDOW_WORDS.search(self.words))
+
+    @property
+    def window_tokens(self) -> int | None:
+        """The size of the window, if the words name it."""
+        return window_in_words(self.words)
 
     @property
     def is_no_credit(self) -> bool:

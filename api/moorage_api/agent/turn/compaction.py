@@ -21,6 +21,7 @@ from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.turn.work import Work
+from moorage_api.events.schemas import ChatEvent
 
 KEPT_WHOLE = 0.5
 """When old tool outputs are elided, the newest messages up to this share of the room stay whole."""
@@ -93,24 +94,33 @@ async def flatten_history(work: Work) -> bool:
     return True
 
 
-async def reduce_window(work: Work, *, share: float = 0.7) -> None:
-    """Assume a smaller context window from now on: a share of what the server has just refused as too long."""
+async def reduce_window(work: Work, *events: ChatEvent, named: int | None = None, share: float = 0.7) -> None:
+    """Assume a smaller context window from now on, and store `events` with that: `named`, if that is smaller.
+
+    Otherwise a share of what the server has just refused as too long.
+    """
     shortened = work.state.shortened
-    now = shortened.window(work.llm)
-    sent = count_tokens(_view(work)) + work.llm.answer_tokens
-    smaller = max(int(min(now, sent) * share), 2 * LEAST_TOKENS)
+    smaller, now = named or 0, shortened.window(work.llm)
+    if not 0 < smaller < now:
+        sent = count_tokens(_view(work)) * work.state.token_ratio(work.llm) + work.llm.answer_tokens
+        smaller = int(min(now, sent) * share)
+    smaller = max(smaller, 2 * LEAST_TOKENS)
     await work.record(
-        shortened=shortened.model_copy(update={"context_tokens": smaller, "context_of": work.llm.identity})
+        *events, shortened=shortened.model_copy(update={"context_tokens": smaller, "context_of": work.llm.identity})
     )
 
 
 def _available_tokens(work: Work, system: Sequence[Message], tools: Sequence[Function]) -> int:
-    window = work.state.shortened.window(work.llm)
-    answer = min(work.llm.answer_tokens, window // 4)
-    described = count_tokens(
-        [{"name": tool.name, "about": tool.description, "schema": tool.parameters} for tool in tools]
-    )
-    return max(window - answer - count_tokens(system) - described, LEAST_TOKENS)
+    """How many tokens the conversation may have, by our own count."""
+    whole = work.state.shortened.window(work.llm)
+    window = int(whole / work.state.token_ratio(work.llm))
+    answer = int(min(work.llm.answer_tokens, whole // 4) / work.state.token_ratio(work.llm))
+    return max(window - answer - count_tokens(system) - count_described(tools), LEAST_TOKENS)
+
+
+def count_described(tools: Sequence[Function]) -> int:
+    """Estimate the tokens of the descriptions of tools."""
+    return count_tokens([{"name": tool.name, "about": tool.description, "schema": tool.parameters} for tool in tools])
 
 
 def _view(work: Work) -> list[Message]:

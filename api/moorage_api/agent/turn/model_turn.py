@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from moorage_api.agent import prompts
 from moorage_api.agent.model.answers import Answer
+from moorage_api.agent.model.counting import LEAST_RATIO, compare
 from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullError
 from moorage_api.agent.ports import Function
 from moorage_api.agent.tokens import count_tokens
@@ -17,7 +18,11 @@ from moorage_api.events.schemas import MessageEvent
 LONG_TOKENS = 4_000
 """A request longer than this is sent once more, shortened, when the server refuses it without a clear reason."""
 SHORTER_SHARE = 0.5
+NOT_SHORTER = 0.95
+"""If a request cannot be made shorter than this share, the answer to the cut one is as good as another."""
 MAX_SHORTENINGS = 4
+FITS = 1.25
+"""A request that should have fitted into the window so clearly was not cut; its count says something else."""
 
 
 async def ask_model(
@@ -53,14 +58,20 @@ class _Attempts:
         self._has_tried_words = False
         """The pictures were left out, because the server may have refused one of them."""
         self._first_error: LlmError | None = None
+        self._cut_answer: Answer | None = None
+        """The answer to a request that the server did not read whole, and our count of that request."""
+        self._cut_sent = 0
 
     async def ask(self) -> Answer:
         work = self._work
         while True:
             messages = await compaction.build_request(work, self._tools)
             is_long = not self._guesses and count_tokens(messages) > LONG_TOKENS
+            sent = count_tokens(messages) + compaction.count_described(self._tools)
+            if self._cut_answer is not None and sent > NOT_SHORTER * self._cut_sent:
+                return self._cut_answer
             try:
-                return await work.unless_interrupted(
+                answer = await work.unless_interrupted(
                     work.llm.ask(
                         messages,
                         tools=self._tools,
@@ -81,10 +92,44 @@ class _Attempts:
                         "The model's context window is too small for this task, even with the shortest form of the "
                         f"conversation; choose a model with a larger window. {error}",
                     ) from error
-                await compaction.reduce_window(work)
+                if error.window_tokens:
+                    await work.llm.learn_window(error.window_tokens, "refusal")
+                await compaction.reduce_window(work, named=error.window_tokens)
             except LlmError as error:
                 if not await self._try_another_form(error, is_long=is_long):
                     raise (self._first_error or error) from error
+            else:
+                if self._cut_answer is not None or not await self._is_cut(answer, sent):
+                    return answer
+                self._cut_answer, self._cut_sent = answer, sent
+
+    async def _is_cut(self, answer: Answer, sent: int) -> bool:
+        """Whether the server read only a part of the request, although it fits into the window that we know of.
+
+        Then the window is smaller from now on, and the user is told once.
+        """
+        work = self._work
+        if answer.usage is None:
+            return False
+        counted = answer.usage.input_tokens
+        before, llm = work.state.token_count, work.llm
+        known = work.state.shortened.window(llm)
+        count, verdict = compare(before, model=llm.identity, sent=sent, counted=counted)
+        expected = int(sent * (count.ratio if count.largest else LEAST_RATIO))
+        window = 0
+        if verdict != "whole" and sent <= known:
+            window = await llm.find_window() or (max(counted, count.largest) if verdict == "cut" else 0)
+            if window > expected * (FITS if verdict == "cut" else 1):
+                count, window = count.model_copy(update={"is_partial": True}), 0
+        if window:
+            count = count.model_copy(update={"is_cut_told": True})
+        work.state = work.state.model_copy(update={"token_count": count})
+        if not window:
+            return False
+        await llm.learn_window(window, "usage")
+        told = MessageEvent(role="assistant", message=prompts.window_is_cut(window, expected))
+        await compaction.reduce_window(work, *([] if before.is_cut_told else [told]), named=window)
+        return True
 
     async def _try_another_form(self, error: LlmError, *, is_long: bool) -> bool:
         """Prepare the next attempt after an error without a clear reason. False if there is none left.
