@@ -339,7 +339,8 @@ async def test_a_server_that_cuts_silently_is_noticed_and_the_user_is_told_once(
         model.pages = pages
         bench = await work(model, facts)
         assert bench.log.types()[-1] == "done", bench.log.events[-1]
-        assert len(model.cut_requests) == 1
+        cut = len(model.cut_requests)
+        assert 1 <= cut <= (1 if pages else 3), "a server that says its window is understood at once"
         assert len(told(bench)) == 1
         assert facts.known["window"]["source"] == "usage"
         assert 12_000 < facts.known["window"]["tokens"] <= 16_384
@@ -347,7 +348,7 @@ async def test_a_server_that_cuts_silently_is_noticed_and_the_user_is_told_once(
         bench.log.say("Measure it again")
         async with facts.client(model) as llm:
             await bench.run(llm=llm)
-        assert len(model.cut_requests) == 1
+        assert len(model.cut_requests) == cut
         assert len(told(bench)) == 1
 
 
