@@ -99,7 +99,8 @@ class _Attempts:
                 if not await self._try_another_form(error, is_long=is_long):
                     raise (self._first_error or error) from error
             else:
-                if self._cut_answer is not None or not await self._is_cut(answer, sent):
+                has_pictures = any(isinstance(message.get("content"), list) for message in messages)
+                if self._cut_answer is not None or has_pictures or not await self._is_cut(answer, sent):
                     return answer
                 self._cut_answer, self._cut_sent = answer, sent
 
