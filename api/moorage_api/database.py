@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import URL, DateTime, MetaData, event
+from sqlalchemy import URL, DateTime, MetaData, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 CLOSE_SECONDS = 2
@@ -124,6 +124,11 @@ async def _keep_as_it_is(_: object) -> None:
 
 def create_database(engine: AsyncEngine) -> Database:
     return Database(engine)
+
+
+async def ping(connection: AsyncSession | AsyncConnection) -> str:
+    """Return the version of PostgreSQL, such as "16.4". Raises if it does not answer."""
+    return str(await connection.scalar(text("SHOW server_version"))).split()[0]
 
 
 def uuid7() -> UUID:

@@ -8,7 +8,7 @@ import asyncpg
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api import migrations
@@ -19,7 +19,7 @@ from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
 from moorage_api.objects.store import MinioStore
 from moorage_api.outbound import Outbound
-from moorage_api.runs.queue import RUNNER_LOCK_CLASS
+from moorage_api.runs.queue import has_runner
 from moorage_api.settings import Settings
 from moorage_api.users.admin import ensure_admin
 from moorage_api.wiring.services import build_config
@@ -75,8 +75,7 @@ async def runner_is_alive(database_url: str) -> bool:
     engine = create_engine(database_url, pool_size=1)
     try:
         async with engine.connect() as connection:
-            held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = :number")
-            return bool(await connection.scalar(held, {"number": RUNNER_LOCK_CLASS}))
+            return await has_runner(connection)
     except (OSError, SQLAlchemyError):
         return False
     finally:

@@ -18,11 +18,10 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api.database import Database
-from moorage_api.events.log import StoredEvent
+from moorage_api.events.log import StoredEvent, read_watermarks
 from moorage_api.events.subscription import GONE, LIST_CHANGED, Subscription, encode_events, encode_partial
 
 logger = logging.getLogger(__name__)
@@ -31,17 +30,6 @@ SUBSCRIBE_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 IDLE_CHANNEL = "moorage:hub"
 """Keeps the subscription connection open while there is no open stream."""
-
-WATERMARKS = text(
-    """
-    SELECT session_id AS id, last_seq AS version, true AS allowed
-    FROM session_heads JOIN sessions ON sessions.id = session_id
-    WHERE session_id = ANY(:sessions) AND deleted_at IS NULL
-    UNION ALL
-    SELECT users.id, coalesce(user_heads.version, 0), users.status = 'active'
-    FROM users LEFT JOIN user_heads ON user_heads.user_id = users.id WHERE users.id = ANY(:users)
-    """
-)
 
 
 def session_channel(session_id: UUID) -> str:
@@ -208,13 +196,12 @@ class Hub:
         users = {one.user_id for one in subscriptions}
         sessions = {one.session_id for one in subscriptions if one.session_id is not None}
         async with self._db() as tx:
-            rows = await tx.execute(WATERMARKS, {"sessions": list(sessions), "users": list(users)})
-            known = {row.id: row for row in rows}
+            known = await read_watermarks(tx, sessions=sessions, users=users)
         self.polls += 1
         for one in subscriptions:
             subject = known.get(one.session_id or one.user_id)
             user = known.get(one.user_id)
-            if subject is None or user is None or not user.allowed:
+            if subject is None or user is None or not user.is_allowed:
                 one.end_stream()
             else:
                 one.advance(subject.version)

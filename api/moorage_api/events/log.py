@@ -1,9 +1,12 @@
-"""Append to the event log and read from it. One SQL statement numbers the events, checks the epoch and inserts."""
+"""Append to the event log and read from it. One SQL statement numbers the events, checks the epoch and inserts.
+
+No other module writes `events` and `session_heads`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +31,9 @@ class StoredEvent:
     data: dict[str, Any]
     created_at: datetime
 
+
+INSERT_HEAD = "INSERT INTO session_heads (session_id) SELECT id FROM session"
+"""The part of the statement that creates a session, whose query `session` returns the new id."""
 
 APPEND = text(
     """
@@ -109,6 +115,31 @@ async def read(tx: AsyncSession, session_id: UUID, *, after: int, limit: int = 5
     return [StoredEvent(session_id, row.seq, row.type, row.data, row.created_at) for row in rows]
 
 
+async def user_messages(tx: AsyncSession, session_id: UUID, *, after: int) -> list[StoredEvent]:
+    """Messages of the user with `seq` greater than `after`, oldest first."""
+    statement = text(
+        """
+        SELECT seq, type, data, created_at FROM events
+        WHERE session_id = :session_id AND type = 'message' AND data->>'role' = 'user' AND seq > :after ORDER BY seq
+        """
+    )
+    rows = await tx.execute(statement, {"session_id": session_id, "after": after})
+    return [StoredEvent(session_id, row.seq, row.type, row.data, row.created_at) for row in rows]
+
+
+async def calling_seq(tx: AsyncSession, session_id: UUID, *, tool_call_id: str) -> int | None:
+    """The `seq` of the newest `calling` event of this tool call."""
+    statement = text(
+        """
+        SELECT seq FROM events WHERE session_id = :session_id AND type = 'tool'
+        AND data->>'status' = 'calling' AND data->>'tool_call_id' = :tool_call_id
+        ORDER BY seq DESC LIMIT 1
+        """
+    )
+    seq: int | None = await tx.scalar(statement, {"session_id": session_id, "tool_call_id": tool_call_id})
+    return seq
+
+
 ATTACHED = text(
     """
     SELECT DISTINCT CAST(jsonb_path_query(data, '$.attachments[*].id') #>> '{}' AS uuid) FROM events
@@ -143,8 +174,47 @@ async def hold_epoch(tx: AsyncSession, session_id: UUID, *, epoch: int) -> bool:
     return bool(await tx.scalar(held, {"id": session_id, "epoch": epoch}))
 
 
+async def raise_epoch(tx: AsyncSession, session_id: UUID) -> int | None:
+    """Raise the session's epoch and return it, so that every later write with an older epoch is refused.
+
+    None if the session has been removed.
+    """
+    statement = text("UPDATE session_heads SET epoch = epoch + 1 WHERE session_id = :id RETURNING epoch")
+    epoch: int | None = await tx.scalar(statement, {"id": session_id})
+    return epoch
+
+
 async def fence(tx: AsyncSession, session_ids: Sequence[UUID]) -> None:
     """Raise the epochs, so that no runner writes to these sessions any more."""
     await tx.execute(
         text("UPDATE session_heads SET epoch = epoch + 1 WHERE session_id = ANY(:ids)"), {"ids": list(session_ids)}
     )
+
+
+WATERMARKS = text(
+    """
+    SELECT session_id AS id, last_seq AS version, true AS allowed
+    FROM session_heads JOIN sessions ON sessions.id = session_id
+    WHERE session_id = ANY(:sessions) AND deleted_at IS NULL
+    UNION ALL
+    SELECT users.id, coalesce(user_heads.version, 0), users.status = 'active'
+    FROM users LEFT JOIN user_heads ON user_heads.user_id = users.id WHERE users.id = ANY(:users)
+    """
+)
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """The newest `seq` of a session, or the newest version of a user's session list."""
+
+    version: int
+    is_allowed: bool
+    """False for a user who may no longer sign in."""
+
+
+async def read_watermarks(
+    tx: AsyncSession, *, sessions: Collection[UUID], users: Collection[UUID]
+) -> dict[UUID, Watermark]:
+    """Watermarks by the id of the session or user. Those that do not exist any more are left out."""
+    rows = await tx.execute(WATERMARKS, {"sessions": list(sessions), "users": list(users)})
+    return {row.id: Watermark(row.version, row.allowed) for row in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import delete, or_, select
@@ -13,12 +14,37 @@ from moorage_api.files.models import FileRow
 from moorage_api.users.account import Reader
 
 
+@dataclass(frozen=True)
+class NewFile:
+    id: UUID
+    owner_id: UUID
+    filename: str
+    key: str
+    extension: str
+    mime_type: str
+    size: int
+
+
 class FileRepository:
     def __init__(self, tx: AsyncSession) -> None:
         self._tx = tx
 
-    def add(self, row: FileRow) -> None:
+    def add(self, new: NewFile, *, session_id: UUID | None = None, filepath: str = "") -> FileRow:
+        """Insert the file; with `session_id` and `filepath` if it is in the sandbox of a session."""
+        row = FileRow(**vars(new), session_id=session_id, filepath=filepath)
         self._tx.add(row)
+        return row
+
+    def replace_content(self, row: FileRow, *, key: str, size: int) -> str:
+        """Let the row point to another object. Returns the key of the old one."""
+        replaced, row.key, row.size = row.key, key, size
+        return replaced
+
+    async def place_in_session(self, file_id: UUID, *, owner_id: UUID, session_id: UUID, filepath: str) -> None:
+        """Set the path in a sandbox, unless the file is of another user or in another session."""
+        row = await self._tx.get(FileRow, file_id)
+        if row is not None and row.owner_id == owner_id and row.session_id in (None, session_id):
+            row.session_id, row.filepath = session_id, filepath
 
     async def get(self, file_id: UUID, *, reader: Reader) -> FileRow:
         """Raises NotFoundError if the file does not exist, ForbiddenError if `reader` may not see it."""

@@ -11,7 +11,7 @@ from moorage_api.errors import DomainError, TooLargeError
 from moorage_api.events.schemas import FileInfo
 from moorage_api.files.models import FileRow
 from moorage_api.files.names import extension_of, media_type_of, safe_filename
-from moorage_api.files.repository import FileRepository
+from moorage_api.files.repository import FileRepository, NewFile
 from moorage_api.objects import keys
 from moorage_api.objects.store import BlobStore, StoredObject
 from moorage_api.users.account import Reader
@@ -32,9 +32,9 @@ class FileService:
     ) -> FileInfo:
         """Store a new file. Raises TooLargeError beyond the limit. After any error nothing is stored."""
         file_id, key, size = await self._store(chunks, owner_id=owner_id, filename=filename, content_type=content_type)
-        row = self._row(file_id, key, size, owner_id=owner_id, filename=filename, content_type=content_type)
+        new = new_file(file_id, key, size, owner_id=owner_id, filename=filename, content_type=content_type)
         async with self._db.begin() as tx:
-            FileRepository(tx).add(row)
+            row = FileRepository(tx).add(new)
         return to_file_info(row)
 
     async def save_from_sandbox(
@@ -47,11 +47,10 @@ class FileService:
             files = FileRepository(tx)
             row = await files.find_by_path(session_id, filepath)
             if row is None:
-                row = self._row(file_id, key, size, owner_id=owner_id, filename=filepath, content_type="")
-                row.session_id, row.filepath = session_id, filepath
-                files.add(row)
+                new = new_file(file_id, key, size, owner_id=owner_id, filename=filepath, content_type="")
+                row = files.add(new, session_id=session_id, filepath=filepath)
             else:
-                replaced, row.key, row.size = row.key, key, size
+                replaced = files.replace_content(row, key=key, size=size)
         if replaced is not None:
             await self._remove_object(replaced)
         return to_file_info(row)
@@ -63,9 +62,8 @@ class FileService:
         admin) is never replaced, and neither is a file that was copied into another session first.
         """
         async with self._db.begin() as tx:
-            row = await tx.get(FileRow, file_id)
-            if row is not None and row.owner_id == owner_id and row.session_id in (None, session_id):
-                row.session_id, row.filepath = session_id, filepath
+            files = FileRepository(tx)
+            await files.place_in_session(file_id, owner_id=owner_id, session_id=session_id, filepath=filepath)
 
     async def get(self, file_id: UUID, *, reader: Reader) -> FileInfo:
         async with self._db() as tx:
@@ -117,24 +115,17 @@ class FileService:
             ),
         )
 
-    def _row(self, file_id: UUID, key: str, size: int, *, owner_id: UUID, filename: str, content_type: str) -> FileRow:
-        name = safe_filename(filename)
-        return FileRow(
-            id=file_id,
-            owner_id=owner_id,
-            filename=name,
-            filepath="",
-            key=key,
-            extension=extension_of(name),
-            mime_type=media_type_of(name, content_type),
-            size=size,
-        )
-
     async def _remove_object(self, key: str) -> None:
         try:
             await self._blobs.delete(key)
         except DomainError as error:
             logger.warning("Could not remove an object whose row is deleted; it stays in the store: %s", error)
+
+
+def new_file(file_id: UUID, key: str, size: int, *, owner_id: UUID, filename: str, content_type: str) -> NewFile:
+    name = safe_filename(filename)
+    media_type = media_type_of(name, content_type)
+    return NewFile(file_id, owner_id, name, key, extension=extension_of(name), mime_type=media_type, size=size)
 
 
 async def limit_chunks(chunks: AsyncIterable[bytes], *, limit_bytes: int) -> AsyncIterator[bytes]:

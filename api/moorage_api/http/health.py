@@ -6,9 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 
-from moorage_api.database import Database
+from moorage_api.database import Database, ping
 from moorage_api.http.envelope import Envelope, ok
 from moorage_api.http.provided import provide
 
@@ -25,7 +24,7 @@ async def healthz() -> Envelope[None]:
 async def readyz(db: Annotated[Database, Depends(provide(Database))]) -> Envelope[None]:
     """Readiness probe: the database answers. If it does not, every request would fail, so send none to this replica."""
     async with db() as tx:
-        await tx.execute(text("SELECT 1"))
+        await ping(tx)
     return ok()
 
 

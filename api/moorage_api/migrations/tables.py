@@ -7,11 +7,11 @@ from moorage_api.files.models import FileRow
 from moorage_api.preferences.models import ToolPreferenceRow
 from moorage_api.runs.models import AgentStateRow, RunRow, TranscriptRow
 from moorage_api.sandboxes.models import SandboxRow
-from moorage_api.sessions.models import SessionRow
+from moorage_api.sessions.models import SessionRow, UserHeadRow
 from moorage_api.skills.models import SessionPinningRow, SessionSkillRow, SkillRow, SkillVersionRow
 from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow
 from moorage_api.usage.models import ModelCallRow, ModelPriceRow
-from moorage_api.users.models import TokenFamilyRow, UserHeadRow, UserIdentityRow, UserRow
+from moorage_api.users.models import TokenFamilyRow, UserIdentityRow, UserRow
 
 __all__ = [
     "A2aConversationRow",

@@ -6,7 +6,6 @@ Every write checks the run's epoch and raises FencedError if another runner has 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,12 +20,20 @@ from moorage_api.agent.ports import Message, UserMessage
 from moorage_api.database import Database
 from moorage_api.errors import FencedError
 from moorage_api.events.hub import Hub
-from moorage_api.events.log import StoredEvent, append, hold_epoch, make_storable
+from moorage_api.events.log import (
+    StoredEvent,
+    append,
+    calling_seq,
+    hold_epoch,
+    make_storable,
+    user_messages,
+)
 from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
+from moorage_api.runs.repository import ConversationRepository
 from moorage_api.sandboxes.repository import SandboxRepository
-from moorage_api.sessions.summary import apply_events
+from moorage_api.sessions.summary import apply_events, find_owner
 from moorage_api.usage.ledger import begin_call, count_calls, store_calls
 from moorage_api.usage.pricing import PricedCall
 
@@ -197,36 +203,13 @@ class RunJournal:
     async def _write_state(
         self, tx: AsyncSession, messages: Sequence[Message], state: Mapping[str, Any] | None
     ) -> None:
+        conversation = ConversationRepository(tx)
         if messages:
-            await tx.execute(
-                text(
-                    """
-                    INSERT INTO transcript (session_id, position, message)
-                    SELECT :session_id, CAST(:base AS bigint) + item.position, item.message::jsonb
-                    FROM unnest(CAST(:messages AS text[])) WITH ORDINALITY AS item(message, position)
-                    """
-                ),
-                {
-                    "session_id": self.session_id,
-                    "base": len(self._transcript),
-                    "messages": [json.dumps(make_storable(message), ensure_ascii=False) for message in messages],
-                },
-            )
+            await conversation.add_messages(self.session_id, messages, stored_count=len(self._transcript))
             if self.pending_notice:
                 await SandboxRepository(tx).clear_notice(self.session_id, notice=self.pending_notice)
         if state is not None:
-            await tx.execute(
-                text(
-                    """
-                    INSERT INTO agent_states (session_id, state) VALUES (:session_id, CAST(:state AS jsonb))
-                    ON CONFLICT (session_id) DO UPDATE SET state = excluded.state
-                    """
-                ),
-                {
-                    "session_id": self.session_id,
-                    "state": json.dumps(make_storable(dict(state)), ensure_ascii=False),
-                },
-            )
+            await conversation.write_state(self.session_id, state)
 
     async def show_partial(self, event: MessageEvent) -> None:
         now = time.monotonic()
@@ -239,40 +222,23 @@ class RunJournal:
 
     async def unread_messages(self) -> list[UserMessage]:
         async with self._db() as tx:
-            rows = await tx.execute(
-                text(
-                    """
-                    SELECT seq, data FROM events
-                    WHERE session_id = :session_id AND type = 'message' AND data->>'role' = 'user'
-                    AND seq > (SELECT consumed_seq FROM runs WHERE id = :run_id) AND seq >= :first_seq ORDER BY seq
-                    """
-                ),
-                {"session_id": self.session_id, "run_id": self.run.id, "first_seq": self.run.first_seq},
+            after = max(await queue.consumed_seq(tx, self.run), self.run.first_seq - 1)
+            events = await user_messages(tx, self.session_id, after=after)
+        return [
+            UserMessage(
+                event.seq,
+                event.data["message"],
+                tuple(FileInfo.model_validate(item) for item in event.data.get("attachments", ())),
             )
-            return [
-                UserMessage(
-                    row.seq,
-                    row.data["message"],
-                    tuple(FileInfo.model_validate(item) for item in row.data.get("attachments", ())),
-                )
-                for row in rows
-            ]
+            for event in events
+        ]
 
     async def calling_seq(self, tool_call_id: str) -> int:
         """See `Journal.calling_seq`."""
         async with self._db() as tx:
-            seq = await tx.scalar(
-                text(
-                    """
-                    SELECT seq FROM events WHERE session_id = :session_id AND type = 'tool'
-                    AND data->>'status' = 'calling' AND data->>'tool_call_id' = :tool_call_id
-                    ORDER BY seq DESC LIMIT 1
-                    """
-                ),
-                {"session_id": self.session_id, "tool_call_id": tool_call_id},
-            )
+            seq = await calling_seq(tx, self.session_id, tool_call_id=tool_call_id)
         assert seq is not None, "the `calling` event is stored before the call starts"
-        return int(seq)
+        return seq
 
     async def _is_watched(self, events: Sequence[ChatEvent]) -> bool:
         """Whether a client streams this session now. Redis is asked only for events that count as unread."""
@@ -285,15 +251,12 @@ class RunJournal:
 async def open_journal(db: Database, hub: Hub, run: LeasedRun) -> RunJournal:
     """Read what earlier runners stored for this run. Raises FencedError if the session has been deleted."""
     async with db() as tx:
-        owner_id = await tx.scalar(
-            text("SELECT owner_id FROM sessions WHERE id = :id AND deleted_at IS NULL"), {"id": run.session_id}
-        )
+        owner_id = await find_owner(tx, run.session_id)
         if owner_id is None:
             raise FencedError("The session has been deleted")
-        transcript = await tx.scalars(
-            text("SELECT message FROM transcript WHERE session_id = :id ORDER BY position"), {"id": run.session_id}
-        )
-        state = await tx.scalar(text("SELECT state FROM agent_states WHERE session_id = :id"), {"id": run.session_id})
-        journal = RunJournal(db, hub, run, transcript=list(transcript), state=dict(state or {}), owner_id=owner_id)
+        conversation = ConversationRepository(tx)
+        transcript = await conversation.messages(run.session_id)
+        state = await conversation.state(run.session_id)
+        journal = RunJournal(db, hub, run, transcript=transcript, state=state, owner_id=owner_id)
         journal.apply_signals(await queue.read_signals(tx, run))
         return journal

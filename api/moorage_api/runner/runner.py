@@ -13,11 +13,10 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from moorage_api.database import Database
+from moorage_api.database import Database, ping
 from moorage_api.errors import FencedError
 from moorage_api.events.hub import Hub
 from moorage_api.events.schemas import ErrorEvent
@@ -102,10 +101,7 @@ class Runner:
         async with self._engine.connect() as connection:
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
             self._lock_connection = connection
-            await connection.execute(
-                text("SELECT pg_advisory_lock(:lock_class, :number)"),
-                {"lock_class": queue.RUNNER_LOCK_CLASS, "number": self._lock_number},
-            )
+            await queue.hold_runner_lock(connection, runner_lock=self._lock_number)
             try:
                 yield
             finally:
@@ -116,7 +112,7 @@ class Runner:
             self._wake.clear()
             while len(self._tasks) < self._concurrency and await self._claim_one():
                 pass
-            await self._lock_connection.execute(text("SELECT 1"))
+            await ping(self._lock_connection)
             self._health.on_database_answered()
             await self._pause(POLL_SECONDS)
 

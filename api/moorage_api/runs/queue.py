@@ -11,10 +11,11 @@ from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from moorage_api.database import uuid7
 from moorage_api.errors import FencedError
+from moorage_api.events import log
 
 RUNNER_LOCK_CLASS = 0x4D4F4F52
 """First key of the advisory lock that each runner holds on its own connection; the second key is its number."""
@@ -147,39 +148,57 @@ async def end_all(tx: AsyncSession, session_ids: Sequence[UUID]) -> None:
     )
 
 
+async def hold_runner_lock(connection: AsyncConnection, *, runner_lock: int) -> None:
+    """Take the advisory lock of a runner. It is held as long as this connection lives."""
+    await connection.execute(
+        text("SELECT pg_advisory_lock(:lock_class, :number)"),
+        {"lock_class": RUNNER_LOCK_CLASS, "number": runner_lock},
+    )
+
+
+async def has_runner(connection: AsyncConnection) -> bool:
+    """Whether any runner holds its advisory lock."""
+    statement = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = :number")
+    return bool(await connection.scalar(statement, {"number": RUNNER_LOCK_CLASS}))
+
+
 async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> LeasedRun | None:
     """Take the oldest run without a living owner. None if there is none.
 
     That is a queued run, a run whose runner is dead (its advisory lock is free), or one whose lease has expired.
     The epoch in the session's head row is raised, so every later write of the previous runner is refused.
     """
-    row = (
+    candidate = (
         await tx.execute(
             text(
                 """
-                WITH candidate AS (
-                    SELECT id, session_id FROM runs
-                    WHERE status = 'queued' OR (status = 'running' AND (
-                        lease_expires_at < clock_timestamp() OR NOT EXISTS (
-                            SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
-                            AND classid = CAST(:lock_class AS bigint) AND objid = runs.runner_lock
-                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))))
-                    ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
-                ), head AS (
-                    UPDATE session_heads SET epoch = epoch + 1 FROM candidate
-                    WHERE session_heads.session_id = candidate.session_id RETURNING session_heads.epoch
-                )
-                UPDATE runs SET status = 'running', epoch = head.epoch, runner_lock = :runner_lock,
-                    attempts = attempts + 1,
-                    lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
-                FROM candidate, head WHERE runs.id = candidate.id
-                RETURNING runs.id, runs.session_id, runs.epoch, runs.attempts, runs.first_seq
+                SELECT id, session_id FROM runs
+                WHERE status = 'queued' OR (status = 'running' AND (
+                    lease_expires_at < clock_timestamp() OR NOT EXISTS (
+                        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+                        AND classid = CAST(:lock_class AS bigint) AND objid = runs.runner_lock
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))))
+                ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
                 """
             ),
-            {"runner_lock": runner_lock, "lock_class": RUNNER_LOCK_CLASS, "lease_seconds": lease_seconds},
+            {"lock_class": RUNNER_LOCK_CLASS},
         )
     ).first()
-    return LeasedRun(row.id, row.session_id, row.epoch, row.attempts, row.first_seq) if row else None
+    if candidate is None:
+        return None
+    epoch = await log.raise_epoch(tx, candidate.session_id)
+    if epoch is None:
+        return None
+    statement = text(
+        """
+        UPDATE runs SET status = 'running', epoch = :epoch, runner_lock = :runner_lock, attempts = attempts + 1,
+            lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+        WHERE id = :id RETURNING attempts, first_seq
+        """
+    )
+    parameters = {"id": candidate.id, "epoch": epoch, "runner_lock": runner_lock, "lease_seconds": lease_seconds}
+    row = (await tx.execute(statement, parameters)).one()
+    return LeasedRun(candidate.id, candidate.session_id, epoch, row.attempts, row.first_seq)
 
 
 @dataclass(frozen=True)
@@ -228,6 +247,12 @@ async def read_signals(tx: AsyncSession, run: LeasedRun) -> Signals:
     if row is None:
         raise FencedError("Another runner has taken this run over")
     return Signals(row.stop_requested, row.has_unread)
+
+
+async def consumed_seq(tx: AsyncSession, run: LeasedRun) -> int:
+    """The `seq` of the newest user message that the run has read, 0 if it has read none."""
+    statement = text("SELECT consumed_seq FROM runs WHERE id = :id")
+    return int(await tx.scalar(statement, {"id": run.id}) or 0)
 
 
 async def mark_read(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:

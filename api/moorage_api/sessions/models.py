@@ -1,4 +1,4 @@
-"""Table of sessions: what a list shows about each one. The history of a session is in the event log."""
+"""Tables of sessions: what a list shows about each one, and the version of each list. The log has the history."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ class SessionRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     """Set when the user deletes the session. The row itself is removed later, after its sandbox and its objects."""
+
+
+class UserHeadRow(Base):
+    """Counts the changes of a user's session list, so that all idle list streams together need one small query."""
+
+    __tablename__ = "user_heads"
+    __table_args__ = {"postgresql_with": {"fillfactor": 50}}  # noqa: RUF012 - SQLAlchemy's own form
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(server_default="0")

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.database import Database
 from moorage_api.errors import ForbiddenError, NotFoundError
+from moorage_api.events.log import INSERT_HEAD
 from moorage_api.sessions.models import SessionRow
 from moorage_api.sessions.schemas import ListSessionItem
 from moorage_api.users.account import Reader
@@ -21,12 +22,12 @@ LIST = """
     ORDER BY latest_message_at DESC NULLS LAST, id DESC LIMIT $2
 """
 
-CREATE = """
+CREATE = f"""
     WITH session AS (INSERT INTO sessions (id, owner_id) VALUES ($1, $2) RETURNING id),
-    head AS (INSERT INTO session_heads (session_id) SELECT id FROM session)
+    head AS ({INSERT_HEAD})
     INSERT INTO user_heads (user_id, version) VALUES ($2, 1)
     ON CONFLICT (user_id) DO UPDATE SET version = user_heads.version + 1
-"""
+"""  # noqa: S608 - built from constants
 
 CHANGE = text(
     """
@@ -75,6 +76,12 @@ class SessionRepository:
 
     async def clear_unread(self, session_id: UUID) -> None:
         await self._tx.execute(text("UPDATE sessions SET unread_message_count = 0 WHERE id = :id"), {"id": session_id})
+
+    async def owner_of(self, session_id: UUID) -> UUID | None:
+        """The owner of a session; None if it was deleted."""
+        statement = text("SELECT owner_id FROM sessions WHERE id = :id AND deleted_at IS NULL")
+        owner_id: UUID | None = await self._tx.scalar(statement, {"id": session_id})
+        return owner_id
 
     async def ids_of(self, owner_id: UUID) -> list[UUID]:
         """List the ids of a user's sessions that are not deleted."""

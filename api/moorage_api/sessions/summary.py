@@ -1,4 +1,4 @@
-"""Update a session's row, which session lists show, from the session's events."""
+"""What a run needs of its session's row, which session lists show: its owner, and the update from the events."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def row_changes(events: Sequence[ChatEvent], *, watched: bool) -> dict[str, Any]
     if unread and not watched:
         changes["unread"] = unread
     return changes
+
+
+async def find_owner(tx: AsyncSession, session_id: UUID) -> UUID | None:
+    """The owner of a session; None if it was deleted."""
+    return await SessionRepository(tx).owner_of(session_id)
 
 
 async def apply_events(

@@ -7,9 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from redis.asyncio import Redis
-from sqlalchemy import text
 
-from moorage_api.database import Database
+from moorage_api.database import Database, ping
 from moorage_api.objects.store import BlobStore
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.status.schemas import HealthStatus
@@ -25,7 +24,7 @@ def platform_probes(db: Database, client: Redis, blobs: BlobStore, cluster: Sand
 
     async def postgres() -> str:
         async with db() as tx:
-            return f"PostgreSQL {str(await tx.scalar(text('SHOW server_version'))).split()[0]}"
+            return f"PostgreSQL {await ping(tx)}"
 
     async def redis() -> str:
         await client.ping()

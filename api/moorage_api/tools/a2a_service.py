@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from moorage_api.database import Database, uuid7
+from moorage_api.database import Database
 from moorage_api.errors import InvalidError
 from moorage_api.outbound import Outbound
 from moorage_api.preferences.repository import PreferenceRepository
@@ -54,9 +54,7 @@ class A2aService:
         async with self._db.begin() as tx:
             if len(await ToolRepository(tx).a2a_servers()) >= MAX_SERVERS:
                 raise InvalidError(f"At most {MAX_SERVERS} A2A servers can be configured; delete one first")
-            await ToolRepository(tx).add_a2a_server(
-                A2aServerRow(id=uuid7(), base_url=base_url, card=card, enabled=True)
-            )
+            await ToolRepository(tx).add_a2a_server(base_url, card=card)
 
     async def _fetch_card(self, base_url: str) -> dict[str, Any]:
         card = await (await client_module()).fetch_card(self._outbound, base_url)
@@ -75,8 +73,7 @@ class A2aService:
             with suppress(InvalidError):
                 card = await self._fetch_card(row.base_url)
         async with self._db.begin() as tx:
-            row = await ToolRepository(tx).a2a_server(server_id)
-            row.enabled, row.card = enabled, card
+            await ToolRepository(tx).update_a2a_server(server_id, enabled=enabled, card=card)
 
     async def list_for_user(self, user_id: UUID) -> ToolList:
         async with self._db() as tx:

@@ -6,19 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from moorage_api.database import uuid7
 from moorage_api.errors import ConflictError, NotFoundError
 from moorage_api.preferences.repository import PreferenceRepository
 from moorage_api.tools.models import A2aConversationRow, A2aServerRow, McpServerRow
+
+SWITCHED_ON = """
+    (
+        SELECT 'mcp' AS kind, name AS tool_id FROM mcp_servers WHERE enabled
+        UNION ALL SELECT 'a2a', id::text FROM a2a_servers WHERE enabled
+        UNION ALL SELECT 'skill', id FROM skills WHERE enabled
+    )
+    EXCEPT SELECT kind, tool_id FROM tool_preferences WHERE user_id = :user_id AND NOT enabled
+"""
+"""One statement that reads the tables of three features, because it runs before every model call."""
 
 
 class ToolRepository:
     def __init__(self, tx: AsyncSession) -> None:
         self._tx = tx
+
+    async def switched_on(self, user_id: UUID) -> frozenset[tuple[str, str]]:
+        """Kind and id of the tools and skills that are on for everyone and that this user has not switched off."""
+        rows = await self._tx.execute(text(SWITCHED_ON), {"user_id": user_id})
+        return frozenset((row.kind, row.tool_id) for row in rows)
 
     async def mcp_servers(self) -> Sequence[McpServerRow]:
         """Ordered by name: if two tools have the same function name, the first keeps it and the other gets a hash."""
@@ -75,12 +91,17 @@ class ToolRepository:
             raise NotFoundError("There is no A2A server with that id")
         return row
 
-    async def add_a2a_server(self, row: A2aServerRow) -> None:
-        self._tx.add(row)
+    async def add_a2a_server(self, base_url: str, *, card: dict[str, Any]) -> None:
+        """Raises ConflictError if there is a server with this URL."""
+        self._tx.add(A2aServerRow(id=uuid7(), base_url=base_url, card=card, enabled=True))
         try:
             await self._tx.flush()
         except IntegrityError as error:
-            raise ConflictError(f"An A2A server with the base URL {row.base_url} exists already") from error
+            raise ConflictError(f"An A2A server with the base URL {base_url} exists already") from error
+
+    async def update_a2a_server(self, server_id: UUID, *, enabled: bool, card: dict[str, Any]) -> None:
+        row = await self.a2a_server(server_id)
+        row.enabled, row.card = enabled, card
 
     async def delete_a2a_server(self, server_id: UUID) -> None:
         await self._tx.delete(await self.a2a_server(server_id))

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import text
-
 from moorage_api.agent.ports import SwitchedKind
 from moorage_api.database import Database
-
-ON = """
-    (
-        SELECT 'mcp' AS kind, name AS tool_id FROM mcp_servers WHERE enabled
-        UNION ALL SELECT 'a2a', id::text FROM a2a_servers WHERE enabled
-        UNION ALL SELECT 'skill', id FROM skills WHERE enabled
-    )
-    EXCEPT SELECT kind, tool_id FROM tool_preferences WHERE user_id = :user_id AND NOT enabled
-"""
-"""One statement over the tables of two features, because it runs before every model call."""
+from moorage_api.tools.repository import ToolRepository
 
 
 class UserSwitches:
@@ -30,8 +19,7 @@ class UserSwitches:
 
     async def refresh(self) -> None:
         async with self._db() as tx:
-            rows = await tx.execute(text(ON), {"user_id": self._user_id})
-            self._on = frozenset((row.kind, row.tool_id) for row in rows)
+            self._on = await ToolRepository(tx).switched_on(self._user_id)
 
     def is_on(self, kind: SwitchedKind, tool_id: str) -> bool:
         return self._on is None or (kind, tool_id) in self._on

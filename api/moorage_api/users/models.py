@@ -59,13 +59,3 @@ class TokenFamilyRow(Base):
     newest_jti: Mapped[UUID]
     """Id of the newest refresh token. With single use, only this one is accepted."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
-
-
-class UserHeadRow(Base):
-    """Counts the changes of a user's session list, so that all idle list streams together need one small query."""
-
-    __tablename__ = "user_heads"
-    __table_args__ = {"postgresql_with": {"fillfactor": 50}}  # noqa: RUF012 - SQLAlchemy's own form
-
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    version: Mapped[int] = mapped_column(server_default="0")
