@@ -15,8 +15,8 @@ from benchmarks import chats, events, mcp_calls, operators, requests, sandboxes,
 from benchmarks.rows import Row, table
 from moorage_api.clock import utc_now
 from moorage_api.database import create_database, create_engine
-from moorage_api.objects.store import MinioStore
 from moorage_api.skills.pins import SessionSkills
+from moorage_api.wiring.resources import blobs_of
 from moorage_local.data.credentials import RUNNER_KEY_ID
 from moorage_sandbox.client import GateClient, TokenSigner
 from support.accounts import admin, register
@@ -142,7 +142,7 @@ async def measure_operators(_: Services, directory: Path) -> list[Row]:
 async def measure_skills(services: Services, directory: Path) -> list[Row]:
     platform = await platform_on(services, directory)
     engine = create_engine(platform.database_url)
-    blobs = MinioStore.from_settings(platform.settings())
+    blobs = blobs_of(platform.settings())
     try:
         await platform.start_host()
         sessions = SessionSkills(create_database(engine), utc_now)

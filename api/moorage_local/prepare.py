@@ -13,15 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from moorage_api import migrations
 from moorage_api.config.schemas import LlmConfigRead
-from moorage_api.config.sealing import Sealing
 from moorage_api.config.service import LlmKeyState
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
-from moorage_api.objects.store import MinioStore
 from moorage_api.outbound import Outbound
 from moorage_api.runs.queue import has_runner
 from moorage_api.settings import Settings
 from moorage_api.users.admin import ensure_admin
+from moorage_api.wiring.resources import blobs_of, sealing_of
 from moorage_api.wiring.services import build_config
 from moorage_local.errors import StartError
 
@@ -36,9 +35,9 @@ class PreparedServices:
 async def prepare_services(settings: Settings, *, admin_username: str, admin_password: SecretStr) -> PreparedServices:
     """Prepare all services. Safe to repeat. Raises StartError that names the service."""
     url = settings.database_url.get_secret_value()
-    await _check_redis(settings)
+    await _check_redis(settings.redis_url.get_secret_value())
     try:
-        await MinioStore.from_settings(settings).ensure_bucket()
+        await blobs_of(settings).ensure_bucket()
     except DomainError as error:
         raise StartError(f"S3 at {settings.s3_endpoint}, bucket {settings.s3_bucket}: {error}") from error
     engine = create_engine(url, pool_size=2)
@@ -46,7 +45,7 @@ async def prepare_services(settings: Settings, *, admin_username: str, admin_pas
         await migrations.upgrade(url)
         db = create_database(engine)
         made = await ensure_admin(db, username=admin_username, password=admin_password.get_secret_value())
-        config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
+        config = build_config(settings, db, sealing=sealing_of(settings), outbound=Outbound())
         await config.seal_stored_key()
         return PreparedServices(made, await config.read_llm(), await config.llm_key())
     except DomainError as error:
@@ -59,8 +58,8 @@ async def prepare_services(settings: Settings, *, admin_username: str, admin_pas
         await engine.dispose()
 
 
-async def _check_redis(settings: Settings) -> None:
-    client = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=5, socket_timeout=5)
+async def _check_redis(url: str) -> None:
+    client = Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
     try:
         await client.ping()
     except (RedisError, OSError) as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Self
+from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from moorage_api.errors import UnavailableError
-from moorage_api.settings import Settings
 
 
 class Sealing:
@@ -19,12 +18,6 @@ class Sealing:
 
     def __init__(self, keys: list[str]) -> None:
         self._fernet = MultiFernet([Fernet(fernet_key(key)) for key in keys])
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """With `config_key`, values that were encrypted earlier with the derived key can still be decrypted."""
-        derived = settings.jwt_secret.get_secret_value()
-        return cls([settings.config_key.get_secret_value(), derived] if settings.config_key else [derived])
 
     def seal(self, value: dict[str, Any]) -> bytes:
         return self._fernet.encrypt(json.dumps(value).encode())

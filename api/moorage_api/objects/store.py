@@ -16,10 +16,10 @@ import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
+from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
 from moorage_api.errors import InvalidError, NotFoundError, UnavailableError
-from moorage_api.settings import Settings
 
 T = TypeVar("T")
 
@@ -99,6 +99,17 @@ class BlobStore(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where an S3 server is, and who we are there. `endpoint` is host:port."""
+
+    endpoint: str
+    access_key: str
+    secret_key: SecretStr
+    region: str
+    is_secure: bool
+
+
 class MinioStore:
     def __init__(
         self,
@@ -116,22 +127,23 @@ class MinioStore:
         self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> MinioStore:
+    def connect(cls, place: StoreAddress, *, bucket: str, public_url: str | None = None) -> MinioStore:
+        """Links lead to `public_url` if it is given. Connections are opened at first use."""
         pool = urllib3.PoolManager(
             maxsize=THREADS,
             timeout=urllib3.Timeout(connect=3, read=60),
             retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]),
         )
         client = Minio(
-            settings.s3_endpoint,
-            access_key=settings.s3_access_key,
-            secret_key=settings.s3_secret_key.get_secret_value(),
-            secure=settings.s3_secure,
-            region=settings.s3_region,  # without it, the client sends a request to find the region
+            place.endpoint,
+            access_key=place.access_key,
+            secret_key=place.secret_key.get_secret_value(),
+            secure=place.is_secure,
+            region=place.region,  # without it, the client sends a request to find the region
             http_client=pool,
         )
-        signing = public_client(settings, settings.s3_public_endpoint) if settings.s3_public_endpoint else None
-        return cls(client, bucket=settings.s3_bucket, region=settings.s3_region, signing=signing)
+        signing = public_client(place, public_url) if public_url else None
+        return cls(client, bucket=bucket, region=place.region, signing=signing)
 
     @property
     def bucket(self) -> str:
@@ -240,15 +252,15 @@ class MinioStore:
             raise UnavailableError("The object store is not available; try again shortly") from error
 
 
-def public_client(settings: Settings, endpoint: str) -> Minio:
+def public_client(place: StoreAddress, url: str) -> Minio:
     """Build a client that only signs links for the store's public address. It never sends a request."""
-    scheme, separator, host = endpoint.rpartition("://")
+    scheme, separator, host = url.rpartition("://")
     return Minio(
         host.rstrip("/"),
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key.get_secret_value(),
-        secure=scheme == "https" if separator else settings.s3_secure,
-        region=settings.s3_region,
+        access_key=place.access_key,
+        secret_key=place.secret_key.get_secret_value(),
+        secure=scheme == "https" if separator else place.is_secure,
+        region=place.region,
     )
 
 

@@ -19,7 +19,7 @@ from moorage_api.limits.addresses import Network, parse_networks
 from moorage_api.limits.leases import ConnectionKind, Leases
 from moorage_api.limits.request_windows import Bucket, Windows
 from moorage_api.migrations import tables as models  # noqa: F401 - a foreign key is resolved once every table is known
-from moorage_api.objects.store import BlobStore, MinioStore
+from moorage_api.objects.store import BlobStore, MinioStore, StoreAddress
 from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
@@ -99,6 +99,23 @@ def limits_redis_of(settings: Settings) -> Redis:
     return Redis.from_pool(pool)
 
 
+def blobs_of(settings: Settings) -> MinioStore:
+    address = StoreAddress(
+        endpoint=settings.s3_endpoint,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        region=settings.s3_region,
+        is_secure=settings.s3_secure,
+    )
+    return MinioStore.connect(address, bucket=settings.s3_bucket, public_url=settings.s3_public_endpoint)
+
+
+def sealing_of(settings: Settings) -> Sealing:
+    """With `config_key`, values that were encrypted earlier with the derived key can still be decrypted."""
+    derived = settings.jwt_secret.get_secret_value()
+    return Sealing([settings.config_key.get_secret_value(), derived] if settings.config_key else [derived])
+
+
 def tokens_of(settings: Settings) -> Tokens:
     return Tokens(
         settings.jwt_secret.get_secret_value(),
@@ -163,7 +180,7 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
         closing.push_async_callback(redis.aclose)
         limits_redis = limits_redis_of(settings)
         closing.push_async_callback(limits_redis.aclose)
-        blobs = MinioStore.from_settings(settings)
+        blobs = blobs_of(settings)
         closing.push_async_callback(blobs.close)
         passwords = Passwords(concurrency=settings.hashing_concurrency)
         closing.callback(passwords.close)
@@ -180,7 +197,7 @@ async def open_resources(settings: Settings, *, issuer: str) -> AsyncIterator[Re
             passwords=passwords,
             tokens=tokens_of(settings),
             outbound=outbound,
-            sealing=Sealing.from_settings(settings),
+            sealing=sealing_of(settings),
             mcp=mcp,
             windows=windows_of(settings, limits_redis),
             trusted_proxies=parse_networks(settings.trusted_proxies),

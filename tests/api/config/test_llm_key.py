@@ -11,11 +11,11 @@ from sqlalchemy import text
 
 from moorage_api.config.models import ConfigRow
 from moorage_api.config.schemas import LlmConfigUpdate
-from moorage_api.config.sealing import Sealing
 from moorage_api.config.service import KEY_UNREADABLE
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.outbound import Outbound
 from moorage_api.settings import Settings
+from moorage_api.wiring.resources import sealing_of
 from moorage_api.wiring.services import build_config
 from moorage_local.prepare import PreparedServices, prepare_services
 from support.accounts import admin, data, register
@@ -87,7 +87,7 @@ async def test_a_key_in_plain_text_still_works_and_gets_encrypted(
 ) -> None:
     async with db.begin() as tx:
         tx.add(ConfigRow(name="llm", value=MODEL | {"api_key": KEY}))
-    config = build_config(settings, db, sealing=Sealing.from_settings(settings), outbound=Outbound())
+    config = build_config(settings, db, sealing=sealing_of(settings), outbound=Outbound())
     assert (await config.llm()).api_key.get_secret_value() == KEY
     if sealed_by == "a start":
         await prepare_platform(settings)
@@ -98,6 +98,6 @@ async def test_a_key_in_plain_text_still_works_and_gets_encrypted(
 
 
 async def test_a_new_config_key_can_read_what_was_encrypted_with_the_derived_key(settings: Settings) -> None:
-    sealed = Sealing.from_settings(settings.model_copy(update={"config_key": None})).seal({"api_key": KEY})
+    sealed = sealing_of(settings.model_copy(update={"config_key": None})).seal({"api_key": KEY})
     with_own = settings.model_copy(update={"config_key": SecretStr(FIRST)})
-    assert Sealing.from_settings(with_own).open(sealed) == {"api_key": KEY}
+    assert sealing_of(with_own).open(sealed) == {"api_key": KEY}

@@ -14,7 +14,7 @@ import pytest
 
 from moorage_api.database import create_database, create_engine
 from moorage_api.files.service import FileService
-from moorage_api.objects.store import MinioStore
+from moorage_api.wiring.resources import blobs_of
 from support.accounts import Person, client_for, data
 
 FORM = "multipart/form-data; boundary=x"
@@ -166,7 +166,7 @@ async def test_a_file_saved_by_an_agent_replaces_no_file_of_another_session_or_o
     api: Any, alice: Person, bob: Person
 ) -> None:
     """Admins may attach a file of any user. If their agent changes it, the user's own file must stay unchanged."""
-    store, engine = MinioStore.from_settings(api.settings), create_engine(api.settings.database_url.get_secret_value())
+    store, engine = blobs_of(api.settings), create_engine(api.settings.database_url.get_secret_value())
     files = FileService(create_database(engine), store, limit_bytes=1000)
     theirs, own = await bob.upload("a.txt", b"bob's"), await alice.upload("a.txt", b"alice's")
     first, second = UUID(await alice.create_session()), UUID(await alice.create_session())

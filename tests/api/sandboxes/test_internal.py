@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from moorage_api.objects.store import MinioStore
 from moorage_api.settings import Settings
+from moorage_api.wiring.resources import blobs_of
 from moorage_local.data.ports import free_ports
 from support.processes import Platform
 from support.sockets import has_no_delay
@@ -23,7 +23,7 @@ async def internal(platform: Platform, settings: Settings) -> AsyncIterator[tupl
     """A client of the internal port, and the URL of the public one."""
     port = free_ports(1)[0]
     platform.changes.update(internal_port=port)
-    blobs = MinioStore.from_settings(settings)
+    blobs = blobs_of(settings)
     await blobs.put(f"skills/archives/{DIGEST}.tar.gz", ARCHIVE, content_type="application/gzip")
     await blobs.put("skills/secret.txt", b"secret", content_type="text/plain")
     api = await platform.start_api()

@@ -16,9 +16,9 @@ from skills_ref.validator import validate
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import NotFoundError, UnavailableError
 from moorage_api.objects.keys import skill_archive_key
-from moorage_api.objects.store import MinioStore
 from moorage_api.skills.bundles.archive import Archive, digest_of
 from moorage_api.skills.store import SkillArchives
+from moorage_api.wiring.resources import blobs_of
 from support.accounts import data, register
 from support.skills import FONT, PDF, Change, add, brand_report, skill_md, tarball, write_skill
 
@@ -36,7 +36,7 @@ def source(skill_api: SkillApi, tmp_path: Path) -> Path:
 
 async def stored_members(skill_api: SkillApi, digest: str) -> dict[str, tarfile.TarInfo]:
     """The members of an archive in the object store. Checks its digest."""
-    store = MinioStore.from_settings(skill_api.platform.settings())
+    store = blobs_of(skill_api.platform.settings())
     found = await store.get(skill_archive_key(digest))
     archive = b"".join([chunk async for chunk in found.chunks])
     await store.close()
@@ -374,7 +374,7 @@ async def test_a_damaged_archive_is_refused(boss: Admin, skill_api: SkillApi, da
 
 async def test_an_archive_with_another_digest_is_not_used(boss: Admin, skill_api: SkillApi, source: Path) -> None:
     digest = (await boss.install_skill("local", source))["digest"]
-    store = MinioStore.from_settings(skill_api.platform.settings())
+    store = blobs_of(skill_api.platform.settings())
     archives = SkillArchives(store, source.parent / "cache")
     good = await archives.get(digest)
     cached = source.parent / "cache" / "archives" / f"{digest}.tar.gz"
@@ -392,7 +392,7 @@ async def test_an_archive_with_another_digest_is_not_used(boss: Admin, skill_api
 
 
 async def test_a_full_cache_evicts_the_least_recently_used_archive(skill_api: SkillApi, source: Path) -> None:
-    store = MinioStore.from_settings(skill_api.platform.settings())
+    store = blobs_of(skill_api.platform.settings())
     archives = SkillArchives(store, source.parent / "small", limit_bytes=250)
     made = [Archive(digest_of(data), data) for data in (b"a" * 100, b"b" * 100, b"c" * 100)]
     for archive in made[:2]:

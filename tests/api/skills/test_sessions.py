@@ -13,10 +13,10 @@ import pytest
 from moorage_api.clock import utc_now
 from moorage_api.database import Database, create_database, create_engine
 from moorage_api.objects.keys import skill_archive_key
-from moorage_api.objects.store import MinioStore
 from moorage_api.skill_runs.sync import NOT_YET, SkillSync
 from moorage_api.skills.pins import SessionSkills
 from moorage_api.skills.store import SkillArchives
+from moorage_api.wiring.resources import blobs_of
 from support.accounts import data
 from support.gate import FakeBox, Gate, running_gate
 from support.skills import brand_report, skill_md, write_skill
@@ -138,7 +138,7 @@ async def test_only_skills_that_a_sandbox_does_not_have_are_sent(
     owner = UUID(boss.person.id)
     await sessions.pin(session_id, owner, message="brand report")
     skills = await sessions.list_usable(session_id, owner)
-    store = MinioStore.from_settings(skill_api.platform.settings())
+    store = blobs_of(skill_api.platform.settings())
     lost = next(skill for skill in skills if skill.manifest.slug == "lost")
     await store.put(skill_archive_key(lost.digest), b"damaged", content_type="application/gzip")
     archives = SkillArchives(store, folder / "cache")

@@ -16,7 +16,6 @@ from moorage_api.clock import utc_now
 from moorage_api.database import create_database, create_engine, uuid7
 from moorage_api.errors import NotFoundError, UnavailableError
 from moorage_api.objects.keys import SKILL_ARCHIVES, skill_archive_key
-from moorage_api.objects.store import MinioStore
 from moorage_api.outbound import Outbound
 from moorage_api.sessions.repository import create_session
 from moorage_api.settings import Settings
@@ -27,6 +26,7 @@ from moorage_api.skills.service import SkillService, Sources
 from moorage_api.skills.store import SkillArchives
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.users.models import UserRow
+from moorage_api.wiring.resources import blobs_of
 from support.processes import Platform
 from support.skills import skill_md, write_skill
 from support.waiting import HANG_SECONDS
@@ -43,7 +43,7 @@ class Bench:
     async def open(self) -> None:
         self.engine = create_engine(self.settings.database_url.get_secret_value())
         self.db = create_database(self.engine)
-        self.store = MinioStore.from_settings(self.settings).in_bucket(f"skills-{uuid4().hex[:8]}")
+        self.store = blobs_of(self.settings).in_bucket(f"skills-{uuid4().hex[:8]}")
         await self.store.ensure_bucket()
         sources = Sources((self.folder,), "", Outbound())
         self.service = SkillService(self.db, SkillArchives(self.store, self.folder / "cache"), sources, utc_now)
@@ -201,7 +201,7 @@ async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> Non
 async def test_archives_are_removed_later_if_the_object_store_is_unavailable(bench: Bench, settings: Settings) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
-    away = MinioStore.from_settings(settings.model_copy(update={"s3_secret_key": settings.jwt_secret}))
+    away = blobs_of(settings.model_copy(update={"s3_secret_key": settings.jwt_secret}))
     with pytest.raises(UnavailableError):
         await away.keys(SKILL_ARCHIVES, before=utc_now())
     await SkillUpkeep(bench.db, away, utc_now, grace_seconds=0).remove_unused()

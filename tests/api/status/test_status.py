@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 
-from moorage_api.objects.store import MinioStore
+from moorage_api.wiring.resources import blobs_of
 from support.accounts import PASSWORD, Person, client_for, data
 from support.processes import Platform, shared_platform
 from support.services import BUCKET, Services, run
@@ -78,7 +78,7 @@ async def test_the_ping_of_an_unreachable_store_reports_it(api: Any, root: Perso
     from moorage_api.status.minio import StorePlace, ping
 
     settings = api.settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
-    store = MinioStore.from_settings(settings)
+    store = blobs_of(settings)
     status = (await ping(store, StorePlace("127.0.0.1:1", secure=False))).model_dump()
     await store.close()
     assert status == {
@@ -206,7 +206,7 @@ async def test_an_upload_cannot_leave_its_bucket_or_write_to_the_platforms_own_o
 )
 async def test_links_are_signed_for_the_public_endpoint(api: Any, endpoint: str | None, beginning: str) -> None:
     """The host is part of the signature, so a link for the internal address is refused at the public one."""
-    store = MinioStore.from_settings(api.settings.model_copy(update={"s3_public_endpoint": endpoint}))
+    store = blobs_of(api.settings.model_copy(update={"s3_public_endpoint": endpoint}))
     url = await store.presigned_url("a/b.txt", seconds=60)
     await store.close()
     assert url.startswith(f"{beginning}" if endpoint is None else f"{beginning}{BUCKET}/a/b.txt?")
