@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
+from moorage_api.tools.mcp.pool import McpConnections
+from moorage_api.tools.mcp.server import McpRunnerAddress, McpServer
 from moorage_local.data.ports import free_ports
 from support.helm import Helm, containers, find_manifest
 from support.remote_tools import running

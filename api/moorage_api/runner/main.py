@@ -23,8 +23,8 @@ from moorage_api.sessions.service import SessionService
 from moorage_api.settings import Settings
 from moorage_api.skill_runs.run import SkillRuns
 from moorage_api.skills.upkeep import SkillUpkeep
-from moorage_api.tools.a2a_service import A2aService
-from moorage_api.tools.mcp_service import McpService
+from moorage_api.tools.a2a.service import A2aService
+from moorage_api.tools.mcp.service import McpService
 from moorage_api.usage.service import UsageService
 from moorage_api.wiring.loggers import CHATTY_LOGGERS, SILENT_LOGGERS
 from moorage_api.wiring.resources import Resources, open_resources

@@ -24,10 +24,10 @@ from moorage_api.runner.sandbox_link import SandboxLink, SandboxLinks
 from moorage_api.skill_runs.delegates import A2aDelegate, McpDelegate
 from moorage_api.skill_runs.ports import SkillDelegate
 from moorage_api.skill_runs.run import RunSkills, SkillRuns
-from moorage_api.tools.a2a_service import A2aService
-from moorage_api.tools.a2a_toolset import A2aToolset
-from moorage_api.tools.mcp_service import McpService
-from moorage_api.tools.mcp_toolset import McpToolset
+from moorage_api.tools.a2a.service import A2aService
+from moorage_api.tools.a2a.toolset import A2aToolset
+from moorage_api.tools.mcp.service import McpService
+from moorage_api.tools.mcp.toolset import McpToolset
 from moorage_api.tools.switches import UserSwitches
 from moorage_api.usage.service import UsageService
 

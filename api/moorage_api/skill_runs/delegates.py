@@ -11,10 +11,10 @@ from moorage_api.agent.ports import Attachments, Switches, ToolCall, ToolResult
 from moorage_api.agent.toolsets.function_schema import text
 from moorage_api.skill_runs.ports import DelegatedTool
 from moorage_api.skills.bundles.manifest import Manifest, RuntimeType
-from moorage_api.tools.a2a_service import A2aService, OfferedAgent
-from moorage_api.tools.a2a_toolset import CALL, A2aToolset
-from moorage_api.tools.mcp_service import McpService, OfferedServer
-from moorage_api.tools.mcp_toolset import McpToolset
+from moorage_api.tools.a2a.service import A2aService, OfferedAgent
+from moorage_api.tools.a2a.toolset import CALL, A2aToolset
+from moorage_api.tools.mcp.service import McpService, OfferedServer
+from moorage_api.tools.mcp.toolset import McpToolset
 
 ASK = "ask"
 """The only tool of a skill with `runtime_type: a2a`."""

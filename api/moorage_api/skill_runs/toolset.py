@@ -15,7 +15,7 @@ from moorage_api.agent.toolsets.sandbox import SandboxToolset
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.skill_runs.ports import DelegatedTool, SkillDelegate, SkillFiles
 from moorage_api.skills.pins import SessionSkill
-from moorage_api.tools.mcp_toolset import function_name
+from moorage_api.tools.mcp.toolset import function_name
 from moorage_sandbox.protocol import SKILLS
 
 RUN = "run"

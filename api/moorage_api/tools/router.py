@@ -13,8 +13,8 @@ from moorage_api.http.envelope import Envelope, ok
 from moorage_api.http.provided import provide
 from moorage_api.text import StorableText
 from moorage_api.tools import schemas
-from moorage_api.tools.a2a_service import A2aService
-from moorage_api.tools.mcp_service import McpService
+from moorage_api.tools.a2a.service import A2aService
+from moorage_api.tools.mcp.service import McpService
 from moorage_api.users.callers import ConfigWriter, Credentials, CurrentUser, Users
 
 config_router = APIRouter(prefix="/app-config", tags=["app-config"])

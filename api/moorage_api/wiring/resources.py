@@ -24,8 +24,8 @@ from moorage_api.outbound import PURPOSES, Outbound
 from moorage_api.sandboxes.local import LocalSandboxes
 from moorage_api.sandboxes.provider import Sandboxes
 from moorage_api.settings import Settings
-from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import McpRunnerAddress
+from moorage_api.tools.mcp.pool import McpConnections
+from moorage_api.tools.mcp.server import McpRunnerAddress
 from moorage_api.users.passwords import Passwords
 from moorage_api.users.tokens import Tokens
 from moorage_sandbox.client import TokenSigner

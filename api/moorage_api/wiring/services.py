@@ -26,8 +26,8 @@ from moorage_api.skills.store import SkillArchives
 from moorage_api.skills.upkeep import SkillUpkeep
 from moorage_api.status.minio import OwnStore, StorePlace
 from moorage_api.status.service import PlatformStatus, platform_probes
-from moorage_api.tools.a2a_service import A2aService
-from moorage_api.tools.mcp_service import McpService
+from moorage_api.tools.a2a.service import A2aService
+from moorage_api.tools.mcp.service import McpService
 from moorage_api.usage.service import UsageService
 from moorage_api.users.identities import IdentityService
 from moorage_api.users.management import AccountManagement

@@ -11,7 +11,7 @@ import pytest
 
 from moorage_api.errors import InvalidError, OutboundRefusedError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.a2a_client import AgentLostError, AgentRefusedError, RemoteAgent, check_card, fetch_card
+from moorage_api.tools.a2a.client import AgentLostError, AgentRefusedError, RemoteAgent, check_card, fetch_card
 from support.accounts import Person, data
 from support.llm import Call, Finish, Plan, Say, Turn
 from support.remote_tools import Server, a2a_agent

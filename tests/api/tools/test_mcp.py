@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
-from moorage_api.tools.mcp_server import McpServer
+from moorage_api.tools.mcp.server import McpServer
 from support.accounts import Person, client_for, data
 from support.llm import Call
 from support.remote_tools import Server

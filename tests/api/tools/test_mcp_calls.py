@@ -23,10 +23,10 @@ from moorage_api.agent.turn.trial import orange_square
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import McpLostError, McpRunnerAddress, McpServer, McpUnavailableError
-from moorage_api.tools.mcp_service import McpService, OfferedServer, to_stored_tool
-from moorage_api.tools.mcp_toolset import McpToolset, function_name
+from moorage_api.tools.mcp.pool import McpConnections
+from moorage_api.tools.mcp.server import McpLostError, McpRunnerAddress, McpServer, McpUnavailableError
+from moorage_api.tools.mcp.service import McpService, OfferedServer, to_stored_tool
+from moorage_api.tools.mcp.toolset import McpToolset, function_name
 from moorage_local.data.ports import free_ports
 from support.accounts import admin, data, register
 from support.agent import MemoryAttachments, MemorySwitches

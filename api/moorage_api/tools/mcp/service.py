@@ -16,8 +16,8 @@ from moorage_api.database import Database
 from moorage_api.errors import InvalidError, UnavailableError
 from moorage_api.outbound import Outbound
 from moorage_api.preferences.repository import PreferenceRepository
-from moorage_api.tools.mcp_pool import McpConnections
-from moorage_api.tools.mcp_server import McpLostError, McpServer, McpUnavailableError
+from moorage_api.tools.mcp.pool import McpConnections
+from moorage_api.tools.mcp.server import McpLostError, McpServer, McpUnavailableError
 from moorage_api.tools.models import McpServerRow
 from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import McpConfig, McpServerList, McpServerRead, ToolList, ToolWithPreference

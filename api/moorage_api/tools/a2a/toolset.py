@@ -11,8 +11,8 @@ from moorage_api.agent import prompts
 from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.errors import OutboundRefusedError
-from moorage_api.tools.a2a_client import AgentLostError, AgentRefusedError, parse_card
-from moorage_api.tools.a2a_service import A2aService, OfferedAgent
+from moorage_api.tools.a2a.client import AgentLostError, AgentRefusedError, parse_card
+from moorage_api.tools.a2a.service import A2aService, OfferedAgent
 from moorage_api.tools.result_text import shorten_result
 
 CARDS = function(

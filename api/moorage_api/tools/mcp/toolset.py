@@ -12,8 +12,8 @@ from mcp_types import AudioContent, CallToolResult, EmbeddedResource, ImageConte
 
 from moorage_api.agent import prompts
 from moorage_api.agent.ports import Attachments, Function, Switches, ToolCall, ToolResult
-from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpUnavailableError
-from moorage_api.tools.mcp_service import McpService, OfferedServer
+from moorage_api.tools.mcp.server import McpLostError, McpRefusedError, McpUnavailableError
+from moorage_api.tools.mcp.service import McpService, OfferedServer
 from moorage_api.tools.result_text import decode_base64, shorten_result, store_pictures
 
 MAX_NAME_CHARS = 64

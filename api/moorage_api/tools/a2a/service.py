@@ -19,10 +19,10 @@ from moorage_api.tools.repository import ToolRepository
 from moorage_api.tools.schemas import A2aServerList, A2aServerRead, ToolList, ToolWithPreference
 
 if TYPE_CHECKING:
-    from moorage_api.tools.a2a_client import Reply
+    from moorage_api.tools.a2a.client import Reply
 
 MAX_SERVERS = 50
-CLIENT_MODULE = "moorage_api.tools.a2a_client"
+CLIENT_MODULE = "moorage_api.tools.a2a.client"
 """Imports the A2A project's SDK, which takes most of a second. It is imported at its first use, in a thread."""
 
 

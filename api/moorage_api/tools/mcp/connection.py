@@ -31,7 +31,7 @@ from mcp_types import (
 
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_server import McpLostError, McpRefusedError, McpRunnerAddress, McpServer, McpUnavailableError
+from moorage_api.tools.mcp.server import McpLostError, McpRefusedError, McpRunnerAddress, McpServer, McpUnavailableError
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moorage_api.outbound import Outbound
-from moorage_api.tools.mcp_server import McpRunnerAddress, McpServer
+from moorage_api.tools.mcp.server import McpRunnerAddress, McpServer
 
 if TYPE_CHECKING:
-    from moorage_api.tools.mcp_connection import McpConnection
+    from moorage_api.tools.mcp.connection import McpConnection
 
 
 Key = tuple[str, str, str]
@@ -29,12 +29,12 @@ class McpConnections:
     @staticmethod
     async def load() -> None:
         """Import the SDK in a thread. The import takes most of a second and would block the event loop."""
-        await asyncio.to_thread(importlib.import_module, "moorage_api.tools.mcp_connection")
+        await asyncio.to_thread(importlib.import_module, "moorage_api.tools.mcp.connection")
 
     def connection(self, key: Key, server: McpServer) -> McpConnection:
         self._open = {other: one for other, one in self._open.items() if one.is_usable}
         if key not in self._open:
-            from moorage_api.tools.mcp_connection import McpConnection
+            from moorage_api.tools.mcp.connection import McpConnection
 
             self._open[key] = McpConnection(server, outbound=self._outbound, commands=self._commands)
         return self._open[key]
