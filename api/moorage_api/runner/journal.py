@@ -32,7 +32,7 @@ from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 from moorage_api.runs import queue
 from moorage_api.runs.queue import FinalStatus, LeasedRun, Signals
 from moorage_api.runs.repository import ConversationRepository
-from moorage_api.sandboxes.repository import SandboxRepository
+from moorage_api.sandboxes.service import clear_notice
 from moorage_api.sessions.summary import apply_events, find_owner
 from moorage_api.usage.ledger import begin_call, count_calls, store_calls
 from moorage_api.usage.pricing import PricedCall
@@ -207,7 +207,7 @@ class RunJournal:
         if messages:
             await conversation.add_messages(self.session_id, messages, stored_count=len(self._transcript))
             if self.pending_notice:
-                await SandboxRepository(tx).clear_notice(self.session_id, notice=self.pending_notice)
+                await clear_notice(tx, self.session_id, notice=self.pending_notice)
         if state is not None:
             await conversation.write_state(self.session_id, state)
 

@@ -26,7 +26,8 @@ from moorage_api.runner.journal import RunJournal
 from moorage_api.runner.pictures import PictureLimits, PictureStore, decode, iterate
 from moorage_api.sandboxes.errors import as_domain_error
 from moorage_api.sandboxes.provider import Sandbox, Sandboxes, SandboxState
-from moorage_api.sandboxes.repository import SandboxRepository, find_known_sandbox
+from moorage_api.sandboxes.service import find_known_sandbox, store_sandbox
+from moorage_common.backoff import Backoff
 from moorage_crds.types import SkillPin
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.messages import CallResponse
@@ -39,8 +40,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 60
 """Longest wait for a sandbox that is refused or was lost. After it the run ends with an error. It is a setting."""
 
-RETRY_SECONDS = 0.1
-MAX_RETRY_SECONDS = 2.0
+RETRY_BACKOFF = Backoff(first_seconds=0.1, longest_seconds=2)
 QUIET_SECONDS = 3.0
 """A shorter interruption of the connection to a sandbox is not reported to the user."""
 AWAY_CODES = frozenset({"unreachable", "box_unavailable"})
@@ -274,7 +274,7 @@ class SandboxLink:
 
     async def _with_client(self, work: Callable[[GateClient], Awaitable[T]]) -> T:
         """Do `work`, and retry while there is no sandbox. Raises DomainError, GateError or SandboxLostError."""
-        began, pause_seconds = time.monotonic(), RETRY_SECONDS
+        began, failures = time.monotonic(), 0
         while True:
             client: GateClient | None = None
             try:
@@ -291,8 +291,8 @@ class SandboxLink:
                     raise
                 await self._disconnect()  # the next attempt looks for the sandbox again
                 await self._wait_longer(error, began=began, is_refused=False)
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(pause_seconds * 2, MAX_RETRY_SECONDS)
+            failures += 1
+            await asyncio.sleep(RETRY_BACKOFF.pause_seconds(failures))
 
     async def _wait_longer(self, error: Exception, *, began: float, is_refused: bool) -> None:
         """Tell the user that the run waits for its sandbox. Raises SandboxLostError when it has waited long enough."""
@@ -352,26 +352,19 @@ class SandboxLink:
             epoch=self._journal.run.epoch,
         )
         try:
-            self._since_seq = await self._store_sandbox(sandbox.uid)
+            self._since_seq = await store_sandbox(
+                self._db,
+                self._journal.session_id,
+                sandbox.uid,
+                epoch=self._journal.run.epoch,
+                notice=REPLACED_NOTICE,
+            )
             self._notice = None  # the replacement of a sandbox stores a new notice
             await client.bind()
         except BaseException:
             await client.__aexit__(None, None, None)
             raise
         return client
-
-    async def _store_sandbox(self, uid: str) -> int:
-        """Store the session's current sandbox. Returns the seq from which calls go to it. Raises FencedError.
-
-        Calls with a smaller seq went to an earlier sandbox that is lost.
-        """
-        async with self._db.begin() as tx:
-            since_seq = await SandboxRepository(tx).use(
-                self._journal.session_id, uid, epoch=self._journal.run.epoch, notice=REPLACED_NOTICE
-            )
-        if since_seq is None:
-            raise FencedError("Another runner has taken this run over")
-        return since_seq
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage_api.database import Database
-
 IDLE = """
     SELECT session_id FROM session_sandboxes AS known
     WHERE suspended_at IS NULL
@@ -56,12 +54,6 @@ class KnownSandbox:
     is_suspended: bool = False
 
 
-async def find_known_sandbox(db: Database, session_id: UUID) -> KnownSandbox:
-    """The sandbox that a session used last; the defaults if it has used none."""
-    row = await db.fetchrow("SELECT notice, suspended_at FROM session_sandboxes WHERE session_id = $1", session_id)
-    return KnownSandbox(row["notice"], row["suspended_at"] is not None) if row else KnownSandbox()
-
-
 class SandboxRepository:
     def __init__(self, tx: AsyncSession) -> None:
         self._tx = tx
@@ -74,6 +66,12 @@ class SandboxRepository:
         parameters = {"session_id": session_id, "uid": uid, "epoch": epoch, "notice": notice}
         since_seq: int | None = await self._tx.scalar(text(USE), parameters)
         return since_seq
+
+    async def find(self, session_id: UUID) -> KnownSandbox:
+        """The sandbox that the session used last; the defaults if it has used none."""
+        statement = text("SELECT notice, suspended_at FROM session_sandboxes WHERE session_id = :id")
+        row = (await self._tx.execute(statement, {"id": session_id})).first()
+        return KnownSandbox(row.notice, row.suspended_at is not None) if row else KnownSandbox()
 
     async def clear_notice(self, session_id: UUID, *, notice: str) -> None:
         """Empty the notice, unless a newer one has replaced it."""

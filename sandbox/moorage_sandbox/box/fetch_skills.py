@@ -20,6 +20,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from moorage_common.logs import configure_logging
+
+from moorage_common.backoff import Backoff
 from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.skills import Skills, is_skill_id
@@ -35,7 +38,7 @@ from moorage_sandbox.protocol import (
 logger = logging.getLogger(__name__)
 
 TRIES = 5
-FIRST_PAUSE_SECONDS = 0.5
+BACKOFF = Backoff(first_seconds=0.5, longest_seconds=4)
 TIMEOUT_SECONDS = 20
 
 PINNED_DIGEST = re.compile(PIN_PATTERN)
@@ -82,7 +85,7 @@ def fetch_missing(pins: list[tuple[str, str]], *, url: str, directory: Path) -> 
 
 def fetch(address: str) -> bytes:
     """Download an archive, with retries. Raises SkillError when the last attempt fails too."""
-    for attempt in range(TRIES):
+    for attempt in range(1, TRIES + 1):
         try:
             return download(address)
         except urllib.error.HTTPError as error:
@@ -92,8 +95,8 @@ def fetch(address: str) -> bytes:
             reason = str(error.code)
         except (OSError, http.client.HTTPException) as error:
             reason = str(error)
-        if attempt + 1 < TRIES:
-            time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+        if attempt < TRIES:
+            time.sleep(BACKOFF.pause_seconds(attempt))
     raise SkillError(f"the archive could not be fetched: {reason}")
 
 
