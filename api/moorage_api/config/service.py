@@ -25,7 +25,6 @@ from moorage_api.database import Database
 from moorage_api.errors import ConflictError, OutboundRefusedError, UnavailableError
 from moorage_api.outbound import Outbound
 from moorage_api.outbound.addresses import Target
-from moorage_api.settings import DEFAULT_LLM_BASE_URL
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]
 LlmKeyState = Literal["available", "missing", "unreadable"]
@@ -47,6 +46,8 @@ class LlmDefaults:
     base_url: str
     model_name: str
     api_key: SecretStr
+    keyed_base_url: str = ""
+    """The server of a new installation. It needs a key, so without one nobody has chosen a model yet."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class LlmConfig:
     """None to leave it out of requests."""
     max_tokens: int
     options: LlmOptions = field(default_factory=LlmOptions)
+    needs_key: bool = False
 
     @property
     def identity(self) -> str:
@@ -70,7 +72,7 @@ class LlmConfig:
     def is_complete(self) -> bool:
         """False if nobody has chosen a model: the default server needs a key, and there is none."""
         has_secret = bool(self.api_key.get_secret_value() or self.options.headers)
-        return has_secret or self.base_url != DEFAULT_LLM_BASE_URL
+        return has_secret or not self.needs_key
 
 
 class ConfigService:
@@ -207,6 +209,7 @@ class ConfigService:
             temperature=temperature,
             max_tokens=read.max_tokens,
             options=options,
+            needs_key=read.base_url == self._defaults.keyed_base_url,
         )
 
     def _seal_text(self, text: str) -> str:

@@ -18,7 +18,7 @@ from moorage_api.sandboxes.upkeep import Upkeep
 from moorage_api.sessions.presenter import Pictures, Presenter
 from moorage_api.sessions.service import SessionService
 from moorage_api.sessions.streams import EventStreams
-from moorage_api.settings import Settings
+from moorage_api.settings import DEFAULT_LLM_BASE_URL, Settings
 from moorage_api.skill_runs.run import SkillRuns
 from moorage_api.skills.pins import SessionSkills
 from moorage_api.skills.service import SkillService, Sources
@@ -93,7 +93,12 @@ def build_services(resources: Resources) -> Services:
 
 
 def build_config(settings: Settings, db: Database, *, sealing: Sealing, outbound: Outbound) -> ConfigService:
-    defaults = LlmDefaults(base_url=settings.llm_base_url, model_name=settings.llm_model, api_key=settings.llm_api_key)
+    defaults = LlmDefaults(
+        base_url=settings.llm_base_url,
+        model_name=settings.llm_model,
+        api_key=settings.llm_api_key,
+        keyed_base_url=DEFAULT_LLM_BASE_URL,
+    )
     return ConfigService(db, defaults, sealing, outbound)
 
 
