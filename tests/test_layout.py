@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_the_top_level_holds_what_is_written_down() -> None:
     files = [path for path in tracked_files() if not path.parts[0].startswith(".")]
     assert {path.parts[0] for path in files if len(path.parts) > 1} - FOLDERS == set()
     assert {path.name for path in files if len(path.parts) == 1} - FILES == set()
+
+
+def test_a_new_folder_of_the_api_gets_an_order_of_its_files() -> None:
+    """The order of the features names each folder; inside a feature an exhaustive contract names each file."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    ordered = {name for contract in contracts if contract.get("exhaustive") for name in contract["containers"]}
+    folders = {path.parent.name for path in Path(moorage_api.__file__).parent.glob("*/__init__.py")}
+    not_features = {"http", "limits", "migrations", "objects", "outbound", "wiring"}
+    assert {f"moorage_api.{folder}" for folder in folders - not_features} - ordered == set()
 
 
 def subclasses(of: type[DomainError]) -> set[type[DomainError]]:
