@@ -20,8 +20,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from moorage_common.logs import configure_logging
-
 from moorage_common.backoff import Backoff
 from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.box.shared.errors import BoxError
