@@ -1,14 +1,16 @@
-"""Run several coroutines side by side until the first of them ends."""
+"""Run several coroutines side by side until the first of them ends, and end tasks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, overload
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+CANCEL_AGAIN_SECONDS = 5.0
 
 
 @overload
@@ -45,6 +47,20 @@ async def _race(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def end_tasks(tasks: Collection[asyncio.Future[Any]], *, again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:
+    """Cancel the tasks and wait until all have ended. Their errors are not raised.
+
+    A library can swallow a cancellation that arrives at the moment of a result, and a task that works in a loop then
+    goes on for ever. So what has not ended after `again_seconds` is cancelled again.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=again_seconds)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def get_error(task: asyncio.Task[Any]) -> BaseException | None:

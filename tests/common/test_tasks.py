@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from moorage_common.tasks import get_error, race
+from moorage_common.tasks import end_tasks, get_error, race
 
 
 async def wait_for_ever(ended: list[str]) -> None:
@@ -60,3 +60,21 @@ async def test_cancelling_the_caller_cancels_every_task() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert ended == ["cancelled", "cancelled"]
+
+
+async def test_a_task_that_swallows_its_first_cancellation_ends_all_the_same() -> None:
+    cancellations = 0
+
+    async def work() -> None:
+        nonlocal cancellations
+        while cancellations < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancellations += 1
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await end_tasks([task], again_seconds=0.01)
+    assert task.done()
+    assert cancellations == 2

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api.database import Database
 from moorage_api.events.log import StoredEvent, read_watermarks
 from moorage_api.events.subscription import GONE, LIST_CHANGED, Subscription, encode_events, encode_partial
+from moorage_common.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +60,7 @@ class Hub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._tasks, *self._commands]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks([*self._tasks, *self._commands])
 
     @asynccontextmanager
     async def follow_session(self, session_id: UUID, *, user_id: UUID) -> AsyncIterator[Subscription]:

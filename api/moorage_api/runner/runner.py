@@ -27,7 +27,7 @@ from moorage_api.runner.turn import Turns
 from moorage_api.runs import queue
 from moorage_api.runs.queue import LeasedRun
 from moorage_common.logging_setup import log_context
-from moorage_common.tasks import get_error, race
+from moorage_common.tasks import end_tasks, get_error, race
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ async def run_in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[No
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks([task])
 
 
 class Runner:
