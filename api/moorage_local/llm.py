@@ -15,12 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api.agent.turn.trial import PARTS, PartResult, Trial, is_usable
 from moorage_api.config.client import open_trial
 from moorage_api.config.options import LlmTestRequest
-from moorage_api.config.sealing import Sealing
 from moorage_api.config.service import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, LlmConfig
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
 from moorage_api.settings import Settings
-from moorage_api.wiring.resources import outbound_of
+from moorage_api.wiring.resources import outbound_of, sealing_of
 from moorage_api.wiring.services import build_config
 from moorage_local.data.credentials import Credentials
 from moorage_local.data.directory import DataDirectory
@@ -165,7 +164,7 @@ async def read_config(
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=1)
     try:
         service = build_config(
-            settings, create_database(engine), sealing=Sealing.from_settings(settings), outbound=outbound_of(settings)
+            settings, create_database(engine), sealing=sealing_of(settings), outbound=outbound_of(settings)
         )
         config = await service.llm_for_test(request)
         return config, await service.model_facts(config.identity)

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from moorage_api.config.options import LlmOptionsUpdate
 from moorage_api.config.schemas import LlmConfigUpdate
-from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound
 from moorage_api.settings import Settings
+from moorage_api.wiring.resources import sealing_of
 from moorage_api.wiring.services import build_config
 from moorage_local.processes.child import Child
 from support.llm import Hang, Say, ScriptedModel, Status
@@ -61,9 +61,7 @@ def test_the_exit_status_is_1_if_a_plan_or_a_tool_call_does_not_work(tmp_path: P
 async def test_the_configured_model_is_tried_with_its_key_and_its_headers(tmp_path: Path, settings: Settings) -> None:
     with ScriptedModel(willing(), api_key=KEY) as model:
         engine = create_engine(settings.database_url.get_secret_value())
-        config = build_config(
-            settings, create_database(engine), sealing=Sealing.from_settings(settings), outbound=Outbound()
-        )
+        config = build_config(settings, create_database(engine), sealing=sealing_of(settings), outbound=Outbound())
         stored = {"base_url": model.url, "model_name": "stored", "api_key": KEY}
         await config.update_llm(LlmConfigUpdate.model_validate(stored))
         await config.update_options(LlmOptionsUpdate(headers={"X-Team": SecretStr("harbour")}))
