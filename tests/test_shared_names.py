@@ -8,11 +8,13 @@ from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 from moorage_api.agent.toolsets import browser, file, shell
+from moorage_api.runner import pictures
 from moorage_common import OLDEST_PYTHON
 from moorage_crds import names
 from moorage_crds.types import AgentSession
 from moorage_operator.sandbox_pod.manifest import build_pod
 from moorage_operator.sandbox_pod.settings import PodSettings
+from moorage_sandbox.box.files import shrink
 from moorage_sandbox.gate.main import argument_parser
 from moorage_sandbox.protocol import SANDBOX_FUNCTIONS
 
@@ -47,3 +49,7 @@ def test_the_pod_mounts_what_the_gate_uses_by_default_and_probes_its_port() -> N
     assert default("listen").endswith(f":{names.GATE_PORT}")
     used = {str(PurePosixPath(default(name)).parent) for name in ("box_socket", "rfb_socket", "trust_file")}
     assert used | {default("state_dir")} == {mount["mountPath"] for mount in gate["volumeMounts"]}
+
+
+def test_a_picture_that_is_small_enough_for_the_runner_needs_no_shrinking() -> None:
+    assert pictures.MAX_SIDE == shrink.MAX_SIDE

@@ -35,6 +35,7 @@ OTHERS = {
     "moorage_api.http.routes": "prints a table for the documentation",
     "moorage_local.processes.end_with_parent": "replaces itself by another program before it could log",
     "moorage_sandbox.box.files.search": "answers the box on its standard output",
+    "moorage_sandbox.box.files.shrink": "answers the box on its standard output",
     "moorage_sandbox.host.processes.fork_server": "the sandbox host logs its output",
     "moorage_sandbox.host.processes.readable_environment": "the sandbox host logs its output",
 }
