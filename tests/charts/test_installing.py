@@ -47,9 +47,10 @@ class Release:
         return keys
 
     def remaining_objects(self) -> set[str]:
-        """The objects that exist with the label of the release."""
+        """The objects that exist with the label of the release, without those that controllers create from them."""
         kinds = (
-            "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
+            "deployments,statefulsets,daemonsets,jobs,cronjobs,services,horizontalpodautoscalers,"
+            "secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
         )
         label = "--selector=app.kubernetes.io/instance=moorage"
         shown = self.control_plane.kubectl("get", kinds, label, "--namespace", self.namespace, "--output=name")
@@ -143,7 +144,7 @@ def test_the_gateway_api_accepts_the_http_route(release: Release) -> None:
     except UnavailableError as error:
         pytest.skip(f"no Gateway API here: {error}")
     release.control_plane.apply([definition])
-    release.control_plane.kubectl("wait", "--for=condition=Established", "crd", definition["metadata"]["name"])
+    release.control_plane.wait_until_established(definition["metadata"]["name"])
     parents = [{"name": "edge", "namespace": "gateways", "sectionName": "https"}]
     release.upgrade({"httpRoute": {"enabled": True, "parentRefs": parents, "hostnames": ["agents.example.com"]}})
     where = ("httproute", "moorage-api", "--namespace", release.namespace, "--output=json")

@@ -337,6 +337,16 @@ class ControlPlane:
                 raise NodeError(f"waited {seconds:.0f} s for {what}{reason}")
             time.sleep(0.1)
 
+    def wait_until_established(self, name: str) -> None:
+        """Wait until the API serves a resource definition. `kubectl wait` fails while it has no conditions yet."""
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+
+        def is_established() -> bool:
+            conditions = json.loads(self.get(path)).get("status", {}).get("conditions") or []
+            return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+        self.wait(f"the resource definition {name} to be established", is_established, seconds=HANG_SECONDS)
+
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
         """Run kubectl as the administrator. Raises NodeError with its error output."""
         done = self.kubectl_result(*arguments, stdin=stdin, seconds=seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ import yaml
 from moorage_kube.client import Manifest
 from support.kube.control_plane import ControlPlane
 from support.kube.errors import UnavailableError
-from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 CRD = ROOT / "crds" / "moorage.dev_agentsessions.yaml"
@@ -48,15 +46,7 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
     """A booted control plane with our resource definition."""
     with boot(ControlPlane.boot(), pytestconfig) as plane:
         plane.apply([crd()])
-
-        def is_established() -> bool:
-            definition = json.loads(
-                plane.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentsessions.moorage.dev")
-            )
-            conditions = definition.get("status", {}).get("conditions") or []
-            return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
-
-        plane.wait("the resource definition to be established", is_established, seconds=HANG_SECONDS)
+        plane.wait_until_established("agentsessions.moorage.dev")
         # The pod garbage collector would delete pods without a node.
         plane.start_controller_manager(without=["pod-garbage-collector-controller"])
         yield plane
