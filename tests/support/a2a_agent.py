@@ -1,7 +1,8 @@
 """A remote agent built with the A2A project's own server: `python -m support.a2a_agent --port N [--streaming] [--old]`.
 
 It repeats what it is told. "ask me" makes it ask a question first, "fail" makes it fail, "artifact" answers in two
-chunks of an artifact. `--old` gives it the card of protocol 0.3, at the place where agents before 0.3 had theirs.
+chunks of an artifact, "draw" with a picture. `--old` gives it the card of protocol 0.3, at the place where agents
+before 0.3 had theirs.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
-from a2a.types.a2a_pb2 import AgentCapabilities, AgentCard, AgentInterface, AgentSkill
+from a2a.types.a2a_pb2 import AgentCapabilities, AgentCard, AgentInterface, AgentSkill, Part
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from moorage_api.agent.turn.trial import orange_square
 
 
 class Echo(AgentExecutor):
@@ -45,8 +48,12 @@ class Echo(AgentExecutor):
             await updater.add_artifact([new_text_part("first half, ")], artifact_id="a", append=False)
             await updater.add_artifact([new_text_part("second half")], artifact_id="a", append=True, last_chunk=True)
             await updater.complete()
+        elif "draw" in user_input:
+            drawn = Part(raw=orange_square(), media_type="image/png", filename="square.png")
+            await updater.add_artifact([drawn])
+            await updater.complete()
         else:
-            prefix = "You answered" if is_answer else "You user_input"
+            prefix = "You answered" if is_answer else "You said"
             await updater.complete(message(f"{prefix}: {user_input}"))  # type: ignore[arg-type]
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:

@@ -55,6 +55,17 @@ async def test_an_agent_is_listed_and_given_a_task(world: World, root: Person, a
     await remove(root, server["id"])
 
 
+async def test_a_picture_of_an_agent_is_stored_for_the_model(
+    world: World, root: Person, alice: Person, agent: Server
+) -> None:
+    server = await add(root, agent.url)
+    chat = await world.chat(alice, "let it draw", Call("call_remote_agent", {"id": server["id"], "query": "draw it"}))
+    assert find_called(chat, "call_remote_agent")["content"]["a2a_result"].startswith("[square.png, image/png, ")
+    told = str(world.model.requests[-1]["messages"])
+    assert "PNG picture of 64x64 pixels: not shown, because this model cannot see pictures" in told
+    await remove(root, server["id"])
+
+
 async def test_the_question_of_an_agent_is_answered_in_the_same_task(
     world: World, root: Person, alice: Person, agent: Server
 ) -> None:

@@ -164,7 +164,8 @@ async def test_the_pictures_of_a_result_are_stored_for_the_model(tools: Tools) -
     assert drawn.outcome == "succeeded"
     (picture,) = drawn.pictures
     assert (picture.media_type, picture.width, picture.height) == ("image/png", 64, 64)
-    assert drawn.text == drawn.content["result"] == f"[image/png, {len(PNG)} bytes]"
+    assert drawn.text == drawn.content["result"]
+    assert drawn.text.startswith("[image/png, ")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -30,6 +31,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson, ParseError
 
 from moorage_api.errors import InvalidError
 from moorage_api.outbound import Outbound, ResponseLimits
+from moorage_sandbox.pictures import media_type_of
 
 CARD_PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 """Agents of protocol versions before 0.3 use the second path."""
@@ -68,6 +70,7 @@ class Reply:
     text: str
     context_id: str = ""
     task_id: str = ""
+    pictures: Sequence[bytes] = ()
 
 
 async def fetch_card(outbound: Outbound, base_url: str) -> dict[str, Any]:
@@ -168,7 +171,8 @@ class _Exchange:
             async for event in self._client.send_message(SendMessageRequest(message=message)):
                 if event.HasField("message"):
                     context_id = event.message.context_id.replace("\x00", "")
-                    return Reply("completed", text_of(event.message.parts), context_id)
+                    parts = event.message.parts
+                    return Reply("completed", text_of(parts), context_id, pictures=pictures_of(parts))
                 self._take(event)
         except httpx.ConnectError as error:
             raise AgentRefusedError("The agent could not be reached") from error
@@ -210,13 +214,15 @@ class _Exchange:
 
     def _reply(self) -> Reply:
         task = self._task
-        texts = [text_of(artifact.parts) for artifact in task.artifacts]
+        contents = [artifact.parts for artifact in task.artifacts]
         if task.status.HasField("message"):
-            texts.append(text_of(task.status.message.parts))
+            contents.append(task.status.message.parts)
+        texts = [text_of(parts) for parts in contents]
+        pictures = [picture for parts in contents for picture in pictures_of(parts)]
         state = TaskState.Name(task.status.state).removeprefix("TASK_STATE_").lower()
         waits = task.status.state in (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
         context_id, task_id = task.context_id.replace("\x00", ""), task.id.replace("\x00", "")
-        return Reply(state, "\n".join(filter(None, texts)), context_id, task_id if waits else "")
+        return Reply(state, "\n".join(filter(None, texts)), context_id, task_id if waits else "", pictures)
 
     @staticmethod
     def _to_agent_error(error: Exception) -> Exception:
@@ -231,6 +237,11 @@ class _Exchange:
         if any(sign in words.lower() for sign in lost):
             return AgentLostError("The connection to the agent was lost")
         return AgentRefusedError(f"The agent answered with an error: {words}")
+
+
+def pictures_of(parts: Any) -> list[bytes]:
+    """The files among the parts that are pictures by their content."""
+    return [part.raw for part in parts if part.WhichOneof("content") == "raw" and media_type_of(part.raw)]
 
 
 def text_of(parts: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.tools.a2a.client import AgentLostError, AgentRefusedError, parse_card
 from moorage_api.tools.a2a.service import A2aService, OfferedAgent
-from moorage_api.tools.result_text import shorten_result
+from moorage_api.tools.result_text import shorten_result, store_pictures
 
 CARDS = function(
     "get_remote_agent_cards",
@@ -70,7 +71,9 @@ class A2aToolset:
         except (AgentRefusedError, OutboundRefusedError) as error:
             return _failed_result(str(error))
         if reply.state == "completed":
-            return await self._reply_result(reply.text or "(no output)")
+            shown, remarks = await store_pictures(self._attachments, reply.pictures, key=call.key)
+            result = await self._reply_result("\n".join([reply.text or "(no output)", *remarks]))
+            return replace(result, pictures=shown)
         if reply.task_id:
             return await self._reply_result(
                 f"The agent asks a question. Answer it with another call_remote_agent with the same id:\n{reply.text}"
