@@ -12,7 +12,7 @@ import asyncpg
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from moorage_api.agent.turn.trial import PARTS, PartResult, Trial, is_usable
+from moorage_api.agent.trial import PARTS, PartResult, Trial, is_usable
 from moorage_api.config.client import open_trial
 from moorage_api.config.options import LlmTestRequest
 from moorage_api.config.service import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, LlmConfig

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moorage_api.agent.model import pictures
-from moorage_api.agent.model.answers import RawCall
+from moorage_api.agent.model.incoming.answers import RawCall
+from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.ports import PICTURES, Message
 from moorage_api.agent.state import OpenCall
 

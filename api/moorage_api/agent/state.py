@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from moorage_api.agent.model.counting import TokenCount
+from moorage_api.agent.model.servers.counting import TokenCount
 from moorage_api.events.schemas import FileInfo, PlanStep
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from moorage_api.agent.model.llm import Learnt, LlmClient, OnCall, OnStart, Timing, forget_facts
-from moorage_api.agent.model.pictures import ReadPicture
-from moorage_api.agent.turn.trial import PARTS, Trial, is_usable
+from moorage_api.agent.model.outgoing.pictures import ReadPicture
+from moorage_api.agent.trial import PARTS, Trial, is_usable
 from moorage_api.config.options import LlmTestPart, LlmTestRequest, LlmTestResult
 from moorage_api.config.service import ConfigService, LlmConfig
 from moorage_api.outbound import Outbound

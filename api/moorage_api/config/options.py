@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from moorage_api.agent.turn.trial import MIN_WINDOW_TOKENS, PartName, TrialOutcome
+from moorage_api.agent.trial import MIN_WINDOW_TOKENS, PartName, TrialOutcome
 from moorage_api.config.schemas import BaseUrl
 from moorage_api.errors import InvalidError
 from moorage_api.text import HeaderName, HeaderSecret, StorableText, check_plain_header_value, is_storable

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from moorage_api.agent.model.usage import ModelCall
+from moorage_api.agent.model.incoming.usage import ModelCall
 from moorage_api.usage.schemas import ModelPrice
 
 MILLION = Decimal(1_000_000)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.answers import (
+from moorage_api.agent.model.incoming.answers import (
     Answer,
     AnswerBuilder,
     BadStreamError,

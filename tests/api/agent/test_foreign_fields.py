@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moorage_api.agent.messages import call_message, tool_message, user_message
-from moorage_api.agent.model import foreign
-from moorage_api.agent.model.answers import AnswerBuilder, BadStreamError
+from moorage_api.agent.model.incoming import foreign
+from moorage_api.agent.model.incoming.answers import AnswerBuilder, BadStreamError
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.state import OpenCall
 from moorage_api.outbound import Outbound

@@ -17,7 +17,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from moorage_api.agent.model.foreign import MESSAGE_FIELDS
+from moorage_api.agent.model.incoming.foreign import MESSAGE_FIELDS
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.agent.toolsets import default_toolsets

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
+from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.toolsets.tools import FINISH
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, StepEvent, ToolEvent

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.answers import Answer, AnswerBuilder, RawCall
+from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, RawCall
 from moorage_api.agent.model.llm import LlmClient, LlmError, WindowFullError
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from moorage_api.agent.model.profiles import choose
-from moorage_api.agent.model.request import BRIDGE
+from moorage_api.agent.model.outgoing.profiles import choose
+from moorage_api.agent.model.outgoing.request import BRIDGE
 from moorage_api.agent.ports import PICTURES, AgentLimits, GateResult
 from moorage_api.agent.tokens import PICTURE_TOKENS, count_tokens
 from moorage_api.events.schemas import DoneEvent, FileInfo, ToolEvent

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model import profiles
 from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.ports import Function
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound

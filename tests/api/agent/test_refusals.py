@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.model.llm import LlmClient, WindowFullError
-from moorage_api.agent.model.refusals import mask_secret, read_refusal
+from moorage_api.agent.model.servers.refusals import mask_secret, read_refusal
 from moorage_api.outbound import Outbound
 from support.llm import Raw, Say, ScriptedModel, Tries
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage_api.agent.model.schemas import fill_empty_objects, simplify_schema
+from moorage_api.agent.model.outgoing.schemas import fill_empty_objects, simplify_schema
 from support.llm import Request
 from support.providers.gateways import gemini_properties, gemini_schemas
 from support.providers.hosted import kimi_schemas

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.model.llm import LlmClient
-from moorage_api.agent.turn.trial import PARTS, PartResult, Trial, is_usable, orange_square
+from moorage_api.agent.trial import PARTS, PartResult, Trial, is_usable, orange_square
 from moorage_api.outbound import Outbound
 from support.llm import Call, Calls, Hang, Raw, Say, ScriptedModel, Status, Turn
 from support.providers.families import FAMILIES, OLLAMA

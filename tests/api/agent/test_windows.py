@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.counting import TokenCount, compare
 from moorage_api.agent.model.llm import LlmClient
-from moorage_api.agent.model.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, window_in_list, window_in_words
+from moorage_api.agent.model.servers.counting import TokenCount, compare
+from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, window_in_list, window_in_words
 from moorage_api.agent.state import AgentState
 from moorage_api.events.schemas import ErrorEvent, MessageEvent
 from moorage_api.outbound import Outbound

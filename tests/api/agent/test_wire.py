@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.answers import Answer
+from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.llm import LlmClient, LlmError
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound

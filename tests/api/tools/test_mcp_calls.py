@@ -19,7 +19,7 @@ from mcp_types import Tool
 
 from moorage_api.agent.ports import ToolCall, ToolResult
 from moorage_api.agent.toolsets.arguments import check_arguments
-from moorage_api.agent.turn.trial import orange_square
+from moorage_api.agent.trial import orange_square
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import create_database, create_engine
 from moorage_api.outbound import Outbound

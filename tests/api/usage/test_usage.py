@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
+from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
 from moorage_api.database import create_database, create_engine
 from moorage_api.usage.ledger import begin_call, store_calls
 from moorage_api.usage.pricing import PriceList

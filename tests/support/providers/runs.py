@@ -8,7 +8,7 @@ from typing import Any
 
 from moorage_api.agent.messages import content_text
 from moorage_api.agent.model.llm import LlmClient
-from moorage_api.agent.model.request import BRIDGE
+from moorage_api.agent.model.outgoing.request import BRIDGE
 from moorage_api.outbound import Outbound
 from support.agent import shell
 from support.llm import Calls, Finish, Plan, Request, Say, Turn, Update

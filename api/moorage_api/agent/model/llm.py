@@ -15,21 +15,21 @@ from uuid import UUID, uuid4
 import httpx2
 import openai
 
-from moorage_api.agent.model import profiles
-from moorage_api.agent.model.answers import Answer, AnswerBuilder, BadStreamError
-from moorage_api.agent.model.chunks import is_end, read_chunk
-from moorage_api.agent.model.errors import LlmError as LlmError
-from moorage_api.agent.model.errors import RefusedError, RetryableError, explain
-from moorage_api.agent.model.errors import WindowFullError as WindowFullError
-from moorage_api.agent.model.learning import learn
-from moorage_api.agent.model.pictures import PictureCache, ReadPicture
-from moorage_api.agent.model.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
-from moorage_api.agent.model.request import RequestSettings, build_body
-from moorage_api.agent.model.sse import DOCUMENT, EventTooLargeError, read_events
-from moorage_api.agent.model.text_calls import TextCalls
-from moorage_api.agent.model.usage import ModelCall, Outcome, Usage
-from moorage_api.agent.model.waits import describe_seconds
-from moorage_api.agent.model.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window, find_window
+from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, BadStreamError
+from moorage_api.agent.model.incoming.sse import DOCUMENT, EventTooLargeError, read_events
+from moorage_api.agent.model.incoming.text_calls import TextCalls
+from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
+from moorage_api.agent.model.outgoing import profiles
+from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
+from moorage_api.agent.model.outgoing.request import RequestSettings, build_body
+from moorage_api.agent.model.servers.chunks import is_end, read_chunk
+from moorage_api.agent.model.servers.errors import LlmError as LlmError
+from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
+from moorage_api.agent.model.servers.errors import WindowFullError as WindowFullError
+from moorage_api.agent.model.servers.learning import learn
+from moorage_api.agent.model.servers.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
+from moorage_api.agent.model.servers.waits import describe_seconds
+from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window, find_window
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_text_tokens, count_tokens
 from moorage_api.errors import OutboundRefusedError

@@ -8,7 +8,7 @@ from typing import get_args
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import clip
-from moorage_api.agent.model.answers import RawCall, parse_object
+from moorage_api.agent.model.incoming.answers import RawCall, parse_object
 from moorage_api.agent.ports import Function, SwitchedKind, Switches, Toolset
 from moorage_api.agent.state import OpenCall
 from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments

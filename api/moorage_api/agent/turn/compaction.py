@@ -16,8 +16,9 @@ from moorage_api.agent.messages import (
     merge_user_messages,
     user_message,
 )
-from moorage_api.agent.model import foreign, pictures
+from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.llm import LlmError
+from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.turn.work import Work

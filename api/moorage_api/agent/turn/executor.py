@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
-from moorage_api.agent.model import pictures
-from moorage_api.agent.model.answers import Answer, objects_in
+from moorage_api.agent.model.incoming.answers import Answer, objects_in
+from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.ports import Message, Picture, ToolCall, ToolResult
 from moorage_api.agent.state import FRESH, OpenCall, Phase
 from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from moorage_api.agent import prompts
-from moorage_api.agent.model.answers import Answer
-from moorage_api.agent.model.half_answers import is_announcement, is_call_notation, is_nothing_but_notation
+from moorage_api.agent.model.incoming.answers import Answer
+from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation, is_nothing_but_notation
 from moorage_api.agent.state import AgentState
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moorage_api.agent import prompts
-from moorage_api.agent.model.answers import Answer
-from moorage_api.agent.model.counting import LEAST_RATIO, compare
+from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullError
+from moorage_api.agent.model.servers.counting import LEAST_RATIO, compare
 from moorage_api.agent.ports import Function
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.turn import compaction

@@ -9,8 +9,8 @@ from pydantic_core import from_json
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
-from moorage_api.agent.model.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
-from moorage_api.agent.model.half_answers import is_announcement, is_call_notation
+from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
+from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.turn.incomplete import cut_problem, end_note
 from moorage_api.agent.turn.model_turn import ask_model

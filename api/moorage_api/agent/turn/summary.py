@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message
-from moorage_api.agent.model.answers import AnswerBuilder, objects_in
-from moorage_api.agent.model.half_answers import is_nothing_but_notation
+from moorage_api.agent.model.incoming.answers import AnswerBuilder, objects_in
+from moorage_api.agent.model.incoming.half_answers import is_nothing_but_notation
 from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.turn import results
 from moorage_api.agent.turn.incomplete import cut_problem, end_note

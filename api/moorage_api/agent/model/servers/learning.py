@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moorage_api.agent.model.pictures import count_parts
-from moorage_api.agent.model.profiles import Profile
-from moorage_api.agent.model.refusals import Refusal
-from moorage_api.agent.model.request import foreign_names
+from moorage_api.agent.model.outgoing.pictures import count_parts
+from moorage_api.agent.model.outgoing.profiles import Profile
+from moorage_api.agent.model.outgoing.request import foreign_names
+from moorage_api.agent.model.servers.refusals import Refusal
 
 LEARNT_FROM = frozenset({0, 400, 404, 415, 422, 500})
 """Some gateways turn the refusal of the server behind them into a 500."""

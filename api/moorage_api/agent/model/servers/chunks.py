@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from moorage_api.agent.model.answers import BadStreamError
-from moorage_api.agent.model.errors import RefusedError
-from moorage_api.agent.model.refusals import FULL_WINDOW_REASON, read_refusal
-from moorage_api.agent.model.sse import DOCUMENT, ServerEvent
+from moorage_api.agent.model.incoming.answers import BadStreamError
+from moorage_api.agent.model.incoming.sse import DOCUMENT, ServerEvent
+from moorage_api.agent.model.servers.errors import RefusedError
+from moorage_api.agent.model.servers.refusals import FULL_WINDOW_REASON, read_refusal
 
 KEEP_ALIVE_NAMES = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
 ERROR_NAMES = frozenset({"error", "exception", "fatal"})

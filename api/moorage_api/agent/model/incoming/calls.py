@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moorage_api.agent.model.foreign import CALL_FIELDS, FUNCTION_FIELDS, MAX_PLAIN_ID_CHARS, ForeignFields
-from moorage_api.agent.model.json_objects import parse_object, split_objects
+from moorage_api.agent.model.incoming.foreign import CALL_FIELDS, FUNCTION_FIELDS, MAX_PLAIN_ID_CHARS, ForeignFields
+from moorage_api.agent.model.incoming.json_objects import parse_object, split_objects
 from moorage_api.agent.unicode import repair_unicode
 
 NO_ARGUMENTS = frozenset({"null", "None", '""', "[]"})

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from moorage_api.agent.model.answers import calls_in_text
-from moorage_api.agent.model.calls import RawCall
+from moorage_api.agent.model.incoming.answers import calls_in_text
+from moorage_api.agent.model.incoming.calls import RawCall
 
 PROOFS = 2
 """Answers in a row that are nothing but calls prove that their server leaves calls in the text."""

@@ -17,8 +17,8 @@ from typing import Literal
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
-from moorage_api.agent.model import foreign
-from moorage_api.agent.model.answers import Answer, AnswerBuilder, calls_in_text, parse_object
+from moorage_api.agent.model.incoming import foreign
+from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, parse_object
 from moorage_api.agent.model.llm import LlmClient, LlmError
 from moorage_api.agent.ports import Message
 from moorage_api.agent.state import OpenCall

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.agent.model.foreign import MESSAGE_FIELDS
-from moorage_api.agent.model.pictures import place
-from moorage_api.agent.model.profiles import Profile
-from moorage_api.agent.model.schemas import fill_empty_objects, simplify_schema
+from moorage_api.agent.model.incoming.foreign import MESSAGE_FIELDS
+from moorage_api.agent.model.outgoing.pictures import place
+from moorage_api.agent.model.outgoing.profiles import Profile
+from moorage_api.agent.model.outgoing.schemas import fill_empty_objects, simplify_schema
 from moorage_api.agent.ports import Function, Message
 
 PLACEHOLDER = " "

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.agent.model.waits import read_wait
-from moorage_api.agent.model.windows import window_in_words
+from moorage_api.agent.model.servers.waits import read_wait
+from moorage_api.agent.model.servers.windows import window_in_words
 
 MAX_CHARS = 500
 MAX_DEPTH = 6

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moorage_api.agent.model.answers import Answer
-from moorage_api.agent.model.refusals import Refusal
+from moorage_api.agent.model.incoming.answers import Answer
+from moorage_api.agent.model.servers.refusals import Refusal
 
 RETRIED_STATUSES = frozenset({0, 408, 409, 425, 429, 498, 499})
 """0 stands for an error inside a stream."""

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.agent.model.calls import LEGACY_INDEX, BadPartError, CallsBuilder
-from moorage_api.agent.model.calls import RawCall as RawCall
-from moorage_api.agent.model.foreign import MESSAGE_FIELDS, ForeignFields
-from moorage_api.agent.model.json_objects import parse_json
-from moorage_api.agent.model.json_objects import parse_object as parse_object
-from moorage_api.agent.model.usage import Usage, read_usage
+from moorage_api.agent.model.incoming.calls import LEGACY_INDEX, BadPartError, CallsBuilder
+from moorage_api.agent.model.incoming.calls import RawCall as RawCall
+from moorage_api.agent.model.incoming.foreign import MESSAGE_FIELDS, ForeignFields
+from moorage_api.agent.model.incoming.json_objects import parse_json
+from moorage_api.agent.model.incoming.json_objects import parse_object as parse_object
+from moorage_api.agent.model.incoming.usage import Usage, read_usage
 from moorage_api.agent.unicode import repair_unicode
 
 MAX_ANSWER_CHARS = 4_000_000

@@ -1,0 +1,1 @@
+"""What a model's server says about itself: refusals, errors, waits, its window, and what is learnt from them."""
