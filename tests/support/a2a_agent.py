@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from moorage_api.agent.turn.trial import orange_square
+from moorage_api.agent.trial import orange_square
 
 
 class Echo(AgentExecutor):
