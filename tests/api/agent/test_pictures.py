@@ -354,6 +354,7 @@ NAMES = {
     **dict.fromkeys(["qwen-vl-max", "qwen3-vl:8b", "Qwen/Qwen2.5-VL-7B-Instruct", "kimi-k2.6", "glm-4.6v"], True),
     **dict.fromkeys(["pixtral-12b", "mistral-medium-latest", "mistral-small-2506", "grok-4", "llava:13b"], True),
     **dict.fromkeys(["meta-llama/llama-4-scout", "llama3.2-vision", "amazon.nova-lite-v1:0", "glm-4.5v"], True),
+    **dict.fromkeys(["deepseek-flash", "deepseek/deepseek-v4.1-flash"], True),
     **dict.fromkeys(
         ["deepseek-v4-flash", "qwen3:8b", "kimi-k2-0905-preview", "glm-5.2", "o3-mini", "gpt-oss:20b"], False
     ),

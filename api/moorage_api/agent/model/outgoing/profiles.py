@@ -65,6 +65,8 @@ FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"pixtral|(mistral-(medium|small|large)|magistral|ministral)-?(latest|3|25|26)", {"sees": True}),
     (r"llama-?4|llama-?3\.2-(11|90)b|llava|moondream|minicpm-(v|o)|internvl|phi-4-multimodal", {"sees": True}),
     (r"glm-\d(\.\d)?v|vision|[-_.:]vl\b|multimodal", {"sees": True}),
+    # kolega-code#695, sjtu-agent#182: V4.1 sees, and `deepseek-flash` is its name
+    (r"deepseek-flash|deepseek-v4\.1", {"sees": True}),
     (r"o[13]-mini|o1-preview|gpt-oss|gemma-?3[:-](1b|270m)|claude-(2|instant)|grok-code|nova-micro", {"sees": False}),
     (r"gpt-4o.*(audio|realtime|transcribe|search)|mistral-small-2501", {"sees": False}),
     # opencode#2915, agentgateway#2192: gateways in front of Claude
