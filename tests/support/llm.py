@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from moorage_api.agent.tokens import count_tokens
 from support.waiting import HANG_SECONDS
 
 
@@ -376,8 +377,7 @@ class ScriptedModel:
         if not self.sends_usage or not (request.get("stream_options") or {}).get("include_usage"):
             return []
         written = turn.text + turn.reasoning + "".join(call.text() for call in turn.calls)
-        read = json.dumps([request["messages"], request.get("tools", [])], ensure_ascii=False)
-        prompt, cached = len(read.encode(errors="replace")) * 2 // 7, 100 * _place(request)
+        prompt, cached = _count_prompt(request), 100 * _place(request)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": len(written),
@@ -390,6 +390,13 @@ class ScriptedModel:
 
     def _pieces(self, text: str) -> list[str]:
         return [text[start : start + self.chunk_chars] for start in range(0, len(text), self.chunk_chars)]
+
+
+def _count_prompt(request: Request) -> int:
+    """The tokens of the request, as the agent counts them, so that nothing depends on a difference of the counts."""
+    tools = [tool["function"] for tool in request.get("tools", ())]
+    described = [{"name": tool["name"], "about": tool["description"], "schema": tool["parameters"]} for tool in tools]
+    return count_tokens(request["messages"]) + count_tokens(described)
 
 
 def _chunk(choice: dict[str, Any]) -> str:
