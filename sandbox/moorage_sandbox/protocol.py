@@ -32,6 +32,9 @@ SKILLS_FOLDER = ".skills"
 """In the workspace. Each skill is in a folder named by its id; `.digests/<id>` beside it holds its archive's digest."""
 WORKSPACE = f"{HOME}/{WORKSPACE_FOLDER}"
 UPLOADS = f"{WORKSPACE}/upload"
+OUTPUTS_FOLDER = ".cache/moorage/outputs"
+"""In the home directory. Long outputs are kept there as files."""
+OUTPUTS = f"{HOME}/{OUTPUTS_FOLDER}"
 SKILLS = f"{WORKSPACE}/{SKILLS_FOLDER}"
 
 X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - the X protocol defines this path

@@ -284,6 +284,13 @@ class MemoryAttachments:
             problems,
         )
 
+    async def keep_output(self, name: str, text: str) -> str:
+        if self.is_unavailable:
+            return ""
+        path = f"/home/ubuntu/.cache/moorage/outputs/{name}"
+        self.sandbox[path] = text.encode()
+        return path
+
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
         key = f"blob{len(self.blobs)}{suffix}"
         self.blobs[key] = data

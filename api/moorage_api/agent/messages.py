@@ -122,8 +122,21 @@ def merge_user_messages(messages: Sequence[Message]) -> list[Message]:
     return result
 
 
-def flatten(message: Message) -> Message:
-    """The message as plain text of the user or the model. Every server accepts such a history. Its pictures stay."""
+def _without_data(message: Message) -> Message:
+    if message["role"] == "tool":
+        said = "(left out, because the server of the model refused it)"
+        return {key: value for key, value in message.items() if key != PICTURES} | {"content": said}
+    calls = [call | {"function": call["function"] | {"arguments": "…"}} for call in message.get("tool_calls", ())]
+    return message | {"tool_calls": calls} if calls else message
+
+
+def flatten(message: Message, *, is_bare: bool = False) -> Message:
+    """The message as plain text of the user or the model. Every server accepts such a history. Its pictures stay.
+
+    `is_bare`: without results and arguments.
+    """
+    if is_bare:
+        message = _without_data(message)
     if message["role"] == "tool":
         flat = user_message(f"[Moorage] Result of `{message['tool_call_id']}`:\n{message['content']}")
         return flat | ({PICTURES: message[PICTURES]} if PICTURES in message else {})

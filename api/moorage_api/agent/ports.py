@@ -129,7 +129,9 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class ToolResult:
-    """`text` is for the model and has a bounded length. `content` is for the `called` event (wire document, "tool").
+    """`text` is the whole result; the model gets its beginning and end if it is long.
+
+    `content` is for the `called` event (wire document, "tool").
 
     `unknown` means that the call was started and its result was lost. `pictures` are for models that see.
     """
@@ -243,6 +245,10 @@ class Attachments(Protocol):
 
     async def from_sandbox(self, filepaths: Sequence[str]) -> SavedFiles:
         """Store files of the sandbox and add them to the session's list of files, each independently of the others."""
+        ...
+
+    async def keep_output(self, name: str, text: str) -> str:
+        """Write a long output into a file of the sandbox and return its path. Empty if there is no sandbox now."""
         ...
 
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:

@@ -32,8 +32,8 @@ in its shell; look at it with `shell_wait_process` or `shell_read_output`.
 - Software: Python 3 with numpy, pandas, matplotlib, openpyxl, python-docx, Pillow, lxml, BeautifulSoup and requests; \
 Node.js, git, curl, jq, ripgrep, sqlite3, pdftotext, zip. `pip install` works and installs for your user; packages \
 come from the network, which may be switched off.
-- A tool result has at most 12000 characters: of a longer one you get the beginning and the end, and for a command \
-the name of the file that holds the whole output. Read the rest in \
+- A tool result has at most 12000 characters: of a longer one you get the beginning and the end, and the name of the \
+file that holds the whole. Read the rest in \
 parts: `read_file` with `start_line` and `end_line`, `search_in_file`, or `sed`, `head` and `grep` in the shell.
 - Write longer files with `write_file`, not through the shell.
 - List files for the user in `attachments` of `finish_step`; the user can download only those.
@@ -54,6 +54,7 @@ def today_is(day: str) -> str:
 
 
 MAX_LEFT_OUT_CHARS = 2_000
+MAX_PATH_CHARS = 300
 
 SUMMARISE = (
     "All steps are finished. Write the final answer to the user now, as plain text or Markdown and without calling a "
@@ -120,11 +121,17 @@ def left_out_tools(names: Sequence[str]) -> str:
     )
 
 
+def one_line(path: str) -> str:
+    """A path for a list. The line breaks and backticks of a name cannot end its line or its code."""
+    safe = "".join(char if char.isprintable() and char != "`" else "\N{REPLACEMENT CHARACTER}" for char in path)
+    return safe if len(safe) <= MAX_PATH_CHARS else f"{safe[:MAX_PATH_CHARS]}…"
+
+
 def unstored_lines(reasons: Mapping[str, str]) -> list[str]:
     """Lines that tell the model which files the user does not get; empty if all were stored."""
     if not reasons:
         return []
-    lines = [f"- {path}: {reason}" for path, reason in reasons.items()]
+    lines = [f"- {one_line(path)}: {reason}" for path, reason in reasons.items()]
     return [
         "These files could not be stored for the user:",
         *lines,
@@ -135,7 +142,7 @@ def unstored_lines(reasons: Mapping[str, str]) -> list[str]:
 
 def unstored_note(reasons: Mapping[str, str]) -> str:
     """Text for the user, added to an answer that does not name these files. Empty if there are none."""
-    lines = [f"- `{path}`: {reason}" for path, reason in reasons.items()]
+    lines = [f"- `{one_line(path)}`: {reason}" for path, reason in reasons.items()]
     return "\n\n" + "\n".join(["These files could not be stored:", *lines]) if lines else ""
 
 
@@ -229,6 +236,9 @@ SHORTEN = """\
 (their wording where it matters), decisions and answers, what was done and found so far with exact paths, URLs, \
 numbers and names, what failed and why, what is left to do. Do not call tools. Write at most 600 words.
 """
+
+
+LEFT_OUT = "It is left out here, because the server of the model refused it. Ask the user for what you need from it."
 
 
 def earlier_conversation(summary: str, quotes: Sequence[str] = (), *, today: str = "") -> str:

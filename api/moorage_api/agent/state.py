@@ -57,6 +57,8 @@ class Shortened(BaseModel):
     """What the user wrote in the summarised messages, word for word."""
     flat_before: int = 0
     """Calls and results before this position are sent as plain text, because the server refused them as they are."""
+    bare_before: int = 0
+    """Results and arguments before this position are not sent, because the server refused them as plain text, too."""
     context_tokens: int | None = None
     """The window we learned when the server refused a request as too long. Applies to the model `context_of` only."""
     context_of: str = ""

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -31,7 +31,7 @@ from moorage_common.backoff import Backoff
 from moorage_crds.types import SkillPin
 from moorage_sandbox.client import GateClient, TokenSigner
 from moorage_sandbox.messages import CallResponse
-from moorage_sandbox.protocol import HOME, UPLOADS, GateError
+from moorage_sandbox.protocol import HOME, OUTPUTS, UPLOADS, GateError
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 60
 """Longest wait for a sandbox that is refused or was lost. After it the run ends with an error. It is a setting."""
 
+KEEP_SECONDS = 15.0
+"""Longest wait for the sandbox when a long output is written into it."""
 RETRY_BACKOFF = Backoff(first_seconds=0.1, longest_seconds=2)
 QUIET_SECONDS = 3.0
 """A shorter interruption of the connection to a sandbox is not reported to the user."""
@@ -240,6 +242,25 @@ class SandboxLink:
                 )
 
         return await self._with_client(save)
+
+    async def keep_output(self, name: str, text: str) -> str:
+        """See `Attachments.keep_output`. The result is useful without the file, so no trouble ends the call."""
+        if self._client is None and self._preparing is None:
+            return ""
+        path, data = f"{OUTPUTS}/{name}", text.encode(errors="replace")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield data
+
+        try:
+            async with asyncio.timeout(KEEP_SECONDS):
+                await (await self._open()).write_file(path, chunks(), size=len(data))
+        except FencedError:
+            raise
+        except (DomainError, GateError, TimeoutError) as error:
+            logger.info("A long output of %s is not kept: %s", self._journal.session_id, error)
+            return ""
+        return path
 
     async def store_blob(self, data: bytes, *, content_type: str, suffix: str) -> str:
         key = f"{keys.session_prefix(self._journal.session_id)}{uuid7()}{suffix}"

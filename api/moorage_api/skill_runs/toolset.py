@@ -135,7 +135,7 @@ class SkillToolset(SandboxToolset):
         content = {"skill_result": excerpt} | ({"output_key": key} if key is not None else {})
         exit_code = answer.result.get("exit_code")
         outcome = "failed" if answer.outcome == "succeeded" and exit_code not in (0, None) else answer.outcome
-        return ToolResult(outcome, output[:MAX_READ_CHARS], content)
+        return ToolResult(outcome, output, content)
 
     def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         output = str(result.get("output", ""))

@@ -55,7 +55,7 @@ class SandboxToolset:
             read_only=self._functions[call.function].read_only,
         )
         content = await self._content(call, answer)
-        text = clip(self._result_text(call, answer), MAX_MODEL_CHARS)
+        text = self._result_text(call, answer)
         if answer.outcome != "succeeded":
             return ToolResult(answer.outcome, text, content)
         try:

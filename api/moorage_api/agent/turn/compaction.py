@@ -137,7 +137,9 @@ def _view(work: Work) -> list[Message]:
             message = pictures.to_words(message, pictures.IS_OLD)
         if position < shortened.elided_before:
             message = elide(message, ELIDED_CHARS)
-        messages.append(flatten(message) if position < shortened.flat_before else message)
+        messages.append(
+            flatten(message, is_bare=position < shortened.bare_before) if position < shortened.flat_before else message
+        )
     return merge_user_messages(messages)
 
 
@@ -154,13 +156,13 @@ async def _shorten(work: Work, room: int) -> None:
     if cut <= shortened.summarised_before:
         return  # the newest exchange alone fills the room; `_clip_to_fit` clips it
     summary = await _summarise(work, cut, room)
-    quotes = _quote_user(work.journal.transcript[:cut], room * KEPT_QUOTES)
+    quotes = quote_user(work.journal.transcript[:cut], room * KEPT_QUOTES)
     await work.record(
         shortened=shortened.model_copy(update={"summarised_before": cut, "summary": summary, "quotes": quotes})
     )
 
 
-def _quote_user(messages: Sequence[Message], limit: float) -> list[str]:
+def quote_user(messages: Sequence[Message], limit: float) -> list[str]:
     """What the user wrote: messages and answers to questions. The longest are clipped until all fit into `limit`."""
     asked = {
         call["id"] for message in messages for call in message.get("tool_calls", ()) if call["function"]["name"] == ASK

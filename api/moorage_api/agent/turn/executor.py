@@ -23,7 +23,6 @@ from moorage_api.agent.turn.work import Work
 from moorage_api.agent.unicode import repair_unicode
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
 
-MAX_RESULT_CHARS = 12_000
 MAX_ARGUMENT_CHARS = 16_000
 MAX_CALLS = 16
 """Calls that are used from one answer; the rest is ignored."""
@@ -194,7 +193,7 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
         tools,
         call,
         rest,
-        clip(repair_unicode(result.text), MAX_RESULT_CHARS),
+        await results.text_for_model(work, call, repair_unicode(result.text)),
         _tool_event(call, "called", result),
         outcome=result.outcome,
         seen=result.pictures,

@@ -10,7 +10,7 @@ from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullE
 from moorage_api.agent.model.servers.counting import LEAST_RATIO, compare
 from moorage_api.agent.ports import Function
 from moorage_api.agent.tokens import count_tokens
-from moorage_api.agent.turn import compaction
+from moorage_api.agent.turn import compaction, repair
 from moorage_api.agent.turn.progress import check_model_turns
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
@@ -57,6 +57,8 @@ class _Attempts:
         self._guesses = 0
         self._has_tried_words = False
         """The pictures were left out, because the server may have refused one of them."""
+        self._forms = iter(repair.FORMS)
+        self._is_repaired = False
         self._first_error: LlmError | None = None
         self._cut_answer: Answer | None = None
         """The answer to a request that the server did not read whole, and our count of that request."""
@@ -79,7 +81,7 @@ class _Attempts:
                         max_retries=work.limits.max_retries,
                         progress=self._progress,
                         on_wait=show_waiting(work),
-                        is_long=is_long,
+                        is_long=is_long or self._is_repaired,
                     )
                 )
             except WindowFullError as error:
@@ -148,11 +150,15 @@ class _Attempts:
             self._guesses += 1
             await compaction.reduce_window(work, share=SHORTER_SHARE)
             return True
-        if self._guesses and work.state.shortened != self._before:
+        if self._guesses and not self._is_repaired and work.state.shortened != self._before:
             await work.record(shortened=self._before)
-        if error.may_be_history and self._guesses < 2 and await compaction.flatten_history(work):
-            self._guesses = 2
-            return True
+        if error.may_be_history:
+            for change in self._forms:
+                if await change(work):
+                    self._guesses, self._is_repaired = 2, True
+                    return True
+        if work.state.shortened != self._before:
+            await work.record(shortened=self._before)
         return False
 
 

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from moorage_api.agent import prompts
+from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import SandboxLostError, SavedFiles
-from moorage_api.agent.state import AgentState
+from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 
+MAX_RESULT_CHARS = 12_000
+READING_FUNCTIONS = frozenset(
+    {"read_file", "shell_execute", "shell_read_output", "shell_wait_process", "shell_write_input", "skill_read"}
+)
+"""Their results are files already: the sandbox keeps the outputs of commands itself."""
+HOME = "/home/ubuntu"
+PATH_KEYS = ("filepath", "path", "file", "file_path", "filename", "name")
 NOT_YET = "it is not stored yet, because the sandbox or the file store does not answer; this is tried again at the end"
 
 
 def paths_in(args: Mapping[str, Any]) -> list[str]:
     """The paths in the argument `attachments` of a call."""
-    return [path for path in args.get("attachments") or () if isinstance(path, str)]
+    return [_to_path(item) for item in args.get("attachments") or ()]
+
+
+def _to_path(item: Any) -> str:
+    """The absolute path in an item. Some models send an address or an object, or leave out the directory."""
+    if isinstance(item, Mapping):
+        item = next((item[key] for key in PATH_KEYS if isinstance(item.get(key), str)), item)
+    path = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+    path = path.strip().removeprefix("sandbox:").removeprefix("file://")
+    if path.startswith("~/"):
+        return f"{HOME}/{path[2:]}"
+    return path if path.startswith("/") else f"{HOME}/workspace/{path}"
 
 
 def reasons(saved: SavedFiles) -> dict[str, str]:
@@ -35,6 +55,17 @@ def changes(state: AgentState, saved: SavedFiles) -> dict[str, Any]:
         "unstored": unstored,
         "files": [path for path in dict.fromkeys([*state.files, *saved.untried]) if path not in tried],
     }
+
+
+async def text_for_model(work: Work, call: OpenCall, text: str) -> str:
+    """The result of a call, or its beginning and end with the name of the file in the sandbox that holds the whole."""
+    if len(text) <= MAX_RESULT_CHARS:
+        return text
+    path = ""
+    if call.function not in READING_FUNCTIONS:
+        path = await work.unless_stopped(work.attachments.keep_output(f"{call.id}.txt", text))
+    where = f"; the whole result is in {path}, read the part you need with read_file or search_in_file" if path else ""
+    return clip(text, MAX_RESULT_CHARS, hint=where)
 
 
 async def store_untried(work: Work) -> None:

@@ -7,8 +7,9 @@ import re
 from contextlib import suppress
 from typing import BinaryIO
 
-FOLDER = ".cache/moorage/outputs"
-"""Below the home directory."""
+from moorage_sandbox.protocol import OUTPUTS_FOLDER
+
+FOLDER = OUTPUTS_FOLDER
 LONG_BYTES = 10_000
 """A longer output is kept. It is less than the longest result that a model gets."""
 MAX_BYTES = 32 * 1024 * 1024

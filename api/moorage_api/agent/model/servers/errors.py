@@ -30,7 +30,7 @@ class LlmError(Exception):
     @property
     def may_be_history(self) -> bool:
         """The server refused the request itself. Another form of the conversation may succeed."""
-        return self.code == "llm_refused"
+        return self.code == "llm_refused" or self.status == 500
 
     @property
     def may_be_picture(self) -> bool:
