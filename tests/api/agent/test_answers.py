@@ -28,6 +28,9 @@ def part(arguments: Any = None, *, index: Any = 0, id: str | None = None, name: 
 
 TWO = (RawCall("ls", '{"a": 1}'), RawCall("cat", '{"b": 2}'))
 
+REFUSAL = '{"refusal": "I cannot"}'
+PARTS = '{"content": [{"type": "text", "text": "H"}, {"type": "output_text", "text": "i"}]}'
+
 CASES: dict[str, tuple[list[Any], Answer]] = {
     "text": ([delta(role="assistant", content=""), delta(content="Hel"), delta(content="lo")], Answer("Hello")),
     "null content": ([delta(content=None), delta(content="Hi"), delta()], Answer("Hi")),
@@ -86,6 +89,145 @@ CASES: dict[str, tuple[list[Any], Answer]] = {
     ),
     "arguments as an object": ([delta(tool_calls=[part({"a": 1}, id="x", name="ls")])], Answer("", TWO[:1])),
     "a call without a name": ([delta(tool_calls=[part("{}")])], Answer("")),
+    "a tail at another index": (
+        [
+            delta(tool_calls=[part('{"a": 1}', id="x", name="ls")]),
+            delta(tool_calls=[part('{"b"', id="y", name="cat")]),
+            delta(tool_calls=[part(": 2}", index=1)]),
+        ],
+        Answer("", TWO),
+    ),
+    "an index that grows with each chunk": (
+        [
+            delta(tool_calls=[part('{"a"', id="x", name="ls")]),
+            delta(tool_calls=[part(": ", index=1)]),
+            delta(tool_calls=[part("1}", index=2)]),
+        ],
+        Answer("", TWO[:1]),
+    ),
+    "a new id with each chunk": (
+        [
+            delta(tool_calls=[part("", id="a", name="ls")]),
+            delta(tool_calls=[part('{"a"', id="b")]),
+            delta(tool_calls=[part(": 1}", id="c")]),
+            delta(tool_calls=[part('{"b": 2}', index=1, id="d", name="cat")]),
+        ],
+        Answer("", TWO),
+    ),
+    "neither index nor id, in one chunk": (
+        [delta(tool_calls=[part('{"a": 1}', index=None, name="ls"), part('{"b": 2}', index=None, name="cat")])],
+        Answer("", TWO),
+    ),
+    "neither index nor id, chunk by chunk": (
+        [
+            delta(tool_calls=[part('{"a"', index=None, name="ls")]),
+            delta(tool_calls=[part(": 1}", index=None)]),
+            delta(tool_calls=[part('{"b": 2}', index=None, name="cat")]),
+        ],
+        Answer("", TWO),
+    ),
+    "the same function twice without index and id": (
+        [delta(tool_calls=[part(f'{{"a": {number}}}', index=None, name="ls")]) for number in (1, 2)],
+        Answer("", (TWO[0], RawCall("ls", '{"a": 2}'))),
+    ),
+    "ids without an index, interleaved": (
+        [
+            delta(tool_calls=[part('{"a"', index=None, id="x", name="ls")]),
+            delta(tool_calls=[part('{"b"', index=None, id="y", name="cat")]),
+            delta(tool_calls=[part(": 1}", index=None, id="x")]),
+            delta(tool_calls=[part(": 2}", index=None, id="y")]),
+        ],
+        Answer("", TWO),
+    ),
+    "an empty id": ([delta(tool_calls=[part('{"a": 1}', id="", name="ls")])], Answer("", TWO[:1])),
+    "an id in a later chunk": (
+        [delta(tool_calls=[part("", name="ls")]), delta(tool_calls=[part('{"a": 1}', id="x")])],
+        Answer("", TWO[:1]),
+    ),
+    "the name in a later chunk": (
+        [delta(tool_calls=[part('{"a"', id="x")]), delta(tool_calls=[part(": 1}", name="ls")])],
+        Answer("", TWO[:1]),
+    ),
+    "an index that is text": (
+        [
+            delta(tool_calls=[part('{"a": 1}', index="0", name="ls")]),
+            delta(tool_calls=[part('{"b": 2}', index="1", name="cat")]),
+        ],
+        Answer("", TWO),
+    ),
+    "the name in pieces": (
+        [delta(tool_calls=[part("", name="l")]), delta(tool_calls=[part('{"a": 1}', name="s")])],
+        Answer("", TWO[:1]),
+    ),
+    "the name longer with each chunk": (
+        [delta(tool_calls=[part("", name="l")]), delta(tool_calls=[part('{"a": 1}', name="ls")])],
+        Answer("", TWO[:1]),
+    ),
+    "arguments behind an empty object": (
+        [
+            delta(tool_calls=[part("{}", id="x", name="ls")]),
+            delta(tool_calls=[part('{"a"')]),
+            delta(tool_calls=[part(": 1}")]),
+        ],
+        Answer("", TWO[:1]),
+    ),
+    "arguments that come again as a whole": (
+        [
+            delta(tool_calls=[part('{"a"', id="x", name="ls")]),
+            delta(tool_calls=[part(": 1}")]),
+            delta(tool_calls=[part('{"a": 1}', id="x", name="ls")]),
+        ],
+        Answer("", TWO[:1]),
+    ),
+    "arguments that are longer with each chunk": (
+        [delta(tool_calls=[part(text, name="ls")]) for text in ('{"a"', '{"a": ', '{"a": 1}')],
+        Answer("", TWO[:1]),
+    ),
+    "arguments of two calls in one": (
+        [delta(tool_calls=[part('{"a": 1}', name="ls")]), delta(tool_calls=[part('{"a": 2}')])],
+        Answer("", (TWO[0], RawCall("ls", '{"a": 2}'))),
+    ),
+    "arguments that are null": ([delta(tool_calls=[part(None, name="ls")])], Answer("", (RawCall("ls", ""),))),
+    "arguments that are the text null": (
+        [delta(tool_calls=[part("null", name="ls")])],
+        Answer("", (RawCall("ls", "{}"),)),
+    ),
+    "arguments that are an empty list": (
+        [delta(tool_calls=[part([], name="ls")])],
+        Answer("", (RawCall("ls", "{}"),)),
+    ),
+    "calls that are one object": ([delta(tool_calls=part('{"a": 1}', name="ls"))], Answer("", TWO[:1])),
+    "the older field": (
+        [
+            delta(function_call={"name": "ls", "arguments": '{"a"'}),
+            delta(function_call={"arguments": ": 1}"}),
+            {"choices": [{"delta": {}, "finish_reason": "function_call"}]},
+        ],
+        Answer("", TWO[:1]),
+    ),
+    "the older field beside the newer": (
+        [delta(tool_calls=[part('{"a": 1}', name="ls")], function_call={"name": "ls", "arguments": '{"a": 1}'})],
+        Answer("", TWO[:1]),
+    ),
+    "a call and a text in two choices": (
+        [{"choices": [{"message": {"content": "Hi"}}, {"message": {"tool_calls": [part('{"a": 1}', name="ls")]}}]}],
+        Answer("Hi", TWO[:1]),
+    ),
+    "a second choice": (
+        [{"choices": [{"index": 0, "delta": {"content": "Hi"}}, {"index": 1, "delta": {"content": "Ho"}}]}],
+        Answer("Hi"),
+    ),
+    "the whole message at the end": (
+        [delta(content="H"), delta(content="i"), {"choices": [{"delta": {}, "message": {"content": "Hi"}}]}],
+        Answer("Hi"),
+    ),
+    "parts that are texts": ([delta(content=["H", {"type": "output_text", "text": "i"}])], Answer("Hi", foreign=PARTS)),
+    "one part": ([delta(content={"type": "text", "text": "Hi"})], Answer("Hi")),
+    "a refusal": ([delta(content=None, refusal="I can"), delta(refusal="not")], Answer("I cannot", foreign=REFUSAL)),
+    "thoughts with other tags": ([delta(content="[THINK]hm[/THINK]Hi")], Answer("Hi")),
+    "thoughts of Gemini": ([delta(content="<thought>hm</thought>\nHi")], Answer("Hi")),
+    "thoughts without a beginning": ([delta(content="hm, hm\n</think>\n\nHi")], Answer("Hi")),
+    "words about a tag": ([delta(content="It ends with `</think>`\nor so")], Answer("It ends with `</think>`\nor so")),
     "a whole message": ([{"choices": [{"message": {"content": "Hi"}}]}], Answer("Hi")),
     "an emoji cut in two": ([delta(content="Hi \ud83d"), delta(content="\udcc4!")], Answer("Hi \N{PAGE FACING UP}!")),
     "half an emoji": ([delta(content="Hi \ud83d")], Answer("Hi \N{REPLACEMENT CHARACTER}")),

@@ -9,7 +9,7 @@ import pytest
 
 from moorage_api.events.schemas import DoneEvent, MessageEvent, PlanEvent, StepEvent, ToolEvent
 from support.agent import Bench, shell
-from support.llm import Call, Calls, Finish, Hang, Plan, Say, ScriptedModel, Turn
+from support.llm import Call, Calls, Finish, Hang, Plan, Say, ScriptedModel, Status, Turn
 from support.waiting import HANG_SECONDS
 
 PLAN = Plan("T", "M", ["a", "b"])
@@ -167,3 +167,22 @@ async def test_the_next_turn_knows_the_message_that_was_stopped() -> None:
         bench.log.say("Hello")
         await bench.run()
         assert "My name is Ada" in str(model.requests[0]["messages"])
+
+
+@pytest.mark.parametrize("is_stop", [True, False], ids=["a stop", "a new message"])
+async def test_a_wait_for_the_models_server_ends_at_once_with(is_stop: bool) -> None:
+    busy = Status(429, {"error": {"message": "slow down"}}, {"Retry-After": "3000"})
+    with ScriptedModel(lambda request: Say("Hi") if "Hello?" in str(request["messages"]) else busy) as model:
+        bench = Bench(model)
+        bench.patience_seconds = 3_600
+        bench.log.say("Go")
+        journal = bench.journal()
+        running = asyncio.create_task(bench.run(journal))
+        await model.wait_for_requests(1)
+        if is_stop:
+            bench.log.stop_requested = True
+        else:
+            bench.log.say("Hello?")
+        journal.look()
+        await asyncio.wait_for(running, HANG_SECONDS)
+    assert bench.log.types()[-1] == "done"

@@ -323,3 +323,12 @@ async def test_a_message_of_the_user_resets_the_count_of_repeated_calls() -> Non
         await bench.run()
         warned = ["times in a row" in last_message(model, place) for place in range(6, 10)]
     assert warned == [False, False, False, True]
+
+
+async def test_a_result_that_is_quoted_does_not_end_a_step_as_failed() -> None:
+    said = 'The page shows this:\n```json\n{"success": false, "result": "no"}\n```\nIt is an example.'
+    with ScriptedModel([Plan("T", "M", ["a"]), Say(said), Say("Done")]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+    assert [event.status for event in bench.log.all(StepEvent)] == ["running", "completed"]

@@ -78,6 +78,43 @@ MESSAGE_FIELDS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [{"choices": [{"message": {"content": "Hi", "thinking_blocks": [thinking("a"), thinking("b")]}}]}],
         {"thinking_blocks": [thinking("a"), thinking("b")]},
     ),
+    "opaque texts that are repeated": (
+        [delta(reasoning_opaque="abc", reasoning_id="r1"), delta(reasoning_opaque="abc", reasoning_id="r1")],
+        {"reasoning_opaque": "abc", "reasoning_id": "r1"},
+    ),
+    "a whole list that is repeated": (
+        [delta(reasoning_details=[detail("I think", signature="s")]) for _ in range(2)],
+        {"reasoning_details": [detail("I think", signature="s")]},
+    ),
+    "blocks that are repeated at the end": (
+        [
+            delta(thinking_blocks=[thinking("I ")]),
+            delta(thinking_blocks=[thinking("think", signature="s")]),
+            delta(thinking_blocks=[thinking("I think", signature="s")]),
+        ],
+        {"thinking_blocks": [thinking("I think", signature="s")]},
+    ),
+    "behind the reason": (
+        [
+            {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]},
+            delta(extra_content=SIGNATURE),
+            {"choices": [], "usage": {}},
+        ],
+        {"extra_content": SIGNATURE},
+    ),
+    "nothing between the pieces": (
+        [delta(reasoning="I "), delta(reasoning=None), delta(), delta(reasoning="think")],
+        {"reasoning": "I think"},
+    ),
+    "items with two indexes": (
+        [
+            delta(reasoning_details=[detail("a"), detail("x") | {"index": 1}]),
+            delta(reasoning_details=[detail("y") | {"index": 1}]),
+            delta(reasoning_details=[detail("b")]),
+        ],
+        {"reasoning_details": [detail("ab"), detail("xy") | {"index": 1}]},
+    ),
+    "the state of a phase": ([delta(phase="begin", status="a"), delta(phase="end")], {"phase": "end", "status": "a"}),
     "objects are merged and scalars replaced": (
         [delta(extra={"a": {"b": 1}, "n": 1.0}), delta(extra={"a": {"c": [True, None]}, "n": 2.5})],
         {"extra": {"a": {"b": 1, "c": [True, None]}, "n": 2.5}},
@@ -131,6 +168,20 @@ CALL_FIELDS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [part(index=0, id="a", function=LS | {"provider_specific_fields": {"thought_signature": "s"}})],
         {"function": {"provider_specific_fields": {"thought_signature": "s"}}},
     ),
+    "in pieces in the function": (
+        [
+            part(index=0, id="a", function=LS | {"thoughts": "I "}),
+            part(index=0, function={"thoughts": "think", "arguments": ""}),
+        ],
+        {"function": {"thoughts": "I think"}},
+    ),
+    "as a list with indexes": (
+        [
+            part(index=0, id="a", function=LS, reasoning_details=[detail("I ")]),
+            part(index=0, reasoning_details=[detail("think", signature="s")]),
+        ],
+        {"reasoning_details": [detail("I think", signature="s")]},
+    ),
     "in the id": ([part(index=0, id="call_1__thought__c2ln", function=LS)], {"id": "call_1__thought__c2ln"}),
 }
 
@@ -164,6 +215,16 @@ def test_a_call_gets_its_own_id_back_and_so_does_its_result() -> None:
     assert message["tool_calls"][0]["id"] == result["tool_call_id"] == "call_1__thought__c2ln"
     message, result, _ = foreign.restore(stored, "another")
     assert message["tool_calls"][0]["id"] == result["tool_call_id"] == call.id
+
+
+PARTED = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "Hi\n"}]
+
+
+def test_the_parts_of_an_answer_come_back_although_its_text_was_trimmed() -> None:
+    message = {"role": "assistant", "content": "Hi"}
+    stored = foreign.attach(message, "m", text="Hi\n", fields=json.dumps({"content": PARTED}))
+    assert foreign.restore([stored], "m") == [{"role": "assistant", "content": PARTED}]
+    assert foreign.restore([stored], "another") == [message]
 
 
 JSON_VALUES = st.recursive(

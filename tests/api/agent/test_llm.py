@@ -260,6 +260,8 @@ async def test_progress_is_reported_until_the_answer_is_complete(serve: Serve, c
 REFUSED: dict[str, tuple[str, str, str | None]] = {
     "tool_choice": ("tool_choice", "deepseek-reasoner does not support this tool_choice", None),
     "temperature": ("temperature", "Unsupported value: 'temperature' does not support 0.7", None),
+    "toolChoice": ("tool_choice", "The value at toolConfig.toolChoice.any is invalid for this model", None),
+    "forced calls": ("tool_choice", "Forced function calling (mode = ANY) is not supported for this model", None),
     "tool_choice in thinking mode": ("tool_choice", "Thinking mode does not support this tool_choice", None),
     "max_tokens": ("max_tokens", "Use 'max_completion_tokens' instead of 'max_tokens'", "max_completion_tokens"),
 }

@@ -264,3 +264,24 @@ async def test_a_model_that_makes_no_plan_is_asked_again_until_the_limit_ends_th
         assert "make_plan" in str(model.requests[1]["messages"][-1]["content"])
     assert bench.log.last(ErrorEvent).code == "llm_failed"
     assert bench.log.types() == ["message", "error"]
+
+
+async def test_words_instead_of_a_new_plan_keep_the_steps_that_are_left() -> None:
+    """Some models answer a message during the work with words, however often they are asked for a plan."""
+    thanks = Say("You are welcome, I go on.")
+    script: list[Turn] = [Plan("T", "M", ["a", "b"]), shell("ls"), thanks, thanks, Finish(), Finish(), Say("Done")]
+    with ScriptedModel(script) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        journal = bench.journal()
+
+        def thank(_key: str, when: str) -> None:
+            if when == "before":
+                bench.log.say("Thanks!")
+                journal.look()
+
+        bench.gate.on_call = thank
+        await bench.run(journal)
+    assert bench.log.types()[-1] == "done"
+    assert [step.status for step in bench.log.last(PlanEvent).steps] == ["completed", "completed"]
+    assert any(event.message == thanks.text for event in bench.log.all(MessageEvent))

@@ -85,6 +85,15 @@ async def test_an_answer_wrapped_in_json_is_unwrapped_and_has_no_partial_message
     assert not [event for event in journal.partials if "{" in event.message]
 
 
+async def test_a_final_answer_that_shows_a_document_is_not_replaced_by_a_part_of_it() -> None:
+    said = 'The server answers with this:\n```json\n{"message": "It works."}\n```\nEverything is fine.'
+    with ScriptedModel([Plan("T", "M", ["a"]), Finish(), Say(said)]) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+    assert bench.log.last(MessageEvent).message == said
+
+
 async def test_a_model_that_gives_no_answer_is_asked_again() -> None:
     with ScriptedModel([Plan("T", "M", ["a"]), Finish(), Tries(Say(""), Say("Done"))]) as model:
         bench = Bench(model)

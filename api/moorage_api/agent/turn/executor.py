@@ -95,7 +95,8 @@ async def _take_text(work: Work, tools: Tools, answer: Answer) -> None:
 
 
 def _result_in(text: str) -> dict[str, Any] | None:
-    for value in objects_in(text):
+    """The result of a step that stands at the end of a text as JSON. With words behind it, it is only quoted."""
+    for value in objects_in(text) if text.rstrip().endswith(("}", "```", "</tool_call>")) else ():
         with suppress(BadArgumentsError):
             return check_arguments(FINISH.parameters, value)
     return None

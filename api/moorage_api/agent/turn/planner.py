@@ -123,6 +123,8 @@ async def replan(work: Work) -> None:
         work, tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
     )
     draft = _draft(answer, UPDATE_PLAN)
+    if draft is None and state.invalid and not answer.calls and answer.text.strip():
+        draft = _keep_plan(work, answer.text.strip())
     if draft is None:
         await work.reject(answer, prompts.MUST_PLAN.format(name=UPDATE_PLAN.name))
         return
@@ -155,6 +157,12 @@ async def replan(work: Work) -> None:
         next_step=state.next_step + len(draft.steps),
         next_call=state.next_call + len(answer.calls),
     )
+
+
+def _keep_plan(work: Work, text: str) -> Draft:
+    """The plan as it is. The model answers the user with words, although it was asked for the plan twice."""
+    steps = [step.description for step in work.state.steps if step.status in ("running", "pending")]
+    return Draft("", "" if is_call_notation(text, {UPDATE_PLAN.name}) else text, steps)
 
 
 def _problem_of(answer: Answer, draft: Draft) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message
-from moorage_api.agent.model.incoming.answers import AnswerBuilder, objects_in
+from moorage_api.agent.model.incoming.answers import AnswerBuilder, whole_object
 from moorage_api.agent.model.incoming.half_answers import is_nothing_but_notation
 from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.turn import results
@@ -62,7 +62,6 @@ def _text_so_far(builder: AnswerBuilder) -> str:
 
 def _message(text: str) -> str:
     """The text of the answer, without the JSON object that some models put around it."""
-    for value in objects_in(text):
-        if isinstance(message := value.get("message"), str) and message.strip():
-            return message.strip()
-    return text.strip()
+    value = whole_object(text) or {}
+    message = value.get("message")
+    return message.strip() if isinstance(message, str) and message.strip() else text.strip()

@@ -204,6 +204,14 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
+WHOLE_OBJECT = re.compile(r"\s*(?:```(?:json)?\s*\n[^`]*```|\{.*\})\s*", re.DOTALL)
+
+
+def whole_object(text: str) -> dict[str, Any] | None:
+    """The object that a text consists of, perhaps in a code block; None if there is anything else in the text."""
+    return next(objects_in(text), None) if WHOLE_OBJECT.fullmatch(text) else None
+
+
 CALL_TEXT = re.compile(
     r"\s*(?:(?:<tool_call>(?:(?!</tool_call>).)*(?:</tool_call>|\Z)\s*)+|```(?:json)?\s*\n[^`]*```|[{\[].*[}\]])\s*",
     re.DOTALL,

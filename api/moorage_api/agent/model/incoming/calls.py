@@ -150,7 +150,7 @@ def _is_another(call: _OpenCall, call_id: str, name: str, arguments: str) -> boo
     """The part begins a call of its own, although its index is that of `call` or missing."""
     if call_id and call.id and call_id != call.id:
         # one server makes a new id for each chunk of the same call
-        is_open = bool(call.text.strip()) and not call.is_whole()
+        is_open = bool(call.text.strip() or not name) and not call.is_whole()
         return not is_open or bool(name and name != call.name)
     if not name or not call.name:
         return False

@@ -38,6 +38,7 @@ ABOUT_SCHEMAS = re.compile(
     r"(invalid|unsupported) schema"
 )
 """Gemini, Vertex, Kimi, Anthropic, OpenAI, Mistral"""
+FORCED = re.compile(r"tool[_ ]?choice|forced? (function|tool)|function[_ ]calling[_ ]?(config|mode)|mode\W{0,3}any\b")
 USER_AFTER_TOOL = re.compile(r"user\W{0,3}(role )?\W{0,3}(after|follow\w*|cannot follow)\W{1,3}(role )?\W{0,3}tool")
 
 
@@ -66,7 +67,7 @@ def _from_pictures(profile: Profile, reason: str, body: Mapping[str, Any]) -> di
 def _from_tools(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
     messages = body["messages"]
     has_calls = any(message.get("tool_calls") for message in messages)
-    if "tool_choice" in body and re.search(r"tool[_ ]choice", reason):
+    if "tool_choice" in body and FORCED.search(reason):
         return {"can_force": False}
     if "reasoning_effort" in reason:
         if profile.effort_with_tools and "reasoning_effort" in body:
