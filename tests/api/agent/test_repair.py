@@ -59,29 +59,29 @@ BAD: dict[str, Callable[[Request], bool]] = {
 
 @pytest.mark.parametrize("is_bad", BAD.values(), ids=BAD.keys())
 async def test_the_next_message_goes_on_when_the_history_is_refused(is_bad: Callable[[Request], bool]) -> None:
-    bench_model = Touchy(lambda _: False)
-    with ScriptedModel(bench_model) as model:
+    touchy = Touchy(lambda _: False)
+    with ScriptedModel(touchy) as model:
         bench = Bench(model)
         bench.gate.answer = lambda _function, _args: shell_output(f"The page has {POISON}.")
         bench.log.say("Read the page")
         await bench.run()
         assert bench.log.types()[-1] == "done"
-        bench_model.is_bad = is_bad
+        touchy.is_bad = is_bad
         bench.log.say("small talk")
         await bench.run()
         assert bench.log.types()[-1] == "done"
         assert bench.log.last(MessageEvent).message == "Fine."
-        assert bench_model.refusals
-        before = bench_model.refusals
+        assert touchy.refusals
+        before = touchy.refusals
         bench.log.say("small talk again")
         await bench.run()
         assert bench.log.types()[-1] == "done"
-        assert bench_model.refusals == before, "the form that works is stored"
+        assert touchy.refusals == before, "the form that works is stored"
 
 
 async def test_a_message_that_is_refused_does_not_end_the_session() -> None:
-    bench_model = Touchy(lambda request: POISON in text_of(request))
-    with ScriptedModel(bench_model) as model:
+    touchy = Touchy(lambda request: POISON in text_of(request))
+    with ScriptedModel(touchy) as model:
         bench = Bench(model)
         bench.log.say(f"Tell me about {POISON}")
         await bench.run()
@@ -92,11 +92,17 @@ async def test_a_message_that_is_refused_does_not_end_the_session() -> None:
         assert "Ask the user for what you need" in text_of(model.requests[-1])
 
 
-async def test_a_history_that_a_server_fails_on_is_sent_in_another_form() -> None:
-    """Templates of local servers raise errors for orders of messages that they do not know, with the status 500."""
-    bench_model = Touchy(lambda request: any(message["role"] == "tool" for message in request["messages"]))
-    bench_model.broken = Status(500, {"error": {"message": "Jinja: conversation roles must alternate"}})
-    with ScriptedModel(bench_model) as model:
+BROKEN: dict[str, Turn] = {
+    "a template of a local server": Status(500, {"error": {"message": "Jinja: conversation roles must alternate"}}),
+    "a firewall": Status(403, "<html><body><h1>Sorry, you have been blocked</h1></body></html>"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_history_that_a_server_fails_on_is_sent_in_another_form(broken: Turn) -> None:
+    touchy = Touchy(lambda request: any(message["role"] == "tool" for message in request["messages"]))
+    touchy.broken = broken
+    with ScriptedModel(touchy) as model:
         bench = Bench(model)
         bench.log.say("Read the page")
         await bench.run()
@@ -104,13 +110,13 @@ async def test_a_history_that_a_server_fails_on_is_sent_in_another_form() -> Non
 
 
 async def test_a_refusal_that_no_form_changes_ends_in_the_servers_words_and_keeps_the_conversation() -> None:
-    bench_model = Touchy(lambda _: False)
-    with ScriptedModel(bench_model) as model:
+    touchy = Touchy(lambda _: False)
+    with ScriptedModel(touchy) as model:
         bench = Bench(model)
         bench.log.say("Read the page")
         await bench.run()
         before = bench.log.state["shortened"]
-        bench_model.is_bad = lambda _: True
+        touchy.is_bad = lambda _: True
         bench.log.say("And now?")
         asked = len(model.requests)
         await bench.run()

@@ -13,6 +13,10 @@ MAY_BE_LENGTH = frozenset({400, 413, 422, 500})
 MAY_BE_PICTURE = frozenset({400, 404, 413, 415, 422, 500})
 
 
+MAY_BE_HISTORY = frozenset({403, 500})
+"""Firewalls answer with 403 to words in a conversation, and templates of local servers fail with 500."""
+
+
 class LlmError(Exception):
     """The model cannot be used. `code` is public API. The text says what to change and never contains the API key."""
 
@@ -30,7 +34,7 @@ class LlmError(Exception):
     @property
     def may_be_history(self) -> bool:
         """The server refused the request itself. Another form of the conversation may succeed."""
-        return self.code == "llm_refused" or self.status == 500
+        return self.code == "llm_refused" or self.status in MAY_BE_HISTORY
 
     @property
     def may_be_picture(self) -> bool:
@@ -88,7 +92,9 @@ def explain(refusal: Refusal, *, base_url: str, model: str) -> Exception:
     if status in (401, 403):
         return LlmError(
             "llm_unauthorized",
-            f"The model's server at {base_url} refused the API key: set a valid `api_key` ({status}: {server_text})",
+            f"The model's server at {base_url} refused the API key{' or the request' if status == 403 else ''}: "
+            f"set a valid `api_key` ({status}: {server_text})",
+            status=status,
         )
     if refusal.is_window_full:
         return WindowFullError(
