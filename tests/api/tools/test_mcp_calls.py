@@ -152,7 +152,7 @@ async def test_a_response_that_is_too_long_leaves_the_outcome_unknown(tools: Too
     assert (await tools("much", count=6_000_000)).outcome == "unknown"
     long = await tools("much", count=200_000)
     assert long.outcome == "succeeded"
-    assert len(long.text) < 13_000
+    assert len(long.text) >= 200_000, "the executor shortens it, after it has kept the whole as a file"
     assert long.content["key"] == "blob0.txt"
 
 
