@@ -114,6 +114,11 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
         {"messages": [USER], "tools": TOOLS, "tool_choice": "required"},
         "must be auto",
     ),
+    "no call, GLM": (
+        families.GLM,
+        {"messages": [USER], "tools": TOOLS, "tool_choice": "none"},
+        "must be auto",
+    ),
     "a foreign field, Gemini": (families.GEMINI, {"messages": FOREIGN}, "Cannot find field"),
     "a missing signature": (families.GEMINI, {"messages": history()}, "thought_signature"),
     "a call behind a text": (families.GEMINI, {"messages": [USER, SAID, *history()[2:]]}, "immediately after a user"),

@@ -208,7 +208,8 @@ def glm_tool_choice_needs_tools(request: Request, _issued: Issued) -> Refusal | 
 
 def glm_tool_choice_is_auto(request: Request, _issued: Issued) -> Refusal | None:
     """hindsight#4246, onyx#14192"""
-    return Refusal("Tool choice must be auto", code="1210") if rules.is_forced(request) else None
+    is_auto = request.get("tool_choice") in (None, "auto")
+    return None if is_auto else Refusal("Tool choice must be auto", code="1210")
 
 
 GLM = Family(
@@ -219,8 +220,8 @@ GLM = Family(
     error_body=shapes.glm_error,
     window_refusal=lambda _size: Refusal("Prompt exceeds max length", code="1261"),
     own=OwnFields(message={"reasoning_content"}),
-    known="Its errors are numbers with words that do not say what is wrong. Wants a message of the user, and takes no "
-    "required call.",
+    known="Its errors are numbers with words that do not say what is wrong. Wants a message of the user, and takes "
+    "no `tool_choice` but `auto`.",
     threads=[
         "anomalyco/opencode#2557",
         "code-yeongyu/oh-my-openagent#6753",
