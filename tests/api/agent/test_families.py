@@ -196,6 +196,7 @@ async def test_a_model_that_takes_over_in_the_middle_gets_no_fields_of_the_one_b
         assert called(bench) == COMMANDS
         assert set(bench.gate.effects.values()) == {1}
         assert (leaked(first, second), leaked(second, first)) == ([], [])
+        assert "is_thinking_off" not in facts.of(first) | facts.of(second), "other sessions would not think either"
 
 
 def test_the_page_of_models_says_which_families_work() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
@@ -323,6 +323,27 @@ async def test_thinking_is_switched_off_when_a_filled_history_is_refused_too(
     await client.ask(ASKED, tools=[TOOL])
     await client.ask(ASKED, tools=[TOOL])
     assert ["thinking" in request for request in model.requests] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_that_thinking_is_off_is_stored_only_for_a_server_that_loses_thoughts(
+    serve: Serve, connect: Connect, is_lost: bool
+) -> None:
+    """A session in which another model answered before must not switch thinking off for all others."""
+    stored: dict[str, Any] = {}
+
+    async def store(facts: Mapping[str, Any]) -> None:
+        stored.update(facts)
+
+    def answer(request: dict[str, Any]) -> Turn:
+        if not any(message.get("tool_calls") for message in request["messages"]):
+            return Say(calls=[Call("ls")], reasoning="" if is_lost else "I look")
+        return HELLO if "thinking" in request else Status(400, {"error": {"message": MISSING[0]}})
+
+    client = connect(serve(answer), on_learnt=store)
+    await client.ask(QUESTION, tools=[TOOL])
+    assert await client.ask(ASKED, tools=[TOOL]) == Answer(HELLO.text)
+    assert ("is_thinking_off" in stored) == is_lost
 
 
 async def test_the_key_is_sent_and_an_empty_one_does_no_harm(serve: Serve, connect: Connect) -> None:

@@ -120,6 +120,11 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
         "must be auto",
     ),
     "a foreign field, Gemini": (families.GEMINI, {"messages": FOREIGN}, "Cannot find field"),
+    "thinking, Gemini": (
+        families.GEMINI,
+        {"messages": [USER], "thinking": {"type": "disabled"}},
+        "Cannot find field",
+    ),
     "a missing signature": (families.GEMINI, {"messages": history()}, "thought_signature"),
     "a call behind a text": (families.GEMINI, {"messages": [USER, SAID, *history()[2:]]}, "immediately after a user"),
     "additionalProperties": (

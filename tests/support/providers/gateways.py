@@ -34,6 +34,11 @@ def gemini_turns(request: Request, _issued: Issued) -> Refusal | None:
     return None
 
 
+GEMINI_BODY = {
+    *("model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
+    *("n", "stop", "tools", "tool_choice", "response_format", "reasoning_effort", "extra_body"),
+}
+"""Source: ai.google.dev, "OpenAI compatibility"."""
 GEMINI_KEYWORDS = {
     *("type", "format", "title", "description", "nullable", "enum", "items", "properties", "required", "anyOf"),
     *("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength", "minimum", "maximum"),
@@ -84,6 +89,11 @@ GEMINI = Family(
             ),
             OwnFields(call={"extra_content"}),
         ),
+        # openhanako#394
+        rules.only_these_body_fields(
+            GEMINI_BODY,
+            lambda name: Refusal(f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'),
+        ),
         gemini_signatures,
         gemini_turns,
         gemini_schemas,
@@ -106,6 +116,7 @@ GEMINI = Family(
         "langgenius/dify-official-plugins#2088",
         "TokenRhythm/opensquilla#225",
         "google-gemini/gemini-cli#26486",
+        "liliMozi/openhanako#394",
         "openswarm-ai/openswarm#24",
         "microsoft/azure-devops-mcp#145",
         "agno-agi/agno#2112",

@@ -60,9 +60,12 @@ class Facts:
 
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def of(self, server: FamilyServer) -> dict[str, Any]:
+        return self.known.setdefault(server.url, {})
+
     def client(self, server: FamilyServer, *, context_tokens: int = 64_000) -> LlmClient:
         """A new client for the model of `server`, as a runner builds it."""
-        kept = self.known.setdefault(server.url, {})
+        kept = self.of(server)
 
         async def keep(facts: Mapping[str, Any]) -> None:
             kept.update(facts)

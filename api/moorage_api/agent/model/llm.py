@@ -131,6 +131,8 @@ class LlmClient:
         self._on_call = on_call
         self._earlier_tools: dict[str, Function] = {}
         self._was_reached = False
+        self._loses_thoughts = False
+        """The last answer with calls came without the fields that only its model understands."""
         self._text_calls = TextCalls(is_proven=self._profile.leaves_calls_in_text)
         self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
         longest_seconds = max(self._timing.first_byte, self._timing.idle)
@@ -315,8 +317,14 @@ class LlmClient:
         return replace(self._settings, max_tokens=self.answer_tokens)
 
     async def _learn(self, facts: Mapping[str, Any]) -> None:
+        """Correct the profile, and store the facts.
+
+        That thinking is off is stored only for a server that loses its model's thoughts. Otherwise they are missing
+        because another model answered before, and that is so in one session only.
+        """
         self._profile = profiles.correct(self._profile, facts)
-        await self._on_learnt(facts)
+        if "is_thinking_off" not in facts or self._loses_thoughts:
+            await self._on_learnt(facts)
 
     async def _send(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
         """Raises RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""
@@ -415,6 +423,8 @@ class LlmClient:
         self, answer: Answer, messages: Sequence[Message], tools: Sequence[Function], *, is_plan: bool
     ) -> Answer:
         """Read calls from the text, if this server is proven to leave them there."""
+        if answer.calls and not self._profile.is_thinking_off:
+            self._loses_thoughts = not (answer.foreign or any(call.foreign for call in answer.calls))
         if answer.calls and not self._profile.has_native_calls:
             await self._learn({"has_native_calls": True})
         if answer.calls or self._profile.has_native_calls:

@@ -85,7 +85,9 @@ def _from_fields(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict
     with_calls = [message for message in body["messages"] if message.get("tool_calls")]
     named = REQUIRED_FIELD.search(reason)
     if named and IS_MISSING.search(reason):
-        if named[0] != "thought_signature" and any(named[0] not in message for message in with_calls):
+        if named[0] == "thought_signature":
+            return {}  # it cannot be made up, and Gemini has no such switch: the calls have to become text
+        if any(named[0] not in message for message in with_calls):
             return {"required_field": named[0]}
         return {} if profile.is_thinking_off else {"is_thinking_off": True}
     if IS_REFUSED.search(reason):
