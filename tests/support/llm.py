@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from moorage_api.agent.tokens import count_tokens
+from moorage_api.agent.tokens import PICTURE_TOKENS, count_tokens
 from support.waiting import HANG_SECONDS
 
 
@@ -212,6 +212,8 @@ class ScriptedModel:
         self.chunk_chars = chunk_chars
         self.chunk_delay_seconds = chunk_delay_seconds
         self.sends_usage = sends_usage
+        self.picture_tokens = PICTURE_TOKENS
+        """What a picture costs in `usage`. OpenAI counts 85 with low detail, Claude up to 1,600."""
         self.billed: dict[int, dict[str, Any]] = {}
         """The usage of the last whole answer for each place of the script."""
         self._choose = script if callable(script) else play_script(script)
@@ -377,7 +379,8 @@ class ScriptedModel:
         if not self.sends_usage or not (request.get("stream_options") or {}).get("include_usage"):
             return []
         written = turn.text + turn.reasoning + "".join(call.text() for call in turn.calls)
-        prompt, cached = _count_prompt(request), 100 * _place(request)
+        cheaper = (PICTURE_TOKENS - self.picture_tokens) * json.dumps(request["messages"]).count('"image_url": {')
+        prompt, cached = _count_prompt(request) - cheaper, 100 * _place(request)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": len(written),

@@ -16,7 +16,7 @@ from moorage_api.agent.model.outgoing.profiles import choose
 from moorage_api.agent.model.outgoing.request import BRIDGE
 from moorage_api.agent.ports import PICTURES, AgentLimits, GateResult
 from moorage_api.agent.tokens import PICTURE_TOKENS, count_tokens
-from moorage_api.events.schemas import DoneEvent, FileInfo, ToolEvent
+from moorage_api.events.schemas import DoneEvent, FileInfo, MessageEvent, ToolEvent
 from support.agent import Bench, Killed, shell
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Status, Turn
 from support.providers.families import FAMILIES
@@ -293,6 +293,18 @@ async def test_many_pictures_are_left_out_in_few_steps_and_otherwise_the_request
     assert max(len(parts(request)) for request in model.requests) == 8
     grown = sum(after[: len(before)] == before for before, after in pairwise(sent))
     assert len(sent) - 1 - grown <= count / 4
+
+
+async def test_a_server_that_counts_few_tokens_for_a_picture_is_not_said_to_cut_requests() -> None:
+    with ScriptedModel(script(*[LOOK] * 8)) as model:
+        model.picture_tokens = 85
+        made = bench(model, context_tokens=200_000)
+        made.log.say("Watch the page")
+        await made.run()
+    assert made.log.types()[-1] == "done"
+    assert made.log.state["shortened"]["context_tokens"] is None
+    said = [event.message for event in made.log.all(MessageEvent) if event.role == "assistant"]
+    assert said == ["I will look.", "It is red."]
 
 
 async def test_the_same_bytes_are_sent_after_a_crash() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from moorage_api.agent import prompts
 from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullError
+from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.model.servers.counting import LEAST_RATIO, compare
 from moorage_api.agent.ports import Function
 from moorage_api.agent.tokens import count_tokens
@@ -101,7 +102,7 @@ class _Attempts:
                 if not await self._try_another_form(error, is_long=is_long):
                     raise (self._first_error or error) from error
             else:
-                has_pictures = any(isinstance(message.get("content"), list) for message in messages)
+                has_pictures = pictures.count(messages) > 0  # servers count very different numbers of tokens for them
                 if self._cut_answer is not None or has_pictures or not await self._is_cut(answer, sent):
                     return answer
                 self._cut_answer, self._cut_sent = answer, sent
