@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 from moorage_sandbox.box.browser.addresses import check_url
+from moorage_sandbox.box.browser.browser_window import BrowserWindow
 from moorage_sandbox.box.browser.cdp import CdpError, CdpTimeout
 from moorage_sandbox.box.browser.display import capture_screen
 from moorage_sandbox.box.browser.keys import NAMED, parse_key
 from moorage_sandbox.box.browser.page import Page, require_present
 from moorage_sandbox.box.browser.tabs import describe_exception
-from moorage_sandbox.box.browser.window import Window
 from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError
 from moorage_sandbox.box.shared.paths import Paths
@@ -43,7 +43,7 @@ class Browser:
     def __init__(self, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
         self._paths = paths
         self._display = env["DISPLAY"]
-        self._window = Window(children=children, paths=paths, env=env)
+        self._window = BrowserWindow(children=children, paths=paths, env=env)
 
     def browser_view(self, deadline: Deadline) -> dict[str, Any]:
         with self._window.use_page(deadline) as page:

@@ -19,7 +19,7 @@ from moorage_sandbox.box.shared.processes import ChildProcesses
 TAB_SECONDS = 10
 
 
-class Window:
+class BrowserWindow:
     """`use_page` lets one call in at a time. Only that call may use the other members."""
 
     def __init__(self, *, children: ChildProcesses, paths: Paths, env: dict[str, str]) -> None:
