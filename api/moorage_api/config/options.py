@@ -185,7 +185,8 @@ class LlmOptionsRead(BaseModel):
 class LlmOptions:
     """The options for one model, with the headers in plain text. None stands for the platform's setting."""
 
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secret, so they are not in the object's text, which a log could show."""
     body: Mapping[str, Any] = field(default_factory=dict)
     send_temperature: bool = True
     sees: bool | None = None

@@ -118,6 +118,7 @@ async def test_headers_go_to_their_server_only_and_body_fields_to_their_model(db
     await configure(config, model_name="second")
     options = (await config.llm()).options
     assert (options.headers, options.idle_seconds) == ({"X-Key": GATE_KEY}, 5)
+    assert GATE_KEY not in repr(await config.llm())
     assert (options.body, options.context_tokens) == ({}, None)
 
     await configure(config, base_url="http://127.0.0.1:8/v1")
