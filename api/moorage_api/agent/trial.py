@@ -202,10 +202,22 @@ class Trial:
                 f"The model does not know what stood at the beginning of a request of about {sent} tokens. If its "
                 f"window is smaller, {WINDOW_HINT}. {_describe(answer)}"
             )
-        return (
-            f"A request of about {sent} tokens was read whole. Moorage counts on a window of "
-            f"{self._llm.context_tokens} tokens"
-        )
+        return f"A request of about {sent} tokens was read whole. {await self._compare_windows()}"
+
+    async def _compare_windows(self) -> str:
+        """Compare what the server says of its window with what Moorage counts on."""
+        listed = await self._llm.find_window()
+        if listed is not None:
+            await self._llm.learn_window(listed, "list")  # as a run does, unless the admin has set the window
+        used = self._llm.context_tokens
+        if listed is None:
+            return f"The server does not say the size of its window; Moorage counts on {used} tokens"
+        if listed < used:
+            raise _NotWorkingError(
+                f"Moorage counts on a window of {used} tokens, but the server says that it has {listed}: set "
+                f"`context_tokens` (or MOORAGE_LLM_CONTEXT_TOKENS) to {listed} or less, or {WINDOW_HINT}"
+            )
+        return f"The server says that its window has {listed} tokens, and Moorage uses {used}"
 
 
 def _describe(answer: Answer) -> str:

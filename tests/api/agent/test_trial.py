@@ -129,6 +129,30 @@ async def test_the_long_request_is_as_long_as_asked() -> None:
     assert len(str(model.requests[0]["messages"])) > 3.3 * 50_000
 
 
+@pytest.mark.parametrize(
+    ("listed", "configured", "outcome", "said"),
+    [
+        (32_768, None, "works", "its window has 32768 tokens, and Moorage uses 32768"),
+        (32_768, 20_000, "works", "its window has 32768 tokens, and Moorage uses 20000"),
+        (32_768, 64_000, "does_not_work", "set `context_tokens` (or MOORAGE_LLM_CONTEXT_TOKENS) to 32768 or less"),
+        (None, 20_000, "works", "does not say the size of its window; Moorage counts on 20000 tokens"),
+    ],
+    ids=["learnt", "set", "set too large", "not listed"],
+)
+async def test_the_window_that_the_server_lists_is_compared_with_the_one_that_is_used(
+    listed: int | None, configured: int | None, outcome: str, said: str
+) -> None:
+    models = {"data": [{"id": "m"} | ({"max_model_len": listed} if listed else {})]}
+    headers = {"authorization": "Token of-the-gate"}
+    with ScriptedModel(willing(), pages={"/v1/models": models}) as model:
+        async with LlmClient(
+            model.url, KEY, "m", outbound=Outbound(), context_tokens=configured, headers=headers
+        ) as llm:
+            result = await Trial(llm, part_seconds=HANG_SECONDS).try_part("window")
+    assert (result.outcome, said in result.message) == (outcome, True), result.message
+    assert {seen["authorization"] for seen in model.headers} == {"Token of-the-gate"}
+
+
 def test_the_picture_is_a_whole_png() -> None:
     picture = orange_square(pixels=3)
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"

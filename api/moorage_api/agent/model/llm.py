@@ -162,10 +162,11 @@ class LlmClient:
 
     async def find_window(self) -> int | None:
         """Ask the server for the window."""
-        key = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        headers = httpx2.Headers({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {})
+        headers.update(self._headers)  # whatever the case of their names
         try:
             client = self._outbound.client2(
-                "llm", self._base_url, limits=STATUS_LIMITS, timeout=STATUS_LIMITS.seconds, headers=key | self._headers
+                "llm", self._base_url, limits=STATUS_LIMITS, timeout=STATUS_LIMITS.seconds, headers=headers
             )
         except OutboundRefusedError:
             return None
