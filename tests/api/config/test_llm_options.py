@@ -195,7 +195,7 @@ def build_nested(levels: int) -> Any:
 
 
 REFUSALS: dict[str, tuple[str, str]] = {
-    **{f"header {name}": (json.dumps({"headers": {name.title(): "x"}}), "headers") for name in OWN_HEADERS},
+    **{f"header {name}": (json.dumps({"headers": {name.title(): "x"}}), "headers") for name in sorted(OWN_HEADERS)},
     "a header that is no token": ('{"headers": {"X Y": "x"}}', "headers"),
     "a header without a name": ('{"headers": {"": "x"}}', "headers"),
     "a header twice": ('{"headers": {"X-A": "1", "x-a": "2"}}', "headers"),
@@ -207,7 +207,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "an empty value": ('{"headers": {"X-A": ""}}', "headers"),
     "a long value": (json.dumps({"headers": {"X-A": "x" * 4097}}), "headers"),
     "many headers": (json.dumps({"headers": {f"X-{number}": "x" for number in range(33)}}), "headers"),
-    **{f"body {name}": (json.dumps({"body": {name: []}}), "body") for name in OWN_FIELDS},
+    **{f"body {name}": (json.dumps({"body": {name: []}}), "body") for name in sorted(OWN_FIELDS)},
     "a large body": (json.dumps({"body": {"x": "x" * MAX_BODY_CHARS}}), "body"),
     "a deep body": (json.dumps({"body": {"x": build_nested(9)}}), "body"),
     "a very deep body": (json.dumps({"body": {"x": build_nested(400)}}), "body"),
