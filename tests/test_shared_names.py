@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 from moorage_api.agent.toolsets import browser, file, shell
+from moorage_api.agent.turn import results
 from moorage_api.runner import pictures
 from moorage_common import OLDEST_PYTHON
 from moorage_crds import names
@@ -16,7 +17,7 @@ from moorage_operator.sandbox_pod.manifest import build_pod
 from moorage_operator.sandbox_pod.settings import PodSettings
 from moorage_sandbox.box.files import shrink
 from moorage_sandbox.gate.main import argument_parser
-from moorage_sandbox.protocol import SANDBOX_FUNCTIONS
+from moorage_sandbox.protocol import HOME, SANDBOX_FUNCTIONS
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,3 +54,7 @@ def test_the_pod_mounts_what_the_gate_uses_by_default_and_probes_its_port() -> N
 
 def test_a_picture_that_is_small_enough_for_the_runner_needs_no_shrinking() -> None:
     assert pictures.MAX_SIDE == shrink.MAX_SIDE
+
+
+def test_the_agent_knows_the_home_directory_of_the_sandbox() -> None:
+    assert results.HOME == HOME
