@@ -91,7 +91,7 @@ def constants(path: Path) -> Iterator[tuple[str, str]]:
 
 
 TIED_CONSTANTS = {"HOME", "MAX_SIDE"}
-"""The agent imports nothing of the sandbox, and shrink.py nothing of ours. test_shared_names.py compares both places."""
+"""The agent imports nothing of the sandbox, and shrink.py nothing of ours. test_shared_names.py compares the places."""
 
 
 def test_a_constant_is_declared_in_one_package_of_the_product() -> None:
