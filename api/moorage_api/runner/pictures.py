@@ -24,6 +24,10 @@ MAX_SIDE = 2000
 """Longest side in pixels. Some servers refuse a picture with a longer side."""
 
 
+PLAIN_TYPES = frozenset({"image/png", "image/jpeg"})
+"""Every server that takes pictures takes these. The sandbox converts others."""
+
+
 @dataclass(frozen=True)
 class PictureLimits:
     """Of one picture as a model gets it. They are settings."""
@@ -45,11 +49,11 @@ class PictureStore:
         self.limits = limits
 
     def is_small(self, data: bytes) -> bool:
-        """Whether the picture can be stored as it is. Raises PictureError if it is no picture that a model can get."""
+        """Whether the picture can be sent as it is. Raises PictureError if it is no picture that a model can get."""
         header = read_header(data)
         if header is None:
             raise PictureError("it is not a PNG, JPEG, GIF or WebP picture")
-        return header.is_plain and self.limits.allow(data, header)
+        return header.media_type in PLAIN_TYPES and header.is_plain and self.limits.allow(data, header)
 
     async def put(self, data: bytes) -> Picture:
         """Store a picture that is within the limits. Raises PictureError."""

@@ -16,6 +16,7 @@ from moorage_sandbox.pictures import read_header
 from sandbox.box.running import Refused, RunningBox
 
 LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}
+LOSSLESS = {"lossless": True}
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 
 
@@ -53,14 +54,27 @@ def read(box: RunningBox, data: bytes, **limits: int) -> tuple[dict[str, Any], b
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_small_picture_stays_as_it_is(shared_box: RunningBox, kind: str) -> None:
+def test_read_file_describes_a_picture(shared_box: RunningBox, kind: str) -> None:
     data = encode(noise(64, 48), kind)
     write(shared_box, "picture", data)
     seen = shared_box.call("read_file", filepath="picture")
     assert seen["picture"] == {"media_type": KINDS[kind], "width": 64, "height": 48, "size": len(data)}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_small_picture_stays_as_it_is(shared_box: RunningBox, kind: str) -> None:
+    data = encode(noise(64, 48), kind)
     result, read_data = read(shared_box, data)
     assert (result["media_type"], result["width"], result["height"]) == (KINDS[kind], 64, 48)
     assert read_data == data
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_a_picture_that_some_servers_refuse_becomes_a_png(shared_box: RunningBox, kind: str) -> None:
+    result, data = read(shared_box, encode(Image.new("RGB", (64, 48), "red"), kind, **LOSSLESS))
+    assert (result["media_type"], result["width"], result["height"]) == ("image/png", 64, 48)
+    image = Image.open(io.BytesIO(data))
+    assert (image.format, image.convert("RGB").getpixel((5, 5))) == ("PNG", (255, 0, 0))
 
 
 @pytest.mark.parametrize("kind", KINDS)

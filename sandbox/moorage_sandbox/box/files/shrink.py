@@ -27,6 +27,8 @@ DAMAGE = (
     *(ValueError, struct.error, zlib.error),
 )
 """What Pillow raises for damaged files."""
+PLAIN_FORMATS = frozenset({"PNG", "JPEG"})
+"""Every server that takes pictures takes these. Others are converted."""
 PLAIN_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 """Other modes, such as CMYK, are converted."""
 ORIENTATION = 0x0112
@@ -47,7 +49,8 @@ def shrink(data: bytes, *, max_bytes: int, max_pixels: int) -> dict[str, Any]:
             size = f"{opened.width}x{opened.height}"
             return _error("too_large", f"the picture has {size} pixels; make a smaller copy of it first")
         scale = _scale(opened, max_pixels)
-        is_plain = opened.mode in PLAIN_MODES and not getattr(opened, "is_animated", False)
+        is_plain = opened.format in PLAIN_FORMATS and opened.mode in PLAIN_MODES
+        is_plain = is_plain and not getattr(opened, "is_animated", False)
         is_plain = is_plain and scale == 1 and len(data) <= max_bytes
         media_type = "image/jpeg" if is_photo else str(opened.get_format_mimetype())
         opened.draft("RGB", (int(opened.width * scale), int(opened.height * scale)))  # a large JPEG is decoded smaller
