@@ -40,6 +40,7 @@ MIN_WINDOW_TOKENS = 12_000
 READ_SHARE = 0.5
 """A server that counts less than this share of our estimate has not read the whole request."""
 QUOTE_CHARS = 160
+FEW_PIECES = 5
 
 LOOK_UP = function("look_up", "Look up the number of a harbour", {"harbour": text("Name of the harbour")})
 NUMBER = "4711"
@@ -161,16 +162,16 @@ class Trial:
         sizes: set[int] = set()
 
         async def note(builder: AnswerBuilder) -> None:
-            sizes.add(len(builder.answer().text))
+            if len(sizes) < FEW_PIECES:  # looking at every piece of an endless answer would take ever more time
+                sizes.add(len(builder.answer().text))
 
         question = "Write the numbers from 1 to 40 in words, separated by commas. Write nothing else."
         answer = await self._llm.ask([user_message(question)], max_retries=0, progress=note)
-        pieces = len(sizes - {0})
         if not answer.text.strip():
             raise _NotWorkingError("The answer has no text")
-        if pieces < 2:
+        if len(sizes - {0}) < 2:
             raise _NotWorkingError("The answer came in one piece, so users see nothing until it is complete")
-        return f"The answer came in {pieces} pieces"
+        return "The answer came in pieces"
 
     async def _picture(self) -> str:
         question = "Which colour has the square in this picture? Answer with one English word."
