@@ -18,7 +18,7 @@ from moorage_api.config.options import LlmTestRequest
 from moorage_api.config.service import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, LlmConfig
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
-from moorage_api.settings import Settings
+from moorage_api.settings import DEFAULT_LLM_BASE_URL, Settings
 from moorage_api.wiring.resources import outbound_of, sealing_of
 from moorage_api.wiring.services import build_config
 from moorage_local.data.credentials import Credentials
@@ -39,7 +39,7 @@ UNUSED: Mapping[str, str] = {
 
 UNUSED_SECRET = "unused " * 5
 NO_MODEL = (
-    "No model is configured: start the platform with `moorage up`, give --base-url and --model, or set "
+    "No model is configured: store one with POST /api/app-config/llm, give --base-url and --model, or set "
     "MOORAGE_LLM_BASE_URL, MOORAGE_LLM_MODEL and MOORAGE_LLM_API_KEY"
 )
 
@@ -83,6 +83,8 @@ async def try_model(choice: Choice) -> int:
         raise StartError(
             f"The database does not answer: {error}. Start it with `moorage up`, or give --base-url and --model"
         ) from error
+    if not config.is_complete:
+        raise StartError(NO_MODEL)
     async with open_trial(
         config,
         outbound=outbound_of(settings),
@@ -151,15 +153,15 @@ async def read_config(
 ) -> tuple[LlmConfig, Mapping[str, Any]]:
     """The model to try, and what is known of it. Without a database: the request, and then the settings."""
     if not has_database:
+        base_url = request.base_url or settings.llm_base_url
         config = LlmConfig(
-            base_url=request.base_url or settings.llm_base_url,
+            base_url=base_url,
             api_key=settings.llm_api_key,
             model_name=request.model_name or settings.llm_model,
             temperature=DEFAULT_TEMPERATURE,
             max_tokens=DEFAULT_MAX_TOKENS,
+            needs_key=base_url == DEFAULT_LLM_BASE_URL,
         )
-        if not config.is_complete:
-            raise StartError(NO_MODEL)
         return config, {}
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=1)
     try:

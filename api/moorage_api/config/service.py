@@ -60,8 +60,9 @@ class LlmConfig:
     temperature: float | None
     """None to leave it out of requests."""
     max_tokens: int
+    needs_key: bool
+    """Whether it is the server of a new installation, which is of no use without a key."""
     options: LlmOptions = field(default_factory=LlmOptions)
-    needs_key: bool = False
 
     @property
     def identity(self) -> str:
