@@ -156,6 +156,33 @@ async def test_an_error_in_a_stream_that_a_retry_cannot_help_is_raised_at_once(
     assert requests == 1
 
 
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529])
+async def test_trouble_that_passes_is_tried_again(status: int) -> None:
+    answer, model = await ask(Tries(Status(status, "<html><h1>Bad gateway</h1></html>"), Say("Hi")))
+    assert answer == Answer("Hi")
+    assert len(model.requests) == 2
+
+
+DOCUMENTS: dict[str, object] = {
+    "an object": {"error": {"message": SAID}},
+    "a list": [{"error": {"message": SAID, "status": "DENIED"}}],
+    "a text": {"error": SAID},
+    "a detail": {"detail": SAID},
+    "errors": {"errors": [{"message": SAID}]},
+    "raw": {"error": {"message": "Provider returned error", "metadata": {"raw": json.dumps({"message": SAID})}}},
+    "a page": f"<html><head><title>x</title></head><body><p>{SAID}</p></body></html>",
+    "plain text": SAID,
+}
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 422])
+@pytest.mark.parametrize("body", DOCUMENTS.values(), ids=DOCUMENTS.keys())
+async def test_the_user_reads_the_servers_own_words(status: int, body: object) -> None:
+    error, requests = await refuse(Status(status, body), patience_seconds=3_600)
+    assert SAID in str(error)
+    assert requests == 1
+
+
 REASONS = ["error", "network_error", "insufficient_system_resource", "abort", "MALFORMED_FUNCTION_CALL"]
 
 
