@@ -180,6 +180,10 @@ FILTERED_TEXT = (
     "call a tool, or write another answer."
 )
 FILTER_NOTE = "\n\n[The model's answer ends here, because a content filter of its server stopped it.]"
+CALL_NOTE = (
+    "\n\n[The model wrote a call as text, twice. Nothing was run. If this model always does so, its server lacks the "
+    "parser for its calls.]"
+)
 CUT_NOTE = "\n\n[The model's answer ends here, because it reached its limit of tokens (`max_tokens`).]"
 
 

@@ -206,6 +206,14 @@ async def test_a_plan_that_is_only_announced_is_asked_for_again() -> None:
     assert [event.message for event in bench.log.all(MessageEvent)] == ["Go", "M", "Done"]
 
 
+async def test_a_call_as_text_instead_of_a_plan_is_asked_for_again_and_then_said() -> None:
+    text = '<tool_call>{"name": "shell_execute", "arguments": {"command": "ls"}}</tool_call>'
+    bench = await run([Say(text), Say(text)])
+    assert bench.log.types()[-1] == "done"
+    assert bench.log.last(MessageEvent).message.startswith(f"{text}\n\n[The model wrote a call as text, twice.")
+    assert not bench.gate.effects
+
+
 async def test_a_final_answer_that_is_cut_twice_says_so() -> None:
     cut = Say("The result is", finish_reason="length")
     bench = await run([Plan("T", "M", ["a"]), Finish(), cut, cut])

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
 from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
-from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation
+from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation, is_nothing_but_notation
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.turn.incomplete import cut_problem, end_note
 from moorage_api.agent.turn.model_turn import ask_model
@@ -87,7 +87,8 @@ async def plan(work: Work) -> bool:
         if problem and not work.state.invalid:
             await work.reject(answer, problem)
             return False
-        draft = replace(draft, message=draft.message + end_note(answer))
+        is_call = bool(problem) and is_nothing_but_notation(answer.text, {MAKE_PLAN.name})
+        draft = replace(draft, message=draft.message + (prompts.CALL_NOTE if is_call else end_note(answer)))
     events: list[ChatEvent] = []
     if not work.state.titled:
         events.append(TitleEvent(title=_choose_title(work, draft)))
