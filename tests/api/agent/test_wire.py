@@ -204,7 +204,6 @@ ENDS: dict[str, tuple[bool, bool]] = {
     "something_new": (False, False),
     "length": (True, False),
     "MAX_TOKENS": (True, False),
-    "model_context_window_exceeded": (True, False),
     "content_filter": (False, True),
     "SAFETY": (False, True),
     "sensitive": (False, True),
