@@ -6,6 +6,12 @@ from support.llm import Request
 from support.providers import rules, shapes
 from support.providers.server import Family, Issued, OwnFields, Refusal, Size
 
+
+def ollama_pages(size: Size) -> dict[str, object]:
+    model = {"name": "qwen3:8b", "model": "qwen3:8b", "context_length": size.window}
+    return {"/api/ps": {"models": [model]}}
+
+
 OLLAMA = Family(
     name="Ollama",
     model="qwen3:8b",
@@ -13,8 +19,10 @@ OLLAMA = Family(
     rules=[rules.messages_are_well_formed],
     error_body=shapes.openai_error,
     window_refusal=None,  # see `cut_request`
+    status_pages=ollama_pages,
     own=OwnFields(message={"reasoning"}),
-    known="Reads only the end of a request that is longer than its window, and does not say so. Set a large window.",
+    known="Reads only the end of a request that is longer than its window, and does not say so. That is noticed by "
+    "its count of tokens. Set a large window.",
     threads=["ollama/ollama#8531", "ollama/ollama#3839", "ollama/ollama#17427"],
 )
 

@@ -39,13 +39,18 @@ def read_part(_function: str, args: Mapping[str, Any]) -> GateResult:
     return shell_output(f"part-{part}.txt has the amount {AMOUNTS[part - 1]}\n{noise}", command=str(args["command"]))
 
 
+def is_summary(request: Request) -> bool:
+    """Whether the model is asked to summarise the older part of the conversation."""
+    return prompts.SHORTEN in content_text(request["messages"][-1])
+
+
 def add_up(request: Request) -> Turn:
     """The answer of a careful model that has read only this request."""
     messages = request["messages"]
     text = "\n".join(content_text(message) for message in messages if message["role"] != "system")
     last = content_text(messages[-1])
     done, total = known_total(text)
-    if prompts.SHORTEN in last:
+    if is_summary(request):
         return Say(f"Of the files, parts 1 to {done} add up to {total}.")
     if prompts.SUMMARISE in last:
         password = PASSWORD.search(text)

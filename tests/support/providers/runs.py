@@ -63,7 +63,7 @@ class Facts:
     def of(self, server: FamilyServer) -> dict[str, Any]:
         return self.known.setdefault(server.url, {})
 
-    def client(self, server: FamilyServer, *, context_tokens: int = 64_000) -> LlmClient:
+    def client(self, server: FamilyServer) -> LlmClient:
         """A new client for the model of `server`, as a runner builds it."""
         kept = self.of(server)
 
@@ -76,7 +76,6 @@ class Facts:
             server.family.model,
             backoff_seconds=0.01,
             outbound=Outbound(),
-            context_tokens=context_tokens,
             facts=dict(kept),
             on_learnt=keep,
         )

@@ -131,6 +131,8 @@ class Family:
     counts_answer: bool = False
     """The window must hold the request and `max_tokens` together."""
     always_sends_usage: bool = False
+    status_pages: Callable[[Size], Mapping[str, object]] = lambda _size: {}
+    """What the server says about itself once its model is loaded, by path."""
     threads: Sequence[str] = ()
     """Public threads that show the rules, as `owner/repository#number`."""
 
@@ -170,6 +172,7 @@ class FamilyServer(ScriptedModel):
         if refusal is not None:
             self.refusals.append(refusal)
             return Status(refusal.status, family.error_body(refusal))
+        self.pages = {**family.status_pages(Size(0, 0, self.window_tokens)), **self.pages}
         read = request
         if count_prompt_tokens(request) > self.window_tokens:  # only a server that cuts silently gets here
             self.cut_requests.append(request)

@@ -95,9 +95,10 @@ class _Attempts:
                         "The model's context window is too small for this task, even with the shortest form of the "
                         f"conversation; choose a model with a larger window. {error}",
                     ) from error
+                # first for this session: it compares the named window with the one that was assumed
+                await compaction.reduce_window(work, named=error.window_tokens)
                 if error.window_tokens:
                     await work.llm.learn_window(error.window_tokens, "refusal")
-                await compaction.reduce_window(work, named=error.window_tokens)
             except LlmError as error:
                 if not await self._try_another_form(error, is_long=is_long):
                     raise (self._first_error or error) from error
@@ -130,9 +131,9 @@ class _Attempts:
         work.state = work.state.model_copy(update={"token_count": count})
         if not window:
             return False
-        await llm.learn_window(window, "usage")
         told = MessageEvent(role="assistant", message=prompts.window_is_cut(window, expected))
         await compaction.reduce_window(work, *([] if before.is_cut_told else [told]), named=window)
+        await llm.learn_window(window, "usage")
         return True
 
     async def _try_another_form(self, error: LlmError, *, is_long: bool) -> bool:
