@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from benchmarks import chats, events, mcp_calls, operators, requests, sandboxes, screens, skills, streams
+from benchmarks import chats, events, mcp_calls, models, operators, requests, sandboxes, screens, skills, streams
 from benchmarks.rows import Row, table
 from moorage_api.clock import utc_now
 from moorage_api.database import create_database, create_engine
@@ -135,6 +135,10 @@ async def measure_events(_: Services, __: Path) -> list[Row]:
     return await events.rows()
 
 
+async def measure_models(_: Services, __: Path) -> list[Row]:
+    return await models.measure()
+
+
 async def measure_operators(_: Services, directory: Path) -> list[Row]:
     return await operators.measure(directory)
 
@@ -158,6 +162,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "sandboxes": measure_sandboxes,
     "chats": measure_chats,
     "mcp": measure_mcp,
+    "models": measure_models,
     "requests": measure_requests,
     "streams": measure_streams,
     "screens": measure_screens,

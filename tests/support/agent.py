@@ -38,6 +38,13 @@ class Killed(BaseException):
     """Stands for the end of the runner process."""
 
 
+def _from_jsonb(value: Any) -> Any:
+    """A copy of the value with its keys in the order in which PostgreSQL's jsonb returns them: short ones first."""
+    if isinstance(value, dict):
+        return {key: _from_jsonb(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key))}
+    return [_from_jsonb(item) for item in value] if isinstance(value, list) else value
+
+
 @dataclass
 class Log:
     """The rows of one session in the database. They survive a runner."""
@@ -81,7 +88,7 @@ class MemoryJournal:
         self._changed = asyncio.Event()
         self._has_unread = log.inbox_seq > log.consumed_seq
         self._stop_requested = log.stop_requested
-        self._transcript: list[Message] = json.loads(json.dumps(log.transcript))
+        self._transcript: list[Message] = _from_jsonb(log.transcript)
         self._state: dict[str, Any] = json.loads(json.dumps(log.state))
         self.records = 0
         self.partials: list[MessageEvent] = []

@@ -127,6 +127,16 @@ def _first_words(request: Request) -> str:
     return next((str(message["content"]) for message in request["messages"] if message["role"] == "user"), "")
 
 
+def wish(request: Request) -> str:
+    """What the request wants: the name of a function, "text", or "any" if the model chooses."""
+    choice, tools = request.get("tool_choice"), request.get("tools") or []
+    if isinstance(choice, dict):
+        return str(choice["function"]["name"])
+    if choice == "none" or not tools:
+        return "text"
+    return str(tools[0]["function"]["name"]) if len(tools) == 1 else "any"
+
+
 def play_script(turns: Sequence[Turn]) -> Responder:
     """The turn whose place is the number of assistant messages in the request."""
 

@@ -72,17 +72,6 @@ def clip_content(message: Message, limit: int) -> Message:
     return _rewrite_texts(message, lambda text: clip(text, limit))
 
 
-def elide(message: Message, limit: int) -> Message:
-    """Shorten an old message: clip tool arguments and tool results, keep the texts of the user and the model."""
-    if message["role"] == "tool":
-        return message | {"content": clip(str(message["content"]), limit, hint="; call the tool again to see it")}
-    return (
-        message | {"tool_calls": _rewrite_texts(message, lambda text: clip(text, limit))["tool_calls"]}
-        if (message.get("tool_calls"))
-        else message
-    )
-
-
 def _rewrite_texts(message: Message, rewrite: Callable[[str], str]) -> Message:
     """Rewrite the texts. The fields that only the model understands stay: a model may require them of every call."""
     text = content_text(message)

@@ -12,6 +12,8 @@ from moorage_api.events.schemas import ChatEvent, FileInfo, MessageEvent
 Message = dict[str, Any]
 """One transcript message in the shape of the Chat Completions API."""
 
+OFFER = "moorage_offer"
+"""Key of a stored message of the user with the functions that are offered from then on, as JSON text."""
 PICTURES = "moorage_pictures"
 """Key of a transcript message that holds references to its pictures. It is never sent to a model."""
 

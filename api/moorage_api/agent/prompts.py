@@ -15,8 +15,8 @@ You are an agent that gets things done for a user in a sandbox of your own: a Li
 web browser that the user can watch.
 
 How the work goes
-- First you plan with `make_plan`. Then you carry out one step at a time with tools and end each step with \
-`finish_step`. When all steps are done you write the final answer.
+- A new task begins with `make_plan`, before any other call. Then you carry out one step at a time with tools and end \
+each step with `finish_step`. When all steps are done you write the final answer.
 - Answer in the language of the user's last message, titles and steps too.
 - Tool results tell you which step is next. Do only what the step asks.
 - Check your work before you finish a step: read the file, look at the page, run the program.
@@ -67,6 +67,11 @@ CUT_ANSWER = (
     "(`write_file` can append)."
 )
 MUST_PLAN = "[Moorage] Your answer is not a plan. Call the function {name} with its parameters."
+PLAN_FIRST = "[Moorage] Call `make_plan` now, before any other function."
+NO_PLAN_NOW = (
+    "Not accepted: the plan is made. Carry out the current step and end it with `finish_step`; if the plan is wrong, "
+    "say why there, with `success: false`."
+)
 NO_TOOLS_NOW = "Do not call tools now: write the final answer as text."
 UNKNOWN_OUTCOME = (
     "Outcome unknown: this call was started, but its result was lost. It is not repeated; check what it has done."

@@ -44,17 +44,20 @@ class OpenCall(BaseModel):
 class Shortened(BaseModel):
     """Which part of the transcript is shortened for the model. Positions are indexes into the transcript.
 
-    Before `elided_before`, tool arguments and results are clipped. `summary` replaces all messages before
-    `summarised_before`.
+    They change only when the conversation does not fit any more, so that providers can cache what comes before.
+    `summary` replaces all messages before `summarised_before`. Before `clipped_before`, texts are clipped.
     """
 
-    elided_before: int = 0
+    clipped_before: int = 0
+    clipped_chars: int = 0
     summarised_before: int = 0
     pictures_before: int = 0
     """Pictures before this position are sent as words."""
     summary: str = ""
     quotes: list[str] = []
     """What the user wrote in the summarised messages, word for word."""
+    day: str = ""
+    """The day of the summary. Messages after it say when another day began."""
     flat_before: int = 0
     """Calls and results before this position are sent as plain text, because the server refused them as they are."""
     bare_before: int = 0

@@ -24,7 +24,7 @@ from moorage_api.agent.ports import Message
 from moorage_api.agent.state import OpenCall
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.toolsets.function_schema import function, text
-from moorage_api.agent.turn.planner import MAKE_PLAN
+from moorage_api.agent.toolsets.plan_functions import MAKE_PLAN
 
 PartName = Literal["plan", "tool_call", "streaming", "picture", "window"]
 TrialOutcome = Literal["works", "does_not_work", "not_tried"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.messages import clip, clip_content, elide, merge_user_messages
+from moorage_api.agent.messages import clip, clip_content, merge_user_messages
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.agent.state import AgentState
@@ -15,7 +15,7 @@ from moorage_api.agent.tokens import count_tokens
 from moorage_api.events.schemas import ErrorEvent
 from moorage_api.outbound import Outbound
 from support.agent import Bench, shell, shell_output
-from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn
+from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn, wish
 
 SHORTENING = "too long to keep"
 WINDOW = 12_000
@@ -56,9 +56,9 @@ class LongTask:
         if is_shortening(request):
             self.shortened += 1
             return self.summary
-        if "tools" not in request:
+        if wish(request) == "text":
             return Say("Done")
-        if request["tools"][0]["function"]["name"] == "make_plan":
+        if wish(request) == "make_plan":
             return Plan("The moon", "I will measure it.", ["measure", "report"])
         self.made += 1
         if self.made <= self.calls:
@@ -72,23 +72,6 @@ async def work(model: ScriptedModel, *, output_chars: int) -> Bench:
     bench.log.say("Measure the moon")
     await bench.run()
     return bench
-
-
-async def test_old_outputs_are_elided_first_and_everything_else_stays() -> None:
-    task = LongTask(calls=8)
-    with ScriptedModel(task, chunk_chars=500) as model:
-        bench = await work(model, output_chars=6_000)
-        assert task.shortened == 0
-        last = model.requests[-1]["messages"]
-        assert all(is_well_formed(request) for request in model.requests)
-        assert all(count_tokens(request["messages"]) < WINDOW for request in model.requests)
-    assert bench.log.types()[-1] == "done"
-    assert last[1]["content"] == "Measure the moon"
-    outputs = [str(message["content"]) for message in last if message["role"] == "tool"]
-    assert sum("call the tool again to see it" in output for output in outputs) >= 3
-    assert "left out" not in next(output for output in reversed(outputs) if "x" in output[:1])
-    stored = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
-    assert not any("left out" in content for content in stored), "the stored transcript stays whole"
 
 
 async def test_old_messages_are_summarised_and_the_plan_is_kept() -> None:
@@ -161,8 +144,8 @@ async def test_a_killed_runner_does_not_undo_the_shortening() -> None:
         bench.log.say("And Mars?")
         await bench.run()
         assert is_well_formed(model.requests[-1])
-    assert state["elided_before"] > 0
-    assert bench.log.state["shortened"]["elided_before"] >= state["elided_before"]
+    assert state["summarised_before"] > 0
+    assert bench.log.state["shortened"]["summarised_before"] >= state["summarised_before"]
 
 
 @pytest.mark.parametrize(("text", "limit"), [("", 10), ("short", 10), ("x" * 1000, 30)])
@@ -173,7 +156,7 @@ def test_clipping_keeps_the_beginning_and_the_end(text: str, limit: int) -> None
     assert len(result) <= max(limit, len(text[:limit])) + 60
 
 
-def test_eliding_and_clipping_keep_arguments_valid_json() -> None:
+def test_clipping_keeps_arguments_valid_json() -> None:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "c" * 5000,
@@ -185,13 +168,11 @@ def test_eliding_and_clipping_keep_arguments_valid_json() -> None:
             }
         ],
     }
-    for result in (elide(message, 100), clip_content(message, 100)):
-        arguments = json.loads(result["tool_calls"][0]["function"]["arguments"])
-        assert len(arguments["a"]) < 200
-        assert arguments["b"] == 1
-    assert elide(message, 100)["content"] == message["content"]
-    assert len(clip_content(message, 100)["content"]) < 200
-    assert elide({"role": "user", "content": "u" * 5000}, 100)["content"] == "u" * 5000
+    result = clip_content(message, 100)
+    arguments = json.loads(result["tool_calls"][0]["function"]["arguments"])
+    assert len(arguments["a"]) < 200
+    assert arguments["b"] == 1
+    assert len(result["content"]) < 200
 
 
 def test_consecutive_user_messages_are_joined() -> None:

@@ -12,7 +12,7 @@ from moorage_api.agent.ports import AgentLimits, Function, GateResult, ToolCall,
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.events.schemas import ErrorEvent, FileInfo, MessageEvent, PlanEvent, StepEvent, ToolEvent
 from support.agent import Bench, Killed, shell
-from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel, Status, Turn, Update
+from support.llm import Call, Calls, Finish, Plan, Say, ScriptedModel, Status, Turn, Update, wish
 
 PLAN = Plan("T", "M", ["a"])
 END: list[Turn] = [Finish(), Say("Done")]
@@ -40,7 +40,7 @@ async def test_the_model_learns_its_mistake_and_the_work_continues(turn: Turn, w
     def answer(request: dict[str, Any]) -> Turn:
         if len(request["messages"]) == 2:
             return PLAN
-        if "tools" not in request:
+        if wish(request) == "text":
             return Say("Done")
         return Finish() if any(words in str(message["content"]) for message in request["messages"][1:]) else turn
 

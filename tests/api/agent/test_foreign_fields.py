@@ -16,7 +16,7 @@ from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.state import OpenCall
 from moorage_api.outbound import Outbound
 from support.agent import Bench, shell_output
-from support.llm import Raw, Request, Say, ScriptedModel, Turn
+from support.llm import Raw, Request, Say, ScriptedModel, Turn, wish
 
 SIGNATURE = {"google": {"thought_signature": "AbC+/=="}}
 SHELL = {"session_id": "main", "exec_dir": "/home/ubuntu", "command": "ls"}
@@ -288,10 +288,10 @@ class ThinkingModel:
         self.commands = commands
 
     def __call__(self, request: Request) -> Turn:
-        if "tools" not in request:
+        if wish(request) == "text":
             return Say("Done", reasoning="End.")
         self.answers += 1
-        if request["tools"][0]["function"]["name"] == "make_plan":
+        if wish(request) == "make_plan":
             return thinking_turn("make_plan", {"title": "T", "message": "M", "steps": ["a"]}, 1)
         if self.answers <= self.commands + 1:
             return thinking_turn("shell_execute", SHELL | {"command": f"ls {self.answers}"}, self.answers)

@@ -14,7 +14,7 @@ from moorage_api.agent.toolsets.tools import FINISH
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, StepEvent, ToolEvent
 from moorage_api.outbound import Outbound
 from support.agent import Bench, shell, shell_output
-from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn, Update
+from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Status, Tries, Turn, Update, wish
 
 ARGS = {"session_id": "main", "exec_dir": "/home/ubuntu", "command": "ls"}
 TEXT_CALL = json.dumps({"name": "shell_execute", "arguments": ARGS})
@@ -228,9 +228,9 @@ class TextModel:
         self.seen = 0
 
     def __call__(self, request: Request) -> Turn:
-        if "tools" not in request:
+        if wish(request) == "text":
             return Say("Done")
-        if request["tools"][0]["function"]["name"] == "make_plan":
+        if wish(request) == "make_plan":
             plan = {"title": "T", "message": "M", "steps": ["a"]}
             if self.is_native_first:
                 return Plan(**plan)  # type: ignore[arg-type]
@@ -238,7 +238,7 @@ class TextModel:
         if any(message["role"] == "tool" and "ok" in message["content"] for message in request["messages"]):
             finish = {"success": True, "result": "r", "attachments": []}
             return Say(json.dumps({"name": "finish_step", "arguments": finish}))
-        if request["tools"][0]["function"]["name"] == "update_plan":
+        if wish(request) == "update_plan":
             return Update([])
         self.seen += 1
         return Say(TEXT_CALL)
@@ -265,11 +265,11 @@ class QuotingModel:
 
     def __call__(self, request: Request) -> Turn:
         words = [str(message["content"]) for message in request["messages"]]
-        if "tools" not in request:
+        if wish(request) == "text":
             return Say("Done")
-        if request["tools"][0]["function"]["name"] == "update_plan":
+        if wish(request) == "update_plan":
             return Update([])
-        if request["tools"][0]["function"]["name"] == "make_plan":
+        if wish(request) == "make_plan":
             plan = {"title": "T", "message": "M", "steps": ["a"]}
             return Say(json.dumps({"name": "make_plan", "arguments": plan}))
         if any(self.page in content for content in words):
@@ -381,9 +381,9 @@ async def test_a_history_that_the_server_refuses_is_sent_as_plain_text() -> None
     def answer(request: Request) -> Turn:
         if any(message["role"] == "tool" for message in request["messages"]):
             return Status(400, {"error": {"message": "bad sequence"}})
-        if "tools" not in request:
+        if wish(request) == "text":
             return Say("Done")
-        if request["tools"][0]["function"]["name"] == "make_plan":
+        if wish(request) == "make_plan":
             return Plan("T", "M", ["a"])
         return Finish()
 

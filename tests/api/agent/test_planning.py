@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
+from moorage_api.agent import prompts
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, PlanEvent, StepEvent, TitleEvent
 from support.agent import Bench, shell
-from support.llm import Call, Calls, Finish, Hang, Plan, Request, Say, ScriptedModel, Turn, Update
+from support.llm import Call, Calls, Finish, Hang, Plan, Request, Say, ScriptedModel, Turn, Update, wish
 from support.waiting import HANG_SECONDS
 
 
 def count_planning_requests(model: ScriptedModel) -> int:
-    names = [tool["function"]["name"] for request in model.requests for tool in request.get("tools", ())]
-    return names.count("make_plan") + names.count("update_plan")
+    return sum(wish(request) in ("make_plan", "update_plan") for request in model.requests)
 
 
 async def test_a_question_that_needs_no_tools_is_answered_at_once() -> None:
@@ -69,14 +69,28 @@ async def test_steps_are_accepted_in_every_form(steps: Any) -> None:
     assert [step.description for step in bench.log.last(PlanEvent).steps] == ["Look", "Tell"]
 
 
-async def test_the_planning_request_requires_a_call_and_offers_only_make_plan() -> None:
+async def test_the_planning_request_names_the_function_that_must_be_called() -> None:
     with ScriptedModel([Plan("T", "M", [])]) as model:
         bench = Bench(model)
         bench.log.say("Go")
         await bench.run()
     (request,) = model.requests
-    assert request["tool_choice"] == "required"
-    assert [tool["function"]["name"] for tool in request["tools"]] == ["make_plan"]
+    assert request["tool_choice"] == {"type": "function", "function": {"name": "make_plan"}}
+
+
+PLANNED = {"title": "T", "message": "M", "steps": ["a"]}
+
+
+@pytest.mark.parametrize("function", ["make_plan", "update_plan"])
+async def test_a_plan_during_a_step_is_refused_and_the_step_goes_on(function: str) -> None:
+    turns: list[Turn] = [Plan("T", "M", ["a"]), Call(function, PLANNED), Finish(), Say("Done")]
+    with ScriptedModel(turns) as model:
+        bench = Bench(model)
+        bench.log.say("Go")
+        await bench.run()
+        assert "the plan is made" in str(model.requests[2]["messages"][-1]["content"])
+    assert bench.log.types()[-1] == "done"
+    assert len(bench.log.last(PlanEvent).steps) == 1
 
 
 async def test_a_task_needs_one_planning_request_if_no_step_fails() -> None:
@@ -181,7 +195,7 @@ async def test_a_new_message_interrupts_a_request_to_the_model() -> None:
     def answer(request: Request) -> Turn:
         if not contains(request, "Forget it"):
             return Plan("T", "M", ["a", "b"]) if len(request["messages"]) == 2 else Hang()
-        return Update([]) if "tools" in request else Say("As you wish.")
+        return Say("As you wish.") if wish(request) == "text" else Update([])
 
     with ScriptedModel(answer) as model:
         bench = Bench(model)
@@ -245,6 +259,7 @@ async def test_partial_messages_of_a_plan_have_the_stream_id_of_the_stored_messa
     assert not stored.partial
 
 
+MUST_PLAN = prompts.MUST_PLAN.format(name="make_plan")
 USELESS: dict[str, Turn] = {
     "another function": Calls(Call("shell_execute", {})),
     "arguments that are no JSON": Calls(Call("make_plan", arguments="{steps: oops")),
@@ -260,8 +275,8 @@ async def test_a_model_that_makes_no_plan_is_asked_again_until_the_limit_ends_th
         bench = Bench(model, limits=AgentLimits(max_retries=2))
         bench.log.say("Go")
         await bench.run()
-        assert len(model.requests) == 3
-        assert "make_plan" in str(model.requests[1]["messages"][-1]["content"])
+        assert sum(MUST_PLAN in str(request["messages"][-1]["content"]) for request in model.requests[-2:]) == 2
+        assert len(model.requests) <= 3 + 2, "a server that ignores `tool_choice` is asked twice"
     assert bench.log.last(ErrorEvent).code == "llm_failed"
     assert bench.log.types() == ["message", "error"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from moorage_api.agent.ports import AgentLimits, GateResult
 from support.agent import Bench, shell, shell_output
-from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Turn
+from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Turn, wish
 
 HELLO = Plan("T", "Hello", [])
 FIRST, SECOND = "Saturday, 2026-11-28", "Sunday, 2026-11-29"
@@ -69,10 +69,9 @@ class Forgetful:
         if "too long to keep" in str(request["messages"][-1]["content"]):
             self.summaries += 1
             return Say("Nothing of interest.")
-        tools = request.get("tools") or []
-        if not tools:
+        if wish(request) == "text":
             return Say("Done")
-        if tools[0]["function"]["name"] == "make_plan":
+        if wish(request) == "make_plan":
             return Plan("T", "M", ["measure"])
         self.made += 1
         if self.made == 1:
@@ -97,7 +96,9 @@ async def test_the_users_own_words_survive_every_summary() -> None:
 
 
 async def test_many_long_messages_of_the_user_are_clipped_so_that_requests_fit() -> None:
-    with ScriptedModel(lambda request: HELLO if request.get("tools") else Say("Summary"), chunk_chars=500) as model:
+    with ScriptedModel(
+        lambda request: HELLO if wish(request) == "make_plan" else Say("Summary"), chunk_chars=500
+    ) as model:
         bench = Bench(model, context_tokens=12_000)
         for number in range(30):
             bench.log.say(f"Order {number}: " + "words " * 500)

@@ -14,7 +14,7 @@ from moorage_api.agent.toolsets.function_schema import function
 from support.agent import Bench, MemorySwitches, shell
 from support.llm import Call, Calls, Finish, Plan, Request, Say, ScriptedModel, Turn, play_script
 
-BUILT_IN = 27
+BUILT_IN = 29
 
 
 @dataclass
@@ -57,11 +57,11 @@ def bench_with(model: ScriptedModel, servers: dict[str, int], **options: Any) ->
 TURNS: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a_0"), Calls(Call("a_0"), Call("b_0"), Call("a_1"))]
 
 
-async def test_a_tool_that_is_switched_off_is_refused_and_no_longer_offered() -> None:
+async def test_a_tool_that_is_switched_off_is_refused_and_no_longer_offered_after_the_next_message() -> None:
     switches = MemorySwitches()
 
     def choose(request: Request) -> Turn:
-        turns = [*TURNS, Finish("done"), Say("That was it.")]
+        turns = [*TURNS, Finish("done"), Say("That was it."), Plan("T", "Hello", [])]
         if sum(message["role"] == "assistant" for message in request["messages"]) == 2:
             switches.off.add(("mcp", "a"))  # while the model answers
         return play_script(turns)(request)
@@ -69,20 +69,27 @@ async def test_a_tool_that_is_switched_off_is_refused_and_no_longer_offered() ->
     with ScriptedModel(choose) as model:
         bench, remote = bench_with(model, {"a": 2, "b": 1}, switches=switches)
         await bench.run()
+        bench.log.say("Hi")
+        await bench.run()
     assert bench.log.types()[-1] == "done"
     assert remote.called == ["a_0", "b_0"]
-    before, after = (set(offered_names(model.requests[place])) & {"a_0", "a_1", "b_0"} for place in (2, 3))
-    assert (before, after) == ({"a_0", "a_1", "b_0"}, {"b_0"})
+    before, during, after = (set(offered_names(model.requests[place])) & {"a_0", "a_1", "b_0"} for place in (2, 4, 5))
+    assert (before, during, after) == ({"a_0", "a_1", "b_0"}, {"a_0", "a_1", "b_0"}, {"b_0"})
     results = [message["content"] for message in bench.log.transcript if message["role"] == "tool"]
     assert results.count(prompts.SWITCHED_OFF) == 2
     assert results[2:5] == [prompts.SWITCHED_OFF, "It is done.", prompts.SWITCHED_OFF]
 
 
 async def test_finish_step_beside_a_refused_call_is_refused() -> None:
-    switches = MemorySwitches({("mcp", "a")})
+    switches = MemorySwitches()
     calls = Calls(Call("a_0"), Call("finish_step", {"success": True, "result": "done"}))
     turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), calls, Finish("done"), Say("That was it.")]
-    with ScriptedModel(turns) as model:
+
+    def choose(request: Request) -> Turn:
+        switches.off.add(("mcp", "a"))  # while the model answers
+        return play_script(turns)(request)
+
+    with ScriptedModel(choose) as model:
         bench, remote = bench_with(model, {"a": 1}, switches=switches)
         await bench.run()
     assert remote.called == []
@@ -90,12 +97,12 @@ async def test_finish_step_beside_a_refused_call_is_refused() -> None:
     assert results[1:3] == [prompts.SWITCHED_OFF, prompts.FINISH_AFTER_FAILURE]
 
 
-async def test_switches_are_read_once_before_each_model_request_and_each_remote_call() -> None:
+async def test_switches_are_read_once_for_each_message_and_each_remote_call() -> None:
     turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a_0"), shell("ls"), Finish("done"), Say("That was it.")]
     with ScriptedModel(turns) as model:
         bench, _ = bench_with(model, {"a": 1})
         await bench.run()
-    assert bench.switches.refreshes == 3 + 1, "three requests with tools, and the call of a_0"
+    assert bench.switches.refreshes == 1 + 1, "the message, and the call of a_0"
 
 
 async def test_switches_are_not_read_without_switchable_tools() -> None:

@@ -192,6 +192,7 @@ CLAUDE_BEDROCK = Family(
     ],
     error_body=shapes.bedrock_gateway_error,
     window_refusal=lambda _size: Refusal("Input is too long for requested model."),
+    own=OwnFields(part={"cache_control"}),
     known="Wants `tools` in each request whose history has calls, and messages of the user and the model in turn. Its "
     "errors are texts in `detail`.",
     threads=[

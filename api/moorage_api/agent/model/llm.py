@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from types import TracebackType
@@ -21,7 +21,7 @@ from moorage_api.agent.model.incoming.text_calls import TextCalls
 from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
-from moorage_api.agent.model.outgoing.request import RequestSettings, build_body
+from moorage_api.agent.model.outgoing.request import Offer, RequestSettings, build_body, disobeys
 from moorage_api.agent.model.servers.chunks import is_end, read_chunk
 from moorage_api.agent.model.servers.errors import LlmError as LlmError
 from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
@@ -134,6 +134,8 @@ class LlmClient:
         self._loses_thoughts = False
         """The last answer with calls came without the fields that only its model understands."""
         self._text_calls = TextCalls(is_proven=self._profile.leaves_calls_in_text)
+        self._disobeyed = 0
+        """Answers that called a function which `tool_choice` did not allow."""
         self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
         longest_seconds = max(self._timing.first_byte, self._timing.idle)
         self._timeout = httpx2.Timeout(longest_seconds, connect=CONNECT_SECONDS)
@@ -201,6 +203,15 @@ class LlmClient:
         """Most pictures that the server takes in one request; 0 if it is not known."""
         return self._profile.max_pictures
 
+    @property
+    def can_force(self) -> bool:
+        """A call can be required. Otherwise only words make the model call the function that is wanted."""
+        return self._profile.can_force
+
+    def select_functions(self, functions: Sequence[Function], allowed: Collection[str]) -> list[Function]:
+        """The functions that a request carries when only `allowed` may be called."""
+        return [item for item in functions if self._profile.obeys_choice or item.name in allowed]
+
     def _client(self) -> openai.AsyncOpenAI:
         """Raises OutboundRefusedError for an invalid base URL."""
         if self._opened is None:
@@ -235,7 +246,9 @@ class LlmClient:
         messages: Sequence[Message],
         *,
         tools: Sequence[Function] = (),
+        allowed: Collection[str] | None = None,
         force: bool = False,
+        max_tokens: int | None = None,
         max_retries: int = 3,
         progress: Progress | None = None,
         on_wait: Waiting | None = None,
@@ -243,16 +256,19 @@ class LlmClient:
     ) -> Answer:
         """Send one request and wait for the whole answer. `force` requires a tool call, if the server supports that.
 
+        `allowed`: names of the `tools` that may be called now. The answer may call others all the same.
+        `max_tokens`: a smaller limit of the answer than the configured one.
         `is_long`: the length of the request may be what the server cannot take, so a 500 is not waited out.
         Raises LlmError: immediately if a retry cannot help, otherwise after `max_retries` retries and `patience`.
         """
         self._earlier_tools |= {tool.name: tool for tool in tools}
+        offer = Offer(tools, None if allowed is None else frozenset(allowed), force)
         began = time.monotonic()
         tries = halves = 0
         while True:
             try:
-                answer = await self._ask_adapting(messages, tools=tools, force=force, progress=progress)
-                return await self._read_calls(answer, messages, tools, is_plan=force)
+                answer = await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, progress=progress)
+                return await self._read_calls(answer, messages, offer.callable_functions, is_plan=force)
             except RetryableError as failure:
                 halves += failure.is_half
                 waited_seconds = time.monotonic() - began
@@ -260,7 +276,7 @@ class LlmClient:
                 is_patient = is_patient and not (is_long and failure.error.status == 500)
                 if halves > 1 and failure.half is not None:
                     # a server that never says why an answer ends, but does end it
-                    return await self._read_calls(failure.half, messages, tools, is_plan=force)
+                    return await self._read_calls(failure.half, messages, offer.callable_functions, is_plan=force)
                 if halves > 1 or (tries >= max_retries and not is_patient):
                     raise failure.error from failure
                 longest = max(self._timing.patience - waited_seconds, SHORT_WAIT_SECONDS)
@@ -287,29 +303,39 @@ class LlmClient:
                 return
 
     async def _ask_adapting(
-        self, messages: Sequence[Message], *, tools: Sequence[Function], force: bool, progress: Progress | None
+        self, messages: Sequence[Message], *, offer: Offer, max_tokens: int | None, progress: Progress | None
     ) -> Answer:
         """Send the request; when the server refuses a part of it, learn that and send it in another form."""
+        settings = self._request_settings().with_limit(max_tokens)
+        is_restricted = False
         refused: set[str] = set()
         pictures = await self._pictures.load(messages) if self._profile.sees else {}
         while True:
             body = build_body(
-                self._request_settings(),
+                settings,
                 self._profile,
                 messages,
-                tools=tools,
-                force=force,
+                offer=offer,
                 earlier_tools=self._earlier_tools,
                 pictures=pictures,
             )
             try:
-                return await self._send(body, progress)
+                answer = await self._send(body, progress)
             except RefusedError as error:
                 facts = learn(self._profile, error.refusal, body)
                 if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:
                     raise explain(error.refusal, base_url=self._base_url, model=self._model) from error
                 refused.add(json.dumps(facts))
                 await self._learn(facts)
+                continue
+            if offer.allowed is None or not disobeys(body, answer):
+                # the caller compares the usage with the request that it wanted
+                return replace(answer, usage=None) if is_restricted else answer
+            is_restricted = True
+            self._disobeyed += 1
+            if self._disobeyed > 1:
+                await self._learn({"obeys_choice": False})
+            offer = replace(offer, functions=offer.callable_functions, allowed=None)
 
     def _request_settings(self) -> RequestSettings:
         """An answer may not be longer than its part of a window that we know."""

@@ -14,6 +14,7 @@ from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.ports import Message, Picture, ToolCall, ToolResult
 from moorage_api.agent.state import FRESH, OpenCall, Phase
 from moorage_api.agent.toolsets.arguments import BadArgumentsError, check_arguments
+from moorage_api.agent.toolsets.plan_functions import PLANNING
 from moorage_api.agent.toolsets.tools import FINISH, Tools
 from moorage_api.agent.toolsets.user_functions import ASK, NOTIFY
 from moorage_api.agent.turn import progress, results
@@ -65,8 +66,7 @@ async def execute(work: Work, tools: Tools) -> bool:
             return False
         steps = work.state.with_step(step.id, "running")
         await work.record(StepEvent(id=step.id, description=step.description, status="running"), steps=steps)
-    await tools.refresh()
-    answer = await ask_model(work, tools=tools.functions)
+    answer = await ask_model(work, allowed={item.name for item in tools.functions} - PLANNING)
     if not answer.calls:
         await _take_text(work, tools, answer)
         return False

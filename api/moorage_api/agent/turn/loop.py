@@ -11,6 +11,7 @@ from moorage_api.agent.messages import tool_message, user_message
 from moorage_api.agent.model.llm import LlmClient, LlmError
 from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.ports import (
+    OFFER,
     AgentLimits,
     Attachments,
     Gate,
@@ -53,27 +54,11 @@ async def run_turn(
     Exceptions of `Journal.record` propagate; after UnreadMessagesError, call `run_turn` again.
 
     `today` is the day as the model reads it. The model is told when it differs from that of the message before.
-    `guidance` is added to the system prompt. It must not change during a session, or the provider's cache is lost.
+    `guidance` is added to the system prompt. A change takes effect at the next message of the user.
     """
-    tools = Tools(toolsets, switches, max_functions=limits.max_functions)
-    if tools.left_out:
-        logger.warning(
-            "Session %s: %d tools are not offered to the model, because there are more than %d",
-            journal.session_id,
-            len(tools.left_out),
-            limits.max_functions,
-        )
-        guidance += prompts.left_out_tools(tools.left_out)
-    work = Work(
-        journal,
-        llm=llm,
-        toolsets=toolsets,
-        attachments=attachments,
-        gate=gate,
-        limits=limits,
-        today=today,
-        guidance=guidance,
-    )
+    tools = Tools(toolsets, switches, max_functions=limits.max_functions, guidance=guidance)
+    tools.restore(journal.transcript)
+    work = Work(journal, llm=llm, tools=tools, attachments=attachments, gate=gate, limits=limits, today=today)
     must_read = True
     while True:
         try:
@@ -146,11 +131,27 @@ async def _read_messages(work: Work) -> None:
             "attachments": None,
             "unstored": {},
         }
+        if not work.llm.can_force:
+            messages.append(user_message(prompts.PLAN_FIRST))
     else:
         new_turn = {"phase": "replanning"}
         messages.append(user_message(prompts.NEW_MESSAGE))
+    messages[-1] |= await _renew_offer(work)
     days = {"started_on": state.started_on or work.today, "today": work.today}
     await work.record(messages=messages, consumed_seq=consumed_seq, calls=[], invalid=0, **days, **FRESH, **new_turn)
+
+
+async def _renew_offer(work: Work) -> dict[str, str]:
+    """Offer the tools that are on from now on; the key for the message with which that is stored."""
+    offer = await work.tools.renew()
+    if offer and work.tools.left_out:
+        logger.warning(
+            "Session %s: %d tools are not offered to the model, because there are more than %d",
+            work.journal.session_id,
+            len(work.tools.left_out),
+            work.limits.max_functions,
+        )
+    return {OFFER: offer} if offer else {}
 
 
 async def _text_with_files(work: Work, message: UserMessage) -> tuple[str, list[Picture]]:

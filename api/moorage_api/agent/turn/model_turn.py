@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from moorage_api.agent import prompts
 from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullError
 from moorage_api.agent.model.outgoing import pictures
 from moorage_api.agent.model.servers.counting import LEAST_RATIO, compare
-from moorage_api.agent.ports import Function
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.turn import compaction, repair
 from moorage_api.agent.turn.progress import check_model_turns
@@ -27,15 +26,17 @@ FITS = 1.25
 
 
 async def ask_model(
-    work: Work, *, tools: Sequence[Function] = (), force: bool = False, progress: Progress | None = None
+    work: Work, *, allowed: Collection[str], force: bool = False, progress: Progress | None = None
 ) -> Answer:
     """Send the transcript to the model and return its answer.
+
+    `allowed`: names of the functions that the model may call. If there are none, it has to write text.
 
     Raises LlmError, TurnLimitError and InterruptedByUserError.
     """
     check_model_turns(work.state, work.limits)
     await work.add_notes()
-    answer = await _Attempts(work, tools=tools, force=force, progress=progress).ask()
+    answer = await _Attempts(work, allowed=allowed, force=force, progress=progress).ask()
     work.state = work.state.model_copy(
         update={
             "iterations": work.state.iterations + 1,
@@ -48,9 +49,9 @@ async def ask_model(
 class _Attempts:
     """The attempts of one model turn: as it is, shortened, and with the calls of the history as plain text."""
 
-    def __init__(self, work: Work, *, tools: Sequence[Function], force: bool, progress: Progress | None) -> None:
+    def __init__(self, work: Work, *, allowed: Collection[str], force: bool, progress: Progress | None) -> None:
         self._work = work
-        self._tools = tools
+        self._allowed = allowed
         self._force = force
         self._progress = progress
         self._before = work.state.shortened
@@ -68,16 +69,19 @@ class _Attempts:
     async def ask(self) -> Answer:
         work = self._work
         while True:
-            messages = await compaction.build_request(work, self._tools)
+            messages = await compaction.build_request(work)
             is_long = not self._guesses and count_tokens(messages) > LONG_TOKENS
-            sent = count_tokens(messages) + compaction.count_described(self._tools)
+            sent = count_tokens(messages) + compaction.count_described(
+                work.llm.select_functions(work.tools.functions, self._allowed)
+            )
             if self._cut_answer is not None and sent > NOT_SHORTER * self._cut_sent:
                 return self._cut_answer
             try:
                 answer = await work.unless_interrupted(
                     work.llm.ask(
                         messages,
-                        tools=self._tools,
+                        tools=work.tools.functions,
+                        allowed=self._allowed,
                         force=self._force,
                         max_retries=work.limits.max_retries,
                         progress=self._progress,

@@ -12,6 +12,7 @@ from moorage_api.agent.messages import assistant_message, call_message, tool_mes
 from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
 from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation, is_nothing_but_notation
 from moorage_api.agent.ports import Function, Message
+from moorage_api.agent.toolsets.plan_functions import MAKE_PLAN, PLANNING, UPDATE_PLAN
 from moorage_api.agent.turn.incomplete import cut_problem, end_note
 from moorage_api.agent.turn.model_turn import ask_model
 from moorage_api.agent.turn.partials import show_partials
@@ -21,48 +22,6 @@ from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanE
 
 MAX_STEPS = 30
 MAX_TITLE_CHARS = 80
-
-STEPS_SCHEMA = {"type": "array", "items": {"type": "string"}}
-
-MAKE_PLAN = Function(
-    name="make_plan",
-    description=(
-        "Plan the user's task. Use few steps; you must be able to do and check each step with your tools. If no tools "
-        "are needed (small talk, a question that you can answer from knowledge), give no steps and put the whole "
-        "answer into `message`."
-    ),
-    parameters={
-        "type": "object",
-        "properties": {
-            "title": {"type": "string", "description": "What the chat is about, at most eight words"},
-            "message": {
-                "type": "string",
-                "description": "To the user: how you understood the task and what you will do, one or two sentences. "
-                "Without steps: the complete answer",
-            },
-            "steps": STEPS_SCHEMA | {"description": "What to do, one short sentence each, in order"},
-        },
-        "required": ["title", "message", "steps"],
-        "additionalProperties": False,
-    },
-)
-
-UPDATE_PLAN = Function(
-    name="update_plan",
-    description="Replace the steps that are not done yet. Repeat the steps that stay word for word.",
-    parameters={
-        "type": "object",
-        "properties": {
-            "message": {
-                "type": "string",
-                "description": "To the user, if they wrote something or should know about the change; otherwise empty",
-            },
-            "steps": STEPS_SCHEMA | {"description": "The steps that are left, in order; empty if nothing is left"},
-        },
-        "required": ["steps"],
-        "additionalProperties": False,
-    },
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +35,7 @@ async def plan(work: Work) -> bool:
     """Ask for the first plan of a turn. True if the model answered without steps, which ends the turn."""
     stream_id = f"plan-{work.state.turn}-{work.state.plans}"
     answer = await ask_model(
-        work, tools=[MAKE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
+        work, allowed={MAKE_PLAN.name}, force=True, progress=show_partials(work, stream_id, _message_so_far)
     )
     draft = _draft(answer, MAKE_PLAN)
     if draft is None or not (draft.steps or draft.message):
@@ -121,7 +80,7 @@ async def replan(work: Work) -> None:
     check_failures(state, work.limits)
     stream_id = f"plan-{state.turn}-{state.plans}"
     answer = await ask_model(
-        work, tools=[UPDATE_PLAN], force=True, progress=show_partials(work, stream_id, _message_so_far)
+        work, allowed={UPDATE_PLAN.name}, force=True, progress=show_partials(work, stream_id, _message_so_far)
     )
     draft = _draft(answer, UPDATE_PLAN)
     if draft is None and state.invalid and not answer.calls and answer.text.strip():
@@ -170,18 +129,21 @@ def _problem_of(answer: Answer, draft: Draft) -> str:
     """Why an answer without steps is not a complete answer to the user; empty if it may be one."""
     if problem := cut_problem(answer):
         return problem
-    if answer.calls or calls_in_text(answer.text, {MAKE_PLAN.name}):
+    if answer.calls or calls_in_text(answer.text, PLANNING):
         return ""
-    if answer.lacks_call or is_call_notation(answer.text, {MAKE_PLAN.name}):
+    if answer.lacks_call or is_call_notation(answer.text, PLANNING):
         return prompts.MUST_PLAN.format(name=MAKE_PLAN.name)
     return prompts.ANNOUNCED_PLAN if is_announcement(draft.message) else ""
 
 
 def _draft(answer: Answer, function: Function) -> Draft | None:
-    """Read the plan from a call or from JSON in the text. For `make_plan`, plain text is an answer without steps."""
+    """Read the plan from a call or from JSON in the text. For `make_plan`, plain text is an answer without steps.
+
+    A call of the other planning function is a plan, too: both are always offered.
+    """
     # a plan is only words, so it is also read from a text that is nothing but this call
-    for call in answer.calls or calls_in_text(answer.text, {function.name}):
-        if call.name == function.name and (args := parse_object(call.arguments)) is not None:
+    for call in answer.calls or calls_in_text(answer.text, PLANNING):
+        if call.name in PLANNING and (args := parse_object(call.arguments)) is not None:
             return _read_draft(args, function)
     if answer.calls:
         return None
@@ -248,6 +210,8 @@ def _message_so_far(builder: AnswerBuilder) -> str:
     answer = builder.answer()
     if not answer.calls:
         return answer.text.strip()
+    if answer.calls[0].name not in PLANNING:
+        return ""
     try:
         args = from_json(answer.calls[0].arguments, allow_partial="trailing-strings")
     except ValueError:

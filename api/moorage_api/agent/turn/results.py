@@ -11,10 +11,14 @@ from moorage_api.agent import prompts
 from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import SandboxLostError, SavedFiles
 from moorage_api.agent.state import AgentState, OpenCall
+from moorage_api.agent.tokens import BYTES_PER_TOKEN
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 
 MAX_RESULT_CHARS = 12_000
+LEAST_RESULT_CHARS = 2_000
+RESULT_SHARE = 0.15
+"""Most of the model's window that one result may take, if the window is small."""
 READING_FUNCTIONS = frozenset(
     {"read_file", "shell_execute", "shell_read_output", "shell_wait_process", "shell_write_input", "skill_read"}
 )
@@ -57,15 +61,22 @@ def changes(state: AgentState, saved: SavedFiles) -> dict[str, Any]:
     }
 
 
+def _result_chars(work: Work) -> int:
+    """Length of a result. It is clipped before it is sent for the first time, because later that costs the cache."""
+    share = int(work.state.shortened.window(work.llm) * RESULT_SHARE * BYTES_PER_TOKEN)
+    return min(MAX_RESULT_CHARS, max(share, LEAST_RESULT_CHARS))
+
+
 async def text_for_model(work: Work, call: OpenCall, text: str) -> str:
     """The result of a call, or its beginning and end with the name of the file in the sandbox that holds the whole."""
-    if len(text) <= MAX_RESULT_CHARS:
+    limit = _result_chars(work)
+    if len(text) <= limit:
         return text
     path = ""
     if call.function not in READING_FUNCTIONS:
         path = await work.unless_stopped(work.attachments.keep_output(f"{call.id}.txt", text))
     where = f"; the whole result is in {path}, read the part you need with read_file or search_in_file" if path else ""
-    return clip(text, MAX_RESULT_CHARS, hint=where)
+    return clip(text, limit, hint=where)
 
 
 async def store_untried(work: Work) -> None:

@@ -13,8 +13,9 @@ from moorage_api.agent.messages import assistant_message, call_message, tool_mes
 from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.incoming.answers import Answer, RawCall
 from moorage_api.agent.model.llm import LlmClient, LlmError
-from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, SavedFiles, Toolset
+from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, SavedFiles
 from moorage_api.agent.state import AgentState, OpenCall
+from moorage_api.agent.toolsets.tools import Tools
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.events.schemas import ChatEvent
 from moorage_common.tasks import race
@@ -39,20 +40,18 @@ class Work:
         journal: Journal,
         *,
         llm: LlmClient,
-        toolsets: Sequence[Toolset],
+        tools: Tools,
         attachments: Attachments,
         gate: Gate,
         limits: AgentLimits,
         today: str = "",
-        guidance: str = "",
     ) -> None:
         self.journal = journal
         self.llm = llm
-        self.toolsets = toolsets
+        self.tools = tools
         self.attachments = attachments
         self.gate = gate
         self.limits = limits
-        self.guidance = guidance
         self.today = today
         self.state = AgentState.model_validate(journal.state)
         self.keys: dict[int, str] = {}

@@ -13,10 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moorage_api.agent.ports import OFFER
 from moorage_api.agent.unicode import repair_unicode
 
 STORED = "moorage_foreign"
 """Key of a stored message that holds the fields and the identity of their model. It is never sent to a model."""
+OUR_KEYS = frozenset({STORED, OFFER})
+"""Keys of stored messages that no model gets."""
 
 MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "function_call"})
 CALL_FIELDS = frozenset({"index", "id", "type", "function"})
@@ -172,7 +175,7 @@ def restore(transcript: Sequence[Mapping[str, Any]], identity: str) -> list[dict
     ids: dict[str, str] = {}
     messages = []
     for stored in transcript:
-        message = {key: value for key, value in stored.items() if key != STORED}
+        message = {key: value for key, value in stored.items() if key not in OUR_KEYS}
         kept = stored.get(STORED)
         if kept and kept["model"] == identity:
             message |= _parse(kept["fields"])

@@ -21,6 +21,14 @@ class Profile:
     """`stream_options`, which asks for the usage, is accepted."""
     can_force: bool = True
     """`tool_choice: "required"` is accepted."""
+    can_name: bool = True
+    """A `tool_choice` that names a function is accepted."""
+    can_forbid: bool = True
+    """`tool_choice: "none"` is accepted."""
+    obeys_choice: bool = True
+    """`tool_choice` has an effect. Otherwise a request offers only the functions that may be called now."""
+    takes_cache_marks: bool = False
+    """The provider caches what `cache_control` marks, and nothing without such marks."""
     effort_with_tools: str = ""
     """`reasoning_effort` of requests with tools; empty to leave it out."""
     needs_tools_with_calls: bool = False
@@ -71,6 +79,10 @@ FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"gpt-4o.*(audio|realtime|transcribe|search)|mistral-small-2501", {"sees": False}),
     # opencode#2915, agentgateway#2192: gateways in front of Claude
     (r"claude|anthropic|bedrock", {"needs_tools_with_calls": True}),
+    # platform.claude.com, "Tool use with prompt caching": another tool_choice makes the cache of the messages invalid
+    (r"claude|anthropic", {"takes_cache_marks": True, "can_force": False, "can_forbid": False}),
+    # docs.z.ai, "Chat Completion": only "auto" is supported
+    (r"(^|/)glm-", {"can_force": False, "can_forbid": False}),
 )
 """Pattern of the model's name, and what differs from the defaults. All patterns that match apply, in this order."""
 

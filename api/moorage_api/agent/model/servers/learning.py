@@ -8,7 +8,7 @@ from typing import Any
 
 from moorage_api.agent.model.outgoing.pictures import count_parts
 from moorage_api.agent.model.outgoing.profiles import Profile
-from moorage_api.agent.model.outgoing.request import foreign_names
+from moorage_api.agent.model.outgoing.request import foreign_names, has_cache_marks
 from moorage_api.agent.model.servers.refusals import Refusal
 
 LEARNT_FROM = frozenset({0, 400, 404, 415, 422, 500})
@@ -39,6 +39,9 @@ ABOUT_SCHEMAS = re.compile(
 )
 """Gemini, Vertex, Kimi, Anthropic, OpenAI, Mistral"""
 FORCED = re.compile(r"tool[_ ]?choice|forced? (function|tool)|function[_ ]calling[_ ]?(config|mode)|mode\W{0,3}any\b")
+NO_MARKS = re.compile(r"cache_?(control|point)|prompt caching")
+NO_PARTS = re.compile(r"\bcontent.{0,80}\b(string|str)\b", re.DOTALL)
+"""The server refuses texts as lists of parts. Only marked messages and those with pictures have them."""
 USER_AFTER_TOOL = re.compile(r"user\W{0,3}(role )?\W{0,3}(after|follow\w*|cannot follow)\W{1,3}(role )?\W{0,3}tool")
 
 
@@ -68,7 +71,7 @@ def _from_tools(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[
     messages = body["messages"]
     has_calls = any(message.get("tool_calls") for message in messages)
     if "tool_choice" in body and FORCED.search(reason):
-        return {"can_force": False}
+        return _from_tool_choice(body["tool_choice"], reason)
     if "reasoning_effort" in reason:
         if profile.effort_with_tools and "reasoning_effort" in body:
             return {"effort_with_tools": ""}
@@ -80,8 +83,20 @@ def _from_tools(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[
     return {}
 
 
+def _from_tool_choice(choice: object, reason: str) -> dict[str, Any]:
+    if choice == "none":
+        return {"can_forbid": False}
+    if isinstance(choice, Mapping) and not re.search(r"thinking|required|forc", reason):
+        return {"can_name": False}
+    return {"can_force": False}
+
+
 def _from_fields(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the history that are missing or not accepted."""
+    if has_cache_marks(body["messages"]):
+        is_about_parts = bool(NO_PARTS.search(reason)) and not count_parts(body["messages"])
+        if is_about_parts or NO_MARKS.search(reason):
+            return {"takes_cache_marks": False}
     with_calls = [message for message in body["messages"] if message.get("tool_calls")]
     named = REQUIRED_FIELD.search(reason)
     if named and IS_MISSING.search(reason):
