@@ -6,14 +6,18 @@ import asyncio
 import base64
 import io
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from PIL import Image
 from sqlalchemy import text
 
 from moorage_api.database import create_engine
+from moorage_api.objects import keys
+from moorage_api.wiring.resources import blobs_of
 from moorage_sandbox.pictures import read_header
-from support.accounts import Person
+from support.accounts import Person, data
 from support.llm import Call, Finish, Plan, Request, Say, ScriptedModel, Turn
 from support.processes import Platform
 from support.sse import Chat
@@ -101,3 +105,10 @@ async def test_a_model_that_sees_gets_every_picture_of_a_session_within_the_limi
         (called,) = chat.all("tool", function="browser_screenshot", status="called")
         assert set(called["content"]) == {"screenshot"}
         assert await longest_message(platform) < 20_000, "pictures are not in the database"
+
+        store = blobs_of(platform.settings())
+        prefix, now = keys.session_prefix(UUID(session)), datetime.now(UTC) + timedelta(days=1)
+        assert [key for key in await store.keys(prefix, before=now) if "/pictures/" in key]
+        data(await alice.client.post(f"/api/sessions/{session}/delete"))
+        assert await store.keys(prefix, before=now) == []
+        await store.close()
