@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
@@ -11,9 +11,11 @@ JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """Markers of the segment that holds the size. The three others in this range hold tables."""
 
 
-@dataclass(frozen=True)
-class PictureHeader:
-    """`is_plain`: the data ends like a whole picture, and it is no animation."""
+class PictureHeader(NamedTuple):
+    """`is_plain`: the data ends like a whole picture, and it is no animation.
+
+    Not a dataclass: the box imports this module when it starts, and `dataclasses` takes a few milliseconds.
+    """
 
     media_type: str
     width: int

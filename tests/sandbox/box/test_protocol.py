@@ -132,7 +132,8 @@ def test_it_needs_neither_site_packages_nor_slow_modules_to_start() -> None:
         text=True,
         timeout=HANG_SECONDS,
     )
-    slow = {"asyncio", "http", "subprocess", "logging", "pydantic", "ctypes", "urllib", "moorage_sandbox.box.browser"}
+    slow = {"asyncio", "http", "subprocess", "dataclasses", "inspect", "pydantic", "ctypes", "urllib"}
+    slow.add("moorage_sandbox.box.browser")
     assert slow.isdisjoint(run.stdout.split())
 
 
