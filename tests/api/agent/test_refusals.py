@@ -207,6 +207,7 @@ def test_the_time_to_wait_is_read(headers: dict[str, str], body: str, seconds: f
         ("sk-0123456789", "The key sk-0123456789 is wrong", "The key … is wrong"),
         ("sk-0123456789", "key=sk-0123456789.", "key=…."),
         ("sk-0123456789", "xsk-01234567890", "xsk-01234567890"),
+        ("sk-01234/56789", "the key sk-01234\\/56789 or SK-01234%2f56789", "the key … or …"),
         ("k", "the key of k", "the key of k"),
         ("ollama", "start ollama first", "start ollama first"),
         ("", "nothing", "nothing"),
@@ -214,7 +215,7 @@ def test_the_time_to_wait_is_read(headers: dict[str, str], body: str, seconds: f
 )
 def test_only_a_long_key_is_masked_and_only_as_a_whole(secret: str, text: str, masked: str) -> None:
     assert mask_secret(text, secret) == masked
-    assert read_refusal(401, text, NO_HEADERS, secret=secret).server_text == masked
+    assert read_refusal(401, text, NO_HEADERS, secrets=[secret]).server_text == masked
 
 
 FULL = "This model's maximum context length is 8192 tokens"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from types import TracebackType
@@ -27,7 +28,7 @@ from moorage_api.agent.model.servers.errors import LlmError as LlmError
 from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
 from moorage_api.agent.model.servers.errors import WindowFullError as WindowFullError
 from moorage_api.agent.model.servers.learning import learn
-from moorage_api.agent.model.servers.refusals import Refusal, mask_secret, read_refusal, secrets_of_headers
+from moorage_api.agent.model.servers.refusals import find_secrets, mask_secrets, read_refusal
 from moorage_api.agent.model.servers.waits import describe_seconds
 from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window, find_window
 from moorage_api.agent.ports import Function, Message
@@ -123,7 +124,7 @@ class LlmClient:
         self._outbound = outbound
         self._settings = RequestSettings(model, temperature, max_tokens, dict(extra_body or {}))
         self._headers = dict(headers or {})
-        self._header_secrets = secrets_of_headers(self._headers)
+        self._secrets = find_secrets(api_key, self._headers)
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt
         self._on_start = on_start
@@ -267,7 +268,8 @@ class LlmClient:
         tries = halves = 0
         while True:
             try:
-                answer = await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, progress=progress)
+                with self._mask_errors():
+                    answer = await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, progress=progress)
                 return await self._read_calls(answer, messages, offer.callable_functions, is_plan=force)
             except RetryableError as failure:
                 halves += failure.is_half
@@ -284,6 +286,16 @@ class LlmClient:
                     raise _too_long(failure.error, failure.after_seconds) from failure
                 await self._wait(self._delay(tries, failure.after_seconds), str(failure.error), on_wait)
                 tries += 1
+
+    @contextmanager
+    def _mask_errors(self) -> Iterator[None]:
+        """No error that leaves the client shows a secret, whatever part of the answer its words come from."""
+        try:
+            yield
+        except (LlmError, RetryableError) as error:
+            for item in (error, error.error) if isinstance(error, RetryableError) else (error,):
+                item.args = (mask_secrets(str(item), self._secrets),)
+            raise
 
     def _delay(self, tries: int, after_seconds: float | None) -> float:
         """A server that repeats a short wait without keeping its word is not asked again and again."""
@@ -362,7 +374,8 @@ class LlmClient:
         except openai.APIStatusError as error:
             response = error.response
             self._was_reached = True
-            raise RefusedError(self._read(error.status_code, response.text, response.headers)) from error
+            refusal = read_refusal(error.status_code, response.text, response.headers, secrets=self._secrets)
+            raise RefusedError(refusal) from error
         except (openai.APITimeoutError, TimeoutError) as error:
             raise RetryableError(
                 LlmError("llm_unavailable", f"The model at {self._base_url} did not answer in time")
@@ -388,11 +401,6 @@ class LlmClient:
             raise RetryableError(
                 LlmError("llm_unavailable", f"The connection to the model at {self._base_url} was lost")
             ) from error
-
-    def _read(self, status: int, text: str, headers: Mapping[str, str]) -> Refusal:
-        for secret in self._header_secrets:
-            text = mask_secret(text, secret)
-        return read_refusal(status, text, headers, secret=self._api_key)
 
     async def _stream(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
         builder = AnswerBuilder()
@@ -436,7 +444,7 @@ class LlmClient:
             async for event in read_events(self._bytes(stream.response)):
                 if is_end(event):
                     return True
-                if (chunk := read_chunk(event, secret=self._api_key)) is None:
+                if (chunk := read_chunk(event, secrets=self._secrets)) is None:
                     continue
                 builder.feed(chunk)
                 builder.is_document = event.name == DOCUMENT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moorage_api.agent.model.incoming.answers import BadStreamError
@@ -21,8 +21,8 @@ def is_end(event: ServerEvent) -> bool:
     return event.data.strip().strip('"').startswith("[DONE]")
 
 
-def read_chunk(event: ServerEvent, *, secret: str) -> Any:
-    """The chunk in the event; None for an event that only keeps the connection open.
+def read_chunk(event: ServerEvent, *, secrets: Sequence[str]) -> Any:
+    """The chunk in the event; None for an event that only keeps the connection open. Errors do not show `secrets`.
 
     Raises RefusedError if it is an error, and BadStreamError if it is something else.
     """
@@ -30,16 +30,16 @@ def read_chunk(event: ServerEvent, *, secret: str) -> Any:
     if not text or event.name in KEEP_ALIVE_NAMES:
         return None
     if event.name in ERROR_NAMES:
-        raise RefusedError(read_refusal(0, text, {}, secret=secret))
+        raise RefusedError(read_refusal(0, text, {}, secrets=secrets))
     try:
         document = json.loads(text, parse_constant=lambda _: None, parse_float=_parse_float)
     except ValueError as error:
-        server_text = read_refusal(0, text, {}, secret=secret).server_text
+        server_text = read_refusal(0, text, {}, secrets=secrets).server_text
         raise BadStreamError(f"{event.name or 'an event'} is not JSON", server_text=server_text) from error
     if document is None:
         return None
     if _is_error(document) or (event.name == DOCUMENT and not _choices(document)):
-        raise RefusedError(read_refusal(0, text, {}, secret=secret))
+        raise RefusedError(read_refusal(0, text, {}, secrets=secrets))
     if any(
         isinstance(choice, Mapping) and choice.get("finish_reason") == FULL_WINDOW_REASON
         for choice in _choices(document)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,17 +139,17 @@ class Refusal:
         return f"{self.param} {self.words}".lower()
 
 
-def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secret: str = "") -> Refusal:
-    """Read an error document of any shape. The API key `secret` is removed from the words."""
+def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secrets: Sequence[str] = ()) -> Refusal:
+    """Read an error document of any shape. The `secrets` are removed from the words, after escapes were resolved."""
     document = _parse(body)
     words = list(dict.fromkeys(_words(document) if document is not None else ())) or [_plain_text(body).strip(" {}[]")]
     nodes = list(_nodes(document))
     codes = [str(node[key]).lower() for node in nodes for key in CODE_KEYS if isinstance(node.get(key), str | int)]
     params = [str(node["param"]) for node in nodes if isinstance(node.get("param"), str)]
     params += [str(part) for node in nodes if isinstance(node.get("loc"), list) for part in node["loc"]]
-    everything = mask_secret(" ".join(" ".join(words).split()), secret)
+    everything = mask_secrets(" ".join(" ".join(words).split()), secrets)
     # the last words are the innermost: those of the server behind a gateway
-    text = mask_secret(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secret)
+    text = mask_secrets(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secrets)
     return Refusal(
         status=status or _status_of(codes),
         server_text=text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…",
@@ -174,16 +174,31 @@ MIN_SECRET_CHARS = 8
 
 
 def mask_secret(text: str, secret: str) -> str:
-    """Replace the API key, which some servers repeat. A short key such as "ollama" is no secret and stays."""
+    """Replace the API key, which some servers repeat. A short key such as "ollama" is no secret and stays.
+
+    It is found in any case, and also where its special characters are escaped as in JSON or in a URL.
+    """
     if len(secret) < MIN_SECRET_CHARS:
         return text
-    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "…", text)
+    pattern = "".join(char if char.isalnum() else _escaped(char) for char in secret)
+    return re.sub(rf"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])){pattern}(?![A-Za-z0-9])", "…", text, flags=re.IGNORECASE)
 
 
-def secrets_of_headers(headers: Mapping[str, str]) -> list[str]:
-    """The values of configured headers, and those behind a word such as `Bearer`, longest first."""
+def _escaped(char: str) -> str:
+    """A pattern for the character as it is, and as JSON and URLs write it."""
+    return rf"(?:\\*{re.escape(char)}|\\+u{ord(char):04x}|%{ord(char):02x})"
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = mask_secret(text, secret)
+    return text
+
+
+def find_secrets(api_key: str, headers: Mapping[str, str]) -> list[str]:
+    """The API key, the values of configured headers, and those behind a word such as `Bearer`, longest first."""
     values = {part for value in headers.values() for part in (value, value.partition(" ")[2].strip())}
-    return sorted(values, key=len, reverse=True)
+    return sorted({api_key, *values}, key=len, reverse=True)
 
 
 def _parse(text: str) -> Any:
