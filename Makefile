@@ -56,11 +56,12 @@ fuzz: setup ## send generated requests, N=200 examples for each operation
 coverage: setup ## run the suite, or ARGS=tests/…, and print the least tested modules
 	.ci/coverage $(ARGS)
 
-check: setup imports ## check lint, formatting, types and imports, and that models, lock files and documentation are current
+check: setup imports ## check lint, formatting, types, imports, names and places, and that models, lock files and documentation are current
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -q tests/local/test_schema.py tests/test_dependencies.py tests/test_docs.py
+	$(PYTHON) -m pytest -q tests/local/test_schema.py tests/test_dependencies.py tests/test_docs.py tests/test_layout.py \
+		tests/test_names.py tests/test_shared_names.py tests/test_sql_places.py
 
 format: setup ## format the code
 	$(PYTHON) -m ruff check --fix .

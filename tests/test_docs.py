@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from moorage_api.agent.toolsets import search, tools
+from moorage_sandbox.protocol import SANDBOX_FUNCTIONS
+
 ROOT = Path(__file__).parent.parent
 
 FOLDERS = ("api", "benchmarks", "charts", "crds", "docs", "operator", "sandbox", "tests")
@@ -63,6 +66,12 @@ def test_every_setting_has_a_sentence() -> None:
     cells = [line.split(" | ") for line in (ROOT / "docs" / "settings.md").read_text().splitlines()]
     rows = [cell for cell in cells if cell[0].startswith(("| `MOORAGE_", "| `--"))]
     assert [row[0] for row in rows if not re.search(r"^[A-Z].{12,}\.(?:\)| \(or \w+\))? \|$", row[-1])] == []
+
+
+def test_the_page_on_remote_tools_has_the_number_of_the_agents_own_functions() -> None:
+    page = (ROOT / "docs" / "remote-tools.md").read_text()
+    own = {*SANDBOX_FUNCTIONS, search.SEARCH.name, *(function.name for function in tools.OWN)}
+    assert re.findall(r"The agent's own\s+(\d+)", page) == [str(len(own))]
 
 
 def test_every_decision_has_a_title_a_date_and_a_line_in_the_index() -> None:
