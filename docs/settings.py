@@ -32,7 +32,8 @@ HEAD = """\
 
 Made by `make docs` from the classes and parsers that read the settings: change the sentence there. A process reads its
 settings once, when it starts. Values that are lists or objects are JSON. A setting without a default must be given.
-On a cluster the [chart's values](chart-values.md) set all of these.
+On a cluster the chart sets them: with a [value](chart-values.md) of its own, or through the value `settings`. The
+settings of `moorage up` are not used there.
 
 """
 

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     """The port at which sandbox pods fetch the archives of their first skills. It is read-only. 0 means no port."""
 
     database_pool_size: int = 10
-    """How many database connections a process keeps. Under load it opens up to as many more."""
+    """How many database connections a process keeps. Under load it opens up to twice as many plus 10."""
     access_token_seconds: int = 30 * 60
     """How long an access token is valid."""
     refresh_token_seconds: int = 7 * 24 * 3600
