@@ -239,7 +239,10 @@ class SavedFiles:
 
 
 class Attachments(Protocol):
-    """Moves bytes between a session's sandbox and its stored files. Implemented by `moorage_api.sandboxes`."""
+    """Moves bytes between a session's sandbox and its stored files.
+
+    Implemented by `moorage_api.runner.sandbox_link`.
+    """
 
     async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:
         """Copy stored files to `/home/ubuntu/workspace/upload/`. Returns the files with their `filepath` set."""

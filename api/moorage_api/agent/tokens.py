@@ -9,7 +9,8 @@ from typing import Any
 from moorage_api.agent.ports import PICTURES
 
 PICTURE_TOKENS = 1_500
-"""Of one picture. Claude takes a 750th of the pixels, OpenAI and Gemini about 800, and our pictures are bounded."""
+"""Our estimate for one picture. Claude takes a 750th of the pixels, OpenAI and Gemini about 800, and our pictures are
+bounded."""
 BYTES_PER_TOKEN = 3.5
 """Bytes of UTF-8. The estimate is about right for English, code and Chinese."""
 

@@ -30,7 +30,7 @@ PLAIN_TYPES = frozenset({"image/png", "image/jpeg"})
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """Of one picture as a model gets it. They are settings."""
+    """The limits of one picture that a model gets. They are settings."""
 
     max_bytes: int = 1024 * 1024
     max_pixels: int = 1280 * 1024

@@ -39,7 +39,7 @@ from moorage_common.backoff import Backoff
 
 CONNECT_SECONDS = 10.0
 STATUS_LIMITS = ResponseLimits(8 * 1024 * 1024, seconds=5)
-"""Of what a server says about itself, such as its list of models."""
+"""Limits of what a server says about itself, such as its list of models."""
 MAX_BACKOFF_SECONDS = 30.0
 SHORT_WAIT_SECONDS = 60.0
 """A server that asks for a longer wait, and for more than what is left of the patience, is not waited for."""

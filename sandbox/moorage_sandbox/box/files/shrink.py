@@ -19,7 +19,7 @@ MAX_MEMORY = 1 << 30
 MAX_CPU_SECONDS = 20
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 50_000_000
-"""Of a picture that is decoded. A larger one is refused."""
+"""The most pixels of a picture that is decoded. A larger one is refused."""
 MAX_SIDE = 2000
 """Longest side of the result. Some servers refuse a picture with a longer side."""
 DAMAGE = (

@@ -43,7 +43,7 @@ class _OpenCall:
         return "".join(self.arguments)
 
     def is_whole(self) -> bool:
-        """The arguments so far are an object. The first check avoids to parse them again for each part."""
+        """The arguments so far are an object. The first check avoids parsing them again for each part."""
         return (
             bool(self.arguments) and self.arguments[-1].rstrip().endswith("}") and parse_object(self.text) is not None
         )

@@ -15,8 +15,8 @@ CALL_NOTATION = re.compile(
     r'|^\s*(```(json)?\s*)?\[?\s*\{\s*"(name|function|tool|tool_name|tool_call_id|action)"\s*:',
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-"""Of Hermes, Qwen, Llama, Mistral, DeepSeek, Kimi, GLM, MiniMax, gpt-oss, Gemma, InternLM, Cohere, Nemotron, Phi and
-ReAct, and plain JSON."""
+"""The notations of Hermes, Qwen, Llama, Mistral, DeepSeek, Kimi, GLM, MiniMax, gpt-oss, Gemma, InternLM, Cohere,
+Nemotron, Phi and ReAct, and plain JSON."""
 MENTION = re.compile(r"[^\S\n]*[\w>|｜\]]{0,30}>?[^\S\n]+[^\W\d_]{2,}(?![^\n]*[{<])")
 """What follows a notation that is only mentioned in a sentence: further words on the same line."""
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n.*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)

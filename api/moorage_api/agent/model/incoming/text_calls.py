@@ -18,7 +18,10 @@ RESULT_HEAD = "[Moorage] Result of"
 
 
 class TextCalls:
-    """Of one model. `is_proven`: this server leaves calls in the text."""
+    """Decides for one model whether the calls in its texts are calls.
+
+    `is_proven`: this server leaves calls in the text.
+    """
 
     def __init__(self, *, is_proven: bool) -> None:
         self.is_proven = is_proven

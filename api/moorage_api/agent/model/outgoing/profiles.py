@@ -1,6 +1,7 @@
 """What a family of models, or the server in front of it, accepts. Facts as data.
 
-A profile is chosen by the model's name. What a server refused is learnt once and corrects the profile (`refusals.py`).
+A profile is chosen by the model's name. What a server refused is learnt once and corrects the profile
+(`servers/learning.py`).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ CACHE_MARK = {"type": "ephemeral"}
 
 @dataclass(frozen=True)
 class RequestSettings:
-    """From the configuration of the model. `extra` fields replace ours."""
+    """The settings of the model's configuration that a request needs. `extra` fields replace ours."""
 
     model: str
     temperature: float | None

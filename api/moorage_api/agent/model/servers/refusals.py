@@ -100,7 +100,7 @@ WORD_KEYS = (
     "error",
     "raw",
 )
-"""In lower case; those of a document are compared without regard to case. The first of them come first."""
+"""The keys are in lower case. A document's keys are compared without regard to case. Earlier keys count first."""
 INNER_KEYS = ("errors", "metadata", "details", "base_resp", "cause", "innererror", "response")
 CODE_KEYS = ("code", "type", "status", "error_code", "error_type", "status_code")
 
