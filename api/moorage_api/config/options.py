@@ -115,11 +115,14 @@ class OptionFields(BaseModel):
 class LlmOptionsUpdate(OptionFields):
     """Fields that are missing stay as they are, and null goes back to the default. `headers` replaces all headers.
 
-    `base_url` and `model_name` are not stored: they say which model the options are for.
+    `base_url` and `model_name` are not stored: they say which model the options are for. `forget_learnt` removes what
+    was learnt about the model. `learnt` has no effect: it is allowed because a response has it.
     """
 
     base_url: BaseUrl | None = None
     model_name: Annotated[StorableText, Field(max_length=200)] | None = None
+    forget_learnt: bool = False
+    learnt: dict[str, Any] | None = None
 
 
 class LlmTestRequest(OptionFields):
@@ -179,6 +182,8 @@ class LlmOptionsRead(BaseModel):
     """How long an answer may pause; null for the setting `MOORAGE_LLM_IDLE_SECONDS`."""
     patience_seconds: float | None
     """How long trouble of the server is waited out; null for the setting `MOORAGE_LLM_PATIENCE_SECONDS`."""
+    learnt: dict[str, Any]
+    """What runs have learnt about the model, such as parameters that its server refuses."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,9 @@ def _seal_headers(
     }
 
 
-def to_options_read(selected: Mapping[str, Any], *, base_url: str, model_name: str) -> LlmOptionsRead:
+def to_options_read(
+    selected: Mapping[str, Any], *, base_url: str, model_name: str, learnt: Mapping[str, Any]
+) -> LlmOptionsRead:
     return LlmOptionsRead(
         base_url=base_url,
         model_name=model_name,
@@ -251,6 +258,7 @@ def to_options_read(selected: Mapping[str, Any], *, base_url: str, model_name: s
         first_byte_seconds=selected.get("first_byte_seconds"),
         idle_seconds=selected.get("idle_seconds"),
         patience_seconds=selected.get("patience_seconds"),
+        learnt=dict(learnt),
     )
 
 

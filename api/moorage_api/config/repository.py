@@ -30,6 +30,10 @@ ADD_MODEL_FACTS = text(
     """
 )
 
+FORGET_MODEL_FACTS = text(
+    "UPDATE app_config SET updated_at = now(), value = value - CAST(:model AS text) WHERE name = 'model_facts'"
+)
+
 
 class ConfigRepository:
     def __init__(self, tx: AsyncSession) -> None:
@@ -56,3 +60,6 @@ class ConfigRepository:
     async def add_model_facts(self, model: str, facts: Mapping[str, Any]) -> None:
         """Add to what is known about a model. Facts that others add at the same time are kept."""
         await self._tx.execute(ADD_MODEL_FACTS, {"model": model, "facts": json.dumps(dict(facts))})
+
+    async def forget_model_facts(self, model: str) -> None:
+        await self._tx.execute(FORGET_MODEL_FACTS, {"model": model})

@@ -67,7 +67,7 @@ class LlmConfig:
     @property
     def identity(self) -> str:
         """Name of the model and its server, by which facts about it are stored."""
-        return f"{self.model_name} at {self.base_url}"
+        return _identify(self.base_url, self.model_name)
 
     @property
     def is_complete(self) -> bool:
@@ -143,8 +143,10 @@ class ConfigService:
             repository = ConfigRepository(tx)
             read = self._to_llm_config_read(await repository.read("llm"))
             stored = await repository.read("llm_options")
+            facts = await repository.read("model_facts")
         place = {"base_url": read.base_url, "model_name": read.model_name}
-        return to_options_read(select_options(stored, **place), **place)
+        learnt = facts.get(_identify(**place)) or {}
+        return to_options_read(select_options(stored, **place), **place, learnt=learnt)
 
     async def update_options(self, update: LlmOptionsUpdate) -> LlmOptionsRead:
         """Change the options of the configured model. Raises ConflictError if `update` is for another model.
@@ -163,7 +165,10 @@ class ConfigService:
             before = select_options(await repository.read_for_update("llm_options"), **place)
             changed = change_options(before, update, seal=self._seal_text)
             await repository.write("llm_options", changed | place)
-        return to_options_read(changed, **place)
+            if update.forget_learnt:
+                await repository.forget_model_facts(_identify(**place))
+            learnt = (await repository.read("model_facts")).get(_identify(**place)) or {}
+        return to_options_read(changed, **place, learnt=learnt)
 
     async def read_llm(self) -> LlmConfigRead:
         """Read the configuration without the key. It works even if the stored key cannot be decrypted."""
@@ -263,6 +268,10 @@ class ConfigService:
     async def _write(self, name: str, value: dict[str, Any]) -> None:
         async with self._db.begin() as tx:
             await ConfigRepository(tx).write(name, value)
+
+
+def _identify(base_url: str, model_name: str) -> str:
+    return f"{model_name} at {base_url}"
 
 
 def is_same_server(base_url: str, other: str) -> bool:

@@ -35,6 +35,7 @@ DEFAULTS = {
     "first_byte_seconds": None,
     "idle_seconds": None,
     "patience_seconds": None,
+    "learnt": {},
 }
 
 
@@ -108,6 +109,21 @@ async def test_a_secret_header_that_a_server_repeats_is_masked(platform: Platfor
         assert "wrong token: …" in ending.data["error"]
         assert "wrong token: …" in tested["parts"][0]["message"]
         assert GATE_KEY not in platform.logs()
+
+
+async def test_an_admin_sees_what_was_learnt_about_the_model_and_can_have_it_forgotten(db: Database) -> None:
+    config = service(db)
+    await configure(config)
+    identity = (await config.llm()).identity
+    await config.add_model_facts(identity, {"sends_temperature": False})
+    await config.add_model_facts("another at x", {"sees": False})
+    read = (await config.options()).model_dump()
+    assert read["learnt"] == {"sends_temperature": False}
+    assert (await set_options(config, **read))["learnt"] == {"sends_temperature": False}
+    assert (await set_options(config, forget_learnt=True, idle_seconds=5))["learnt"] == {}
+    assert await config.model_facts(identity) == {}
+    assert await config.model_facts("another at x") == {"sees": False}
+    assert (await config.llm()).options.idle_seconds == 5
 
 
 async def test_headers_go_to_their_server_only_and_body_fields_to_their_model(db: Database) -> None:

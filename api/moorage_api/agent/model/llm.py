@@ -27,7 +27,7 @@ from moorage_api.agent.model.servers.chunks import is_end, read_chunk
 from moorage_api.agent.model.servers.errors import LlmError as LlmError
 from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
 from moorage_api.agent.model.servers.errors import WindowFullError as WindowFullError
-from moorage_api.agent.model.servers.learning import learn
+from moorage_api.agent.model.servers.learning import learn, select_lasting
 from moorage_api.agent.model.servers.refusals import find_secrets, mask_secrets, read_refusal
 from moorage_api.agent.model.servers.waits import describe_seconds
 from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window, find_window
@@ -136,7 +136,7 @@ class LlmClient:
         """The last answer with calls came without the fields that only its model understands."""
         self._text_calls = TextCalls(is_proven=self._profile.leaves_calls_in_text)
         self._disobeyed = 0
-        """Answers that called a function which `tool_choice` did not allow."""
+        """The last answers, one behind another, that called a function which `tool_choice` did not allow."""
         self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
         longest_seconds = max(self._timing.first_byte, self._timing.idle)
         self._timeout = httpx2.Timeout(longest_seconds, connect=CONNECT_SECONDS)
@@ -317,15 +317,21 @@ class LlmClient:
     async def _ask_adapting(
         self, messages: Sequence[Message], *, offer: Offer, max_tokens: int | None, progress: Progress | None
     ) -> Answer:
-        """Send the request; when the server refuses a part of it, learn that and send it in another form."""
+        """Send the request; when the server refuses a part of it, send it in another form.
+
+        What that form leaves out is remembered only once the server has answered it.
+        """
         settings = self._request_settings().with_limit(max_tokens)
         is_restricted = False
         refused: set[str] = set()
+        profile = self._profile
+        changes: dict[str, Any] = {}
+        stored: dict[str, Any] = {}
         pictures = await self._pictures.load(messages) if self._profile.sees else {}
         while True:
             body = build_body(
                 settings,
-                self._profile,
+                profile,
                 messages,
                 offer=offer,
                 earlier_tools=self._earlier_tools,
@@ -334,19 +340,26 @@ class LlmClient:
             try:
                 answer = await self._send(body, progress)
             except RefusedError as error:
-                facts = learn(self._profile, error.refusal, body)
+                facts = learn(profile, error.refusal, body)
                 if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:
                     raise explain(error.refusal, base_url=self._base_url, model=self._model) from error
                 refused.add(json.dumps(facts))
-                await self._learn(facts)
+                profile = profiles.correct(profile, facts)
+                changes |= facts
+                stored |= select_lasting(facts, error.refusal)
                 continue
             if offer.allowed is None or not disobeys(body, answer):
+                if offer.allowed is not None:
+                    self._disobeyed = 0
+                if changes:
+                    await self._learn(changes, stored=stored)
                 # the caller compares the usage with the request that it wanted
                 return replace(answer, usage=None) if is_restricted else answer
             is_restricted = True
             self._disobeyed += 1
             if self._disobeyed > 1:
-                await self._learn({"obeys_choice": False})
+                profile = profiles.correct(profile, {"obeys_choice": False})
+                changes["obeys_choice"] = stored["obeys_choice"] = False
             offer = replace(offer, functions=offer.callable_functions, allowed=None)
 
     def _request_settings(self) -> RequestSettings:
@@ -355,15 +368,18 @@ class LlmClient:
             return self._settings
         return replace(self._settings, max_tokens=self.answer_tokens)
 
-    async def _learn(self, facts: Mapping[str, Any]) -> None:
-        """Correct the profile, and store the facts.
+    async def _learn(self, facts: Mapping[str, Any], *, stored: Mapping[str, Any] | None = None) -> None:
+        """Correct the profile, and store the facts, or only those in `stored`.
 
         That thinking is off is stored only for a server that loses its model's thoughts. Otherwise they are missing
         because another model answered before, and that is so in one session only.
         """
         self._profile = profiles.correct(self._profile, facts)
-        if "is_thinking_off" not in facts or self._loses_thoughts:
-            await self._on_learnt(facts)
+        lasting = dict(facts if stored is None else stored)
+        if not self._loses_thoughts:
+            lasting.pop("is_thinking_off", None)
+        if lasting:
+            await self._on_learnt(lasting)
 
     async def _send(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
         """Raises RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""

@@ -14,6 +14,13 @@ from moorage_api.agent.model.servers.refusals import Refusal
 LEARNT_FROM = frozenset({0, 400, 404, 415, 422, 500})
 """Some gateways turn the refusal of the server behind them into a 500."""
 
+UNCLEAR_STATUSES = frozenset({0, 500})
+"""Such an answer may be trouble of the moment that passes by itself, so that the other form did not help."""
+CLEAR_FACTS = frozenset({"needs_tools_with_calls", "sees"})
+"""The words that show one of these mean nothing else, and local servers send them with 500."""
+ABOUT_VALUES = re.compile(r"between|range|less than|greater than|at most|at least|[<>]=|maximum|minimum|\[\d")
+"""The server takes the parameter, but not this value, which the admin can change."""
+
 IS_MISSING = re.compile(
     r"missing|must be (passed|provided|included|sent)|passed back|required|must (have|include|contain)"
 )
@@ -54,6 +61,15 @@ def learn(profile: Profile, refusal: Refusal, body: Mapping[str, Any]) -> dict[s
         if facts := rule(profile, reason, body):
             return facts
     return {}
+
+
+def select_lasting(facts: Mapping[str, Any], refusal: Refusal) -> dict[str, Any]:
+    """The facts that are sure enough to be stored for all users; the others apply to this client only."""
+    if refusal.status in UNCLEAR_STATUSES:
+        return {name: value for name, value in facts.items() if name in CLEAR_FACTS}
+    if "sends_temperature" in facts and ABOUT_VALUES.search(refusal.reason):
+        return {}
+    return dict(facts)
 
 
 def _from_pictures(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +136,8 @@ def _from_parameters(profile: Profile, reason: str, body: Mapping[str, Any]) -> 
     if "max_completion_tokens" in body and "max_completion_tokens" in reason and IS_REFUSED.search(reason):
         return {"max_tokens_field": "max_tokens"}
     if re.search(r"max_(completion_|output_|new_)?tokens", reason):
-        sent = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        limit = body.get("max_tokens") or body.get("max_completion_tokens")
+        sent = limit if isinstance(limit, int) else 0
         window = re.search(r"context length (?:is|of) (\d+)", reason)
         if window and 256 < int(window[1]) <= sent:
             return {"max_answer_tokens": int(window[1]) // 4}
