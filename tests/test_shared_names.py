@@ -5,10 +5,13 @@ from __future__ import annotations
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import get_args
 from uuid import UUID
 
+from moorage_api.agent.ports import SwitchedKind
 from moorage_api.agent.toolsets import browser, file, shell
 from moorage_api.agent.turn import results
+from moorage_api.preferences.repository import PreferenceKind
 from moorage_api.runner import pictures
 from moorage_common import OLDEST_PYTHON
 from moorage_crds import names
@@ -25,6 +28,10 @@ ROOT = Path(__file__).parent.parent
 def test_the_agent_offers_exactly_the_functions_of_the_sandbox() -> None:
     offered = [function.name for toolset in (browser, file, shell) for function in toolset.FUNCTIONS]
     assert sorted(offered) == sorted(SANDBOX_FUNCTIONS)
+
+
+def test_a_user_can_switch_what_the_agent_knows_as_switched() -> None:
+    assert get_args(SwitchedKind) == get_args(PreferenceKind)
 
 
 def test_pyproject_requires_the_python_that_the_doctors_check() -> None:

@@ -106,3 +106,6 @@ class FencedError(DomainError):
     """Another runner has taken over this writer's run. The writer must stop, and its writes are refused."""
 
     code = "fenced"
+
+    def __init__(self, message: str = "Another runner has taken this run over") -> None:
+        super().__init__(message)

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from moorage_api.agent.trial import PARTS, PartResult, Trial, is_usable
 from moorage_api.config.client import open_trial
 from moorage_api.config.options import LlmTestRequest
-from moorage_api.config.service import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, LlmConfig
+from moorage_api.config.schemas import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE
+from moorage_api.config.service import LlmConfig
 from moorage_api.database import create_database, create_engine
 from moorage_api.errors import DomainError
 from moorage_api.settings import DEFAULT_LLM_BASE_URL, Settings

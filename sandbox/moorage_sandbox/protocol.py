@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 MAX_TOKEN_SECONDS = 120
@@ -41,6 +42,12 @@ X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - the X protocol defines this path
 
 SKILL_ID_PATTERN = r"[a-z0-9]+(-+[a-z0-9]+)*"
 MAX_SKILL_ID_CHARS = 100
+
+
+def is_skill_id(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAX_SKILL_ID_CHARS and bool(re.fullmatch(SKILL_ID_PATTERN, text))
+
+
 DIGEST_PATTERN = r"[0-9a-f]{64}"
 """A SHA-256 in hexadecimal, as the gate's URLs and bodies hold it."""
 DIGEST_PREFIX = "sha256:"

@@ -22,6 +22,9 @@ def check_base_url(text: str) -> str:
 
 BaseUrl = Annotated[StorableText, Field(max_length=2048), AfterValidator(check_base_url)]
 
+DEFAULT_TEMPERATURE = 0.7
+DEFAULT_MAX_TOKENS = 8192
+
 
 class LlmConfigRead(BaseModel):
     """The model's configuration without the API key, which is never returned."""
@@ -42,8 +45,8 @@ class LlmConfigUpdate(BaseModel):
     base_url: BaseUrl
     api_key: Annotated[HeaderSecret, Field(max_length=4096)] | None = None
     model_name: StorableText = Field(min_length=1, max_length=200)
-    temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
-    max_tokens: int = Field(default=8192, ge=1, le=1_000_000)
+    temperature: float = Field(default=DEFAULT_TEMPERATURE, ge=0, le=2, allow_inf_nan=False)
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=1, le=1_000_000)
 
 
 class AgentConfig(BaseModel):

@@ -19,7 +19,13 @@ from moorage_api.config.options import (
     to_options_read,
 )
 from moorage_api.config.repository import ConfigRepository
-from moorage_api.config.schemas import AgentConfig, LlmConfigRead, LlmConfigUpdate
+from moorage_api.config.schemas import (
+    DEFAULT_MAX_TOKENS,
+    DEFAULT_TEMPERATURE,
+    AgentConfig,
+    LlmConfigRead,
+    LlmConfigUpdate,
+)
 from moorage_api.config.sealing import Sealing
 from moorage_api.database import Database
 from moorage_api.errors import ConflictError, OutboundRefusedError, UnavailableError
@@ -28,9 +34,6 @@ from moorage_api.outbound.addresses import Target
 
 SkillPolicyMode = Literal["off", "enforce_confirmation"]
 LlmKeyState = Literal["available", "missing", "unreadable"]
-
-DEFAULT_TEMPERATURE = 0.7
-DEFAULT_MAX_TOKENS = 8192
 
 KEY_UNREADABLE = "The stored API key of the model was encrypted with another MOORAGE_CONFIG_KEY; store the key again"
 HEADERS_UNREADABLE = (

@@ -92,7 +92,7 @@ async def append(
         )
     ).all()
     if not rows and epoch is not None:
-        raise FencedError("Another runner has taken this run over")
+        raise FencedError
     if not rows:
         raise NotFoundError("This session does not exist")
     return [

@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage_api.preferences.models import ToolPreferenceRow
 
-Kind = Literal["mcp", "a2a", "skill"]
+PreferenceKind = Literal["mcp", "a2a", "skill"]
 
 
 class PreferenceRepository:
     def __init__(self, tx: AsyncSession) -> None:
         self._tx = tx
 
-    async def get(self, user_id: UUID, kind: Kind) -> dict[str, bool]:
+    async def get(self, user_id: UUID, kind: PreferenceKind) -> dict[str, bool]:
         rows = await self._tx.execute(
             select(ToolPreferenceRow.tool_id, ToolPreferenceRow.enabled).where(
                 ToolPreferenceRow.user_id == user_id, ToolPreferenceRow.kind == kind
@@ -26,7 +26,7 @@ class PreferenceRepository:
         )
         return {row.tool_id: row.enabled for row in rows}
 
-    async def set(self, user_id: UUID, kind: Kind, tool_id: str, *, enabled: bool) -> None:
+    async def set(self, user_id: UUID, kind: PreferenceKind, tool_id: str, *, enabled: bool) -> None:
         values = {"user_id": user_id, "kind": kind, "tool_id": tool_id, "enabled": enabled}
         await self._tx.execute(
             insert(ToolPreferenceRow)
@@ -34,7 +34,7 @@ class PreferenceRepository:
             .on_conflict_do_update(index_elements=["user_id", "kind", "tool_id"], set_={"enabled": enabled})
         )
 
-    async def forget(self, kind: Kind, tool_id: str) -> None:
+    async def forget(self, kind: PreferenceKind, tool_id: str) -> None:
         """Remove the preferences of all users for it."""
         await self._tx.execute(
             delete(ToolPreferenceRow).where(ToolPreferenceRow.kind == kind, ToolPreferenceRow.tool_id == tool_id)

@@ -198,7 +198,7 @@ class RunJournal:
 
     async def _fence(self, tx: AsyncSession) -> None:
         if not await hold_epoch(tx, self.session_id, epoch=self.run.epoch):
-            raise FencedError("Another runner has taken this run over")
+            raise FencedError
 
     async def _write_state(
         self, tx: AsyncSession, messages: Sequence[Message], state: Mapping[str, Any] | None

@@ -227,7 +227,7 @@ async def renew(tx: AsyncSession, run: LeasedRun, *, lease_seconds: float) -> Si
         )
     ).first()
     if row is None:
-        raise FencedError("Another runner has taken this run over")
+        raise FencedError
     return Signals(row.stop_requested, row.has_unread)
 
 
@@ -245,7 +245,7 @@ async def read_signals(tx: AsyncSession, run: LeasedRun) -> Signals:
         )
     ).first()
     if row is None:
-        raise FencedError("Another runner has taken this run over")
+        raise FencedError
     return Signals(row.stop_requested, row.has_unread)
 
 
@@ -264,7 +264,7 @@ async def mark_read(tx: AsyncSession, run: LeasedRun, *, seq: int) -> None:
         {"id": run.id, "epoch": run.epoch, "seq": seq},
     )
     if result.first() is None:
-        raise FencedError("Another runner has taken this run over")
+        raise FencedError
 
 
 async def finish(tx: AsyncSession, run: LeasedRun, *, status: FinalStatus, consumed_seq: int | None) -> bool:
@@ -285,7 +285,7 @@ async def finish(tx: AsyncSession, run: LeasedRun, *, status: FinalStatus, consu
         )
     ).first()
     if row is None:
-        raise FencedError("Another runner has taken this run over")
+        raise FencedError
     if row.has_unread:
         return False
     await tx.execute(

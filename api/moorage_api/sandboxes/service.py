@@ -25,7 +25,7 @@ async def store_sandbox(db: Database, session_id: UUID, uid: str, *, epoch: int,
     async with db.begin() as tx:
         since_seq = await SandboxRepository(tx).use(session_id, uid, epoch=epoch, notice=notice)
     if since_seq is None:
-        raise FencedError("Another runner has taken this run over")
+        raise FencedError
     return since_seq
 
 

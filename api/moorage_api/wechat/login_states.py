@@ -49,7 +49,7 @@ class LoginStates:
         try:
             await self._redis.set(self._redis_key(name), json.dumps(asdict(pending)), ex=LIFETIME)
         except (RedisError, OSError) as error:
-            raise UnavailableError("Redis is not available, try again shortly") from error
+            raise UnavailableError("Redis is not available; try again shortly") from error
         return name + end + self._sign(name + end)
 
     async def take(self, state: str) -> PendingLogin | None:
@@ -64,7 +64,7 @@ class LoginStates:
         try:
             stored = await self._redis.getdel(self._redis_key(signed[:NAME_LENGTH]))
         except (RedisError, OSError) as error:
-            raise UnavailableError("Redis is not available, try again shortly") from error
+            raise UnavailableError("Redis is not available; try again shortly") from error
         return PendingLogin(**json.loads(stored)) if stored else None
 
     def _sign(self, text: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from moorage_common.backoff import Backoff
 from moorage_common.logging_setup import configure_logging
 from moorage_sandbox.box.shared.errors import BoxError
-from moorage_sandbox.box.skills import Skills, is_skill_id
+from moorage_sandbox.box.skills import Skills
 from moorage_sandbox.protocol import (
     DIGEST_PREFIX,
     HOME,
@@ -31,6 +31,7 @@ from moorage_sandbox.protocol import (
     PIN_PATTERN,
     SKILLS_FOLDER,
     WORKSPACE_FOLDER,
+    is_skill_id,
 )
 
 logger = logging.getLogger(__name__)

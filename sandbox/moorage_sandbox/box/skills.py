@@ -17,9 +17,8 @@ from moorage_sandbox.protocol import (
     DIGEST_PATTERN,
     DIGEST_PREFIX,
     MAX_SKILL_FILES,
-    MAX_SKILL_ID_CHARS,
-    SKILL_ID_PATTERN,
     SKILLS_FOLDER,
+    is_skill_id,
 )
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ MAX_UNPACKED_BYTES = 12 * 1024 * 1024
 """The size of the tar: 10 MiB of files, and the headers of at most 200 files."""
 
 DIGESTS_FOLDER = ".digests"
-
-
-def is_skill_id(text: str) -> bool:
-    return len(text) <= MAX_SKILL_ID_CHARS and re.fullmatch(SKILL_ID_PATTERN, text) is not None
 
 
 class Skills:

@@ -37,9 +37,8 @@ from moorage_sandbox.protocol import (
     MAX_FILE_BYTES,
     MAX_PATH_CHARS,
     MAX_SKILL_ARCHIVE_BYTES,
-    MAX_SKILL_ID_CHARS,
-    SKILL_ID_PATTERN,
     Scope,
+    is_skill_id,
 )
 
 FENCED_SCOPES = frozenset({Scope.BIND, Scope.CALL, Scope.FILE_WRITE, Scope.SKILLS})
@@ -223,10 +222,6 @@ def length_of(request: Request, limit_bytes: int) -> int:
     if int(length) > limit_bytes:
         raise RefusalError("too_large", f"The body has {length} bytes; at most {limit_bytes // 2**20} MiB are allowed")
     return int(length)
-
-
-def is_skill_id(text: object) -> bool:
-    return isinstance(text, str) and len(text) <= MAX_SKILL_ID_CHARS and bool(re.fullmatch(SKILL_ID_PATTERN, text))
 
 
 def path_of(request: Request) -> str:

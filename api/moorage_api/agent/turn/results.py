@@ -12,10 +12,10 @@ from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import SandboxLostError, SavedFiles
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.agent.tokens import BYTES_PER_TOKEN
+from moorage_api.agent.toolsets.sandbox import MAX_MODEL_CHARS
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 
-MAX_RESULT_CHARS = 12_000
 LEAST_RESULT_CHARS = 2_000
 RESULT_SHARE = 0.15
 """Most of the model's window that one result may take, if the window is small."""
@@ -64,7 +64,7 @@ def changes(state: AgentState, saved: SavedFiles) -> dict[str, Any]:
 def _result_chars(work: Work) -> int:
     """Length of a result. It is clipped before it is sent for the first time, because later that costs the cache."""
     share = int(work.state.shortened.window(work.llm) * RESULT_SHARE * BYTES_PER_TOKEN)
-    return min(MAX_RESULT_CHARS, max(share, LEAST_RESULT_CHARS))
+    return min(MAX_MODEL_CHARS, max(share, LEAST_RESULT_CHARS))
 
 
 async def text_for_model(work: Work, call: OpenCall, text: str) -> str:
