@@ -48,6 +48,16 @@ def test_the_servers_own_words_are_found(body: str) -> None:
     assert "no such thing" in read_refusal(400, body, NO_HEADERS).server_text
 
 
+@pytest.mark.parametrize("code", ["0500" + "9" * 5_000, "4" * 5_000, "5\u0660\u0660"])
+def test_a_code_that_is_no_status_is_not_taken_for_one(code: str) -> None:
+    assert read_refusal(0, json.dumps({"error": {"message": "no", "code": code}}), NO_HEADERS).status in (0, 500)
+
+
+def test_a_page_that_never_ends_or_has_an_impossible_character_keeps_its_words() -> None:
+    for page in ("<html><head><title>no such thing", f"no such thing &#{'9' * 5_000};", "<" * 9 + "no such thing"):
+        assert "no such thing" in read_refusal(502, page, NO_HEADERS).server_text
+
+
 def error(message: str, **fields: Any) -> str:
     return json.dumps({"error": {"message": message} | fields})
 

@@ -38,7 +38,7 @@ CALL_REASONS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"
 TEXT_PARTS = frozenset({"text", "output_text"})
 
 TAGGED_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+FENCED = re.compile(r"```(?:json)?+[^\S\n]*+\n(.*?)```", re.DOTALL)
 
 
 class BadStreamError(Exception):
@@ -147,7 +147,7 @@ class AnswerBuilder:
             parts = [part for part in parts if isinstance(part, dict)]
             self._parts.add({"content": parts}, known=frozenset())
             self._has_foreign_parts = self._has_foreign_parts or any(part.get("type") != "text" for part in parts)
-            texts = [part.get("text") for part in parts if part.get("type", "text") in TEXT_PARTS]
+            texts = [part.get("text") for part in parts if str(part.get("type", "text")) in TEXT_PARTS]
             content = "".join(text for text in texts if isinstance(text, str))
         elif isinstance(content, str) and content:
             self._parts.add({"content": [{"type": "text", "text": content}]}, known=frozenset())
@@ -204,16 +204,17 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
-WHOLE_OBJECT = re.compile(r"\s*(?:```(?:json)?\s*\n[^`]*```|\{.*\})\s*", re.DOTALL)
+WHOLE_OBJECT = re.compile(r"```(?:json)?+[^\S\n]*+\n[^`]*+```|\{.*\}", re.DOTALL)
 
 
 def whole_object(text: str) -> dict[str, Any] | None:
     """The object that a text consists of, perhaps in a code block; None if there is anything else in the text."""
-    return next(objects_in(text), None) if WHOLE_OBJECT.fullmatch(text) else None
+    return next(objects_in(text), None) if WHOLE_OBJECT.fullmatch(text.strip()) else None
 
 
 CALL_TEXT = re.compile(
-    r"\s*(?:(?:<tool_call>(?:(?!</tool_call>).)*(?:</tool_call>|\Z)\s*)+|```(?:json)?\s*\n[^`]*```|[{\[].*[}\]])\s*",
+    r"(?:<tool_call>(?:(?!</tool_call>).)*+(?:</tool_call>|\Z)\s*+)++"
+    r"|```(?:json)?+[^\S\n]*+\n[^`]*+```|[{\[].*[}\]]",
     re.DOTALL,
 )
 """A text that is nothing but calls: tagged, in one code block, or plain JSON."""
@@ -224,18 +225,18 @@ def calls_in_text(text: str, names: Collection[str]) -> tuple[RawCall, ...]:
 
     Empty if there is anything else in the text, or anything that is not a call of a function in `names`.
     """
-    if not CALL_TEXT.fullmatch(text):
+    if not CALL_TEXT.fullmatch(text.strip()):
         return ()
     calls = []
     for value in _objects_or_items(text):
         function = value.get("function")
         inner = function if isinstance(function, dict) else value
         name = inner.get("name") or (function if isinstance(function, str) else None)
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             return ()
         arguments: Any = next((inner[key] for key in ("arguments", "parameters", "args") if key in inner), {})
         calls.append(
-            RawCall(str(name), arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+            RawCall(name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
         )
     return tuple(dict.fromkeys(calls))
 

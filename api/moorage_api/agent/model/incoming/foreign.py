@@ -31,6 +31,8 @@ TEXT_KEYS = frozenset({"thinking", "text", "summary", "reasoning", "content"})
 """Texts of a list item that a server sends in pieces."""
 CLOSING_KEYS = re.compile(r"data|.*(signature|encrypted|opaque).*", re.DOTALL | re.IGNORECASE)
 """Texts that complete a list item. They are opaque, so a repetition is the same value and not a continuation."""
+MAX_COMPARED = 100
+"""A list item is compared with this many before it, so that a long list does not take ever more time."""
 MAX_PLAIN_ID_CHARS = 64
 """A longer call id holds more than a name: one gateway puts the thought signature into it."""
 
@@ -121,10 +123,11 @@ def _merge(key: str, old: Any, new: Any) -> Any:
 def _merge_item(items: list[Any], new: Any, *, is_first: bool) -> None:
     """Continue the item with the same index; without an index, the last item if it is unfinished text."""
     if isinstance(new, Mapping) and items:
-        if _is_closed(new) and any(_close(item) == new for item in items):
+        recent = items[-MAX_COMPARED:]
+        if _is_closed(new) and any(_close(item) == new for item in recent):
             return  # the whole item again
         if isinstance(new.get("index"), int):
-            known = next((item for item in items if _is_same(item, new) and item.get("index") == new["index"]), None)
+            known = next((item for item in recent if _is_same(item, new) and item.get("index") == new["index"]), None)
         elif is_first and _is_same(items[-1], new) and _continues(items[-1], new):
             known = items[-1]
         else:

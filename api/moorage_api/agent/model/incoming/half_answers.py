@@ -11,15 +11,17 @@ CALL_NOTATION = re.compile(
     r"action_start|start_action|start_function_call|longcat_tool_call|seed:tool_call)(?=[^\w]|_)"
     r"|<(function|invoke|tool|parameter|minimax:tool_call|antml:invoke)[= >]"
     r"|<｜+(tool▁call|DSML)|\[(TOOL_CALLS|TOOL_CALL|TOOL_REQUEST)\]|<\|channel\|>.{0,40}to=|to=functions\."
-    r"|```(tool_code|tool_call|tool_calls)|^\s*Action: .+\n+\s*Action Input:|^\s*functools\s*\["
-    r'|^\s*(```(json)?\s*)?\[?\s*\{\s*"(name|function|tool|tool_name|tool_call_id|action)"\s*:',
+    r"|```(tool_code|tool_call|tool_calls)|^Action: [^\n]++\nAction Input:|^functools\s*+\["
+    r'|^(?:```(?:json)?+\s*+)?+(?:\[\s*+)?+\{\s*+"(name|function|tool|tool_name|tool_call_id|action)"\s*+:',
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 """The notations of Hermes, Qwen, Llama, Mistral, DeepSeek, Kimi, GLM, MiniMax, gpt-oss, Gemma, InternLM, Cohere,
-Nemotron, Phi and ReAct, and plain JSON."""
-MENTION = re.compile(r"[^\S\n]*[\w>|｜\]]{0,30}>?[^\S\n]+[^\W\d_]{2,}(?![^\n]*[{<])")
+Nemotron, Phi and ReAct, and plain JSON, in a text without indents and blank lines.
+
+Parts such as `*+` give nothing back, so that the time is linear."""
+MENTION = re.compile(r"(?:[^\S\n]*+[\w>|｜\]]{1,30}>?)?[^\S\n]++[^\W\d_]{2}(?![^\n]{0,1000}[{<])")
 """What follows a notation that is only mentioned in a sentence: further words on the same line."""
-FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n.*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)[^\n]*+\n.*?(?:^[ \t]*+\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 
 HEAD = (
@@ -97,17 +99,17 @@ def is_call_notation(text: str, names: Collection[str] = ()) -> bool:
 
     A call that is quoted does not count: in inline code, in a code block with words behind it, or as a mere mention.
     """
-    plain = _remove_quotes(text)
+    plain = _join_lines(_remove_quotes(text))
     for match in CALL_NOTATION.finditer(plain):
-        before = plain[: match.start()].rpartition("\n")[2].strip()
-        if not before or not MENTION.match(plain, match.end()):
+        is_first_of_line = plain[match.start() - 1 : match.start()] in ("", "\n")
+        if is_first_of_line or not MENTION.match(plain, match.end()):
             return True
     return bool(names) and _names_call(plain, names)
 
 
 def is_nothing_but_notation(text: str, names: Collection[str] = ()) -> bool:
     """The text begins with a call, so it cannot be meant as words."""
-    first = text.strip().partition("\n\n")[0]
+    first = _join_lines(text.strip().partition("\n\n")[0])
     return bool(CALL_NOTATION.match(first)) or (bool(names) and _names_call(first, names, only_first=True))
 
 
@@ -125,20 +127,32 @@ def is_announcement(text: str) -> bool:
     )
 
 
+def _join_lines(text: str) -> str:
+    """The text without indents and blank lines, which cost time and say nothing about calls."""
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
 def _remove_quotes(text: str) -> str:
     """The text without inline code, and without code blocks that are followed by words."""
-    kept, place = [], 0
-    for fence in FENCE.finditer(text):
-        if FENCE.sub("", text[fence.end() :]).strip():
-            kept.append(text[place : fence.start()])
-            place = fence.end()
-    return INLINE_CODE.sub("", "".join([*kept, text[place:]]))
+    fences = list(FENCE.finditer(text))
+    ends = [*(fence.start() for fence in fences[1:]), len(text)]
+    between = [text[fence.end() : end] for fence, end in zip(fences, ends, strict=False)]
+    quotes = max((place for place, words in enumerate(between, 1) if words.strip()), default=0)
+    if quotes:
+        text = "".join([text[: fences[0].start()], *between[: quotes - 1], text[fences[quotes - 1].end() :]])
+    return INLINE_CODE.sub("", text)
+
+
+BEFORE_NAME = (
+    r"(?:```\w*+\n|\[|<|\*\*|await |print\(|call:|functions\.|default_api\.|called "
+    r"|tool[ _]call(?:[^\w`\[<*]|`(?!``)|\*(?!\*)){1,4}+){0,20}+"
+)
+"""What models write before the name of a function. No two parts begin alike, so there is one way to read a text."""
+AFTER_NAME = r"\s*+(?:[({\[>\]]|:\s*+\{)"
 
 
 def _names_call(text: str, names: Collection[str], *, only_first: bool = False) -> bool:
     """A line begins with a call of a function that exists: as Python, as a tag, or as the history shows calls."""
     name = "|".join(map(re.escape, names))
-    before = r"(?:```\w*\s*\n\s*|\[|<|\*\*|await |print\(|call:|functions\.|default_api\.|tool[ _]call\W{1,4}|called )*"
-    after = r"\s*(?:\(|\{|\[|>|:\s*\{|\]|\n+\s*\{)"
-    pattern = re.compile(rf"^\s*{before}(?:{name}){after}", re.MULTILINE | re.IGNORECASE)
+    pattern = re.compile(rf"^{BEFORE_NAME}(?:{name}){AFTER_NAME}", re.MULTILINE | re.IGNORECASE)
     return bool(pattern.match(text) if only_first else pattern.search(text))

@@ -36,7 +36,8 @@ class TextCalls:
         """
         calls = calls_in_text(text, names)
         results = [_content(message) for message in messages if _is_result(message)]
-        if any(_plain(text) in _plain(result) for result in results):
+        plain = _plain(text)
+        if any(plain in _plain(result) for result in results):
             return ()
         if not calls:
             self._in_a_row = 0

@@ -16,6 +16,8 @@ from moorage_api.agent.model.servers.waits import read_wait
 from moorage_api.agent.model.servers.windows import window_in_words
 
 MAX_CHARS = 500
+MAX_READ_CHARS = 64 * 1024
+"""Of a page, and of all words of a document. Some servers repeat the whole request in their error."""
 MAX_DEPTH = 6
 
 WINDOW_CODES = frozenset(
@@ -142,12 +144,13 @@ class Refusal:
 def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secrets: Sequence[str] = ()) -> Refusal:
     """Read an error document of any shape. The `secrets` are removed from the words, after escapes were resolved."""
     document = _parse(body)
-    words = list(dict.fromkeys(_words(document) if document is not None else ())) or [_plain_text(body).strip(" {}[]")]
+    words = list(dict.fromkeys(_words(document) if document is not None else ()))
+    words = words or [_plain_text(body[:MAX_READ_CHARS]).strip(" {}[]")]
     nodes = list(_nodes(document))
     codes = [str(node[key]).lower() for node in nodes for key in CODE_KEYS if isinstance(node.get(key), str | int)]
     params = [str(node["param"]) for node in nodes if isinstance(node.get("param"), str)]
     params += [str(part) for node in nodes if isinstance(node.get("loc"), list) for part in node["loc"]]
-    everything = mask_secrets(" ".join(" ".join(words).split()), secrets)
+    everything = mask_secrets(" ".join(" ".join(words).split()), secrets)[:MAX_READ_CHARS]
     # the last words are the innermost: those of the server behind a gateway
     text = mask_secrets(" ".join(": ".join(words[:1] + words[-1:] if len(words) > 1 else words).split()), secrets)
     return Refusal(
@@ -163,7 +166,7 @@ def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secrets:
 def _status_of(codes: Iterable[str]) -> int:
     """The status that the codes of an error stand for; 0 if they say nothing about it."""
     for code in codes:
-        if code.isdecimal() and 400 <= int(code[:4]) < 600:
+        if code.isdecimal() and len(code) == 3 and 400 <= int(code) < 600:
             return int(code)
         if code in STATUS_OF_CODES:
             return STATUS_OF_CODES[code]
@@ -186,7 +189,7 @@ def mask_secret(text: str, secret: str) -> str:
 
 def _escaped(char: str) -> str:
     """A pattern for the character as it is, and as JSON and URLs write it."""
-    return rf"(?:\\*{re.escape(char)}|\\+u{ord(char):04x}|%{ord(char):02x})"
+    return rf"(?:\\{{0,8}}{re.escape(char)}|\\{{1,8}}u{ord(char):04x}|%{ord(char):02x})"
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
@@ -249,5 +252,18 @@ def _words(value: Any, depth: int = 0) -> Iterator[str]:
 
 def _plain_text(body: str) -> str:
     """The text of a page, without its tags and scripts."""
-    text = re.sub(r"<(script|style|head)\b.*?</\1>", " ", body, flags=re.DOTALL | re.IGNORECASE)
-    return html.unescape(re.sub(r"<[^>]+>", " ", text))
+    for name in ("script", "style", "head"):
+        body = _remove_elements(body, name)
+    text = re.sub(r"<[^<>]+>", " ", body)
+    try:
+        return html.unescape(text)
+    except ValueError:  # a character with thousands of digits
+        return text
+
+
+def _remove_elements(page: str, name: str) -> str:
+    """What follows the last end tag is not searched: looking there for an end again and again takes long."""
+    ends = [tag.end() for tag in re.finditer(f"</{name}>", page, re.IGNORECASE)]
+    last = ends[-1] if ends else 0
+    elements = re.compile(rf"<{name}\b.*?</{name}>", re.DOTALL | re.IGNORECASE)
+    return elements.sub(" ", page[:last]) + page[last:]
