@@ -274,7 +274,7 @@ def test_an_invalid_chunk_is_refused(chunk: object) -> None:
         ("[1]", None),
         ("null", None),
         ("[" * 100_000, None),
-        ('{"a":' * 60 + "1" + "}" * 60, None),
+        *(('{"a":' * depth + "1" + "}" * depth, None) for depth in (60, 400, 600, 900)),
         ('{"a": NaN}', None),
         ('{"a": -Infinity}', None),
         ('{"a": 1e999}', None),
@@ -316,7 +316,11 @@ def test_a_text_that_quotes_a_call_stays_text(text: str) -> None:
     assert calls_in_text(text, {"ls"}) == ()
 
 
-@pytest.mark.parametrize("text", ["Hello", '{"name": "rm"}', '{"steps": []}', "```json\nnot json\n```", '{"name": 5}'])
+NO_CALLS = ["Hello", '{"name": "rm"}', '{"steps": []}', "```json\nnot json\n```", '{"name": 5}', '{"name": null}']
+ODD_NAMES = ['{"name": {"a": 1}}', '{"name": ["ls"]}', '[{"function": {"name": {}}}]', '{"function": ["ls"]}']
+
+
+@pytest.mark.parametrize("text", [*NO_CALLS, *ODD_NAMES])
 def test_text_without_a_call_stays_text(text: str) -> None:
     assert calls_in_text(text, {"ls"}) == ()
 

@@ -29,6 +29,10 @@ SCHEMA = function(
         ({"name": "x", "files": "/a"}, {"name": "x", "files": ["/a"]}),
         ({"name": "x", "files": '["/a", "/b"]'}, {"name": "x", "files": ["/a", "/b"]}),
         ({"name": "x", "files": ""}, {"name": "x", "files": []}),
+        *(
+            ({"name": "x", "files": text}, {"name": "x", "files": [text]})
+            for text in ("[" * 100_000, "[" * 60 + "]" * 60)
+        ),
         ({"name": "x", "count": None}, {"name": "x"}),
         ({"name": "x", "unknown": 1}, {"name": "x"}),
     ],

@@ -201,6 +201,12 @@ async def test_a_step_whose_answer_is_half_twice_fails_and_nothing_is_run(half: 
     assert not bench.gate.effects
 
 
+@pytest.mark.parametrize("text", ['{"name": {"a": 1}}', '{"name": ["shell_execute"]}', '[{"function": {"name": {}}}]'])
+async def test_an_object_that_has_an_odd_name_does_not_end_the_run(text: str) -> None:
+    bench = await run([Say(text), Plan("T", "M", ["a"]), Say(text), Finish(), Say(text), Say("Done")])
+    assert bench.log.types()[-1] == "done"
+
+
 async def test_a_plan_that_is_only_announced_is_asked_for_again() -> None:
     bench = await run([Say("I'll create the file now."), Plan("T", "M", ["a"]), Finish(), Say("Done")])
     assert [event.message for event in bench.log.all(MessageEvent)] == ["Go", "M", "Done"]

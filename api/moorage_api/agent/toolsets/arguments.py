@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from moorage_api.agent.model.incoming.json_objects import parse_list
+
 
 class BadArgumentsError(Exception):
     """The arguments do not match the schema. The text is for the model."""
@@ -82,8 +84,5 @@ def _as_list(value: Any) -> list[Any] | None:
     """Convert a list, a list encoded as JSON text, or a single text to a list; None if that is not possible."""
     if not isinstance(value, str):
         return value if isinstance(value, list) else None
-    try:
-        decoded = json.loads(value)
-    except ValueError:
-        decoded = value
-    return decoded if isinstance(decoded, list) else [value] if value else []
+    decoded = parse_list(value)
+    return decoded if decoded is not None else [value] if value else []

@@ -26,14 +26,23 @@ def parse_object(text: str) -> dict[str, Any] | None:
         for _ in range(MAX_ENCODINGS):  # some models encode the object twice
             if isinstance(value, str):
                 value = parse_json(value)
+        return repair_unicode(value) if isinstance(value, dict) and _depth(value) <= MAX_DEPTH else None
     except (ValueError, RecursionError):
         return None
-    return repair_unicode(value) if isinstance(value, dict) and _depth(value) <= MAX_DEPTH else None
 
 
 def parse_json(text: str) -> Any:
     """Like `json.loads`, but accept line breaks in strings, and refuse NaN and infinite numbers."""
     return _DECODER.decode(text)
+
+
+def parse_list(text: str) -> list[Any] | None:
+    """Parse a JSON list that can be stored; None for anything else."""
+    try:
+        value = parse_json(text)
+        return repair_unicode(value) if isinstance(value, list) and _depth(value) <= MAX_DEPTH else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def split_objects(text: str) -> list[str]:
