@@ -21,6 +21,29 @@ CLEAR_FACTS = frozenset({"needs_tools_with_calls", "sees"})
 ABOUT_VALUES = re.compile(r"between|range|less than|greater than|at most|at least|[<>]=|maximum|minimum|\[\d")
 """The server takes the parameter, but not this value, which the admin can change."""
 
+LEAST_ANSWER_TOKENS = 1_024
+"""A smaller number in a refusal is hardly the longest answer of a model."""
+ANSWER_LIMIT = re.compile(
+    r"(?:at most|up to|<=|≤|less than or equal(?: to)?)\W{0,3}(\d{4,7})|tokens\W{1,3}\d+ > (\d{4,7})|"
+    r"\bmax(?:imum)?(?: (?:allowed|value|number|output|completion|tokens?|of|is|for|`?max_\w*tokens`?))*"
+    r"\W{1,3}(\d{4,7})|"
+    r"[\[(]\s*\d+\s*,\s*(\d{4,7})\s*[\])]|between \d+ and (\d{4,7})|from \d+(?: \(\w+\))? to (\d{4,7})"
+)
+"""OpenAI, Groq, Cohere; Anthropic; the value itself; DeepSeek, Qwen; others; Gemini"""
+NO_ANSWER_LIMIT = re.compile(r"\binputs?\b|prompt|\btier|\brate\b|quota|budget|per (minute|hour|day)|context window")
+"""Sentences with numbers of something else."""
+NAMED_STATUSES = frozenset({400, 404, 422})
+"""With these, a server names a field that it does not know."""
+BETWEEN = (
+    r"(?:[\W\d]|\b(?:messages?|body|user|system|assistant|tool|tool_calls|function|content|request|field|key|property|"
+    r"properties|argument|parameter|input|inputs|name|value|supplied|are|is|was|not|permitted|allowed|the|in|at|for|of)s?\b)*"
+)
+"""What may stand between the name of a field and the word that refuses it: other parts of its path, and such words."""
+REFUSING = (
+    r"(?:unknown|unrecogni[sz]ed|unexpected|extra|additional|unsupported|invalid|forbidden|"
+    r"not (?:permitted|allowed|supported|recogni[sz]ed|exist)|(?:not|n't) support)"
+)
+
 IS_MISSING = re.compile(
     r"missing|must be (passed|provided|included|sent)|passed back|required|must (have|include|contain)"
 )
@@ -32,7 +55,8 @@ FEWER_PICTURES = re.compile(r"(?:at most|up to|maximum(?: number)? of|max(?:imum
 NO_PICTURES = re.compile(
     # about the part: DeepSeek, OpenAI, Groq, and servers that check the schema
     r"image_url.{0,60}(only supported|not supported|unsupported|not allowed|not permitted)|unknown variant .?image_url|"
-    r"content.{0,60}(must|should) be a? ?(valid )?string|valid string|only (supports? )?text|\['text'\]|"
+    r"content.{0,60}(must|should) be a? ?(valid )?string|content.{0,60}valid string|"
+    r"only (supports? )?text(?! below)|\['text'\]|"
     # about the model: OpenRouter, Ollama, vLLM, Kimi, Bedrock, Mistral, llama.cpp
     r"(not|n't|found that|cannot) (support|accept|see|take)s? (the )?"
     r"(image|vision|multi-?modal|visual|picture)\w*\b(?! (format|type|size|data|file))|"
@@ -58,7 +82,9 @@ def learn(profile: Profile, refusal: Refusal, body: Mapping[str, Any]) -> dict[s
         return {}
     reason = refusal.reason
     for rule in (_from_pictures, _from_tools, _from_fields, _from_parameters, _from_schemas):
-        if facts := rule(profile, reason, body):
+        if (facts := rule(profile, reason, body)) and (
+            "refused_fields" not in facts or refusal.status in NAMED_STATUSES
+        ):
             return facts
     return {}
 
@@ -121,10 +147,10 @@ def _from_fields(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict
         if any(named[0] not in message for message in with_calls):
             return {"required_field": named[0]}
         return {} if profile.is_thinking_off else {"is_thinking_off": True}
-    if IS_REFUSED.search(reason):
-        for name in sorted(foreign_names(body["messages"])):
-            if re.search(rf"\b{re.escape(name.lower())}\b", reason):
-                return {"refused_fields": sorted({*profile.refused_fields, name})}
+    for name in sorted(foreign_names(body["messages"])):
+        field = rf"\b{re.escape(name.lower())}\b"
+        if re.search(rf"{REFUSING}\b{BETWEEN}{field}|{field}{BETWEEN}\b{REFUSING}", reason):
+            return {"refused_fields": sorted({*profile.refused_fields, name})}
     return {}
 
 
@@ -139,16 +165,22 @@ def _from_parameters(profile: Profile, reason: str, body: Mapping[str, Any]) -> 
         limit = body.get("max_tokens") or body.get("max_completion_tokens")
         sent = limit if isinstance(limit, int) else 0
         window = re.search(r"context length (?:is|of) (\d+)", reason)
-        if window and 256 < int(window[1]) <= sent:
+        if window and LEAST_ANSWER_TOKENS < int(window[1]) <= sent:
             return {"max_answer_tokens": int(window[1]) // 4}
-        smaller = [number for number in map(int, re.findall(r"\d{3,7}", reason)) if 256 <= number < sent]
-        if smaller and not window:
-            return {"max_answer_tokens": max(smaller)}
+        if not window and (most := _find_answer_limit(reason, below=sent)):
+            return {"max_answer_tokens": most}
     if "stream_options" in body and re.search(r"stream_options|include_usage", reason):
         return {"sends_usage_option": False}
     if "temperature" in body and "temperature" in reason:
         return {"sends_temperature": False}
     return {}
+
+
+def _find_answer_limit(reason: str, *, below: int) -> int:
+    """The largest answer that the words allow; 0 if they do not clearly name one."""
+    sentences = [words for words in re.split(r"(?<=[.;!?])\s", reason) if not NO_ANSWER_LIMIT.search(words)]
+    found = [int(next(filter(None, match.groups()))) for words in sentences for match in ANSWER_LIMIT.finditer(words)]
+    return max((number for number in found if LEAST_ANSWER_TOKENS <= number < below), default=0)
 
 
 def _from_schemas(profile: Profile, reason: str, body: Mapping[str, Any]) -> dict[str, Any]:
