@@ -358,7 +358,43 @@ async def test_an_unclear_refusal_of_a_long_request_is_tried_once_shortened() ->
         bench.log.say("words " * 12_000)
         await bench.run()
     assert bench.log.types()[-1] == "done"
-    assert len(refused) == 3, "a 500 is retried twice and then not waited out"
+    assert len(refused) == 3, "a 500 is retried twice; this bench has no patience to wait it out"
+
+
+async def test_trouble_that_passes_does_not_shorten_a_long_conversation() -> None:
+    """The request is waited for before a shorter one is tried."""
+    trouble = Status(500, {"error": {"message": "Internal error"}})
+    with ScriptedModel([Tries(*([trouble] * 6), Plan("T", "That was long.", []))]) as model:
+        bench = Bench(model)
+        bench.patience_seconds = 60
+        bench.log.say("words " * 12_000)
+        await bench.run()
+        assert len({len(json.dumps(request)) for request in model.requests}) == 1
+    assert bench.log.types()[-1] == "done"
+    assert bench.log.state["shortened"]["context_tokens"] is None
+
+
+@pytest.mark.parametrize(("troubles", "is_short"), [(3, False), (100, True)])
+async def test_a_session_stays_short_after_errors_of_the_server_only_if_they_come_again(
+    troubles: int, is_short: bool
+) -> None:
+    def answer(request: Request) -> Turn:
+        nonlocal troubles
+        if len(json.dumps(request["messages"])) > 60_000 and troubles:
+            troubles -= 1
+            return Status(500, {"error": {"message": "Internal error"}})
+        if wish(request) == "text":
+            return Say("Done")
+        return Plan("T", "M", ["a"]) if wish(request) == "make_plan" else Finish()
+
+    with ScriptedModel(answer) as model:
+        bench = Bench(model)
+        bench.log.say("words " * 12_000)
+        await bench.run()
+        last = json.dumps(model.requests[-1]["messages"])
+    assert bench.log.types()[-1] == "done"
+    assert (len(last) < 60_000) == is_short
+    assert (bench.log.state["shortened"]["context_tokens"] is not None) == is_short
 
 
 async def test_a_refusal_that_is_not_about_the_length_leaves_the_window_as_it_was() -> None:

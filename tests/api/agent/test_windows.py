@@ -173,6 +173,30 @@ async def test_a_server_that_cannot_be_reached_is_harmless() -> None:
     assert await Facts().read(model) == DEFAULT_TOKENS
 
 
+def window_of(days_ago: int, *, source: str = "list") -> dict[str, Any]:
+    return {"tokens": 8192, "source": source, "on": (TODAY - timedelta(days=days_ago)).isoformat()}
+
+
+@pytest.mark.parametrize("source", ["list", "refusal"])
+async def test_a_known_window_stays_while_the_server_cannot_be_asked(source: str) -> None:
+    facts = Facts()
+    facts.known["window"] = before = window_of(9, source=source)
+    with ScriptedModel([]) as model:
+        pass
+    assert await facts.read(model) == 8192
+    assert facts.known["window"] == before, "the next client asks again"
+
+
+async def test_a_listed_window_stays_when_the_server_does_not_say_it_any_more() -> None:
+    facts = Facts()
+    facts.known["window"] = window_of(1)
+    with ScriptedModel([], pages={"/v1/models": OLLAMA_LIST}) as model:
+        assert await facts.read(model) == 8192
+        assert facts.known["window"] == window_of(0)
+        assert await facts.read(model) == 8192
+        assert model.pages_read.count("/v1/models") == 1
+
+
 async def test_a_window_that_the_admin_has_set_is_not_asked_for() -> None:
     with ScriptedModel([], pages={"/v1/models": LISTS["vLLM"][0]}) as model:
         assert await Facts().read(model, context_tokens=100_000) == 100_000

@@ -23,7 +23,7 @@ from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
 from moorage_api.agent.model.outgoing.request import Offer, RequestSettings, build_body, disobeys
-from moorage_api.agent.model.servers.chunks import is_end, read_chunk
+from moorage_api.agent.model.servers.chunks import is_end, is_progress, read_chunk
 from moorage_api.agent.model.servers.errors import LlmError as LlmError
 from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
 from moorage_api.agent.model.servers.errors import WindowFullError as WindowFullError
@@ -40,9 +40,13 @@ from moorage_common.backoff import Backoff
 CONNECT_SECONDS = 10.0
 STATUS_LIMITS = ResponseLimits(8 * 1024 * 1024, seconds=5)
 """Limits of what a server says about itself, such as its list of models."""
+UNANSWERED_STATUSES = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
+"""Of a server that could not say what it knows about its window."""
 MAX_BACKOFF_SECONDS = 30.0
 SHORT_WAIT_SECONDS = 60.0
 """A server that asks for a longer wait, and for more than what is left of the patience, is not waited for."""
+LONG_REQUEST_PATIENCE_SECONDS = 30.0
+"""How long a 500 is waited out, at most, before a shorter form of a long request is tried."""
 TRUSTED_WAITS = 2
 SHOW_SECONDS = 5.0
 """While it waits, the user is told so at this interval."""
@@ -78,7 +82,7 @@ class Timing:
     """How long to wait for a server, in seconds.
 
     `first_byte`: until the answer begins. A local model loads and reads the whole request first.
-    `idle`: between two pieces of an answer.
+    `idle`: between two pieces of an answer. What only keeps the connection open is no piece.
     `patience`: how long trouble of the server is waited out, beyond the retries of each request.
     """
 
@@ -160,11 +164,23 @@ class LlmClient:
 
     async def read_window(self) -> None:
         """Learn the window from what the server says about itself, at most once a day. A failure is harmless."""
-        if self._set_window is None and not (self._window and self._window.is_fresh(self._today())):
-            await self.learn_window(await self.find_window() or 0, "list")
+        old = self._window
+        if self._set_window is not None or (old and old.is_fresh(self._today())):
+            return
+        tokens, is_answered = await self._ask_for_window()
+        if is_answered:
+            listed = old.tokens if old and old.source == "list" else 0
+            await self.learn_window(tokens or listed, "list")
+        elif old:
+            self._window = replace(old, learnt_on=self._today())  # believed until the server can be asked again
 
     async def find_window(self) -> int | None:
         """Ask the server for the window."""
+        tokens, _ = await self._ask_for_window()
+        return tokens
+
+    async def _ask_for_window(self) -> tuple[int | None, bool]:
+        """The window that the server says it has, and whether the server could be asked."""
         headers = httpx2.Headers({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {})
         headers.update(self._headers)  # whatever the case of their names
         try:
@@ -172,17 +188,24 @@ class LlmClient:
                 "llm", self._base_url, limits=STATUS_LIMITS, timeout=STATUS_LIMITS.seconds, headers=headers
             )
         except OutboundRefusedError:
-            return None
+            return None, False
+        failures: list[str] = []
 
         async def get(url: str) -> Any:
             try:
                 response = await client.get(url)
+                if response.status_code in UNANSWERED_STATUSES:
+                    failures.append(url)
                 return response.json() if response.status_code == 200 else None
-            except (httpx2.HTTPError, OutboundRefusedError, ResponseLimitError, OSError, ValueError, RecursionError):
+            except (httpx2.HTTPError, OutboundRefusedError, ResponseLimitError, OSError):
+                failures.append(url)
+                return None
+            except (ValueError, RecursionError):
                 return None
 
         async with client:
-            return await find_window(get, base_url=self._base_url, model=self._model)
+            tokens = await find_window(get, base_url=self._base_url, model=self._model)
+        return tokens, tokens is not None or not failures
 
     async def learn_window(self, tokens: int, source: Source) -> None:
         """Remember the window of this model, here and for other runs."""
@@ -259,7 +282,7 @@ class LlmClient:
 
         `allowed`: names of the `tools` that may be called now. The answer may call others all the same.
         `max_tokens`: a smaller limit of the answer than the configured one.
-        `is_long`: the length of the request may be what the server cannot take, so a 500 is not waited out.
+        `is_long`: the length of the request may be what the server cannot take, so a 500 is waited out less long.
         Raises LlmError: immediately if a retry cannot help, otherwise after `max_retries` retries and `patience`.
         """
         self._earlier_tools |= {tool.name: tool for tool in tools}
@@ -274,14 +297,16 @@ class LlmClient:
             except RetryableError as failure:
                 halves += failure.is_half
                 waited_seconds = time.monotonic() - began
-                is_patient = waited_seconds < self._timing.patience and not failure.is_lasting
-                is_patient = is_patient and not (is_long and failure.error.status == 500)
+                patience = self._timing.patience
+                if is_long and failure.error.status == 500:
+                    patience = min(patience, LONG_REQUEST_PATIENCE_SECONDS)
+                is_patient = waited_seconds < patience and not failure.is_lasting
                 if halves > 1 and failure.half is not None:
                     # a server that never says why an answer ends, but does end it
                     return await self._read_calls(failure.half, messages, offer.callable_functions, is_plan=force)
                 if halves > 1 or (tries >= max_retries and not is_patient):
                     raise failure.error from failure
-                longest = max(self._timing.patience - waited_seconds, SHORT_WAIT_SECONDS)
+                longest = max(patience - waited_seconds, SHORT_WAIT_SECONDS)
                 if failure.after_seconds is not None and failure.after_seconds > longest:
                     raise _too_long(failure.error, failure.after_seconds) from failure
                 await self._wait(self._delay(tries, failure.after_seconds), str(failure.error), on_wait)
@@ -450,14 +475,15 @@ class LlmClient:
 
     async def _receive(self, builder: AnswerBuilder, body: Mapping[str, Any], progress: Progress | None) -> bool:
         """Send the request and feed the answer to `builder`. True if the server marked the end of the stream."""
-        async with asyncio.timeout(self._timing.first_byte):
+        clock = _Clock(self._timing.first_byte)
+        async with asyncio.timeout_at(clock.deadline):
             # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
             stream = await self._client().post(
                 "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
             )
         self._was_reached = True
         try:
-            async for event in read_events(self._bytes(stream.response)):
+            async for event in read_events(_read_bytes(stream.response, clock)):
                 if is_end(event):
                     return True
                 if (chunk := read_chunk(event, secrets=self._secrets)) is None:
@@ -466,6 +492,8 @@ class LlmClient:
                 builder.is_document = event.name == DOCUMENT
                 if progress is not None:
                     await progress(builder)
+                if is_progress(chunk):
+                    clock.restart(self._timing.idle)
             return False
         finally:
             await stream.close()
@@ -506,18 +534,27 @@ class LlmClient:
         elif self._on_start is not None:
             self._on_call(ModelCall(self._model, self._base_url, Usage(0, 0, is_estimated=True), "refused", call_id))
 
-    async def _bytes(self, response: httpx2.Response) -> AsyncIterator[bytes]:
-        """The chunks of the response. Raises TimeoutError when the server stays silent for too long."""
-        chunks = response.aiter_bytes()
-        seconds = self._timing.first_byte
-        while True:
-            try:
-                async with asyncio.timeout(seconds):
-                    chunk = await anext(chunks)
-            except StopAsyncIteration:
-                return
-            yield chunk
-            seconds = self._timing.idle
+
+class _Clock:
+    """How long the next part of an answer may take. What only keeps the connection open does not restart it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.restart(seconds)
+
+    def restart(self, seconds: float) -> None:
+        self.deadline = asyncio.get_running_loop().time() + seconds
+
+
+async def _read_bytes(response: httpx2.Response, clock: _Clock) -> AsyncIterator[bytes]:
+    """The chunks of the response. Raises TimeoutError when no part of an answer comes for too long."""
+    chunks = response.aiter_bytes()
+    while True:
+        try:
+            async with asyncio.timeout_at(clock.deadline):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        yield chunk
 
 
 def _why_unreachable(error: BaseException) -> str:

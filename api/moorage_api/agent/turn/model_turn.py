@@ -57,6 +57,8 @@ class _Attempts:
         self._before = work.state.shortened
         self._shortenings = 0
         self._guesses = 0
+        self._is_guess_unclear = False
+        """The guess that the request is too long follows a 500, which may as well be trouble that has passed."""
         self._has_tried_words = False
         """The pictures were left out, because the server may have refused one of them."""
         self._forms = iter(repair.FORMS)
@@ -109,8 +111,20 @@ class _Attempts:
             else:
                 has_pictures = pictures.count(messages) > 0  # servers count very different numbers of tokens for them
                 if self._cut_answer is not None or has_pictures or not await self._is_cut(answer, sent):
+                    await self._restore_long_form()
                     return answer
                 self._cut_answer, self._cut_sent = answer, sent
+
+    async def _restore_long_form(self) -> None:
+        """Send the long form again from the next request on, if only a 500 spoke against it, and only once a turn.
+
+        A server that cannot take long requests answers with 500 again, and then the short form stays.
+        """
+        work = self._work
+        is_unsure = self._is_guess_unclear and not self._is_repaired and not self._shortenings
+        if is_unsure and not work.has_restored_long_form and self._cut_answer is None:
+            work.has_restored_long_form = True
+            await work.record(shortened=self._before)
 
     async def _is_cut(self, answer: Answer, sent: int) -> bool:
         """Whether the server read only a part of the request, although it fits into the window that we know of.
@@ -154,6 +168,7 @@ class _Attempts:
             await compaction.show_pictures_from(work, self._before.pictures_before)
         if error.may_be_length and is_long:
             self._guesses += 1
+            self._is_guess_unclear = error.status == 500
             await compaction.reduce_window(work, share=SHORTER_SHARE)
             return True
         if self._guesses and not self._is_repaired and work.state.shortened != self._before:

@@ -54,6 +54,8 @@ class Work:
         self.limits = limits
         self.today = today
         self.state = AgentState.model_validate(journal.state)
+        self.has_restored_long_form = False
+        """A request was shortened after a 500 in this turn, and the next one was sent in its long form again."""
         self.keys: dict[int, str] = {}
         """Idempotency keys by call number, of the calls that this runner has started.
 

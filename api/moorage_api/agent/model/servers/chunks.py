@@ -48,6 +48,25 @@ def read_chunk(event: ServerEvent, *, secrets: Sequence[str]) -> Any:
     return document
 
 
+MARKING_KEYS = frozenset({"role", "type", "id", "index"})
+"""They say what a part is, and are no part of an answer themselves."""
+
+
+def is_progress(chunk: Any) -> bool:
+    """Whether the chunk adds something to the answer or ends it. Otherwise it only keeps the connection open."""
+    return any(
+        isinstance(choice, Mapping)
+        and (bool(choice.get("finish_reason")) or any(_has_text(choice.get(key)) for key in ("delta", "message")))
+        for choice in _choices(chunk)
+    )
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_text(item) for key, item in value.items() if key not in MARKING_KEYS)
+    return any(map(_has_text, value)) if isinstance(value, list) else isinstance(value, str) and bool(value)
+
+
 def _parse_float(text: str) -> float | None:
     """Infinite numbers cannot be sent back as JSON."""
     number = float(text)
