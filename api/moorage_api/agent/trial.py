@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import re
 import struct
 import time
@@ -25,6 +26,8 @@ from moorage_api.agent.state import OpenCall
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.agent.toolsets.plan_functions import MAKE_PLAN
+
+logger = logging.getLogger(__name__)
 
 PartName = Literal["plan", "tool_call", "streaming", "picture", "window"]
 TrialOutcome = Literal["works", "does_not_work", "not_tried"]
@@ -105,6 +108,9 @@ class Trial:
             message = str(error)
             if error.code in LOST_CODES:
                 self._lost = "Not tried, because the model could not be used before"
+        except Exception as error:  # the other parts are tried all the same
+            logger.exception("The trial of the part %s failed", part)
+            message = f"Moorage could not read the answer ({type(error).__name__})"
         return PartResult(part, outcome, message, round(time.monotonic() - began, 1))
 
     async def _plan(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from moorage_api.agent.model.llm import LlmClient, WindowFullError
 from moorage_api.agent.model.servers.refusals import mask_secret, read_refusal
+from moorage_api.agent.model.servers.waits import describe_seconds
 from moorage_api.outbound import Outbound
 from support.llm import Raw, Say, ScriptedModel, Tries
 
@@ -46,6 +47,34 @@ SAID: dict[str, str] = {
 @pytest.mark.parametrize("body", SAID.values(), ids=SAID.keys())
 def test_the_servers_own_words_are_found(body: str) -> None:
     assert "no such thing" in read_refusal(400, body, NO_HEADERS).server_text
+
+
+ODD_WAITS: dict[str, tuple[dict[str, str], str, float | None]] = {
+    "a year of fourteen digits": ({"retry-after": "Mon, 01 Jan 99999999999999 00:00:00 GMT"}, "{}", None),
+    "such a year as the date": (
+        {"date": "Mon, 01 Jan 99999999999999 00:00:00 GMT", "retry-after": "5"},
+        "",
+        5,
+    ),
+    "the end of time": ({"date": "Mon, 01 Jan 0001 00:00:00 +2300", "retry-after": "5"}, "", 5),
+    "the last day in the far west": ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2300"}, "{}", None),
+    "400 digits": ({"retry-after": "9" * 400}, "{}", None),
+    "400 digits of milliseconds": ({"retry-after-ms": "9" * 400}, "{}", None),
+    "400 digits in the body": ({}, json.dumps({"retry_after": "9" * 400}), None),
+    "400 digits in words": ({}, f"retry in {'9' * 400} s", None),
+    "endless": ({"x-ratelimit-reset": "inf"}, json.dumps({"retry_after": 5}), 5),
+    "no number": ({"x-ratelimit-reset": "nan"}, "{}", None),
+    "twenty digits": ({"retry-after": "9" * 20}, "{}", 10**8),
+    "a long s": ({}, "retry in 5\u017f", None),
+    "Arabic digits": ({"retry-after": "\u0665"}, "{}", None),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "seconds"), ODD_WAITS.values(), ids=ODD_WAITS.keys())
+def test_an_impossible_wait_is_ignored_or_cut(headers: dict[str, str], body: str, seconds: float | None) -> None:
+    wait = read_refusal(429, body, headers).retry_after_seconds
+    assert wait == seconds
+    assert describe_seconds(wait or 0)
 
 
 @pytest.mark.parametrize("code", ["0500" + "9" * 5_000, "4" * 5_000, "5\u0660\u0660"])

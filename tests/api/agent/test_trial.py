@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -119,6 +120,22 @@ async def test_nothing_is_waited_out(turn: Turn) -> None:
     assert result.outcome == "does_not_work"
     assert "not finished" not in result.message
     assert len(model.requests) == 1
+
+
+async def test_an_unexpected_error_is_the_reason_of_its_part_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def forget(facts: Mapping[str, Any]) -> None:
+        raise ZeroDivisionError
+
+    with ScriptedModel(willing(), pages={"/v1/models": {"data": [{"id": "m", "max_model_len": 32_768}]}}) as model:
+        async with LlmClient(model.url, KEY, "m", outbound=Outbound(), on_learnt=forget) as llm:
+            trial = Trial(llm, part_seconds=HANG_SECONDS)
+            window, picture = await trial.try_part("window"), await trial.try_part("picture")
+    assert (window.outcome, window.message) == (
+        "does_not_work",
+        "Moorage could not read the answer (ZeroDivisionError)",
+    )
+    assert "ZeroDivisionError" in caplog.text
+    assert picture.outcome == "works"
 
 
 async def test_the_long_request_is_as_long_as_asked() -> None:

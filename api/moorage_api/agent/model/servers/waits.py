@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,32 +14,36 @@ KEYS = frozenset({"retryafter", "retryafterseconds", "retrydelay", "xretryafter"
 """Keys of a document, in lower case and without separators."""
 MILLISECOND_KEYS = frozenset({"retryafterms", "retryaftermillis"})
 RESET_KEY = "xratelimitreset"
+MAX_SECONDS = 10.0**8
+"""Three years. A longer wait is as good as none at all."""
 FIRST_EPOCH_SECONDS = 1_000_000_000
 FIRST_EPOCH_MILLISECONDS = 1_000_000_000_000
 
 PART = (
     r"\d+(?:\.\d+)?\s*(?:ms|milliseconds?|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?)(?![a-z])"
 )
+FLAGS = re.IGNORECASE | re.ASCII
+"""Without ASCII, a letter such as the long s would stand for a unit."""
 DURATION = rf"(?:{PART}[\s,]*(?:and\s+)?)+"
-IN_WORDS = re.compile(rf"(?:try again|retry|wait|resets?|available again)\b[^.\d]{{0,25}}?({DURATION})", re.IGNORECASE)
+IN_WORDS = re.compile(rf"(?:try again|retry|wait|resets?|available again)\b[^.\d]{{0,25}}?({DURATION})", FLAGS)
 """A time in words: "try again in 1m30.5s", "Please retry after 25 seconds"."""
-UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|mil|s|m|h|d)", re.IGNORECASE)
+UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|mil|s|m|h|d)", FLAGS)
 UNIT_SECONDS = {"ms": 0.001, "mil": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 def read_wait(headers: Mapping[str, str], nodes: Iterable[Mapping[str, Any]], words: str) -> float | None:
     """Seconds to wait; None if the server does not say it. `nodes`: the objects of its document."""
     now = _now(headers)
-    if (milliseconds := _seconds(headers.get("retry-after-ms"), now)) is not None:
-        return milliseconds / 1000
     fields = [(_plain(key), value) for node in nodes for key, value in node.items()]
-    found = [_seconds(headers.get(name), now) for name in HEADERS]
+    found = [_thousandth(_seconds(headers.get("retry-after-ms"), now))]
+    found += [_seconds(headers.get(name), now) for name in HEADERS]
     found += [_seconds(value, now) for key, value in fields if key in KEYS]
     found += [_thousandth(_seconds(value, now)) for key, value in fields if key in MILLISECOND_KEYS]
     if match := IN_WORDS.search(words):
         found.append(_duration(match[1]))
     found += [_until(value, now) for value in (headers.get("x-ratelimit-reset"), *_values(fields, RESET_KEY))]
-    return next((max(seconds, 0.0) for seconds in found if seconds is not None), None)
+    known = (seconds for seconds in found if seconds is not None and math.isfinite(seconds))
+    return next((min(max(seconds, 0.0), MAX_SECONDS) for seconds in known), None)
 
 
 def describe_seconds(seconds: float) -> str:
@@ -65,9 +70,9 @@ def _date(text: str) -> datetime | None:
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             found = parse(text)
-        except (ValueError, TypeError):
+            return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        except (ValueError, TypeError, OverflowError):
             continue
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
     return None
 
 
@@ -78,9 +83,9 @@ def _seconds(value: object, now: datetime) -> float | None:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return None
     text = str(value).strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         return float(text)
-    if re.fullmatch(DURATION, text, re.IGNORECASE):
+    if re.fullmatch(DURATION, text, FLAGS):
         return _duration(text)
     date = _date(text)
     return (date - now).total_seconds() if date is not None else None
