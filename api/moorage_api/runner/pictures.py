@@ -69,7 +69,10 @@ class PictureStore:
         return Picture(key, header.media_type, header.width, header.height)
 
     async def read(self, key: str) -> str | None:
-        """The picture as base64; None if the object store does not have it or does not answer."""
+        """The picture as base64; None if it is not of this session, or the object store does not have it or is down."""
+        if not key.startswith(keys.session_prefix(self._session_id)):
+            logger.warning("Session %s names a picture that is not its own", self._session_id)
+            return None
         data = bytearray()
         try:
             stored = await self._blobs.get(key)

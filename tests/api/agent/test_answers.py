@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.incoming.answers import (
     Answer,
     AnswerBuilder,
@@ -329,3 +330,20 @@ def test_json_objects_are_found_as_the_whole_text_or_in_code_blocks() -> None:
     assert list(objects_in(' {"a": 1} ')) == [{"a": 1}]
     assert list(objects_in('Here:\n```json\n{"a": 1}\n```\nDone.')) == [{"a": 1}]
     assert list(objects_in('I wrote {"a": 1} there.')) == []
+
+
+def test_a_field_with_a_name_of_ours_is_ignored() -> None:
+    builder = AnswerBuilder()
+    call = {"index": 0, "id": "c", "function": {"name": "ls", "arguments": "{}"}, "moorage_offer": "x"}
+    builder.feed({"choices": [{"delta": {"moorage_pictures": [{"key": "k"}], "tool_calls": [call]}}]})
+    assert builder.answer() == Answer("", (RawCall("ls", "{}"),))
+    kept = {"model": "m", "fields": '{"moorage_pictures": [{"key": "k"}]}', "calls": []}
+    stored = {"role": "assistant", "content": "x", "moorage_foreign": kept}
+    assert foreign.restore([stored], "m") == [{"role": "assistant", "content": "x"}]
+
+
+@pytest.mark.parametrize("function", [{"name": "ls"}, {"name": "x" * 4_000_001}], ids=["many calls", "long names"])
+def test_calls_without_end_are_refused(function: dict[str, str]) -> None:
+    parts = [{"index": place, "id": f"call-{place}", "function": function} for place in range(1_001)]
+    with pytest.raises(BadStreamError, match=r"more than 1000 calls|longer than"):
+        AnswerBuilder().feed({"choices": [{"delta": {"tool_calls": parts}}]})

@@ -17,8 +17,12 @@ LEGACY_INDEX = -1
 """Place of the call in the older field `function_call`."""
 
 
+MAX_CALLS = 1_000
+"""An answer with more calls is an error, because each part is compared with the calls before it."""
+
+
 class BadPartError(Exception):
-    """A part of a call is not an object."""
+    """A part of a call is not an object, or there are too many calls."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class _OpenCall:
         self.name = ""
         self.arguments: list[str] = []
         self.foreign = ForeignFields()
+
+    @property
+    def size(self) -> int:
+        """Characters without the arguments."""
+        return len(self.id) + len(self.name) + self.foreign.size
 
     @property
     def text(self) -> str:
@@ -96,7 +105,8 @@ class CallsBuilder:
 
     @property
     def size(self) -> int:
-        return self._size + sum(call.foreign.size for call in self._calls)
+        """Characters of all names, ids, arguments and unknown fields."""
+        return self._size
 
     def add(self, part: object, *, is_first: bool) -> None:
         """`is_first`: the first item of its chunk. Raises BadPartError."""
@@ -111,6 +121,7 @@ class CallsBuilder:
             _arguments_text(function.get("arguments")),
         )
         call = self._call_of(part, name, arguments, is_first=is_first)
+        size_before = call.size
         call.foreign.add(part, known=CALL_FIELDS)
         if not function.keys() <= FUNCTION_FIELDS:
             more = {key: value for key, value in function.items() if key not in FUNCTION_FIELDS}
@@ -120,6 +131,7 @@ class CallsBuilder:
         if arguments and not (call.is_whole() and parse_object(arguments) == parse_object(call.text)):
             call.arguments.append(arguments)
             self._size += len(arguments)
+        self._size += call.size - size_before
 
     def _call_of(self, part: Mapping[str, Any], name: str, arguments: str, *, is_first: bool) -> _OpenCall:
         """Find the call that a part belongs to: by its index, otherwise the last call."""
@@ -131,9 +143,14 @@ class CallsBuilder:
             call = same_id or call or (last if not call_id and last.name and not last.is_whole() else None)
         is_beside = index is None and not is_first and bool(name)
         if call is None or is_beside or _is_another(call, call_id, name, arguments):
+            if len(self._calls) >= MAX_CALLS:
+                raise BadPartError(f"the answer has more than {MAX_CALLS} calls")
             call = _OpenCall(call_id)
+            self._size += call.size
             self._calls.append(call)
-        call.id = call.id or call_id
+        if call_id and not call.id:
+            call.id = call_id
+            self._size += len(call_id)
         if index is not None:
             self._by_index[index] = call
         return call

@@ -21,6 +21,9 @@ STORED = "moorage_foreign"
 OUR_KEYS = frozenset({STORED, OFFER})
 """Keys of stored messages that no model gets."""
 
+OUR_PREFIX = "moorage_"
+"""Begins the keys that stored messages have for us. A field of a model with such a name is ignored."""
+
 MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "function_call"})
 CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 FUNCTION_FIELDS = frozenset({"name", "arguments"})
@@ -50,7 +53,7 @@ class ForeignFields:
 
     def add(self, chunk: Mapping[str, Any], *, known: frozenset[str]) -> None:
         for key, value in chunk.items():
-            if key not in known and value is not None:
+            if key not in known and value is not None and not key.startswith(OUR_PREFIX):
                 self.size += _count_chars(value)
                 self._fields[key] = _merge(key, self._fields.get(key), value)
 
@@ -210,4 +213,4 @@ def _restore_calls(message: Mapping[str, Any], kept: Sequence[str]) -> dict[str,
 
 def _parse(text: str) -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(text) if text else {}
-    return fields
+    return {key: value for key, value in fields.items() if not key.startswith(OUR_PREFIX)}
