@@ -22,7 +22,7 @@ from moorage_api.agent.model.incoming.text_calls import TextCalls
 from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
-from moorage_api.agent.model.outgoing.request import Offer, RequestSettings, build_body, disobeys
+from moorage_api.agent.model.outgoing.request import Offer, RequestSettings, build_body, disobeys, restricts
 from moorage_api.agent.model.servers.chunks import is_end, is_progress, read_chunk
 from moorage_api.agent.model.servers.errors import LlmError as LlmError
 from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
@@ -374,7 +374,7 @@ class LlmClient:
                 stored |= select_lasting(facts, error.refusal)
                 continue
             if offer.allowed is None or not disobeys(body, answer):
-                if offer.allowed is not None:
+                if offer.allowed is not None and restricts(body):
                     self._disobeyed = 0
                 if changes:
                     await self._learn(changes, stored=stored)

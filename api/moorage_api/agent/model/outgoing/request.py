@@ -109,6 +109,12 @@ def _tool_choice(offer: Offer, profile: Profile) -> str | dict[str, Any] | None:
     return "required"
 
 
+def restricts(body: Mapping[str, Any]) -> bool:
+    """Whether the request's `tool_choice` forbids some calls, so that an answer to it can disobey."""
+    choice = body.get("tool_choice")
+    return choice == "none" or isinstance(choice, Mapping)
+
+
 def disobeys(body: Mapping[str, Any], answer: Answer) -> bool:
     """Whether the answer calls a function that the request's `tool_choice` did not allow."""
     choice = body.get("tool_choice")
