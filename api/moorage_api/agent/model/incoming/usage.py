@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
+OUTPUT_KEYS = ("completion_tokens", "output_tokens", "total_tokens")
+"""Some servers name the output only in the total."""
+MOST_UNNAMED = 1_000_000
+"""A total that holds more tokens beside the input and the output than this is wrong."""
+
 Outcome = Literal["started", "answered", "failed", "interrupted", "refused"]
 
 
@@ -45,7 +50,7 @@ def read_usage(chunk: Mapping[str, Any]) -> Usage | None:
     """
     for found in _places(chunk):
         usage = _to_usage(found)
-        if usage.input_tokens or usage.output_tokens:
+        if usage is not None and (usage.input_tokens or usage.output_tokens):
             return usage
     return None
 
@@ -58,15 +63,21 @@ def _places(chunk: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield usage
 
 
-def _to_usage(counts: Mapping[str, Any]) -> Usage:
+def _to_usage(counts: Mapping[str, Any]) -> Usage | None:
+    """None if a side is missing or is no number of tokens, so that the caller estimates it."""
+    if not (_is_said(counts, "prompt_tokens", "input_tokens") and _is_said(counts, *OUTPUT_KEYS)):
+        return None
     prompt = _number(counts, "prompt_tokens", "input_tokens")
     completion = _number(counts, "completion_tokens", "output_tokens")
+    if "prompt_tokens" not in counts:  # Anthropic counts its cache apart from the other input
+        prompt += _number(counts, "cache_read_input_tokens") + _number(counts, "cache_creation_input_tokens")
     inner, outer = _details(counts, "prompt_tokens_details"), _details(counts, "completion_tokens_details")
     cached = _number(inner, "cached_tokens") or _number(
         counts, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens"
     )
     reasoning = _number(outer, "reasoning_tokens") or _number(counts, "reasoning_tokens")
     unnamed = max(_number(counts, "total_tokens") - prompt - completion, 0)
+    unnamed = unnamed if unnamed <= MOST_UNNAMED else 0
     if cached > prompt or (cached and unnamed == cached):
         prompt += cached  # Anthropic counts the tokens that it read from its cache apart from the others
     elif unnamed:
@@ -82,10 +93,21 @@ def _details(counts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _is_said(counts: Mapping[str, Any], *names: str) -> bool:
+    """One of the fields is there, and each that is there is a number of tokens."""
+    said = [counts[name] for name in names if counts.get(name) is not None]
+    return bool(said) and None not in map(_tokens, said)
+
+
 def _number(counts: Mapping[str, Any], *names: str) -> int:
     """The first of the fields that is a positive number; 0 if there is none."""
-    for name in names:
-        value = counts.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31:
-            return int(value)
-    return 0
+    return next((tokens for name in names if (tokens := _tokens(counts.get(name)))), 0)
+
+
+def _tokens(value: object) -> int | None:
+    """A number of tokens, which some servers write as a text; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value[:11])
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 2**31:
+        return None
+    return int(value)
