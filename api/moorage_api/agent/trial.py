@@ -111,6 +111,8 @@ class Trial:
         except Exception as error:  # the other parts are tried all the same
             logger.exception("The trial of the part %s failed", part)
             message = f"Moorage could not read the answer ({type(error).__name__})"
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # Ctrl-C, and a library below has swallowed it
         return PartResult(part, outcome, message, round(time.monotonic() - began, 1))
 
     async def _plan(self) -> str:
