@@ -364,7 +364,7 @@ async def test_a_server_that_cuts_silently_is_noticed_and_the_user_is_told_once(
         bench = await work(model, facts)
         assert bench.log.types()[-1] == "done", bench.log.events[-1]
         cut = len(model.cut_requests)
-        assert 1 <= cut <= (2 if pages else 3), "a server that says its window is understood at the first clear cut"
+        assert 1 <= cut <= (3 if pages else 5), "a cut of a few tokens is not noticed, a clear one is"
         assert len(told(bench)) == 1
         assert facts.known["window"]["source"] == "usage"
         assert 12_000 < facts.known["window"]["tokens"] <= 16_384
