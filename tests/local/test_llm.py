@@ -121,7 +121,9 @@ def test_what_cannot_be_tried_says_what_to_do(
 
 async def test_ctrl_c_ends_it_at_once_and_the_progress_was_shown(tmp_path: Path) -> None:
     with ScriptedModel(willing(call=Hang())) as model:
-        command = [sys.executable, "-m", "moorage_local.cli", "llm", "test", "--base-url", model.url, "--model", "m"]
+        # a shell that runs the suite in the background makes its processes ignore SIGINT
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "moorage_local.cli", "llm", "test"]
+        command += ["--base-url", model.url, "--model", "m"]
         child = Child.start(command, log=tmp_path / "out", environment=environment(tmp_path, {}))
         await model.wait_for_requests(2)
         await until(lambda: "tool call" in child.log.read_text(), "the name of the second part")
