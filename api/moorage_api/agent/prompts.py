@@ -232,7 +232,7 @@ def user_message(text: str, files: Sequence[FileInfo], missing: Sequence[FileInf
     return "\n".join(lines)
 
 
-def not_shown(reason: object) -> str:
+def picture_failure(reason: object) -> str:
     return f"[The picture cannot be shown: {reason}]"
 
 

@@ -49,7 +49,7 @@ async def store_pictures(
         try:
             stored.append(await attachments.store_picture(data, key=f"{key}.picture{place}"))
         except PictureError as error:
-            remarks.append(prompts.not_shown(error))
+            remarks.append(prompts.picture_failure(error))
     if more := len(pictures) - len(pictures[:MAX_PICTURES]):
         remarks.append(f"[{more} more pictures are not shown: at most {MAX_PICTURES} of one result are]")
     return stored, remarks

@@ -61,7 +61,7 @@ class SandboxToolset:
         try:
             return ToolResult("succeeded", text, content, await self._look(call, answer.result))
         except PictureError as error:
-            return ToolResult("succeeded", f"{text}\n{prompts.not_shown(error)}", content)
+            return ToolResult("succeeded", f"{text}\n{prompts.picture_failure(error)}", content)
 
     async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
         """The pictures of the result. Raises PictureError."""

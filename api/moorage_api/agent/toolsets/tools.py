@@ -89,7 +89,7 @@ class Tools:
         return text
 
     def restore(self, transcript: Sequence[Mapping[str, Any]]) -> None:
-        """Offer what the last stored offer has, whatever is on now. Does nothing if there is none."""
+        """Offer what the last stored offer has, whatever is on now. Does nothing if no offer is stored."""
         self._stored = next((message[OFFER] for message in reversed(transcript) if OFFER in message), "")
         if self._stored:
             offer = json.loads(self._stored)

@@ -169,7 +169,7 @@ async def _text_with_files(work: Work, message: UserMessage) -> tuple[str, list[
                 reading = work.attachments.read_picture(file.filepath, key=f"{message.seq}.{place}")
                 shown.append(await work.unless_stopped(reading))
         except PictureError as error:
-            text += f"\n{prompts.not_shown(error)}"
+            text += f"\n{prompts.picture_failure(error)}"
     return text, shown
 
 

@@ -145,12 +145,12 @@ class _Attempts:
             if window > expected * (FITS if verdict == "cut" else 1):
                 count, window = count.model_copy(update={"is_partial": True}), 0
         if window:
-            count = count.model_copy(update={"is_cut_told": True})
+            count = count.model_copy(update={"has_told_user_of_cut": True})
         work.state = work.state.model_copy(update={"token_count": count})
         if not window:
             return False
         told = MessageEvent(role="assistant", message=prompts.window_is_cut(window, expected))
-        await compaction.reduce_window(work, *([] if before.is_cut_told else [told]), named=window)
+        await compaction.reduce_window(work, *([] if before.has_told_user_of_cut else [told]), named=window)
         await llm.learn_window(window, "usage")
         return True
 

@@ -100,7 +100,7 @@ def _is_said(counts: Mapping[str, Any], *names: str) -> bool:
 
 
 def _number(counts: Mapping[str, Any], *names: str) -> int:
-    """The first of the fields that is a positive number; 0 if there is none."""
+    """The first of the fields that is a positive number, or 0 if no field is one."""
     return next((tokens for name in names if (tokens := _tokens(counts.get(name)))), 0)
 
 

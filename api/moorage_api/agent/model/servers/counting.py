@@ -49,7 +49,7 @@ class TokenCount(BaseModel):
     """The largest count of the server for a request that it read whole."""
     is_partial: bool = False
     """The server does not count what it had cached, so its counts say nothing about cuts."""
-    is_cut_told: bool = False
+    has_told_user_of_cut: bool = False
     """The user knows that the server cuts."""
 
 

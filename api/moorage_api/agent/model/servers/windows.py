@@ -39,7 +39,7 @@ class Window:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self | None:
-        """None if there is none, or one that this version does not understand."""
+        """Returns None if no window is stored, or if this version does not understand what is stored."""
         fact = facts.get("window")
         try:
             if not isinstance(fact, Mapping) or fact["source"] not in get_args(Source):
