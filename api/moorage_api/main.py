@@ -46,6 +46,7 @@ async def serve(settings: Settings, *, host: str, port: int, fd: int | None = No
             ws_per_message_deflate=False,
             ws_max_size=2**24,
             timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+            timeout_keep_alive=settings.keep_alive_seconds,
             server_header=False,
             proxy_headers=False,  # MOORAGE_TRUSTED_PROXIES says which proxies may report addresses
         )

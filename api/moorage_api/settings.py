@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     """How often a stream without events sends a heartbeat."""
     stream_poll_seconds: float = 2
     """How often a process reads events from the database that were stored but not announced through Redis."""
+    keep_alive_seconds: int = Field(75, ge=1)
+    """How long an unused connection stays open. Make it longer than your proxy keeps its connections to the api (60 s
+    in nginx): otherwise the api may close one that the proxy is about to use."""
     cors_origins: list[str] = []
     """The origins that browsers may call the api from, as a JSON list."""
     open_config: bool = False

@@ -31,6 +31,8 @@ from moorage_sandbox.protocol import ALGORITHM, GateError, Scope
 TOKEN_SECONDS = 60
 REUSE_SECONDS = 30
 CONNECT_TIMEOUT_SECONDS = 5
+UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+"""A limited pool may close a connection that it has just given to a request (encode/httpcore#1110)."""
 CALL_MARGIN_SECONDS = 15
 """How much longer than a call's timeout the client waits for its answer."""
 
@@ -92,6 +94,7 @@ class GateClient:
         self._http = httpx.AsyncClient(
             base_url=self._url,
             timeout=httpx.Timeout(30, connect=CONNECT_TIMEOUT_SECONDS),
+            limits=UNLIMITED,
             trust_env=False,  # requests to a sandbox must not go through a proxy of the environment
         )
 

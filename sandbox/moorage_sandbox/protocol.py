@@ -26,6 +26,9 @@ MAX_SKILL_ARCHIVE_BYTES = 16 * 1024 * 1024
 """The largest archive of a skill, as it is sent. The unpacked files have their own limits."""
 MAX_SKILL_FILES = 200
 
+KEEP_ALIVE_SECONDS = 75
+"""How long gate and host keep an unused connection. Their clients close it after 5 s, so it is never closed in use."""
+
 HOME = "/home/ubuntu"
 WORKSPACE_FOLDER = "workspace"
 """In the home directory."""

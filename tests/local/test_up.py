@@ -23,7 +23,7 @@ from moorage_local.up import is_nearby
 from support import accounts
 from support.machine import Machine, moorage
 from support.services import Services, run
-from support.sockets import has_no_delay
+from support.sockets import answers_after, has_no_delay
 from support.waiting import HANG_SECONDS
 
 ADMIN = {"MOORAGE_ADMIN_USERNAME": "harbourmaster", "MOORAGE_ADMIN_PASSWORD": "a password of the environment"}
@@ -136,6 +136,15 @@ async def test_an_accepted_connection_sends_each_part_of_an_answer_at_once(machi
         answer = await client.get("/healthz")
         client_port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
         assert has_no_delay(machine.part("moorage_api.main").pid, client_port=client_port)
+
+
+async def test_a_connection_is_kept_while_its_client_may_still_use_it(machine: Machine) -> None:
+    """Our clients drop an unused connection after 5 s, and nginx after 60 s. A server that is first loses requests."""
+    api, host = await asyncio.gather(
+        answers_after(6, "/healthz", port=int(machine.url.rsplit(":", 1)[1])),
+        answers_after(6, "/healthz", socket_path=machine.data / "host.sock"),
+    )
+    assert (api, host) == ([b"HTTP/1.1 200 OK"] * 2, [b"HTTP/1.1 200 OK"] * 2)
 
 
 async def test_a_configured_url_cannot_lead_to_a_server_of_the_platform(machine: Machine) -> None:

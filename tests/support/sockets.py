@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import psutil
@@ -48,3 +50,25 @@ async def fastest_answer(url: str, *, requests: int = 60) -> float:
             (await client.get(url)).raise_for_status()
             taken.append(time.perf_counter() - began)
     return min(taken[requests // 2 :])
+
+
+async def answers_after(seconds: float, path: str, *, port: int = 0, socket_path: Path | None = None) -> list[bytes]:
+    """The status lines of two requests on one connection that is not used for `seconds` between them."""
+    if socket_path:
+        reader, writer = await asyncio.open_unix_connection(socket_path)
+    else:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    found = []
+    try:
+        for pause in (0, seconds):
+            await asyncio.sleep(pause)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            [length] = [
+                line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+            ]
+            await reader.readexactly(int(length))
+            found.append(head.split(b"\r\n")[0])
+    finally:
+        writer.close()
+    return found

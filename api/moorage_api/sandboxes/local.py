@@ -12,6 +12,7 @@ import httpx
 from moorage_api.errors import UnavailableError
 from moorage_api.sandboxes.provider import Report, Sandbox, SandboxState, report_nothing
 from moorage_crds.types import SkillPin
+from moorage_sandbox.client import UNLIMITED
 
 ENSURE_TIMEOUT_SECONDS = 60
 TIMEOUT_SECONDS = 10
@@ -21,7 +22,7 @@ class LocalSandboxes:
     """Implements `Sandboxes`. It connects at first use."""
 
     def __init__(self, socket: Path) -> None:
-        transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=1)
+        transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=1, limits=UNLIMITED)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://host", timeout=TIMEOUT_SECONDS)
 
     async def register(self, session_id: UUID, *, owner_id: UUID) -> None:

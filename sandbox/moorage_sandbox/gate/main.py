@@ -19,7 +19,7 @@ from moorage_sandbox.gate.box_client import BoxClient
 from moorage_sandbox.gate.calls import Calls
 from moorage_sandbox.gate.ledger import CallLedger
 from moorage_sandbox.gate.tokens import TrustStore
-from moorage_sandbox.protocol import MAX_RESULT_BYTES
+from moorage_sandbox.protocol import KEEP_ALIVE_SECONDS, MAX_RESULT_BYTES
 
 STOP_GRACE_SECONDS = 2
 
@@ -59,6 +59,7 @@ async def serve(options: GateOptions) -> None:
         ws_max_size=MAX_RESULT_BYTES,
         server_header=False,
         timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     try:
         await uvicorn.Server(config).serve(sockets=[options.listener])

@@ -22,6 +22,7 @@ from moorage_common.tasks import race
 from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
 from moorage_sandbox.host.sandboxes.sandbox import HostSandbox, SandboxNotReadyError
 from moorage_sandbox.host.trust_mirror import TrustMirror
+from moorage_sandbox.protocol import KEEP_ALIVE_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ async def serve(app: HostApp, listener: socket.socket, *, stop: asyncio.Event) -
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=STOP_GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = HttpServer(config)
     async with race(server.serve(sockets=[listener]), stop.wait()) as (serving, _):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,12 +17,20 @@ import moorage_sandbox
 from support.ordinary_user import ORDINARY_UID
 from support.waiting import HANG_SECONDS, block_until
 
-CODE = Path(moorage_sandbox.__file__).parent
+PACKAGES = [Path(moorage_sandbox.__file__).parents[1] / name for name in ("moorage_common", "moorage_sandbox")]
 
 
 @contextmanager
 def vnc(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Its /tmp and its socket are in `directory`, which outlives it as a pod's volumes outlive a container."""
+    """Its /tmp and its socket are in `directory`, which outlives it as a pod's volumes outlive a container.
+
+    The code is copied there: this user may be unable to read the checkout.
+    """
+    code = directory / "code"
+    for package in PACKAGES:
+        shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    for path in (code, *code.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     for name in ("tmp", "rfb"):
         (directory / name).mkdir(exist_ok=True)
         if os.geteuid() == 0:
@@ -30,7 +39,7 @@ def vnc(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     mounts = ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/etc", "/etc"]
     for name in ("bin", "lib", "lib64", "sbin"):
         mounts += ["--symlink", f"usr/{name}", f"/{name}"]
-    mounts += ["--dir", "/run/moorage/vnc", "--ro-bind", str(CODE), "/opt/moorage_sandbox"]
+    mounts += ["--dir", "/run/moorage/vnc", "--ro-bind", str(code), "/opt"]
     mounts += ["--bind", str(directory / "tmp"), "/tmp", "--bind", str(directory / "rfb"), "/run/moorage/vnc"]
     process = subprocess.Popen(
         [
