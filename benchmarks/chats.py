@@ -2,8 +2,8 @@
 
 Method: one api, one runner and one host process, a scripted model over a real socket without delay. "First frame" is
 from sending POST …/chat to the first frame's arrival, on a session that has a sandbox, over a kept-alive connection.
-The overhead of a tool call is what lies between the `calling` and the `called` frame of `shell_execute("true")`; a
-whole model turn with one tool call is from one `called` frame to the next.
+The overhead of a tool call is what lies between the `calling` and the `called` frame of `shell_execute("true NUMBER")`;
+a whole model turn with one tool call is from one `called` frame to the next.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ CHATS = 40
 
 
 def tool_script() -> list[Turn]:
-    args = {"session_id": "main", "exec_dir": "/home/ubuntu", "command": "true"}
-    return [Plan("Calls", "I call.", ["Call"]), *[Call("shell_execute", args)] * CALLS, Finish("done"), Say("Done.")]
+    """Each call differs from the one before: a run whose calls repeat is ended."""
+    place = {"session_id": "main", "exec_dir": "/home/ubuntu"}
+    calls = [Call("shell_execute", {**place, "command": f"true {number}"}) for number in range(CALLS)]
+    return [Plan("Calls", "I call.", ["Call"]), *calls, Finish("done"), Say("Done.")]
 
 
 async def timed_chat(alice: Person, session_id: str, message: str) -> list[tuple[float, Frame]]:

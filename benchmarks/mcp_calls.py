@@ -17,8 +17,9 @@ HTTP, STDIO = "http", "stdio"
 
 
 def script(server: str) -> list[Turn]:
-    call = Call(f"mcp_{server}_echo", {"message": "x"})
-    return [Plan("Calls", "I call.", ["Call"]), *[call] * CALLS, Finish("done"), Say("Done.")]
+    """Each call differs from the one before: a run whose calls repeat is ended."""
+    calls = [Call(f"mcp_{server}_echo", {"message": str(number)}) for number in range(CALLS)]
+    return [Plan("Calls", "I call.", ["Call"]), *calls, Finish("done"), Say("Done.")]
 
 
 async def configure(root: Person, *, url: str) -> None:
