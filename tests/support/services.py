@@ -50,12 +50,12 @@ class Services:
     keys: SigningKeys
     credentials: Credentials
 
-    async def create_database(self) -> str:
-        """Create a database with the schema and no rows, and return its URL."""
+    async def create_database(self, *, template: str = DATABASE) -> str:
+        """Create a database with the schema and no rows, and return its URL. `template0` has no schema either."""
         name = f"test_{uuid4().hex}"
         connection = await self.postgres.connect_as_superuser()
         try:
-            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {DATABASE} OWNER {ROLE}")
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {ROLE}")
         finally:
             await connection.close()
         return self.postgres.url(name)

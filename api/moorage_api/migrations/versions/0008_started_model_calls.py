@@ -18,5 +18,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_constraint(op.f("uq_model_calls_call_id"), "model_calls", type_="unique")
-    op.execute("DELETE FROM model_calls WHERE outcome = 'started'")
     op.drop_column("model_calls", "call_id")
