@@ -33,6 +33,11 @@ def session_picture_key(session_id: UUID, digest: str, extension: str) -> str:
     return f"{session_prefix(session_id)}pictures/{digest}.{extension}"
 
 
+def is_session_picture_key(session_id: UUID, key: str) -> bool:
+    """Whether `session_picture_key` could have made `key` for this session."""
+    return re.fullmatch(rf"{session_prefix(session_id)}pictures/{DIGEST_PATTERN}\.[a-z]+", key) is not None
+
+
 def skill_archive_key(digest: str) -> str:
     """`digest` is the archive's SHA-256 as 64 hexadecimal digits."""
     return f"{SKILL_ARCHIVES}{digest}.tar.gz"

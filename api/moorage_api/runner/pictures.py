@@ -69,9 +69,9 @@ class PictureStore:
         return Picture(key, header.media_type, header.width, header.height)
 
     async def read(self, key: str) -> str | None:
-        """The picture as base64; None if it is not of this session, or the object store does not have it or is down."""
-        if not key.startswith(keys.session_prefix(self._session_id)):
-            logger.warning("Session %s names a picture that is not its own", self._session_id)
+        """The picture as base64; None if `key` does not name a picture of this session, or the store cannot give it."""
+        if not keys.is_session_picture_key(self._session_id, key):
+            logger.warning("Session %s names an object that is not one of its pictures", self._session_id)
             return None
         data = bytearray()
         try:
