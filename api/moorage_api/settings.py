@@ -178,6 +178,8 @@ class Settings(BaseSettings):
     """How long the model's server may take to begin an answer. A local model first loads and reads the request."""
     llm_idle_seconds: float = Field(default=120, gt=0)
     """How long the model's server may be silent in the middle of an answer."""
+    llm_list_retry_seconds: float = Field(default=600, ge=0)
+    """After how many seconds a model's server that did not list its models within 5 s is asked for them again."""
     llm_test_seconds: float = Field(default=60, gt=0, le=600)
     """How long each of the five parts of a test of a model may take."""
     agent_max_model_calls: int = Field(default=1000, ge=1)

@@ -212,7 +212,7 @@ class ScriptedModel:
         sends_usage: bool = True,
         pages: Mapping[str, object] | None = None,
     ) -> None:
-        """`pages`: documents that it answers to GET, by path. Others get 404."""
+        """`pages`: documents that it answers to GET, by path, or a `Status` or `Hang`. Others get 404."""
         self.pages = dict(pages or {})
         self.pages_read: list[str] = []
         self.requests: list[Request] = []
@@ -292,7 +292,10 @@ class ScriptedModel:
                 if path := headers.get(GOT):
                     self.pages_read.append(path)
                     found = self.pages.get(path)
-                    await _send_document(writer, 200 if found is not None else 404, found, {})
+                    if isinstance(found, Hang | Status):
+                        await self._play(writer, found, {})
+                    else:
+                        await _send_document(writer, 200 if found is not None else 404, found, {})
                     continue
                 if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
                     refusal = {"error": {"message": f"Incorrect API key: {headers.get('authorization', '')[7:]}"}}

@@ -9,6 +9,7 @@ from typing import Any
 
 from moorage_api.agent.model.llm import Learnt, LlmClient, OnCall, OnStart, Timing, forget_facts
 from moorage_api.agent.model.outgoing.pictures import ReadPicture
+from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.trial import PARTS, Trial, is_usable
 from moorage_api.config.options import LlmTestPart, LlmTestRequest, LlmTestResult
 from moorage_api.config.service import ConfigService, LlmConfig
@@ -26,6 +27,7 @@ def build_client(
     on_start: OnStart | None = None,
     on_call: OnCall | None = None,
     read_picture: ReadPicture | None = None,
+    listing_failures: ListingFailures | None = None,
 ) -> LlmClient:
     """`timing` and `context_tokens` are those of the settings; the options of the model replace them."""
     options = config.options
@@ -47,6 +49,7 @@ def build_client(
         facts=facts if options.sees is None else {**facts, "sees": options.sees},
         on_learnt=on_learnt,
         read_picture=read_picture,
+        listing_failures=listing_failures,
         on_start=on_start,
         on_call=on_call,
     )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from moorage_api.agent.model.llm import Timing
+from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
@@ -79,6 +80,7 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             patience=settings.llm_patience_seconds,
         ),
         context_tokens=settings.llm_context_tokens,
+        listing_failures=ListingFailures(settings.llm_list_retry_seconds),
     )
     return Runner(
         engine=resources.engine,

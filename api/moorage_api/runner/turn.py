@@ -10,6 +10,7 @@ from uuid import uuid4
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import user_message
 from moorage_api.agent.model.llm import Timing
+from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
 from moorage_api.agent.toolsets import default_toolsets
 from moorage_api.agent.turn.loop import run_turn
@@ -58,6 +59,7 @@ class Turns:
     """How long to wait for the model's server."""
     context_tokens: int | None
     """The size of the model's window; None to learn it."""
+    listing_failures: ListingFailures
 
     async def work_on(self, journal: RunJournal) -> None:
         """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
@@ -99,6 +101,7 @@ class Turns:
                 on_learnt=lambda facts: self.config.add_model_facts(llm_config.identity, facts),
                 on_start=lambda call: journal.begin_model_call(prices.apply(call)),
                 read_picture=self.links.picture_store(journal.session_id).read,
+                listing_failures=self.listing_failures,
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 await llm.read_window()

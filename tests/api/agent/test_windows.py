@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
 
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.model.servers.counting import TokenCount, compare
+from moorage_api.agent.model.servers.listing import ListingFailures, WindowListing
 from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, window_in_list, window_in_words
 from moorage_api.agent.state import AgentState
 from moorage_api.events.schemas import ErrorEvent, MessageEvent
-from moorage_api.outbound import Outbound
+from moorage_api.outbound import Outbound, ResponseLimits
 from support.agent import Bench, shell, shell_output
-from support.llm import Finish, Plan, Request, Say, ScriptedModel, Status, Turn
+from support.llm import Finish, Hang, Plan, Request, Say, ScriptedModel, Status, Turn
 from support.providers.families import OLLAMA
 from support.providers.server import FamilyServer
 
@@ -110,20 +112,35 @@ class Facts:
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
+        self.failures = ListingFailures(600, clock=self.read_clock)
+        self.now = 0.0
+        self.seconds_per_look = 0.0
 
     async def add(self, facts: Any) -> None:
         self.known |= facts
 
-    def client(self, model: ScriptedModel, *, today: date = TODAY, context_tokens: int | None = None) -> LlmClient:
+    def read_clock(self) -> float:
+        self.now += self.seconds_per_look
+        return self.now
+
+    def client(
+        self,
+        model: ScriptedModel,
+        *,
+        today: date = TODAY,
+        context_tokens: int | None = None,
+        api_key: str = "sk-for-tests",
+    ) -> LlmClient:
         return LlmClient(
             model.url,
-            "sk-for-tests",
+            api_key,
             "m",
             outbound=Outbound(),
             context_tokens=context_tokens,
             facts=self.known,
             on_learnt=self.add,
             today=lambda: today,
+            listing_failures=self.failures,
             backoff_seconds=0.01,
         )
 
@@ -171,6 +188,52 @@ async def test_a_server_that_cannot_be_reached_is_harmless() -> None:
     with ScriptedModel([]) as model:
         pass
     assert await Facts().read(model) == DEFAULT_TOKENS
+
+
+async def test_a_server_that_is_slow_to_fail_is_asked_again_after_a_while() -> None:
+    facts = Facts()
+    facts.seconds_per_look = 1
+    with ScriptedModel([], pages={"/v1/models": Status(503)}) as model:
+        for _ in range(3):
+            assert await facts.read(model) == DEFAULT_TOKENS
+        assert model.pages_read.count("/v1/models") == 1
+        model.pages["/v1/models"] = LISTS["vLLM"][0]
+        facts.now += 500
+        assert await facts.read(model) == DEFAULT_TOKENS
+        facts.now += 100
+        assert await facts.read(model) == 8192
+
+
+async def test_a_server_that_fails_at_once_is_asked_in_the_next_turn() -> None:
+    """For example a local server that is started between two messages."""
+    facts = Facts()
+    with ScriptedModel([], pages={"/v1/models": Status(503)}) as model:
+        assert await facts.read(model) == DEFAULT_TOKENS
+        model.pages["/v1/models"] = LISTS["vLLM"][0]
+        assert await facts.read(model) == 8192
+
+
+async def test_a_server_is_asked_at_once_with_a_new_key() -> None:
+    facts = Facts()
+    facts.seconds_per_look = 1
+    with ScriptedModel([], pages={"/v1/models": Status(401)}) as model:
+        await facts.read(model)
+        model.pages["/v1/models"] = LISTS["vLLM"][0]
+        assert await facts.read(model) == DEFAULT_TOKENS
+        assert await facts.read(model, api_key="sk-corrected") == 8192
+
+
+async def test_a_list_that_does_not_come_is_waited_for_once() -> None:
+    """The time limit is so short that no answer comes in time."""
+    ticks = count()
+    failures = ListingFailures(clock=lambda: next(ticks))
+    with ScriptedModel([], pages={"/v1/models": Hang()}) as model:
+        listing = WindowListing(
+            model.url, {}, outbound=Outbound(), failures=failures, limits=ResponseLimits(1000, seconds=0.2)
+        )
+        for _ in range(2):
+            assert await listing.ask("m") == (None, False)
+        assert model.pages_read.count("/v1/models") <= 1
 
 
 def window_of(days_ago: int, *, source: str = "list") -> dict[str, Any]:

@@ -28,20 +28,17 @@ from moorage_api.agent.model.servers.errors import LlmError as LlmError
 from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
 from moorage_api.agent.model.servers.errors import WindowFullError as WindowFullError
 from moorage_api.agent.model.servers.learning import learn, select_lasting
+from moorage_api.agent.model.servers.listing import ListingFailures, WindowListing
 from moorage_api.agent.model.servers.refusals import find_secrets, mask_secrets, read_refusal
 from moorage_api.agent.model.servers.waits import describe_seconds
-from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window, find_window
+from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.tokens import count_text_tokens, count_tokens
 from moorage_api.errors import OutboundRefusedError
-from moorage_api.outbound import Outbound, ResponseLimitError, ResponseLimits
+from moorage_api.outbound import Outbound, ResponseLimitError
 from moorage_common.backoff import Backoff
 
 CONNECT_SECONDS = 10.0
-STATUS_LIMITS = ResponseLimits(8 * 1024 * 1024, seconds=5)
-"""Limits of what a server says about itself, such as its list of models."""
-UNANSWERED_STATUSES = frozenset({401, 403, 408, 429, 500, 502, 503, 504})
-"""Of a server that could not say what it knows about its window."""
 MAX_BACKOFF_SECONDS = 30.0
 SHORT_WAIT_SECONDS = 60.0
 """A server that asks for a longer wait, and for more than what is left of the patience, is not waited for."""
@@ -116,6 +113,7 @@ class LlmClient:
         facts: Mapping[str, Any] | None = None,
         on_learnt: Learnt = forget_facts,
         read_picture: ReadPicture | None = None,
+        listing_failures: ListingFailures | None = None,
         today: Callable[[], date] = _today,
     ) -> None:
         """`context_tokens`: the window that the admin has set. Without it the window is learnt."""
@@ -128,6 +126,11 @@ class LlmClient:
         self._outbound = outbound
         self._settings = RequestSettings(model, temperature, max_tokens, dict(extra_body or {}))
         self._headers = dict(headers or {})
+        asking = httpx2.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        asking.update(self._headers)  # whatever the case of their names
+        self._listing = WindowListing(
+            base_url, dict(asking), outbound=outbound, failures=listing_failures or ListingFailures()
+        )
         self._secrets = find_secrets(api_key, self._headers)
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt
@@ -167,7 +170,7 @@ class LlmClient:
         old = self._window
         if self._set_window is not None or (old and old.is_fresh(self._today())):
             return
-        tokens, is_answered = await self._ask_for_window()
+        tokens, is_answered = await self._listing.ask(self._model)
         if is_answered:
             listed = old.tokens if old and old.source == "list" else 0
             await self.learn_window(tokens or listed, "list")
@@ -176,36 +179,8 @@ class LlmClient:
 
     async def find_window(self) -> int | None:
         """Ask the server for the window."""
-        tokens, _ = await self._ask_for_window()
+        tokens, _ = await self._listing.ask(self._model)
         return tokens
-
-    async def _ask_for_window(self) -> tuple[int | None, bool]:
-        """The window that the server says it has, and whether the server could be asked."""
-        headers = httpx2.Headers({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {})
-        headers.update(self._headers)  # whatever the case of their names
-        try:
-            client = self._outbound.client2(
-                "llm", self._base_url, limits=STATUS_LIMITS, timeout=STATUS_LIMITS.seconds, headers=headers
-            )
-        except OutboundRefusedError:
-            return None, False
-        failures: list[str] = []
-
-        async def get(url: str) -> Any:
-            try:
-                response = await client.get(url)
-                if response.status_code in UNANSWERED_STATUSES:
-                    failures.append(url)
-                return response.json() if response.status_code == 200 else None
-            except (httpx2.HTTPError, OutboundRefusedError, ResponseLimitError, OSError):
-                failures.append(url)
-                return None
-            except (ValueError, RecursionError):
-                return None
-
-        async with client:
-            tokens = await find_window(get, base_url=self._base_url, model=self._model)
-        return tokens, tokens is not None or not failures
 
     async def learn_window(self, tokens: int, source: Source) -> None:
         """Remember the window of this model, here and for other runs."""
