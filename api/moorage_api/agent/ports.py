@@ -241,7 +241,7 @@ class SavedFiles:
 class Attachments(Protocol):
     """Moves bytes between a session's sandbox and its stored files.
 
-    Implemented by `moorage_api.runner.sandbox_link`.
+    Implemented by `moorage_api.runner.attachments`.
     """
 
     async def to_sandbox(self, files: Sequence[FileInfo]) -> Sequence[FileInfo]:

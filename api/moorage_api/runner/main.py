@@ -13,6 +13,7 @@ from moorage_api.agent.ports import AgentLimits
 from moorage_api.config.service import ConfigService
 from moorage_api.files.service import FileService
 from moorage_api.http.internal import serve_beside
+from moorage_api.runner.attachments import AttachmentStores
 from moorage_api.runner.health import Health, create_health_app
 from moorage_api.runner.pictures import PictureLimits
 from moorage_api.runner.runner import Runner
@@ -60,10 +61,12 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             resources.db,
             resources.sandboxes,
             resources.signer,
+            patience_seconds=settings.sandbox_patience_seconds,
+        ),
+        stores=AttachmentStores(
             services.get(FileService),
             resources.blobs,
             pictures=PictureLimits(settings.llm_picture_bytes, settings.llm_picture_pixels),
-            patience_seconds=settings.sandbox_patience_seconds,
         ),
         outbound=resources.outbound,
         limits=AgentLimits(

@@ -20,6 +20,7 @@ from moorage_api.database import Database
 from moorage_api.errors import DomainError, FencedError
 from moorage_api.events.schemas import ErrorEvent
 from moorage_api.outbound import Outbound
+from moorage_api.runner.attachments import AttachmentStores, SandboxAttachments
 from moorage_api.runner.journal import RunJournal, UnreadMessagesError
 from moorage_api.runner.sandbox_link import SandboxLink, SandboxLinks
 from moorage_api.skill_runs.delegates import A2aDelegate, McpDelegate
@@ -51,6 +52,7 @@ class Turns:
     a2a: A2aService
     skills: SkillRuns
     links: SandboxLinks
+    stores: AttachmentStores
     outbound: Outbound
     limits: AgentLimits
     """The limits that are settings; AgentConfig holds the others."""
@@ -84,6 +86,7 @@ class Turns:
         text = " ".join(message.text for message in await journal.unread_messages())
         skills = await self.skills.open(journal.session_id, journal.owner_id, message=text)
         link = self.links.link(journal, pins=skills.pins_for, skills=skills.sync)
+        attachments = self.stores.attachments(journal, link)
         limits = replace(
             self.limits,
             max_iterations=agent_config.max_iterations,
@@ -100,20 +103,20 @@ class Turns:
                 facts=await self.config.model_facts(llm_config.identity),
                 on_learnt=lambda facts: self.config.add_model_facts(llm_config.identity, facts),
                 on_start=lambda call: journal.begin_model_call(prices.apply(call)),
-                read_picture=self.links.picture_store(journal.session_id).read,
+                read_picture=self.stores.picture_store(journal.session_id).read,
                 listing_failures=self.listing_failures,
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 await llm.read_window()
                 toolsets = default_toolsets(
-                    link, link, max_search_results=limits.max_search_results, searxng_url=self.searxng_url
+                    link, attachments, max_search_results=limits.max_search_results, searxng_url=self.searxng_url
                 )
-                toolsets += await self._remote_toolsets(journal, link, skills, switches)
+                toolsets += await self._remote_toolsets(journal, link, attachments, skills, switches)
                 await run_turn(
                     journal,
                     llm=llm,
                     toolsets=toolsets,
-                    attachments=link,
+                    attachments=attachments,
                     gate=link,
                     limits=limits,
                     switches=switches,
@@ -124,7 +127,12 @@ class Turns:
             await link.close()
 
     async def _remote_toolsets(
-        self, journal: RunJournal, link: SandboxLink, skills: RunSkills, switches: Switches
+        self,
+        journal: RunJournal,
+        link: SandboxLink,
+        attachments: SandboxAttachments,
+        skills: RunSkills,
+        switches: Switches,
     ) -> list[Toolset]:
         """Build the toolsets of the remote agents and MCP servers that are enabled for this user, and of the skills.
 
@@ -132,13 +140,13 @@ class Turns:
         """
         servers, agents = await self.mcp.list_for_run(journal.owner_id), await self.a2a.list_for_run(journal.owner_id)
         delegates: list[SkillDelegate] = [
-            McpDelegate(self.mcp, servers, link, switches),
-            A2aDelegate(self.a2a, agents, journal.session_id, link, switches),
+            McpDelegate(self.mcp, servers, attachments, switches),
+            A2aDelegate(self.a2a, agents, journal.session_id, attachments, switches),
         ]
         return [
-            A2aToolset(self.a2a, agents, journal.session_id, link, switches),
-            skills.toolset(link, link, delegates, switches, prepare=link.ready),
-            McpToolset(self.mcp, servers, link, switches),
+            A2aToolset(self.a2a, agents, journal.session_id, attachments, switches),
+            skills.toolset(link, attachments, delegates, switches, prepare=link.ready),
+            McpToolset(self.mcp, servers, attachments, switches),
         ]
 
 
