@@ -13,7 +13,8 @@ import httpx
 import httpx2
 import pytest
 
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.errors import OutboundRefusedError
 from moorage_api.outbound import Address, Outbound, Purpose, ResponseLimits, Target
 from support.accounts import Person

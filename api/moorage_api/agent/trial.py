@@ -20,7 +20,8 @@ from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, parse_object
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.ports import Message
 from moorage_api.agent.state import OpenCall
 from moorage_api.agent.tokens import count_tokens

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from moorage_api.agent.model.llm import Learnt, LlmClient, OnCall, OnStart, Timing, forget_facts
+from moorage_api.agent.model.endpoint import OnCall, OnStart
+from moorage_api.agent.model.llm import Learnt, LlmClient, forget_facts
 from moorage_api.agent.model.outgoing.pictures import ReadPicture
+from moorage_api.agent.model.patience import Timing
 from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.trial import PARTS, Trial, is_usable
 from moorage_api.config.options import LlmTestPart, LlmTestRequest, LlmTestResult

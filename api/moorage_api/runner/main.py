@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from moorage_api.agent.model.llm import Timing
+from moorage_api.agent.model.patience import Timing
 from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.ports import AgentLimits
 from moorage_api.config.service import ConfigService

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import user_message
-from moorage_api.agent.model.llm import Timing
+from moorage_api.agent.model.patience import Timing
 from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
 from moorage_api.agent.toolsets import default_toolsets

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from moorage_api.agent.model.incoming.answers import Answer
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.outbound import Outbound
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.model.outgoing.profiles import Profile
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.model.servers.learning import learn
 from moorage_api.agent.model.servers.refusals import Refusal
 from moorage_api.agent.toolsets.function_schema import function, text

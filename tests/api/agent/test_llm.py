@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, RawCall
-from moorage_api.agent.model.llm import LlmClient, LlmError, WindowFullError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError, WindowFullError
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound
 from support.llm import Call, Calls, Drop, Hang, Raw, Responder, Say, ScriptedModel, Status, Tries, Turn

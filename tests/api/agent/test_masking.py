@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.outbound import Outbound
 from support.llm import Body, Raw, ScriptedModel, Status, Turn
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.model.incoming.usage import ModelCall, Usage, read_usage
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.outbound import Outbound
 from support.llm import Drop, Hang, Raw, Request, Say, ScriptedModel, Status, Tries, Turn
 

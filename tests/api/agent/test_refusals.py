@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.llm import LlmClient, WindowFullError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import WindowFullError
 from moorage_api.agent.model.servers.refusals import mask_secret, read_refusal
 from moorage_api.agent.model.servers.waits import describe_seconds
 from moorage_api.outbound import Outbound

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from moorage_api.agent.model.incoming.answers import Answer
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.toolsets.function_schema import function, text
 from moorage_api.outbound import Outbound
 from support.llm import Body, Raw, Say, ScriptedModel, Status, Tries, Turn

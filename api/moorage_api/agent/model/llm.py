@@ -1,66 +1,34 @@
-"""Client of an OpenAI-compatible endpoint: one streamed request, with retries and errors that people can act on."""
+"""Client of one model at an OpenAI-compatible endpoint: it learns what the server takes, and asks in that form."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Self
-from uuid import UUID, uuid4
 
 import httpx2
-import openai
 
-from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, BadStreamError
-from moorage_api.agent.model.incoming.sse import DOCUMENT, EventTooLargeError, read_events
+from moorage_api.agent.model.endpoint import Endpoint, OnCall, OnStart, Progress
+from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.incoming.text_calls import TextCalls
-from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
 from moorage_api.agent.model.outgoing.request import Offer, RequestSettings, build_body, disobeys, restricts
-from moorage_api.agent.model.servers.chunks import is_end, is_progress, read_chunk
-from moorage_api.agent.model.servers.errors import LlmError as LlmError
-from moorage_api.agent.model.servers.errors import RefusedError, RetryableError, explain
-from moorage_api.agent.model.servers.errors import WindowFullError as WindowFullError
+from moorage_api.agent.model.patience import Timing, Waiting, ask_patiently
+from moorage_api.agent.model.servers.errors import LlmError, RefusedError, RetryableError, explain
 from moorage_api.agent.model.servers.learning import learn, select_lasting
 from moorage_api.agent.model.servers.listing import ListingFailures, WindowListing
-from moorage_api.agent.model.servers.refusals import find_secrets, mask_secrets, read_refusal
-from moorage_api.agent.model.servers.waits import describe_seconds
+from moorage_api.agent.model.servers.refusals import find_secrets, mask_secrets
 from moorage_api.agent.model.servers.windows import DEFAULT_TOKENS, MOST_LISTED_TOKENS, Source, Window
 from moorage_api.agent.ports import Function, Message
-from moorage_api.agent.tokens import count_text_tokens, count_tokens
-from moorage_api.errors import OutboundRefusedError
-from moorage_api.outbound import Outbound, ResponseLimitError
-from moorage_common.backoff import Backoff
+from moorage_api.outbound import Outbound
 
-CONNECT_SECONDS = 10.0
-MAX_BACKOFF_SECONDS = 30.0
-SHORT_WAIT_SECONDS = 60.0
-"""A server that asks for a longer wait, and for more than what is left of the patience, is not waited for."""
-LONG_REQUEST_PATIENCE_SECONDS = 30.0
-"""How long a 500 is waited out, at most, before a shorter form of a long request is tried."""
-TRUSTED_WAITS = 2
-SHOW_SECONDS = 5.0
-"""While it waits, the user is told so at this interval."""
 MAX_CORRECTIONS = 8
 """Times that one request is sent again in another form because the server refused a part of it."""
-
-OnStart = Callable[[ModelCall], Awaitable[None]]
-"""Awaited before each request, with an estimate of its tokens."""
-
-OnCall = Callable[[ModelCall], None]
-"""Called when a request has ended: for each that the model began to answer, and for each that `OnStart` was told."""
-
-Progress = Callable[[AnswerBuilder], Awaitable[None]]
-"""Called as the answer grows."""
-
-Waiting = Callable[[str, float], Awaitable[None]]
-"""Called before a wait, with the reason and the seconds until the next attempt."""
 
 Learnt = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Stores new facts about the model, so that other runners know them."""
@@ -72,21 +40,6 @@ async def forget_facts(facts: Mapping[str, Any]) -> None:
 
 def _today() -> date:
     return datetime.now(UTC).date()
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long to wait for a server, in seconds.
-
-    `first_byte`: until the answer begins. A local model loads and reads the whole request first.
-    `idle`: between two pieces of an answer. What only keeps the connection open is no piece.
-    `patience`: how long trouble of the server is waited out, beyond the retries of each request.
-    """
-
-    first_byte: float = 120.0
-    idle: float = 120.0
-    patience: float = 0.0
-    backoff: float = 0.5
 
 
 class LlmClient:
@@ -121,33 +74,37 @@ class LlmClient:
         self._window = Window.from_facts(facts or {})
         self._today = today
         self._model = model
-        self._api_key = api_key
         self._base_url = base_url
-        self._outbound = outbound
         self._settings = RequestSettings(model, temperature, max_tokens, dict(extra_body or {}))
-        self._headers = dict(headers or {})
+        own_headers = dict(headers or {})
         asking = httpx2.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        asking.update(self._headers)  # whatever the case of their names
+        asking.update(own_headers)  # whatever the case of their names
         self._listing = WindowListing(
             base_url, dict(asking), outbound=outbound, failures=listing_failures or ListingFailures()
         )
-        self._secrets = find_secrets(api_key, self._headers)
+        self._secrets = find_secrets(api_key, own_headers)
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt
-        self._on_start = on_start
         self._pictures = PictureCache(read_picture)
-        self._on_call = on_call
         self._earlier_tools: dict[str, Function] = {}
-        self._was_reached = False
         self._loses_thoughts = False
         """The last answer with calls came without the fields that only its model understands."""
         self._text_calls = TextCalls(is_proven=self._profile.leaves_calls_in_text)
         self._disobeyed = 0
         """The last answers, one behind another, that called a function which `tool_choice` did not allow."""
         self._timing = Timing(first_byte_seconds or idle_seconds, idle_seconds, patience_seconds, backoff_seconds)
-        longest_seconds = max(self._timing.first_byte, self._timing.idle)
-        self._timeout = httpx2.Timeout(longest_seconds, connect=CONNECT_SECONDS)
-        self._opened: openai.AsyncOpenAI | None = None
+        self._endpoint = Endpoint(
+            base_url,
+            api_key,
+            model,
+            outbound=outbound,
+            headers=own_headers,
+            secrets=self._secrets,
+            first_byte_seconds=self._timing.first_byte,
+            idle_seconds=self._timing.idle,
+            on_start=on_start,
+            on_call=on_call,
+        )
 
     @property
     def context_tokens(self) -> int:
@@ -211,26 +168,8 @@ class LlmClient:
         """The functions that a request carries when only `allowed` may be called."""
         return [item for item in functions if self._profile.obeys_choice or item.name in allowed]
 
-    def _client(self) -> openai.AsyncOpenAI:
-        """Raises OutboundRefusedError for an invalid base URL."""
-        if self._opened is None:
-            http_client = self._outbound.client2("llm", self._base_url, timeout=self._timeout)
-            # organization and project are set because the SDK would otherwise read them from environment variables
-            self._opened = openai.AsyncOpenAI(
-                base_url=self._base_url,
-                api_key=self._api_key or "none",
-                organization="",
-                project="",
-                max_retries=0,
-                timeout=self._timeout,
-                http_client=http_client,
-                default_headers=self._headers,
-            )
-        return self._opened
-
     async def aclose(self) -> None:
-        if self._opened is not None:
-            await self._opened.close()
+        await self._endpoint.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -262,30 +201,15 @@ class LlmClient:
         """
         self._earlier_tools |= {tool.name: tool for tool in tools}
         offer = Offer(tools, None if allowed is None else frozenset(allowed), force)
-        began = time.monotonic()
-        tries = halves = 0
-        while True:
-            try:
-                with self._mask_errors():
-                    answer = await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, progress=progress)
-                return await self._read_calls(answer, messages, offer.callable_functions, is_plan=force)
-            except RetryableError as failure:
-                halves += failure.is_half
-                waited_seconds = time.monotonic() - began
-                patience = self._timing.patience
-                if is_long and failure.error.status == 500:
-                    patience = min(patience, LONG_REQUEST_PATIENCE_SECONDS)
-                is_patient = waited_seconds < patience and not failure.is_lasting
-                if halves > 1 and failure.half is not None:
-                    # a server that never says why an answer ends, but does end it
-                    return await self._read_calls(failure.half, messages, offer.callable_functions, is_plan=force)
-                if halves > 1 or (tries >= max_retries and not is_patient):
-                    raise failure.error from failure
-                longest = max(patience - waited_seconds, SHORT_WAIT_SECONDS)
-                if failure.after_seconds is not None and failure.after_seconds > longest:
-                    raise _too_long(failure.error, failure.after_seconds) from failure
-                await self._wait(self._delay(tries, failure.after_seconds), str(failure.error), on_wait)
-                tries += 1
+
+        async def attempt() -> Answer:
+            with self._mask_errors():
+                return await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, progress=progress)
+
+        answer = await ask_patiently(
+            attempt, timing=self._timing, max_retries=max_retries, is_long=is_long, on_wait=on_wait
+        )
+        return await self._read_calls(answer, messages, offer.callable_functions, is_plan=force)
 
     @contextmanager
     def _mask_errors(self) -> Iterator[None]:
@@ -296,23 +220,6 @@ class LlmClient:
             for item in (error, error.error) if isinstance(error, RetryableError) else (error,):
                 item.args = (mask_secrets(str(item), self._secrets),)
             raise
-
-    def _delay(self, tries: int, after_seconds: float | None) -> float:
-        """A server that repeats a short wait without keeping its word is not asked again and again."""
-        pause = Backoff(self._timing.backoff, MAX_BACKOFF_SECONDS, jitter=0.25).pause_seconds(tries + 1)
-        if after_seconds is None:
-            return pause
-        return after_seconds if tries < TRUSTED_WAITS else max(after_seconds, pause)
-
-    async def _wait(self, seconds: float, reason: str, on_wait: Waiting | None) -> None:
-        """Wait, and say so again and again, because a client that connects later has not seen it."""
-        while True:
-            if on_wait is not None:
-                await on_wait(reason, seconds)
-            await asyncio.sleep(min(seconds, SHOW_SECONDS))
-            seconds -= SHOW_SECONDS
-            if seconds <= 0:
-                return
 
     async def _ask_adapting(
         self, messages: Sequence[Message], *, offer: Offer, max_tokens: int | None, progress: Progress | None
@@ -338,7 +245,7 @@ class LlmClient:
                 pictures=pictures,
             )
             try:
-                answer = await self._send(body, progress)
+                answer = await self._endpoint.send(body, progress=progress, is_proven=self._profile.has_native_calls)
             except RefusedError as error:
                 facts = learn(profile, error.refusal, body)
                 if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:
@@ -381,98 +288,6 @@ class LlmClient:
         if lasting:
             await self._on_learnt(lasting)
 
-    async def _send(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
-        """Raises RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises."""
-        try:
-            return await self._stream(body, progress)
-        except OutboundRefusedError as error:
-            raise LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}") from error
-        except openai.APIStatusError as error:
-            response = error.response
-            self._was_reached = True
-            refusal = read_refusal(error.status_code, response.text, response.headers, secrets=self._secrets)
-            raise RefusedError(refusal) from error
-        except (openai.APITimeoutError, TimeoutError) as error:
-            raise RetryableError(
-                LlmError("llm_unavailable", f"The model at {self._base_url} did not answer in time")
-            ) from error
-        except openai.APIConnectionError as error:
-            raise RetryableError(
-                LlmError("llm_unavailable", f"The model's server at {self._base_url} {_why_unreachable(error)}"),
-                is_lasting=not (self._was_reached or self._profile.has_native_calls),
-            ) from error
-        except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            server_text = (
-                f". It said: {error.server_text}" if isinstance(error, BadStreamError) and error.server_text else ""
-            )
-            raise RetryableError(
-                LlmError(
-                    "llm_failed",
-                    f"The model's server at {self._base_url} sent a response that is not a chat completion; "
-                    f"check that `base_url` is an OpenAI-compatible API{server_text}",
-                ),
-                is_lasting=True,
-            ) from error
-        except httpx2.HTTPError as error:
-            raise RetryableError(
-                LlmError("llm_unavailable", f"The connection to the model at {self._base_url} was lost")
-            ) from error
-
-    async def _stream(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
-        builder = AnswerBuilder()
-        call_id = await self._report_start(body)
-        try:
-            has_end = await self._receive(builder, body, progress)
-        except asyncio.CancelledError:
-            self._report_end(call_id, builder, body, "interrupted")
-            raise
-        except Exception:
-            self._report_end(call_id, builder, body, "failed")
-            raise
-        self._report_end(call_id, builder, body, "answered")
-        if builder.trouble:
-            raise RetryableError(
-                LlmError(
-                    "llm_unavailable",
-                    f"The model's server at {self._base_url} broke its answer off and gave the reason "
-                    f'"{builder.trouble}"',
-                ),
-                is_half=True,
-            )
-        answer = builder.answer()
-        if not builder.is_finished:
-            raise RetryableError(
-                LlmError("llm_unavailable", f"The model's server at {self._base_url} ended its answer in the middle"),
-                half=answer if has_end else None,
-                is_half=True,
-            )
-        return answer
-
-    async def _receive(self, builder: AnswerBuilder, body: Mapping[str, Any], progress: Progress | None) -> bool:
-        """Send the request and feed the answer to `builder`. True if the server marked the end of the stream."""
-        clock = _Clock(self._timing.first_byte)
-        async with asyncio.timeout_at(clock.deadline):
-            # not `chat.completions.create`: its models double the CPU time and fail on the chunks of some servers
-            stream = await self._client().post(
-                "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
-            )
-        self._was_reached = True
-        try:
-            async for event in read_events(_read_bytes(stream.response, clock)):
-                if is_end(event):
-                    return True
-                if (chunk := read_chunk(event, secrets=self._secrets)) is None:
-                    continue
-                builder.feed(chunk)
-                builder.is_document = event.name == DOCUMENT
-                if progress is not None:
-                    await progress(builder)
-                if is_progress(chunk):
-                    clock.restart(self._timing.idle)
-            return False
-        finally:
-            await stream.close()
-
     async def _read_calls(
         self, answer: Answer, messages: Sequence[Message], tools: Sequence[Function], *, is_plan: bool
     ) -> Answer:
@@ -488,70 +303,3 @@ class LlmClient:
         if self._text_calls.is_proven and not self._profile.leaves_calls_in_text:
             await self._learn({"leaves_calls_in_text": True})
         return replace(answer, text="", calls=calls) if calls else answer
-
-    async def _report_start(self, body: Mapping[str, Any]) -> UUID:
-        if self._on_start is None:
-            return uuid4()
-        call = ModelCall(self._model, self._base_url, _estimate_usage(body), "started")
-        await self._on_start(call)
-        return call.id
-
-    def _report_end(self, call_id: UUID, builder: AnswerBuilder, body: Mapping[str, Any], outcome: Outcome) -> None:
-        """Report the end of a request. Its usage is estimated if the server did not say it.
-
-        A server may bill what it began to answer, and what we did not wait for.
-        """
-        if self._on_call is None:
-            return
-        if builder.has_begun or builder.usage or (outcome == "interrupted" and self._on_start is not None):
-            usage = builder.usage or _estimate_usage(body, builder.answer())
-            self._on_call(ModelCall(self._model, self._base_url, usage, outcome, call_id))
-        elif self._on_start is not None:
-            self._on_call(ModelCall(self._model, self._base_url, Usage(0, 0, is_estimated=True), "refused", call_id))
-
-
-class _Clock:
-    """How long the next part of an answer may take. What only keeps the connection open does not restart it."""
-
-    def __init__(self, seconds: float) -> None:
-        self.restart(seconds)
-
-    def restart(self, seconds: float) -> None:
-        self.deadline = asyncio.get_running_loop().time() + seconds
-
-
-async def _read_bytes(response: httpx2.Response, clock: _Clock) -> AsyncIterator[bytes]:
-    """The chunks of the response. Raises TimeoutError when no part of an answer comes for too long."""
-    chunks = response.aiter_bytes()
-    while True:
-        try:
-            async with asyncio.timeout_at(clock.deadline):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        yield chunk
-
-
-def _why_unreachable(error: BaseException) -> str:
-    """The reason at the bottom of a connection error, if it is a limit of ours."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ResponseLimitError):
-            return f"sent a response that we cannot take: {cause}"
-        cause = cause.__cause__
-    return "could not be reached; check the base URL"
-
-
-def _too_long(error: LlmError, seconds: float) -> LlmError:
-    """The error of a server that wants a longer wait than we have patience for. It says when to try again."""
-    when = f"{datetime.now(UTC) + timedelta(seconds=min(seconds, 10**8)):%Y-%m-%d %H:%M} UTC"
-    text = f"{error}. Its server asks to wait {describe_seconds(seconds)}: send a message again after {when}"
-    return LlmError(error.code, text, status=error.status)
-
-
-def _estimate_usage(body: Mapping[str, Any], answer: Answer | None = None) -> Usage:
-    answer = answer or Answer("")
-    texts = [answer.text, answer.foreign]
-    texts += [part for call in answer.calls for part in (call.name, call.arguments, call.foreign)]
-    sent = count_tokens(body["messages"]) + count_tokens(body.get("tools", ()))
-    return Usage(sent, sum(map(count_text_tokens, texts)), is_estimated=True)

@@ -18,8 +18,8 @@ from moorage_api.agent.messages import (
 )
 from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.incoming.answers import Answer
-from moorage_api.agent.model.llm import LlmError
 from moorage_api.agent.model.outgoing import pictures
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.ports import Function, Message
 from moorage_api.agent.state import Shortened
 from moorage_api.agent.tokens import count_tokens

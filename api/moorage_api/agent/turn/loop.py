@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import tool_message, user_message
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.model.outgoing import pictures
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.ports import (
     OFFER,
     AgentLimits,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from moorage_api.agent import prompts
+from moorage_api.agent.model.endpoint import Progress
 from moorage_api.agent.model.incoming.answers import Answer
-from moorage_api.agent.model.llm import LlmError, Progress, Waiting, WindowFullError
 from moorage_api.agent.model.outgoing import pictures
+from moorage_api.agent.model.patience import Waiting
 from moorage_api.agent.model.servers.counting import LEAST_RATIO, compare
+from moorage_api.agent.model.servers.errors import LlmError, WindowFullError
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.turn import compaction, repair
 from moorage_api.agent.turn.progress import check_model_turns

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from moorage_api.agent.model.endpoint import Progress
 from moorage_api.agent.model.incoming.answers import AnswerBuilder
-from moorage_api.agent.model.llm import Progress
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 

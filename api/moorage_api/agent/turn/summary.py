@@ -6,7 +6,7 @@ from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message
 from moorage_api.agent.model.incoming.answers import AnswerBuilder, whole_object
 from moorage_api.agent.model.incoming.half_answers import is_nothing_but_notation
-from moorage_api.agent.model.llm import LlmError
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.turn import results
 from moorage_api.agent.turn.incomplete import cut_problem, end_note
 from moorage_api.agent.turn.model_turn import ask_model

@@ -12,7 +12,8 @@ from moorage_api.agent import prompts
 from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
 from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.incoming.answers import Answer, RawCall
-from moorage_api.agent.model.llm import LlmClient, LlmError
+from moorage_api.agent.model.llm import LlmClient
+from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.ports import AgentLimits, Attachments, Gate, Journal, Message, SavedFiles
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.agent.toolsets.tools import Tools
