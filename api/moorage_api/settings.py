@@ -166,6 +166,9 @@ class Settings(BaseSettings):
     llm_context_tokens: int | None = Field(default=None, ge=4_000)
     """The size of the model's context window in tokens. Without it the window is learnt from the model's server, and
     64000 tokens are assumed until then."""
+    llm_result_chars: int = Field(default=12_000, ge=2_000, le=200_000)
+    """The longest result of a tool that the model gets, in characters. A small window gets less: 12 % of its room for
+    the conversation, but at least 2000. The result names the file of the sandbox that holds the whole."""
     llm_max_pictures: int = Field(default=10, ge=1, le=100)
     """How many pictures one request shows to a model that sees. When there are more, the older half becomes words."""
     llm_picture_bytes: int = Field(default=1024**2, ge=10_000, le=MAX_PICTURE_BYTES)

@@ -136,12 +136,14 @@ class ToolResult:
     `content` is for the `called` event (wire document, "tool").
 
     `unknown` means that the call was started and its result was lost. `pictures` are for models that see.
+    `whole_in` is the file in the sandbox that holds the whole result, if there is one already.
     """
 
     outcome: Literal["succeeded", "failed", "unknown"]
     text: str
     content: dict[str, Any] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    whole_in: str = ""
 
 
 class Toolset(Protocol):
@@ -288,5 +290,7 @@ class AgentLimits:
     max_search_results: int = 10
     max_pictures: int = 10
     """Most pictures that one request shows to a model."""
+    max_result_chars: int = 12_000
+    """Longest result of a call that the model gets; in a small window it is shorter."""
     max_functions: int = 128
     """Most functions that one request may offer. Source: OpenAI's API reference, "tools"."""

@@ -32,8 +32,8 @@ in its shell; look at it with `shell_wait_process` or `shell_read_output`.
 - Software: Python 3 with numpy, pandas, matplotlib, openpyxl, python-docx, Pillow, lxml, BeautifulSoup and requests; \
 Node.js, git, curl, jq, ripgrep, sqlite3, pdftotext, zip. `pip install` works and installs for your user; packages \
 come from the network, which may be switched off.
-- A tool result has at most 12000 characters: of a longer one you get the beginning and the end, and the name of the \
-file that holds the whole. Read the rest in \
+- A tool result has at most RESULT_CHARS characters, and fewer if your context window is small: of a longer one you \
+get the beginning and the end, and the name of the file that holds the whole. Read the rest in \
 parts: `read_file` with `start_line` and `end_line`, `search_in_file`, or `sed`, `head` and `grep` in the shell.
 - Write longer files with `write_file`, not through the shell.
 - List files for the user in `attachments` of `finish_step`; the user can download only those.
@@ -43,9 +43,10 @@ a check in the browser.
 """
 
 
-def system_prompt(guidance: str, *, started_on: str) -> str:
+def system_prompt(guidance: str, *, started_on: str, result_chars: int) -> str:
     """`started_on`: the day of the session's first message. It stays the same, so that providers can cache the text."""
-    dated = f"{SYSTEM}- This conversation began on {started_on} (UTC).\n" if started_on else SYSTEM
+    system = SYSTEM.replace("RESULT_CHARS", str(result_chars))
+    dated = f"{system}- This conversation began on {started_on} (UTC).\n" if started_on else system
     return f"{dated}\n{guidance}" if guidance else dated
 
 

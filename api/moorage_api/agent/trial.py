@@ -22,7 +22,7 @@ from moorage_api.agent.model.incoming import foreign
 from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, parse_object
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.model.servers.errors import LlmError
-from moorage_api.agent.ports import Message
+from moorage_api.agent.ports import AgentLimits, Message
 from moorage_api.agent.state import OpenCall
 from moorage_api.agent.tokens import count_tokens
 from moorage_api.agent.toolsets.function_schema import function, text
@@ -117,8 +117,9 @@ class Trial:
         return PartResult(part, outcome, message, round(time.monotonic() - began, 1))
 
     async def _plan(self) -> str:
+        system = prompts.system_prompt("", started_on="", result_chars=AgentLimits().max_result_chars)
         messages = [
-            {"role": "system", "content": prompts.system_prompt("", started_on="")},
+            {"role": "system", "content": system},
             user_message("Write the word hello into the file hello.txt, and then read the file."),
         ]
         answer = await self._llm.ask(messages, tools=[MAKE_PLAN], force=True, max_retries=0)

@@ -75,6 +75,7 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             max_failed_steps=settings.agent_max_failed_steps,
             max_pictures=settings.llm_max_pictures,
             max_functions=settings.llm_max_functions,
+            max_result_chars=settings.llm_result_chars,
         ),
         searxng_url=settings.searxng_url,
         timing=Timing(

@@ -135,7 +135,7 @@ async def test_a_job_of_60_calls_overflows_a_small_window_and_loses_nothing(fami
     assert len(bench.gate.effects) == long_job.PARTS
     assert server.strangers == []
     assert sum(usage["prompt_tokens"] for usage in server.usages) > 20 * SMALL_WINDOW
-    assert 2 <= sum(map(long_job.is_summary, server.requests)) <= long_job.PARTS / 2
+    assert 2 <= sum(map(long_job.is_summary, server.requests)) <= long_job.PARTS / 6
     is_silent = family.window_refusal is None
     assert (server.window_refusals, len(server.cut_requests)) == ((0, 1) if is_silent else (1, 0))
     told = [event.message for event in bench.log.all(MessageEvent) if "drops the rest" in event.message]

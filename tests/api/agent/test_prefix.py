@@ -176,10 +176,10 @@ async def test_a_full_window_changes_the_beginning_only_in_one_step_after_a_summ
 
 async def test_a_result_that_is_too_long_is_clipped_before_it_is_sent_for_the_first_time() -> None:
     with ScriptedModel(Digger(2), chunk_chars=500) as model:
-        await dig(model, result_chars=200_000)
+        await dig(model, result_chars=200_000)  # 12 % of the room are 5,900 characters
         assert_append_only(model.requests)
         longest = max(len(str(message["content"])) for message in model.requests[-1]["messages"][1:])
-    assert 10_000 < longest < 12_300
+    assert 4_000 < longest < 8_000
 
 
 async def test_one_exchange_that_fills_the_window_is_clipped_once() -> None:

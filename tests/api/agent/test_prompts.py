@@ -54,7 +54,8 @@ async def test_the_model_learns_which_file_holds_a_long_output(chars: int, is_na
         await bench.run()
         text = str(model.requests[2]["messages"][-1]["content"])
     assert len(text) < 12_200
-    assert (f"the whole output is in {path}" in text) is is_named
+    assert (f"the whole result is in {path}" in text) is is_named
+    assert path not in bench.attachments.sandbox, "the sandbox has kept it already"
     assert text.endswith("[exit code 0]")
 
 

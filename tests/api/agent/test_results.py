@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorage_api.agent import prompts
-from moorage_api.agent.ports import GateResult, SandboxLostError
+from moorage_api.agent.ports import AgentLimits, GateResult, SandboxLostError
 from moorage_api.agent.turn.results import paths_in
 from moorage_api.events.schemas import ErrorEvent, MessageEvent, PlanEvent, StepEvent
 from support.agent import MISSING, TOO_LARGE, TOO_MANY_BYTES, Bench, Killed, shell
@@ -243,3 +243,50 @@ async def test_a_long_result_without_a_sandbox_is_shortened_all_the_same() -> No
         await bench.run()
         assert "characters left out …]" in model.requests[2]["messages"][-1]["content"]
     assert bench.log.types()[-1] == "done"
+
+
+COMMAND = {"status": "exited", "exit_code": 0}
+LONG = "".join(f"line {number} of the result\n" for number in range(400))
+CLIPPED: dict[str, tuple[Call, dict[str, Any], str]] = {
+    "an output that the sandbox keeps": (
+        shell("ls"),
+        COMMAND | {"output": LONG, "output_file": "/kept/1.txt"},
+        "/kept/1.txt",
+    ),
+    "an output that it does not keep": (shell("ls"), COMMAND | {"output": LONG}, ""),
+    "a file": (Call("read_file", {"filepath": f"{HERE}/a.txt"}), {"content": LONG}, f"{HERE}/a.txt"),
+    "matches": (
+        Call("search_in_file", {"filepath": f"{HERE}/a.txt", "regex": "l"}),
+        {"matches": [{"line": number, "text": line} for number, line in enumerate(LONG.splitlines())]},
+        "",
+    ),
+    "a page": (Call("browser_view"), {"url": "u", "title": "T", "content": LONG}, ""),
+}
+
+
+@pytest.mark.parametrize(("call", "answer", "path"), CLIPPED.values(), ids=CLIPPED.keys())
+async def test_a_result_that_a_small_window_cuts_names_the_file_with_the_whole(
+    call: Call, answer: dict[str, Any], path: str
+) -> None:
+    with ScriptedModel([Plan("T", "M", ["a"]), call, Finish(), Say("Done")]) as model:
+        bench = Bench(model, context_tokens=12_000)
+        bench.gate.answer = lambda _function, _args: GateResult("succeeded", answer)
+        bench.log.say("Go")
+        await bench.run()
+        told = results(model.requests[2])[-1]
+    assert "line 0 of" in told
+    assert "line 200 of" not in told
+    if not path:
+        ((path, kept),) = bench.attachments.sandbox.items()
+        assert "line 200 of" in kept.decode()
+    assert f"the whole result is in {path}" in told
+
+
+async def test_the_longest_result_is_a_setting() -> None:
+    with ScriptedModel([Plan("T", "M", ["a"]), Call("browser_view"), Finish(), Say("Done")]) as model:
+        bench = Bench(model, limits=AgentLimits(max_result_chars=30_000), context_tokens=128_000)
+        bench.gate.answer = lambda _function, _args: GateResult("succeeded", {"url": "u", "content": "x" * 50_000})
+        bench.log.say("Go")
+        await bench.run()
+        assert 30_000 < len(results(model.requests[2])[-1]) < 30_500
+        assert "at most 30000 characters" in model.requests[0]["messages"][0]["content"]

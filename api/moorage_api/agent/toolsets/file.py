@@ -91,6 +91,9 @@ class FileToolset(SandboxToolset):
             case _:
                 return ("\n".join(result.get("files", ())) or "No files found.") + cut
 
+    def _whole_in(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+        return str(call.args.get("filepath", "")) if call.function == "read_file" else ""
+
     async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
         if "picture" not in result:
             return ()

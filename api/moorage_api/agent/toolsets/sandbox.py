@@ -22,8 +22,6 @@ from moorage_api.errors import DomainError, FencedError
 
 logger = logging.getLogger(__name__)
 
-MAX_MODEL_CHARS = 12_000
-"""Longest result that the model gets."""
 MAX_LOG_CHARS = 64 * 1024
 """Longest text in an event; a longer one goes to the object store."""
 EXCERPT_CHARS = 16 * 1024
@@ -56,12 +54,17 @@ class SandboxToolset:
         )
         content = await self._content(call, answer)
         text = self._result_text(call, answer)
+        whole_in = self._whole_in(call, answer.result)
         if answer.outcome != "succeeded":
-            return ToolResult(answer.outcome, text, content)
+            return ToolResult(answer.outcome, text, content, whole_in=whole_in)
         try:
-            return ToolResult("succeeded", text, content, await self._look(call, answer.result))
+            return ToolResult("succeeded", text, content, await self._look(call, answer.result), whole_in)
         except PictureError as error:
             return ToolResult("succeeded", f"{text}\n{prompts.picture_failure(error)}", content)
+
+    def _whole_in(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+        """The file in the sandbox that holds the whole result; "" if there is none."""
+        return ""
 
     async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
         """The pictures of the result. Raises PictureError."""

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 from moorage_api.agent.ports import Attachments, Gate, ToolCall
 from moorage_api.agent.toolsets.function_schema import flag, function, number, text
-from moorage_api.agent.toolsets.sandbox import MAX_MODEL_CHARS, SandboxToolset
+from moorage_api.agent.toolsets.sandbox import SandboxToolset
 
 EXECUTE_SECONDS = 60.0
 WAIT_SECONDS = 30
 MAX_WAIT_SECONDS = 600
-LONG_CHARS = MAX_MODEL_CHARS - 500
-"""A longer output reaches the model without its middle, so the model learns which file holds the whole."""
 
 SHELL = text("Any name for the shell; a new name opens a new shell. Each shell runs one command at a time")
 
@@ -81,13 +79,16 @@ class ShellToolset(SandboxToolset):
 
     def _render_for_model(self, call: ToolCall, result: Mapping[str, Any]) -> str:
         output = str(result.get("output", ""))
-        if (path := result.get("output_file")) and (result.get("truncated") or len(output) > LONG_CHARS):
+        if (path := result.get("output_file")) and result.get("truncated"):
             output += f"\n[the whole output is in {path}; read the part you need with read_file or search_in_file]"
         if result.get("status") == "running":
             return f"{output}\n[still running]"
         if result.get("exit_code") is not None:
             return f"{output}\n[exit code {result['exit_code']}]"
         return output or "[no output]"
+
+    def _whole_in(self, call: ToolCall, result: Mapping[str, Any]) -> str:
+        return str(result.get("output_file") or "")
 
     async def _event_content(self, call: ToolCall, result: Mapping[str, Any]) -> dict[str, Any]:
         records = []

@@ -51,8 +51,7 @@ async def build_request(work: Work) -> list[Message]:
     Each request begins with the messages of the one before, except after the conversation was shortened. The state
     says how, so that another runner builds the same request.
     """
-    system = _system_message(work)
-    room = _available_tokens(work, system)
+    system, room = _system_message(work), count_room(work)
     await _limit_pictures(work)
     if count_tokens(_view(work)) > room:
         await _shorten(work, system, room)
@@ -60,7 +59,9 @@ async def build_request(work: Work) -> list[Message]:
 
 
 def _system_message(work: Work) -> Message:
-    text = prompts.system_prompt(work.tools.guidance, started_on=work.state.started_on)
+    text = prompts.system_prompt(
+        work.tools.guidance, started_on=work.state.started_on, result_chars=work.limits.max_result_chars
+    )
     return {"role": "system", "content": text}
 
 
@@ -120,12 +121,14 @@ async def reduce_window(work: Work, *events: ChatEvent, named: int | None = None
     )
 
 
-def _available_tokens(work: Work, system: Message) -> int:
+def count_room(work: Work) -> int:
     """How many tokens the conversation may have, by our own count."""
     whole = work.state.shortened.window(work.llm)
     window = int(whole / work.state.token_ratio(work.llm))
     answer = int(min(work.llm.answer_tokens, whole // 4) / work.state.token_ratio(work.llm))
-    return max(window - answer - count_tokens(system) - count_described(work.tools.functions), LEAST_TOKENS)
+    return max(
+        window - answer - count_tokens(_system_message(work)) - count_described(work.tools.functions), LEAST_TOKENS
+    )
 
 
 def count_described(tools: Sequence[Function]) -> int:

@@ -194,7 +194,7 @@ async def _run(work: Work, tools: Tools, call: OpenCall, rest: Sequence[OpenCall
         tools,
         call,
         rest,
-        await results.text_for_model(work, call, repair_unicode(result.text)),
+        await results.text_for_model(work, call, repair_unicode(result.text), whole_in=result.whole_in),
         _tool_event(call, "called", result),
         outcome=result.outcome,
         seen=result.pictures,

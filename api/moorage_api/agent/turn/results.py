@@ -12,17 +12,15 @@ from moorage_api.agent.messages import clip
 from moorage_api.agent.ports import SandboxLostError, SavedFiles
 from moorage_api.agent.state import AgentState, OpenCall
 from moorage_api.agent.tokens import BYTES_PER_TOKEN
-from moorage_api.agent.toolsets.sandbox import MAX_MODEL_CHARS
+from moorage_api.agent.turn.compaction import count_room
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
 
 LEAST_RESULT_CHARS = 2_000
-RESULT_SHARE = 0.15
-"""Most of the model's window that one result may take, if the window is small."""
-READING_FUNCTIONS = frozenset(
-    {"read_file", "shell_execute", "shell_read_output", "shell_wait_process", "shell_write_input", "skill_read"}
-)
-"""Their results are files already: the sandbox keeps the outputs of commands itself."""
+RESULT_SHARE = 0.12
+"""Most of the room for the conversation that one result may take, if the window is small."""
+NOTE_CHARS = 500
+"""A toolset may name the file itself, in a note at the end of its result."""
 HOME = "/home/ubuntu"
 PATH_KEYS = ("filepath", "path", "file", "file_path", "filename", "name")
 NOT_YET = "it is not stored yet, because the sandbox or the file store does not answer; this is tried again at the end"
@@ -63,19 +61,20 @@ def changes(state: AgentState, saved: SavedFiles) -> dict[str, Any]:
 
 def _result_chars(work: Work) -> int:
     """Length of a result. It is clipped before it is sent for the first time, because later that costs the cache."""
-    share = int(work.state.shortened.window(work.llm) * RESULT_SHARE * BYTES_PER_TOKEN)
-    return min(MAX_MODEL_CHARS, max(share, LEAST_RESULT_CHARS))
+    share = int(count_room(work) * RESULT_SHARE * BYTES_PER_TOKEN)
+    return min(work.limits.max_result_chars, max(share, LEAST_RESULT_CHARS))
 
 
-async def text_for_model(work: Work, call: OpenCall, text: str) -> str:
+async def text_for_model(work: Work, call: OpenCall, text: str, *, whole_in: str = "") -> str:
     """The result of a call, or its beginning and end with the name of the file in the sandbox that holds the whole."""
     limit = _result_chars(work)
     if len(text) <= limit:
         return text
-    path = ""
-    if call.function not in READING_FUNCTIONS:
-        path = await work.unless_stopped(work.attachments.keep_output(f"{call.id}.txt", text))
-    where = f"; the whole result is in {path}, read the part you need with read_file or search_in_file" if path else ""
+    path = whole_in or await work.unless_stopped(work.attachments.keep_output(f"{call.id}.txt", text))
+    is_named = not path or path in text[-NOTE_CHARS:]
+    where = (
+        "" if is_named else f"; the whole result is in {path}, read the part you need with read_file or search_in_file"
+    )
     return clip(text, limit, hint=where)
 
 
