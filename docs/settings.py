@@ -54,7 +54,7 @@ They read the settings of the api, and these:
 
 | variable | default | what it is |
 |---|---|---|
-| `MOORAGE_ADMIN_USERNAME` | `admin` | The name of the first admin, who is made when there is none. |
+| `MOORAGE_ADMIN_USERNAME` | `admin` | The name of the first admin, who is created when no account is an admin. |
 | `MOORAGE_ADMIN_PASSWORD` |  | The password of that admin, or the new password of the account. |
 
 """

@@ -45,9 +45,9 @@ environment:
 """
 
 PREPARE_HELP = """\
-Migrates the database, creates the bucket, and creates the first admin from MOORAGE_ADMIN_USERNAME (default "admin")
-and MOORAGE_ADMIN_PASSWORD if there is none. The settings are those of the api (MOORAGE_…). It is safe to repeat this
-command, and to run it in several processes at once.
+Migrates the database, creates the bucket, and creates an admin from MOORAGE_ADMIN_USERNAME (default "admin") and
+MOORAGE_ADMIN_PASSWORD if no account is an admin. The settings are those of the api (MOORAGE_…). It is safe to repeat
+this command, and to run it in several processes at once.
 """
 
 ADMIN_HELP = """\

@@ -35,7 +35,7 @@ BACKOFF = Backoff(0.2, 30.0)
 STEADY_SECONDS = 60
 """After running this long, a process that dies is restarted with the shortest delay again."""
 
-Tell = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class Member(Protocol):
@@ -57,7 +57,9 @@ class Member(Protocol):
 class Supervisor:
     """Call `start()`, then `watch()` until it is cancelled, then `stop()` or `kill()`, also after a failed start."""
 
-    def __init__(self, options: Options, directory: DataDirectory, listener: socket.socket, print_line: Tell) -> None:
+    def __init__(
+        self, options: Options, directory: DataDirectory, listener: socket.socket, print_line: PrintLine
+    ) -> None:
         self._options = options
         self._directory = directory
         self._listener = listener
@@ -188,7 +190,7 @@ class Supervisor:
         )
 
 
-async def keep_member_running(member: Member, print_line: Tell, *, backoff: Backoff = BACKOFF) -> None:
+async def keep_member_running(member: Member, print_line: PrintLine, *, backoff: Backoff = BACKOFF) -> None:
     """Wait until a member that was started ends, and restart it until that succeeds. Runs until cancelled.
 
     A restart that fails can leave the process running, or no process at all. So only a restart that succeeded is

@@ -23,7 +23,7 @@ from moorage_common.logging_setup import configure_logging
 from moorage_sandbox import mcp_commands
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KEPT_VARIABLES = ("PATH", "LANG", "TZ")
 GRACE_SECONDS = 2.0
@@ -93,7 +93,7 @@ class CommandRunner:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not a valid command"
             raise McpCommandError(f"{command.argv[0]} cannot be started: {reason}") from error
-        log.info("Started %s, pid %s", command.argv[0], process.pid)
+        logger.info("Started %s, pid %s", command.argv[0], process.pid)
         try:
             yield process
         finally:
@@ -105,7 +105,7 @@ class CommandRunner:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # the command, and the processes that it started
             await process.wait()
-            log.info("Ended %s, pid %s", command.argv[0], process.pid)
+            logger.info("Ended %s, pid %s", command.argv[0], process.pid)
 
 
 async def is_answering(port: int) -> bool:
@@ -139,7 +139,7 @@ async def serve(*, host: str, port: int, token: str) -> None:
     for option, value in KEEPALIVE_OPTIONS.items():  # accepted connections inherit them
         server.sockets[0].setsockopt(socket.IPPROTO_TCP, option, value)
     server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    log.info("Listening on %s:%s", *server.sockets[0].getsockname()[:2])
+    logger.info("Listening on %s:%s", *server.sockets[0].getsockname()[:2])
     await stop.wait()
     server.close()
     for task in tuple(tasks):
@@ -164,7 +164,7 @@ def main() -> None:
     configure_logging()
     token = arguments.token_file.read_text().strip()
     if len(token) < 32:
-        log.error("The token in %s has %d characters. It must have at least 32.", arguments.token_file, len(token))
+        logger.error("The token in %s has %d characters. It must have at least 32.", arguments.token_file, len(token))
         sys.exit(1)
     asyncio.run(serve(host=arguments.host, port=arguments.port, token=token))
 

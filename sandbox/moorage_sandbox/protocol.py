@@ -16,7 +16,7 @@ MAX_CALL_BODY_BYTES = 4 * 1024 * 1024
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 """The largest result of a call, its screenshot included."""
 
-MAX_FILE_BYTES = 100 * 1024 * 1024
+MAX_TRANSFER_BYTES = 100 * 1024 * 1024
 MAX_PATH_CHARS = 4096
 
 MAX_PICTURE_BYTES = 5 * 1024 * 1024
@@ -40,6 +40,9 @@ OUTPUTS_FOLDER = ".cache/moorage/outputs"
 """In the home directory. Long outputs are kept there as files."""
 OUTPUTS = f"{HOME}/{OUTPUTS_FOLDER}"
 SKILLS = f"{WORKSPACE}/{SKILLS_FOLDER}"
+
+DEBIAN_PYTHON = "/usr/bin/python3"
+"""The Python of the sandbox's software. Another one that runs the box or the host may have no Pillow."""
 
 X_SOCKETS = "/tmp/.X11-unix"  # noqa: S108 - the X protocol defines this path
 

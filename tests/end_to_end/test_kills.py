@@ -48,7 +48,7 @@ class Running:
         return (busy or self.runners)[0]
 
     async def kill(self, kind: str) -> bool:
-        """Kill one process of this kind. Returns False when there is none yet."""
+        """Kill one process of this kind. Returns False when no such process exists yet."""
         match kind:
             case "api":
                 victim = self.apis.pop(0)

@@ -25,9 +25,9 @@ from moorage_sandbox.protocol import (
     DIGEST_PREFIX,
     FILE_FUNCTIONS,
     HOME,
-    MAX_FILE_BYTES,
     MAX_SKILL_FILES,
     MAX_SKILL_ID_CHARS,
+    MAX_TRANSFER_BYTES,
     PICTURE_FUNCTIONS,
     SANDBOX_FUNCTIONS,
     SHELL_FUNCTIONS,
@@ -74,7 +74,7 @@ def test_skills_are_spelled_in_one_way_by_api_resource_and_box() -> None:
 def test_the_box_accepts_every_skill_and_file_that_the_api_accepts() -> None:
     assert limits.MAX_FILES == MAX_SKILL_FILES
     assert limits.MAX_BUNDLE_BYTES + MAX_SKILL_FILES * TAR_HEADER_BYTES <= skills.MAX_UNPACKED_BYTES
-    assert Settings.model_fields["upload_limit_bytes"].default == MAX_FILE_BYTES
+    assert Settings.model_fields["upload_limit_bytes"].default == MAX_TRANSFER_BYTES
 
 
 def test_every_text_and_path_of_the_product_names_the_real_home() -> None:

@@ -117,7 +117,7 @@ def no_function(name: str) -> str:
 
 
 def left_out_tools(names: Sequence[str]) -> str:
-    """A line of the system prompt that names the functions beyond the model's limit; empty if there are none."""
+    """A line of the system prompt that names the functions beyond the model's limit; empty without `names`."""
     if not names:
         return ""
     return (
@@ -147,7 +147,7 @@ def unstored_lines(reasons: Mapping[str, str]) -> list[str]:
 
 
 def unstored_note(reasons: Mapping[str, str]) -> str:
-    """Text for the user, added to an answer that does not name these files. Empty if there are none."""
+    """Text for the user, added to an answer that does not name these files. Empty without `reasons`."""
     lines = [f"- `{one_line(path)}`: {reason}" for path, reason in reasons.items()]
     return "\n\n" + "\n".join(["These files could not be stored:", *lines]) if lines else ""
 
@@ -221,7 +221,7 @@ def step_instruction(steps: Sequence[PlanStep], step: PlanStep) -> str:
     return f"Now do step {place} of {len(steps)}: {step.description}"
 
 
-def user_message(text: str, files: Sequence[FileInfo], missing: Sequence[FileInfo]) -> str:
+def message_text(text: str, files: Sequence[FileInfo], missing: Sequence[FileInfo]) -> str:
     """The user's text, the paths of the files in the sandbox, and the names of files that could not be copied."""
     lines = [text] if text else []
     if files:

@@ -176,7 +176,7 @@ class Trial:
                 sizes.add(len(builder.answer().text))
 
         question = "Write the numbers from 1 to 40 in words, separated by commas. Write nothing else."
-        answer = await self._llm.ask([user_message(question)], max_retries=0, progress=note)
+        answer = await self._llm.ask([user_message(question)], max_retries=0, on_progress=note)
         if not answer.text.strip():
             raise _NotWorkingError("The answer has no text")
         if len(sizes - {0}) < 2:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from moorage_api.agent.model.endpoint import OnCall, OnStart
-from moorage_api.agent.model.llm import Learnt, LlmClient, forget_facts
+from moorage_api.agent.model.llm import LlmClient, OnLearnt, forget_facts
 from moorage_api.agent.model.outgoing.pictures import ReadPicture
 from moorage_api.agent.model.patience import Timing
 from moorage_api.agent.model.servers.listing import ListingFailures
@@ -25,7 +25,7 @@ def build_client(
     timing: Timing,
     context_tokens: int | None,
     facts: Mapping[str, Any],
-    on_learnt: Learnt = forget_facts,
+    on_learnt: OnLearnt = forget_facts,
     on_start: OnStart | None = None,
     on_call: OnCall | None = None,
     read_picture: ReadPicture | None = None,

@@ -74,7 +74,7 @@ class LlmConfig:
 
     @property
     def is_complete(self) -> bool:
-        """False if nobody has chosen a model: the default server needs a key, and there is none."""
+        """False if nobody has chosen a model: the default server needs a key, and no key is configured."""
         has_secret = bool(self.api_key.get_secret_value() or self.options.headers)
         return has_secret or not self.needs_key
 

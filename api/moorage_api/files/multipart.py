@@ -133,7 +133,7 @@ class _FormParser:
 
 
 async def form_file(content_type: str, body: AsyncIterator[bytes], *, name: str) -> FormFile:
-    """Find the file in the field `name`. Raises InvalidError if there is none.
+    """Find the file in the field `name`. Raises InvalidError if the form has no such file.
 
     Its chunks raise InvalidError if the body ends too early.
     """

@@ -28,7 +28,7 @@ def safe_filename(name: str) -> str:
 
 
 def extension_of(filename: str) -> str:
-    """Return the extension with its dot, "" if there is none."""
+    """Return the extension with its dot, "" if the name has no extension."""
     stem, dot, extension = filename.rpartition(".")
     return f".{extension}" if dot and stem else ""
 

@@ -159,6 +159,6 @@ async def _fail(journal: RunJournal, event: ErrorEvent) -> None:
     answerable = [] if journal.state.get("calls") else unread
     await journal.record(
         event,
-        messages=[user_message(prompts.user_message(message.text, [], message.attachments)) for message in answerable],
+        messages=[user_message(prompts.message_text(message.text, [], message.attachments)) for message in answerable],
         consumed_seq=unread[-1].seq if unread else None,
     )

@@ -163,7 +163,7 @@ async def has_runner(connection: AsyncConnection) -> bool:
 
 
 async def claim(tx: AsyncSession, *, runner_lock: int, lease_seconds: float) -> LeasedRun | None:
-    """Take the oldest run without a living owner. None if there is none.
+    """Take the oldest run without a living owner. None if every run has one.
 
     That is a queued run, a run whose runner is dead (its advisory lock is free), or one whose lease has expired.
     The epoch in the session's head row is raised, so every later write of the previous runner is refused.

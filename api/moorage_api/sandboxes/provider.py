@@ -70,12 +70,12 @@ class Sandboxes(Protocol):
     async def suspend(self, session_id: UUID) -> bool:
         """End the session's sandbox; its content is lost. `ensure` creates another one when it is needed.
 
-        False if there was none or another process was faster. Raises UnavailableError.
+        False if the session had no sandbox or another process was faster. Raises UnavailableError.
         """
         ...
 
     async def delete(self, session_id: UUID) -> None:
-        """End the sandbox and remove its files. Does nothing if there is none. Raises UnavailableError."""
+        """End the sandbox and remove its files. Does nothing if the session has no sandbox. Raises UnavailableError."""
         ...
 
     async def find_unregistered(self, sessions: Sequence[UUID]) -> Sequence[UUID]:

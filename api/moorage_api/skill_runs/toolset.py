@@ -107,7 +107,7 @@ class SkillToolset(SandboxToolset):
             parameters=tool.parameters,
             read_only=tool.read_only,
             is_remembered=is_native,
-            confirm=consent_question(skill) if self._confirms and skill.risk.level == "high" else "",
+            confirm=risk_question(skill) if self._confirms and skill.risk.level == "high" else "",
         )
 
     async def call(self, call: ToolCall) -> ToolResult:
@@ -193,7 +193,7 @@ def file_excerpt(path: str, content: bytes, skill_id: str, start_line: int) -> s
     return f"{excerpt}\n[cut: {len(lines)} lines in all; continue with start_line {next_line}]"
 
 
-def consent_question(skill: SessionSkill) -> str:
+def risk_question(skill: SessionSkill) -> str:
     """The question to the user before a tool of a high-risk skill runs."""
     reasons = "; ".join(
         f"{finding.path} {finding.message}" for finding in skill.risk.findings if finding.level == "high"

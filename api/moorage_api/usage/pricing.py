@@ -31,7 +31,7 @@ class PriceList:
 
 
 def cost_of(call: ModelCall, price: ModelPrice) -> Decimal:
-    """Cached input costs its own price, or the price of other input if it has none."""
+    """Cached input costs its own price, or the price of other input if `price` does not name one."""
     usage = call.usage
     whole = Decimal(str(price.input_per_million))
     cached = whole if price.cached_input_per_million is None else Decimal(str(price.cached_input_per_million))

@@ -118,7 +118,7 @@ class TokenResponse(BaseModel):
 
 
 class UserResponse(BaseModel):
-    """An account. `username` or `email` is "" if the account has none."""
+    """An account. `username` or `email` is "" if the account does not have it."""
 
     id: str
     username: str

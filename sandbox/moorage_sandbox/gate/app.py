@@ -34,9 +34,9 @@ from moorage_sandbox.protocol import (
     DIGEST_PATTERN,
     MAX_CALL_BODY_BYTES,
     MAX_CALL_KEY_CHARS,
-    MAX_FILE_BYTES,
     MAX_PATH_CHARS,
     MAX_SKILL_ARCHIVE_BYTES,
+    MAX_TRANSFER_BYTES,
     Scope,
     is_skill_id,
 )
@@ -126,7 +126,7 @@ class GateApp:
     async def write_file(self, request: Request) -> Response:
         await self._authorize(request, Scope.FILE_WRITE)
         path = path_of(request)
-        size = length_of(request, MAX_FILE_BYTES)
+        size = length_of(request, MAX_TRANSFER_BYTES)
         written = await self._forward_body(request, {"op": "file_write", "path": path, "size": size})
         return json_response(FileWritten(path=path, size=size_of(written)))
 

@@ -48,7 +48,7 @@ class BoxClient:
             writer.close()
 
     async def ask(self, request: dict[str, Any], *, timeout_seconds: float = SHORT_TIMEOUT_SECONDS) -> dict[str, Any]:
-        """Send a request without raw bytes. The answer may be a refusal. Raises BoxGoneError if none comes."""
+        """Send a request without raw bytes. The answer may be a refusal. Raises BoxGoneError if no answer comes."""
         async with self.connect() as connection:
             try:
                 async with asyncio.timeout(timeout_seconds):

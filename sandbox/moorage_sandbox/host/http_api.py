@@ -24,7 +24,7 @@ from moorage_sandbox.host.sandboxes.sandbox import HostSandbox, SandboxNotReadyE
 from moorage_sandbox.host.trust_mirror import TrustMirror
 from moorage_sandbox.protocol import KEEP_ALIVE_SECONDS
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 1
 
@@ -69,7 +69,7 @@ class HostApp:
             self._trust.refresh()
             sandbox = await self._registry.ensure(session_id)
         except (OSError, ValueError) as error:
-            log.error("The sandbox of session %s could not be made: %s", session_id, error)
+            logger.error("The sandbox of session %s could not be made: %s", session_id, error)
             return refusal(503, "failed", f"The sandbox could not be made: {error}")
         try:
             await sandbox.wait_ready()

@@ -25,7 +25,7 @@ from moorage_sandbox.host.settings import HostSettings
 from moorage_sandbox.host.stdio_servers import StdioServers
 from moorage_sandbox.host.trust_mirror import TrustMirror
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 async def run(settings: HostSettings) -> None:
@@ -69,7 +69,7 @@ async def run(settings: HostSettings) -> None:
         closing.push_async_callback(commands.close)
         await commands.start(commands_listener)
         closing.callback(asyncio.create_task(trust.follow()).cancel)
-        log.info("Sandbox host listens on %s", settings.socket)
+        logger.info("Sandbox host listens on %s", settings.socket)
         await http_api.serve(http_api.HostApp(registry, trust), listener, stop=stop)
 
 
@@ -143,5 +143,5 @@ def main() -> None:
     try:
         asyncio.run(run(parse()))
     except (LayoutError, LaunchError) as error:
-        log.error("The sandbox host cannot start: %s", error)
+        logger.error("The sandbox host cannot start: %s", error)
         sys.exit(1)

@@ -23,7 +23,7 @@ from moorage_sandbox.host.sandboxes.registry import LimitReachedError, Registry
 from moorage_sandbox.host.settings import HostSettings
 from moorage_sandbox.mcp_commands import McpCommand, McpCommandError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_COMMANDS = 32
 LIMITS = ResourceLimits(memory_bytes=1024 * MIB, processes=128, cpus=1)
@@ -74,7 +74,7 @@ class StdioServers:
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("A command failed unexpectedly", exc_info=error)
+            logger.error("A command failed unexpectedly", exc_info=error)
 
     @asynccontextmanager
     async def run(self, command: McpCommand) -> AsyncIterator[SocketStdio]:
@@ -136,4 +136,4 @@ class StdioServers:
     @staticmethod
     def _note(subject: str, text: str) -> None:
         if text:
-            log.warning("A command's %s: %s", subject, text)
+            logger.warning("A command's %s: %s", subject, text)

@@ -8,7 +8,7 @@ import logging
 import os
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 
@@ -43,4 +43,4 @@ class TrustMirror:
             try:
                 self.refresh()
             except (OSError, ValueError) as error:
-                log.warning("The trust file cannot be used, and the last valid copy stays: %s", error)
+                logger.warning("The trust file cannot be used, and the last valid copy stays: %s", error)

@@ -252,7 +252,7 @@ async def test_progress_is_reported_until_the_answer_is_complete(serve: Serve, c
     async def watch(builder: AnswerBuilder) -> None:
         seen.append(builder.answer().text)
 
-    await connect(serve([HELLO])).ask(QUESTION, progress=watch)
+    await connect(serve([HELLO])).ask(QUESTION, on_progress=watch)
     assert seen[-1] == "Hello there, how are you?"
     assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
     assert len(set(seen)) > 3

@@ -154,7 +154,7 @@ async def test_an_interrupted_answer_counts_with_an_estimate() -> None:
 
     with ScriptedModel([Say("word " * 200)], chunk_delay_seconds=0.05) as model:
         async with LlmClient(model.url, "sk", "scripted", outbound=Outbound(), on_call=calls.append) as llm:
-            asking = asyncio.create_task(llm.ask(QUESTION, progress=progress))
+            asking = asyncio.create_task(llm.ask(QUESTION, on_progress=progress))
             await begun.wait()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)

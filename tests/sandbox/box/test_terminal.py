@@ -8,9 +8,9 @@ import pytest
 
 from moorage_sandbox.box.shell.output import (
     HEAD_BYTES,
-    HEAD_CHARACTERS,
+    HEAD_CHARS,
     TAIL_BYTES,
-    TAIL_CHARACTERS,
+    TAIL_CHARS,
     Output,
 )
 from moorage_sandbox.box.shell.terminal import to_plain_text
@@ -83,13 +83,13 @@ def test_a_long_output_keeps_its_beginning_and_end() -> None:
     assert text.startswith("line 0\nline 1\n")
     assert text.endswith("line 199998\nline 199999\n")
     assert "bytes left out" in text
-    assert len(text) < HEAD_CHARACTERS + TAIL_CHARACTERS + 100
+    assert len(text) < HEAD_CHARS + TAIL_CHARS + 100
 
 
 def test_an_output_of_the_largest_size_is_not_cut() -> None:
     output = Output()
-    output.append(b"x" * (HEAD_CHARACTERS + TAIL_CHARACTERS))
-    assert output.render() == ("x" * (HEAD_CHARACTERS + TAIL_CHARACTERS), False)
+    output.append(b"x" * (HEAD_CHARS + TAIL_CHARS))
+    assert output.render() == ("x" * (HEAD_CHARS + TAIL_CHARS), False)
 
 
 def test_a_progress_bar_does_not_push_the_text_out() -> None:

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from moorage_sandbox.protocol import MAX_FILE_BYTES, GateError, Scope
+from moorage_sandbox.protocol import MAX_TRANSFER_BYTES, GateError, Scope
 from support.gate import FakeBox, Gate
 
 
@@ -57,7 +57,7 @@ async def test_a_file_beyond_the_limit_is_refused_before_it_is_sent(gate: Gate, 
     async with gate.client() as client:
         await client.bind()
         token = client.headers(Scope.FILE_WRITE)["Authorization"]
-    answer = await put_by_hand(gate, token, declared=MAX_FILE_BYTES + 1, sent=b"")
+    answer = await put_by_hand(gate, token, declared=MAX_TRANSFER_BYTES + 1, sent=b"")
     assert b"413" in answer.splitlines()[0]
     assert (b'"too_large"' in answer, box.files) == (True, {})
 

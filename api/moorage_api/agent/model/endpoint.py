@@ -28,7 +28,7 @@ OnStart = Callable[[ModelCall], Awaitable[None]]
 OnCall = Callable[[ModelCall], None]
 """Called when a request has ended: for each that the model began to answer, and for each that `OnStart` was told."""
 
-Progress = Callable[[AnswerBuilder], Awaitable[None]]
+OnProgress = Callable[[AnswerBuilder], Awaitable[None]]
 """Called as the answer grows."""
 
 
@@ -86,14 +86,14 @@ class Endpoint:
             await self._opened.close()
 
     async def send(
-        self, body: Mapping[str, Any], *, progress: Progress | None = None, is_proven: bool = False
+        self, body: Mapping[str, Any], *, on_progress: OnProgress | None = None, is_proven: bool = False
     ) -> Answer:
         """Send one request and return the whole answer. `is_proven`: the model is known to answer at this address.
 
         Raises RefusedError, RetryableError and LlmError, and nothing that the SDK or the HTTP client raises.
         """
         try:
-            return await self._stream(body, progress)
+            return await self._stream(body, on_progress)
         except OutboundRefusedError as error:
             raise LlmError("llm_unavailable", f"`base_url` {self._base_url!r} cannot be used: {error}") from error
         except openai.APIStatusError as error:
@@ -127,11 +127,11 @@ class Endpoint:
                 LlmError("llm_unavailable", f"The connection to the model at {self._base_url} was lost")
             ) from error
 
-    async def _stream(self, body: Mapping[str, Any], progress: Progress | None) -> Answer:
+    async def _stream(self, body: Mapping[str, Any], on_progress: OnProgress | None) -> Answer:
         builder = AnswerBuilder()
         call_id = await self._report_start(body)
         try:
-            has_end = await self._receive(builder, body, progress)
+            has_end = await self._receive(builder, body, on_progress)
         except asyncio.CancelledError:
             self._report_end(call_id, builder, body, "interrupted")
             raise
@@ -157,7 +157,7 @@ class Endpoint:
             )
         return answer
 
-    async def _receive(self, builder: AnswerBuilder, body: Mapping[str, Any], progress: Progress | None) -> bool:
+    async def _receive(self, builder: AnswerBuilder, body: Mapping[str, Any], on_progress: OnProgress | None) -> bool:
         """Send the request and feed the answer to `builder`. True if the server marked the end of the stream."""
         clock = _Clock(self._first_byte_seconds)
         async with asyncio.timeout_at(clock.deadline):
@@ -174,8 +174,8 @@ class Endpoint:
                     continue
                 builder.feed(chunk)
                 builder.is_document = event.name == DOCUMENT
-                if progress is not None:
-                    await progress(builder)
+                if on_progress is not None:
+                    await on_progress(builder)
                 if is_progress(chunk):
                     clock.restart(self._idle_seconds)
             return False

@@ -12,13 +12,13 @@ from typing import Any, Self
 
 import httpx2
 
-from moorage_api.agent.model.endpoint import Endpoint, OnCall, OnStart, Progress
+from moorage_api.agent.model.endpoint import Endpoint, OnCall, OnProgress, OnStart
 from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.incoming.text_calls import TextCalls
 from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
 from moorage_api.agent.model.outgoing.request import Offer, RequestSettings, build_body, disobeys, restricts
-from moorage_api.agent.model.patience import Timing, Waiting, ask_patiently
+from moorage_api.agent.model.patience import OnWait, Timing, ask_patiently
 from moorage_api.agent.model.servers.errors import LlmError, RefusedError, RetryableError, explain
 from moorage_api.agent.model.servers.learning import learn, select_lasting
 from moorage_api.agent.model.servers.listing import ListingFailures, WindowListing
@@ -30,7 +30,7 @@ from moorage_api.outbound import Outbound
 MAX_CORRECTIONS = 8
 """Times that one request is sent again in another form because the server refused a part of it."""
 
-Learnt = Callable[[Mapping[str, Any]], Awaitable[None]]
+OnLearnt = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Stores new facts about the model, so that other runners know them."""
 
 
@@ -64,7 +64,7 @@ class LlmClient:
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
-        on_learnt: Learnt = forget_facts,
+        on_learnt: OnLearnt = forget_facts,
         read_picture: ReadPicture | None = None,
         listing_failures: ListingFailures | None = None,
         today: Callable[[], date] = _today,
@@ -188,8 +188,8 @@ class LlmClient:
         force: bool = False,
         max_tokens: int | None = None,
         max_retries: int = 3,
-        progress: Progress | None = None,
-        on_wait: Waiting | None = None,
+        on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
         is_long: bool = False,
     ) -> Answer:
         """Send one request and wait for the whole answer. `force` requires a tool call, if the server supports that.
@@ -204,7 +204,7 @@ class LlmClient:
 
         async def attempt() -> Answer:
             with self._mask_errors():
-                return await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, progress=progress)
+                return await self._ask_adapting(messages, offer=offer, max_tokens=max_tokens, on_progress=on_progress)
 
         answer = await ask_patiently(
             attempt, timing=self._timing, max_retries=max_retries, is_long=is_long, on_wait=on_wait
@@ -222,7 +222,7 @@ class LlmClient:
             raise
 
     async def _ask_adapting(
-        self, messages: Sequence[Message], *, offer: Offer, max_tokens: int | None, progress: Progress | None
+        self, messages: Sequence[Message], *, offer: Offer, max_tokens: int | None, on_progress: OnProgress | None
     ) -> Answer:
         """Send the request; when the server refuses a part of it, send it in another form.
 
@@ -245,7 +245,9 @@ class LlmClient:
                 pictures=pictures,
             )
             try:
-                answer = await self._endpoint.send(body, progress=progress, is_proven=self._profile.has_native_calls)
+                answer = await self._endpoint.send(
+                    body, on_progress=on_progress, is_proven=self._profile.has_native_calls
+                )
             except RefusedError as error:
                 facts = learn(profile, error.refusal, body)
                 if not facts or json.dumps(facts) in refused or len(refused) >= MAX_CORRECTIONS:

@@ -22,7 +22,7 @@ TRUSTED_WAITS = 2
 SHOW_SECONDS = 5.0
 """While it waits, the user is told so at this interval."""
 
-Waiting = Callable[[str, float], Awaitable[None]]
+OnWait = Callable[[str, float], Awaitable[None]]
 """Called before a wait, with the reason and the seconds until the next attempt."""
 
 
@@ -47,7 +47,7 @@ async def ask_patiently(
     timing: Timing,
     max_retries: int,
     is_long: bool = False,
-    on_wait: Waiting | None = None,
+    on_wait: OnWait | None = None,
 ) -> Answer:
     """The answer of the first attempt that succeeds. `is_long`: see `LlmClient.ask`.
 
@@ -85,7 +85,7 @@ def _pause_seconds(tries: int, after_seconds: float | None, *, first_seconds: fl
     return after_seconds if tries < TRUSTED_WAITS else max(after_seconds, pause)
 
 
-async def _wait(seconds: float, reason: str, on_wait: Waiting | None) -> None:
+async def _wait(seconds: float, reason: str, on_wait: OnWait | None) -> None:
     """Wait, and say so again and again, because a client that connects later has not seen it."""
     while True:
         if on_wait is not None:

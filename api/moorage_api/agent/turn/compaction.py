@@ -66,7 +66,7 @@ def _system_message(work: Work) -> Message:
 
 
 async def leave_out_pictures(work: Work, *, keep: int = 0) -> bool:
-    """Send words instead of all pictures but the newest from now on. False if there are none to leave out."""
+    """Send words instead of all pictures but the newest from now on. False if no picture can be left out."""
     shortened, transcript = work.state.shortened, work.journal.transcript
     start = max(shortened.pictures_before, shortened.summarised_before)
     places = [place for place in range(start, len(transcript)) for _ in pictures.references(transcript[place])]
@@ -95,7 +95,7 @@ async def _limit_pictures(work: Work) -> None:
 
 
 async def flatten_history(work: Work) -> bool:
-    """Send the calls and results so far as plain text from now on. False if there are none that are not plain yet."""
+    """Send the calls and results so far as plain text from now on. False if all of them are plain already."""
     shortened, end = work.state.shortened, len(work.journal.transcript)
     start = max(shortened.flat_before, shortened.summarised_before)
     newer = work.journal.transcript[start:]

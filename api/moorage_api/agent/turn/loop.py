@@ -163,7 +163,7 @@ async def _text_with_files(work: Work, message: UserMessage) -> tuple[str, list[
             copied = list(await work.unless_stopped(work.attachments.to_sandbox(message.attachments)))
     copied_ids = {file.id for file in copied}
     missing = [file for file in message.attachments if file.id not in copied_ids]
-    text, shown = prompts.user_message(message.text, copied, missing), []
+    text, shown = prompts.message_text(message.text, copied, missing), []
     for place, file in enumerate(pictures.select_pictures(copied)[: work.limits.max_pictures]):
         try:
             with suppress(SandboxLostError):
@@ -186,7 +186,7 @@ async def _stop(work: Work) -> None:
     ]
     # `consumed_seq` is not set: the journal marks them as read, unless the user wrote again after the stop
     unread = await work.journal.unread_messages()
-    messages += [user_message(prompts.user_message(message.text, [], message.attachments)) for message in unread]
+    messages += [user_message(prompts.message_text(message.text, [], message.attachments)) for message in unread]
     await _end(
         work,
         [*events, *results.delivery(work), *_plan_end_events(work), DoneEvent()],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from moorage_api.agent import prompts
-from moorage_api.agent.model.endpoint import Progress
+from moorage_api.agent.model.endpoint import OnProgress
 from moorage_api.agent.model.incoming.answers import Answer
 from moorage_api.agent.model.outgoing import pictures
-from moorage_api.agent.model.patience import Waiting
+from moorage_api.agent.model.patience import OnWait
 from moorage_api.agent.model.servers.counting import LEAST_RATIO, compare
 from moorage_api.agent.model.servers.errors import LlmError, WindowFullError
 from moorage_api.agent.tokens import count_tokens
@@ -28,17 +28,17 @@ FITS = 1.25
 
 
 async def ask_model(
-    work: Work, *, allowed: Collection[str], force: bool = False, progress: Progress | None = None
+    work: Work, *, allowed: Collection[str], force: bool = False, on_progress: OnProgress | None = None
 ) -> Answer:
     """Send the transcript to the model and return its answer.
 
-    `allowed`: names of the functions that the model may call. If there are none, it has to write text.
+    `allowed`: names of the functions that the model may call. If it may call no function, it has to write text.
 
     Raises LlmError, TurnLimitError and InterruptedByUserError.
     """
     check_model_turns(work.state, work.limits)
     await work.add_notes()
-    answer = await _Attempts(work, allowed=allowed, force=force, progress=progress).ask()
+    answer = await _Attempts(work, allowed=allowed, force=force, on_progress=on_progress).ask()
     work.state = work.state.model_copy(
         update={
             "iterations": work.state.iterations + 1,
@@ -51,11 +51,11 @@ async def ask_model(
 class _Attempts:
     """The attempts of one model turn: as it is, shortened, and with the calls of the history as plain text."""
 
-    def __init__(self, work: Work, *, allowed: Collection[str], force: bool, progress: Progress | None) -> None:
+    def __init__(self, work: Work, *, allowed: Collection[str], force: bool, on_progress: OnProgress | None) -> None:
         self._work = work
         self._allowed = allowed
         self._force = force
-        self._progress = progress
+        self._on_progress = on_progress
         self._before = work.state.shortened
         self._shortenings = 0
         self._guesses = 0
@@ -88,7 +88,7 @@ class _Attempts:
                         allowed=self._allowed,
                         force=self._force,
                         max_retries=work.limits.max_retries,
-                        progress=self._progress,
+                        on_progress=self._on_progress,
                         on_wait=show_waiting(work),
                         is_long=is_long or self._is_repaired,
                     )
@@ -157,7 +157,7 @@ class _Attempts:
         return True
 
     async def _try_another_form(self, error: LlmError, *, is_long: bool) -> bool:
-        """Prepare the next attempt after an error without a clear reason. False if there is none left.
+        """Prepare the next attempt after an error without a clear reason. False if no form is left.
 
         The conversation keeps its old form then, because the form was not the reason.
         """
@@ -185,7 +185,7 @@ class _Attempts:
         return False
 
 
-def show_waiting(work: Work) -> Waiting:
+def show_waiting(work: Work) -> OnWait:
     """Return a callback that tells the user why and how long we wait. The message is partial, so it is not stored."""
 
     async def show(reason: str, seconds: float) -> None:

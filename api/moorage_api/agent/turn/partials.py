@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from moorage_api.agent.model.endpoint import Progress
+from moorage_api.agent.model.endpoint import OnProgress
 from moorage_api.agent.model.incoming.answers import AnswerBuilder
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import MessageEvent
@@ -14,7 +14,7 @@ INTERVAL_SECONDS = 0.1
 """Parsing an unfinished answer is expensive, and the journal sends at most ten partial messages a second."""
 
 
-def show_partials(work: Work, stream_id: str, read: Callable[[AnswerBuilder], str]) -> Progress:
+def show_partials(work: Work, stream_id: str, read: Callable[[AnswerBuilder], str]) -> OnProgress:
     """Return a callback that sends the unfinished message to the user each time the answer grows.
 
     `read` extracts the text for the user. A text that begins like JSON, a code block or a tag is not sent.

@@ -35,7 +35,7 @@ async def plan(work: Work) -> bool:
     """Ask for the first plan of a turn. True if the model answered without steps, which ends the turn."""
     stream_id = f"plan-{work.state.turn}-{work.state.plans}"
     answer = await ask_model(
-        work, allowed={MAKE_PLAN.name}, force=True, progress=show_partials(work, stream_id, _message_so_far)
+        work, allowed={MAKE_PLAN.name}, force=True, on_progress=show_partials(work, stream_id, _message_so_far)
     )
     draft = _draft(answer, MAKE_PLAN)
     if draft is None or not (draft.steps or draft.message):
@@ -80,7 +80,7 @@ async def replan(work: Work) -> None:
     check_failures(state, work.limits)
     stream_id = f"plan-{state.turn}-{state.plans}"
     answer = await ask_model(
-        work, allowed={UPDATE_PLAN.name}, force=True, progress=show_partials(work, stream_id, _message_so_far)
+        work, allowed={UPDATE_PLAN.name}, force=True, on_progress=show_partials(work, stream_id, _message_so_far)
     )
     draft = _draft(answer, UPDATE_PLAN)
     if draft is None and state.invalid and not answer.calls and answer.text.strip():

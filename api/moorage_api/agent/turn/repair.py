@@ -50,7 +50,7 @@ FORMS: tuple[Form, ...] = (compaction.flatten_history, leave_out_results, leave_
 
 
 def _place_of_newest_message(work: Work) -> int:
-    """The place of the newest message that the user wrote; 0 if there is none."""
+    """The place of the newest message that the user wrote; 0 if the user wrote no message."""
     places = [place for place, message in enumerate(work.journal.transcript) if _is_from_user(message)]
     return places[-1] if places else 0
 

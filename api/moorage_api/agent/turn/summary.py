@@ -24,7 +24,7 @@ async def sum_up(work: Work) -> bool:
     stream_id = f"answer-{work.state.turn}"
     ending = work.state.ending
     try:
-        answer = await ask_model(work, allowed=(), progress=show_partials(work, stream_id, _text_so_far))
+        answer = await ask_model(work, allowed=(), on_progress=show_partials(work, stream_id, _text_so_far))
     except LlmError as error:
         if ending is None:
             raise

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from moorage_api.errors import SkillRefusedError, SkillTooLargeError
-from moorage_api.skills.bundles.limits import MAX_BUNDLE_BYTES, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, MAX_PATH_CHARS
+from moorage_api.skills.bundles.limits import (
+    MAX_BUNDLE_BYTES,
+    MAX_DEPTH,
+    MAX_FILES,
+    MAX_PATH_CHARS,
+    MAX_SKILL_FILE_BYTES,
+)
 from moorage_api.text import check_storable
 
 SKILL_MD = "SKILL.md"
@@ -101,8 +107,10 @@ class BundleBuilder:
 
 def check_size(path: str, size: int) -> None:
     """Raises SkillTooLargeError. Call it before reading the file, if the size is known."""
-    if size > MAX_FILE_BYTES:
-        raise SkillTooLargeError("file_too_large", f"{path} is larger than the limit of {MAX_FILE_BYTES >> 10} KiB")
+    if size > MAX_SKILL_FILE_BYTES:
+        raise SkillTooLargeError(
+            "file_too_large", f"{path} is larger than the limit of {MAX_SKILL_FILE_BYTES >> 10} KiB"
+        )
 
 
 def check_path(path: str) -> str:

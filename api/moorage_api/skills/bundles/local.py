@@ -16,7 +16,7 @@ from moorage_api.skills.bundles.bundle import (
     check_size,
     is_ignored,
 )
-from moorage_api.skills.bundles.limits import MAX_FILE_BYTES, MAX_FILES
+from moorage_api.skills.bundles.limits import MAX_FILES, MAX_SKILL_FILE_BYTES
 
 MAX_ENTRIES = 20 * MAX_FILES
 """Most entries of all directories together, including ignored ones."""
@@ -96,7 +96,7 @@ def read_file(name: str, path: str, *, folder: int) -> bytes:
         if status.st_nlink > 1:
             raise SkillRefusedError("link", f"{path} is a hard link; replace it by a copy")
         check_size(path, status.st_size)
-        return file.read(MAX_FILE_BYTES + 1)
+        return file.read(MAX_SKILL_FILE_BYTES + 1)
 
 
 def open_entry(name: str, path: str, *, parent: int | None, flags: int) -> int:

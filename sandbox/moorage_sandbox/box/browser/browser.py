@@ -31,7 +31,7 @@ REACTION_SECONDS = 0.25
 """How long to wait for a page to start loading after an action."""
 
 DOWNLOAD_SECONDS = 5
-MAX_RESULT_CHARACTERS = 20_000
+MAX_RESULT_CHARS = 20_000
 DEFAULT_CONSOLE_LINES = 100
 
 HISTORY_KEYS = {"Alt+ArrowLeft": -1, "Alt+ArrowRight": 1}
@@ -291,5 +291,5 @@ def _run_script(page: Page, javascript: str, seconds: float) -> str:
         text = json.dumps(answer["result"]["value"], ensure_ascii=False)
     else:
         text = str(described.get("unserializableValue") or described.get("description") or "undefined")
-    left_out = len(text) - MAX_RESULT_CHARACTERS
-    return text if left_out <= 0 else f"{text[:MAX_RESULT_CHARACTERS]} [{left_out} characters left out]"
+    left_out = len(text) - MAX_RESULT_CHARS
+    return text if left_out <= 0 else f"{text[:MAX_RESULT_CHARS]} [{left_out} characters left out]"

@@ -17,7 +17,7 @@ SCRIPT_SECONDS = 4
 PICTURE_SECONDS = 5
 INPUT_SECONDS = 2
 AFTER_STOP_SECONDS = 3
-MAX_PICTURE_CHARACTERS = 5 * 1024 * 1024
+MAX_PICTURE_CHARS = 5 * 1024 * 1024
 MAX_SINGLE_KEYS = 500
 """A longer text is inserted at once, like a paste."""
 
@@ -101,7 +101,7 @@ class Page:
         """Return a PNG of the visible part of the tab as base64, at half the scale if it would be too large."""
         options = {"format": "png", "optimizeForSpeed": True}
         data: str = self.call("Page.captureScreenshot", seconds=PICTURE_SECONDS, **options)["data"]
-        if len(data) > MAX_PICTURE_CHARACTERS:
+        if len(data) > MAX_PICTURE_CHARS:
             view = self.call("Page.getLayoutMetrics", seconds=PICTURE_SECONDS)["cssVisualViewport"]
             clip = {
                 "x": view["pageX"],

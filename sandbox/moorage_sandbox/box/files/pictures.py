@@ -13,10 +13,9 @@ from moorage_sandbox.box.shared.deadline import Deadline
 from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
 from moorage_sandbox.box.shared.processes import ChildProcesses, read_output
 from moorage_sandbox.pictures import media_type_of, read_header
+from moorage_sandbox.protocol import DEBIAN_PYTHON
 
 SHRINK_PROGRAM = os.path.join(os.path.dirname(__file__), "shrink.py")
-PYTHON = "/usr/bin/python3"
-"""The Python of the sandbox's software. The one that runs the box may have no Pillow."""
 MAX_SECONDS = 30
 
 
@@ -66,11 +65,14 @@ def _run_program(
     """The program's answer; None if it does not end in time."""
     output, output_write = os.pipe()
     try:
-        argv = [PYTHON, "-I", SHRINK_PROGRAM, *map(str, limits)]
+        argv = [DEBIAN_PYTHON, "-I", SHRINK_PROGRAM, *map(str, limits)]
         child = children.spawn(argv, env={}, fds={0: file, 1: output_write})
     except FileNotFoundError:
         os.close(output)
-        return {"error": "unavailable", "message": f"{PYTHON}, which scales pictures, is missing in this sandbox"}
+        return {
+            "error": "unavailable",
+            "message": f"{DEBIAN_PYTHON}, which scales pictures, is missing in this sandbox",
+        }
     finally:
         os.close(output_write)
     with open(output, "rb", buffering=0) as reader:

@@ -17,7 +17,7 @@ from typing import Any
 
 MAX_MEMORY = 1 << 30
 MAX_CPU_SECONDS = 20
-MAX_FILE_BYTES = 32 * 1024 * 1024
+MAX_SOURCE_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 """The most pixels of a picture that is decoded. A larger one is refused."""
 MAX_SIDE = 2000
@@ -110,10 +110,10 @@ def _error(code: str, message: str) -> dict[str, Any]:
 def main() -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
-    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
+    data = sys.stdin.buffer.read(MAX_SOURCE_BYTES + 1)
+    if len(data) > MAX_SOURCE_BYTES:
         return _error(
-            "too_large", f"the picture has more than {MAX_FILE_BYTES >> 20} MiB; make a smaller copy of it first"
+            "too_large", f"the picture has more than {MAX_SOURCE_BYTES >> 20} MiB; make a smaller copy of it first"
         )
     try:
         return shrink(data, max_bytes=int(sys.argv[1]), max_pixels=int(sys.argv[2]))

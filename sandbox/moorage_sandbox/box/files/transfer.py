@@ -9,7 +9,7 @@ from typing import BinaryIO
 from moorage_sandbox.box.files.opening import open_regular
 from moorage_sandbox.box.files.writing import replace_file, write_all
 from moorage_sandbox.box.shared.errors import BoxError, translate_os_errors
-from moorage_sandbox.protocol import MAX_FILE_BYTES
+from moorage_sandbox.protocol import MAX_TRANSFER_BYTES
 
 PIECE_BYTES = 256 * 1024
 MAX_SIZELESS_BYTES = 1024 * 1024
@@ -50,8 +50,8 @@ def send(connection: socket.socket, file: BinaryIO, size: int, content: bytes) -
 
 def receive(connection: socket.socket, early: bytes, path: str, display_path: str, size: int) -> None:
     """Write `size` bytes to `path`. `early` are the first of them, which arrived with the request."""
-    if size > MAX_FILE_BYTES:
-        raise BoxError("too_large", f"{display_path}: a file may have at most {MAX_FILE_BYTES >> 20} MiB.")
+    if size > MAX_TRANSFER_BYTES:
+        raise BoxError("too_large", f"{display_path}: a file may have at most {MAX_TRANSFER_BYTES >> 20} MiB.")
     with replace_file(path, display_path) as file:
         write_all(file, early[:size], display_path)
         left = size - min(size, len(early))

@@ -71,7 +71,7 @@ class Shells:
         return shell
 
     def _open(self, name: str) -> Shell:
-        """Return the shell with that name. Makes a new one if there is none, or if it has ended."""
+        """Return the shell with that name. Makes a new one if no shell has that name, or if it has ended."""
         with self._lock:
             shell = self._by_name.get(name)
             if shell is not None and not shell.has_ended:
@@ -84,7 +84,7 @@ class Shells:
             return shell
 
     def _make_room(self) -> None:
-        """Remove the oldest shell that has ended. Raises `limit` if none has."""
+        """Remove the oldest shell that has ended. Raises `limit` if no shell has ended."""
         ended = next((name for name, shell in self._by_name.items() if shell.has_ended), None)
         if ended is None:
             idle = [name for name, shell in self._by_name.items() if not shell.is_busy]

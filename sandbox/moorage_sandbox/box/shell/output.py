@@ -11,8 +11,8 @@ HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
 """Raw bytes that are stored: more than the text needs, because colours and progress bars become little text."""
 
-HEAD_CHARACTERS = 12 * 1024
-TAIL_CHARACTERS = 20 * 1024
+HEAD_CHARS = 12 * 1024
+TAIL_CHARS = 20 * 1024
 """Characters that a long output is cut to. The end gets more of them, because errors come last."""
 
 
@@ -53,7 +53,7 @@ class Output:
         # The tail may start inside a line, a character or a control sequence.
         tail = to_plain_text(b"".join(self._tail).partition(b"\n")[2] or b"".join(self._tail))
         gap = f"[... about {self._dropped} bytes left out ...]"
-        return f"{head[:HEAD_CHARACTERS]}\n{gap}\n{tail[-TAIL_CHARACTERS:]}", True
+        return f"{head[:HEAD_CHARS]}\n{gap}\n{tail[-TAIL_CHARS:]}", True
 
     def kept_file(self) -> str | None:
         """Path of the file with the whole output, if the output is long."""
@@ -68,7 +68,7 @@ class Output:
         self._tail.clear()
 
 
-def shorten(text: str, *, head: int = HEAD_CHARACTERS, tail: int = TAIL_CHARACTERS) -> tuple[str, bool]:
+def shorten(text: str, *, head: int = HEAD_CHARS, tail: int = TAIL_CHARS) -> tuple[str, bool]:
     """Cut the middle out of a text longer than `head + tail`. Returns the text, and whether it was cut."""
     left_out = len(text) - head - tail
     if left_out <= 0:

@@ -29,7 +29,7 @@ REPORTS_FD = 201
 
 MAX_COMMAND_BYTES = 256 * 1024
 MAX_RECORDS = 50
-MAX_RECORDS_CHARACTERS = 512 * 1024
+MAX_RECORDS_CHARS = 512 * 1024
 MAX_LINE_BYTES = 4000
 """A terminal in line mode keeps 4095 bytes of a line and discards the rest."""
 
@@ -197,7 +197,7 @@ class Shell:
         self._records.append(command)
         while len(self._records) > 1 and (
             len(self._records) > MAX_RECORDS
-            or sum(len(it.text) + len(it.render()[0]) for it in self._records) > MAX_RECORDS_CHARACTERS
+            or sum(len(it.text) + len(it.render()[0]) for it in self._records) > MAX_RECORDS_CHARS
         ):
             self._records.popleft()
 

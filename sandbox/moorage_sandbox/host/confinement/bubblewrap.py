@@ -15,7 +15,7 @@ from moorage_common.processes import wait_readable
 from moorage_sandbox.host.confinement import command_lines, seccomp
 from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, LaunchError, Program
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 INFO_SECONDS = 5
 START_SECONDS = 10
@@ -129,4 +129,4 @@ async def wait_empty(first_process: int, name: str) -> None:
         async with asyncio.timeout(EMPTY_SECONDS):
             await wait_readable(first_process)
     except TimeoutError:
-        log.warning("Processes of a %s have not ended within %s s", name, EMPTY_SECONDS)
+        logger.warning("Processes of a %s have not ended within %s s", name, EMPTY_SECONDS)

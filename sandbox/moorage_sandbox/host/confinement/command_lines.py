@@ -11,10 +11,9 @@ from pathlib import Path
 
 from moorage_common import MIB
 from moorage_sandbox.host.processes import readable_environment
-from moorage_sandbox.protocol import HOME, X_SOCKETS
+from moorage_sandbox.protocol import DEBIAN_PYTHON, HOME, X_SOCKETS
 
 BWRAP = "/usr/bin/bwrap"
-DEBIAN_PYTHON = "/usr/bin/python3"
 PRLIMIT = "/usr/bin/prlimit"
 
 BOX_SOCKETS = "/run/moorage/box"

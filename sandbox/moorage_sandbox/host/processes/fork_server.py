@@ -238,7 +238,7 @@ class ForkServer:
 
 
 def reap_child() -> tuple[int, int] | None:
-    """Collect a child that has ended. Returns its id, and its exit code or minus its signal. None if none has ended."""
+    """Collect an ended child. Returns its id, and its exit code or minus its signal; None if no child has ended."""
     try:
         pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

@@ -19,7 +19,7 @@ from typing import Any
 
 from moorage_sandbox.host.processes import fork_server, readable_environment
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 READY_SECONDS = 20
 LAUNCH_SECONDS = 5
@@ -144,9 +144,9 @@ class LaunchedProcess:
         self.lines.append(line)
         self._logged += 1
         if self._logged <= LOGGED_LINES:
-            log.log(self._level, "%s: %s", self.name, line)
+            logger.log(self._level, "%s: %s", self.name, line)
         elif self._logged == LOGGED_LINES + 1:
-            log.log(self._level, "%s: has written %d lines; the rest is not logged", self.name, LOGGED_LINES)
+            logger.log(self._level, "%s: has written %d lines; the rest is not logged", self.name, LOGGED_LINES)
 
 
 class Launcher:

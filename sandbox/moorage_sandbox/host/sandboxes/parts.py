@@ -19,7 +19,7 @@ from moorage_sandbox.host.network.connection import BoxNetwork
 from moorage_sandbox.host.processes.launcher import LaunchedProcess, Launcher, Program
 from moorage_sandbox.host.sandboxes.layout import Layout, RuntimeFiles, StoredFiles
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GATE_GRACE_SECONDS = 1.0
 BOX_OOM_SCORE_ADJ = 500
@@ -56,7 +56,7 @@ class SandboxParts:
     group: ControlGroup
     note: Callable[[str, str], None]
     listener: socket.socket | None = None
-    """The gate's listening socket. Commands have none."""
+    """The gate's listening socket. Commands have no such socket."""
     _children: dict[str, LaunchedProcess] = field(default_factory=dict)
 
     def kill(self, name: str) -> None:

@@ -14,7 +14,7 @@ from moorage_sandbox.host.sandboxes.layout import SandboxRecord
 from moorage_sandbox.host.sandboxes.parts import SharedResources
 from moorage_sandbox.host.sandboxes.sandbox import HostSandbox, Phase
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class LimitReachedError(Exception):
@@ -41,7 +41,7 @@ class Registry:
         return list(self._sandboxes.values())
 
     async def ensure(self, session_id: UUID) -> HostSandbox:
-        """Return the sandbox of this session. Makes a new one if there is none, or if it failed. It may still start.
+        """Return the sandbox of this session; create it if it is missing or has failed. It may still start.
 
         Raises LimitReachedError, or OSError when its directories cannot be made.
         """
@@ -55,7 +55,7 @@ class Registry:
                 return sandbox if sandbox is not None else self._make(session_id)
 
     async def delete(self, session_id: UUID) -> bool:
-        """End the sandbox and delete its files, also those of an earlier host. False when there were none."""
+        """End the sandbox and delete its files, also those of an earlier host. False if both were missing."""
         while (ending := self._endings.get(session_id)) is not None:
             await asyncio.shield(ending)
         existed = session_id in self._sandboxes or self._shared.layout.stored_files(session_id).root.exists()
@@ -140,7 +140,7 @@ class Registry:
     def _on_deleted(self, task: asyncio.Task[None]) -> None:
         self._deletions.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("The files of a deleted sandbox could not be deleted: %s", error)
+            logger.warning("The files of a deleted sandbox could not be deleted: %s", error)
 
 
 def find_stored_slots(sandboxes: Path) -> dict[UUID, int]:

@@ -21,7 +21,7 @@ from moorage_sandbox.host.sandboxes import layout
 from moorage_sandbox.host.sandboxes.layout import SandboxRecord
 from moorage_sandbox.host.sandboxes.parts import SandboxParts, SharedResources
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BACKOFF = Backoff(0.1, 30.0)
 FAILURES_TO_GIVE_UP = 5
@@ -146,7 +146,7 @@ class HostSandbox:
             if is_essential:
                 self._ready.clear()
                 self._lost.set()
-            log.warning("A part of the sandbox ended: %s", reason)
+            logger.warning("A part of the sandbox ended: %s", reason)
             if failures <= FAILURES_TO_GIVE_UP:
                 return True
             if is_essential:
@@ -177,12 +177,12 @@ class HostSandbox:
     def _on_task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             with log_context(session_id=str(self.record.session_id)):
-                log.error("An unexpected error ended the sandbox", exc_info=error)
+                logger.error("An unexpected error ended the sandbox", exc_info=error)
             self._fail(f"an unexpected error happened in the sandbox host: {error!r}")
 
     def _note(self, subject: str, text: str) -> None:
         if text:
-            log.warning("A part of the sandbox does not work: %s", text)
+            logger.warning("A part of the sandbox does not work: %s", text)
             self._notes[subject] = capitalize(text)
         else:
             self._notes.pop(subject, None)
@@ -216,7 +216,7 @@ class HostSandbox:
             missed = max(0.0, missed - 0.5) if answers else missed + 1
             if missed >= MISSED_PROBES and not self._lost.is_set():
                 name = "box" if await self._is_answering("/healthz", seconds=pause) else "gate"
-                log.warning("The %s of the sandbox does not answer and is restarted", name)
+                logger.warning("The %s of the sandbox does not answer and is restarted", name)
                 parts.kill(name)
                 missed = 0.0
 

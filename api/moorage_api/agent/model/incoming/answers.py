@@ -56,7 +56,7 @@ class Answer:
     is_cut: bool = False
     """The server cut the answer off at its token limit."""
     foreign: str = ""
-    """The message's fields that we do not understand, as JSON text; empty if there are none."""
+    """The message's fields that we do not understand, as JSON text; empty without such fields."""
     usage: Usage | None = field(default=None, compare=False)
     """What the server said about it; None if it said nothing."""
     is_filtered: bool = False

@@ -32,7 +32,7 @@ class RawCall:
     name: str
     arguments: str
     foreign: str = ""
-    """The call's fields that we do not understand, as JSON text; empty if there are none."""
+    """The call's fields that we do not understand, as JSON text; empty without such fields."""
 
 
 class _OpenCall:

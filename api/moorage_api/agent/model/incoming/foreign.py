@@ -63,7 +63,7 @@ class ForeignFields:
         return fields
 
     def to_json(self) -> str:
-        """The fields as ASCII JSON text; empty if there are none."""
+        """The fields as ASCII JSON text; empty without fields."""
         return json.dumps(self.get()) if self._fields else ""
 
 

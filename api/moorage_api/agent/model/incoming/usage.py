@@ -44,7 +44,7 @@ class ModelCall:
 
 
 def read_usage(chunk: Mapping[str, Any]) -> Usage | None:
-    """Read the usage of a chunk or of a whole response; None if it has none.
+    """Read the usage of a chunk or of a whole response; None if it says no usage.
 
     Most servers send it at the top of the last chunk, Moonshot in its choice, Groq in `x_groq`.
     """
