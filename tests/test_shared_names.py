@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from moorage_operator.sandbox_pod.manifest import build_pod
 from moorage_operator.sandbox_pod.settings import PodSettings
 from moorage_sandbox.box.files import shrink
 from moorage_sandbox.gate.main import argument_parser
-from moorage_sandbox.protocol import HOME, SANDBOX_FUNCTIONS
+from moorage_sandbox.protocol import DEBIAN_PYTHON, HOME, SANDBOX_FUNCTIONS
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,3 +66,11 @@ def test_a_picture_that_is_small_enough_for_the_runner_needs_no_shrinking() -> N
 
 def test_the_agent_knows_the_home_directory_of_the_sandbox() -> None:
     assert results.HOME == HOME
+
+
+def test_images_and_manifests_start_the_sandbox_with_debians_python() -> None:
+    """The operator and the images cannot import the constant. Only the gate has a Python of its own."""
+    places = ["operator/moorage_operator/sandbox_pod/manifest.py", "sandbox/images/Dockerfile"]
+    starts = [re.findall(r"[\w/]*python3\b(?=\W+-I\b)", (ROOT / place).read_text()) for place in places]
+    assert all(starts)
+    assert {python for found in starts for python in found} == {DEBIAN_PYTHON, "/opt/gate/bin/python3"}

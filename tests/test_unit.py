@@ -8,7 +8,7 @@ from support.processes import shared_platform
 from support.unit import DOORS, reachable_names
 
 
-class Site(HTTPServer):
+class ServerSubclass(HTTPServer):
     pass
 
 
@@ -18,7 +18,7 @@ def starts_through_a_helper() -> None:
 
 
 def starts_a_subclass_of_a_server() -> None:
-    Site(("127.0.0.1", 0), object)  # type: ignore[arg-type]
+    ServerSubclass(("127.0.0.1", 0), object)  # type: ignore[arg-type]
 
 
 def computes() -> int:

@@ -40,7 +40,7 @@ class Names:
 
 
 @dataclass
-class Server:
+class RawServer:
     port: int
     requests: list[str] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[Server]:
+async def serving(answer: Answer) -> AsyncIterator[RawServer]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -61,7 +61,7 @@ async def serving(answer: Answer) -> AsyncIterator[Server]:
             writer.close()
 
     listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    server = Server(listening.sockets[0].getsockname()[1])
+    server = RawServer(listening.sockets[0].getsockname()[1])
     try:
         yield server
     finally:

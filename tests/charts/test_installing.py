@@ -21,7 +21,7 @@ with_helm_4_alone = pytest.mark.parametrize("helm", [4], indirect=True, ids=["he
 
 
 @dataclass
-class Release:
+class ChartRelease:
     helm: Helm
     control_plane: ControlPlane
     namespace: str
@@ -58,14 +58,14 @@ class Release:
 
 
 @pytest.fixture
-def release(helm: Helm, control_plane: ControlPlane) -> Iterator[Release]:
+def release(helm: Helm, control_plane: ControlPlane) -> Iterator[ChartRelease]:
     namespace = f"chart-{uuid4().hex[:8]}"
     control_plane.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
-    yield Release(Helm(helm.program, control_plane.kubeconfig), control_plane, namespace)
+    yield ChartRelease(Helm(helm.program, control_plane.kubeconfig), control_plane, namespace)
     control_plane.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
-def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release: Release) -> None:
+def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release: ChartRelease) -> None:
     notes = release.upgrade()
     secrets, trusted = release.secrets(), release.read_trust()
     release.upgrade({"api": {"replicas": 3}})
@@ -75,7 +75,7 @@ def test_an_upgrade_keeps_every_secret_and_the_keys_that_sandboxes_trust(release
 
 
 @with_helm_4_alone
-def test_signing_keys_rotate_by_three_upgrades_and_one_key_is_always_trusted(release: Release) -> None:
+def test_signing_keys_rotate_by_three_upgrades_and_one_key_is_always_trusted(release: ChartRelease) -> None:
     release.upgrade()
     first, trusted = release.secrets(), release.read_trust()
     release.upgrade({"signing": {"keys": [1, 2], "active": 1}})
@@ -91,7 +91,7 @@ def test_signing_keys_rotate_by_three_upgrades_and_one_key_is_always_trusted(rel
 
 
 @with_helm_4_alone
-def test_an_upgrade_creates_a_new_token_for_commands_when_its_secret_was_deleted(release: Release) -> None:
+def test_an_upgrade_creates_a_new_token_for_commands_when_its_secret_was_deleted(release: ChartRelease) -> None:
     release.upgrade()
     before = release.secrets()
     release.control_plane.kubectl("delete", "secret", "moorage-commands", "--namespace", release.namespace)
@@ -101,7 +101,7 @@ def test_an_upgrade_creates_a_new_token_for_commands_when_its_secret_was_deleted
 
 
 @with_helm_4_alone
-def test_an_uninstalled_release_keeps_its_passwords_and_a_new_release_uses_them(release: Release) -> None:
+def test_an_uninstalled_release_keeps_its_passwords_and_a_new_release_uses_them(release: ChartRelease) -> None:
     release.upgrade()
     kept = release.secrets()[CREDENTIALS]
     release.uninstall()
@@ -111,7 +111,7 @@ def test_an_uninstalled_release_keeps_its_passwords_and_a_new_release_uses_them(
 
 
 @with_helm_4_alone
-def test_the_api_server_accepts_every_object_of_the_chart(release: Release) -> None:
+def test_the_api_server_accepts_every_object_of_the_chart(release: ChartRelease) -> None:
     """Including the resource definition and a separate namespace for sandboxes."""
     sandboxes = f"{release.namespace}-sandboxes"
     values: Values = {
@@ -128,7 +128,7 @@ def test_the_api_server_accepts_every_object_of_the_chart(release: Release) -> N
 
 
 @with_helm_4_alone
-def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> None:
+def test_a_bad_value_is_refused_before_anything_changes(release: ChartRelease) -> None:
     release.upgrade()
     before = release.remaining_objects()
     with pytest.raises(HelmError, match="replicas"):
@@ -137,7 +137,7 @@ def test_a_bad_value_is_refused_before_anything_changes(release: Release) -> Non
 
 
 @with_helm_4_alone
-def test_the_gateway_api_accepts_the_http_route(release: Release) -> None:
+def test_the_gateway_api_accepts_the_http_route(release: ChartRelease) -> None:
     """The API server drops unknown fields silently, so the test reads the route back."""
     try:
         definition = yaml.safe_load(http_route_definition().read_text())

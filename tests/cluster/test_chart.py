@@ -87,7 +87,7 @@ SKILLS_SCRIPT: list[Turn] = [
 
 
 @dataclass
-class Release:
+class ClusterRelease:
     """What the tests share, and what one test leaves for the next."""
 
     cluster: Cluster
@@ -121,7 +121,7 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def release(cluster: Cluster) -> Iterator[Release]:
+def release(cluster: Cluster) -> Iterator[ClusterRelease]:
     """The installed release, with everything Ready, behind the proxy."""
     host, script = str(cluster.network.host_address), by_first_message([(ASKED, SKILLS_SCRIPT), ("", SCRIPT)])
     with (
@@ -131,7 +131,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
         yield installed(cluster, model, github)
 
 
-def installed(cluster: Cluster, model: ScriptedModel, github: GitHub) -> Release:
+def installed(cluster: Cluster, model: ScriptedModel, github: GitHub) -> ClusterRelease:
     labels = {
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "latest",
@@ -147,7 +147,7 @@ def installed(cluster: Cluster, model: ScriptedModel, github: GitHub) -> Release
         "MOORAGE_SKILLS_GITHUB_ARCHIVE_URL": github.url,
         "MOORAGE_OUTBOUND_PRIVATE": "llm,skills",
     }
-    release = Release(cluster, model, github, {**VALUES, "llm": llm, "settings": settings})
+    release = ClusterRelease(cluster, model, github, {**VALUES, "llm": llm, "settings": settings})
     try:
         release.upgrade()
         cluster.start_edge(namespace=NAMESPACE, ingress="moorage-api")
@@ -164,20 +164,20 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def test_the_release_is_ready_and_its_own_test_passes(release: Release) -> None:
+def test_the_release_is_ready_and_its_own_test_passes(release: ClusterRelease) -> None:
     assert "get agentsessions" in release.notes
     output = release.cluster.helm("test", "moorage", "--namespace", NAMESPACE)
     assert "Succeeded" in output
 
 
-async def test_a_person_logs_in_and_keeps_a_file(release: Release) -> None:
+async def test_a_person_logs_in_and_keeps_a_file(release: ClusterRelease) -> None:
     async with await release.admin() as admin:
         session = await admin.create_session()
         kept = await admin.upload("kept.txt", b"still here")
         release.seen |= {"session": session, "file": kept["id"]}
 
 
-async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(release: Release) -> None:
+async def test_a_chat_through_the_proxy_uses_shell_files_and_browser_in_a_pod(release: ClusterRelease) -> None:
     """The task and the events are the same as on one machine, and a picture shows the screen of the pod."""
     cluster = release.cluster
     async with await release.admin() as admin:
@@ -214,7 +214,9 @@ def agent_session_row(cluster: Cluster, name: str) -> list[str]:
     return row.split()
 
 
-async def test_initial_skills_are_in_the_sandbox_before_the_tools_start_and_the_rest_follow(release: Release) -> None:
+async def test_initial_skills_are_in_the_sandbox_before_the_tools_start_and_the_rest_follow(
+    release: ClusterRelease,
+) -> None:
     cluster = release.cluster
     made = {f"skills/{name}/{path}": content for name in SKILLS for path, content in painting(name).items()}
     release.github.offer("main", made)
@@ -279,7 +281,7 @@ def pod_of(cluster: Cluster, component: str) -> Manifest:
     return pod
 
 
-def test_a_command_reaches_only_skills_and_name_servers_of_the_cluster(release: Release) -> None:
+def test_a_command_reaches_only_skills_and_name_servers_of_the_cluster(release: ClusterRelease) -> None:
     """The runner, whose egress is open, can reach the same addresses that a sandbox cannot reach."""
     cluster, sandbox = release.cluster, release.seen["name"]
     runner = pod_of(cluster, "runner")["metadata"]["name"]
@@ -308,7 +310,7 @@ def test_a_command_reaches_only_skills_and_name_servers_of_the_cluster(release: 
     assert probe(cluster, commands, "commands", "moorage-skills", 8001) != "reached"
 
 
-async def test_the_command_of_an_admin_runs_in_a_pod_without_secrets_of_the_platform(release: Release) -> None:
+async def test_the_command_of_an_admin_runs_in_a_pod_without_secrets_of_the_platform(release: ClusterRelease) -> None:
     command = {"transport": "stdio", "command": "python3", "args": ["-c", PLAIN_MCP.read_text()]}
     async with await release.admin() as admin:
         where = "/api/app-config/mcp-servers"
@@ -322,7 +324,7 @@ async def test_the_command_of_an_admin_runs_in_a_pod_without_secrets_of_the_plat
     assert release.secret("moorage-commands")["token"] not in environment
 
 
-def test_only_api_and_runner_reach_gates_commands_and_stores(release: Release) -> None:
+def test_only_api_and_runner_reach_gates_commands_and_stores(release: ClusterRelease) -> None:
     cluster = release.cluster
     commands = pod_of(cluster, "commands")["status"]["podIP"]
     gate = cluster.pod(NAMESPACE, release.seen["name"])["status"]["podIP"]
@@ -337,7 +339,7 @@ def test_only_api_and_runner_reach_gates_commands_and_stores(release: Release) -
     }
 
 
-async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) -> None:
+async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: ClusterRelease) -> None:
     cluster, name = release.cluster, release.seen["name"]
     async with await release.admin() as admin:
         chat = Chat(release.seen["chat"].session_id, admin.token, lambda: cluster.edge)
@@ -364,7 +366,7 @@ async def test_a_killed_pod_is_replaced_and_the_model_is_told(release: Release) 
     [("minio", {200}, {503}), ("valkey", {503}, {503}), ("postgresql", {502, 503, 504}, {502, 503, 504})],
 )
 async def test_losing_a_server_fails_only_what_needs_it_and_only_until_it_is_back(
-    release: Release, lost: str, sessions: set[int], file: set[int]
+    release: ClusterRelease, lost: str, sessions: set[int], file: set[int]
 ) -> None:
     paths = {"sessions": "/api/sessions", "file": f"/api/files/{release.seen['file']}/download"}
 
@@ -391,7 +393,7 @@ def pods(cluster: Cluster, component: str) -> list[str]:
     return cluster.kubectl("get", "pods", selector, "--namespace", NAMESPACE, "--output=name").split()
 
 
-async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: Release) -> None:
+async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: ClusterRelease) -> None:
     names_of_secrets = ("moorage-credentials", "moorage-api-signing", "moorage-runner-signing", "moorage-commands")
     secrets = [release.secret(name) for name in names_of_secrets]
     statuses: Counter[int] = Counter()
@@ -414,7 +416,7 @@ async def test_an_upgrade_keeps_data_and_secrets_and_drops_no_request(release: R
     assert "MOORAGE_LLM_MODEL: another" in settings
 
 
-def test_uninstalling_keeps_exactly_what_the_notes_say(release: Release) -> None:
+def test_uninstalling_keeps_exactly_what_the_notes_say(release: ClusterRelease) -> None:
     cluster = release.cluster
     cluster.helm("uninstall", "moorage", "--namespace", NAMESPACE, "--wait")
     kinds = (

@@ -36,8 +36,8 @@ def make_record(**extra: object) -> logging.LogRecord:
 
 def test_with_json_each_line_is_one_object_that_names_its_session() -> None:
     (line,) = run_program("json").stderr.splitlines()
-    told = json.loads(line)
-    assert {name: told[name] for name in ("level", "logger", "message", "session_id", "attempts")} == {
+    record = json.loads(line)
+    assert {name: record[name] for name in ("level", "logger", "message", "session_id", "attempts")} == {
         "level": "info",
         "logger": "moorage",
         "message": "A run begins",

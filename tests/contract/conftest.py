@@ -16,7 +16,7 @@ import pytest
 
 from contract.bundles import SKILLS, Bundle, list_skills, write_bundle
 from contract.peers import Peers, saying
-from contract.server import Caller, Server
+from contract.server import Caller, ServerUnderTest
 from contract.spec import ALL_ITEMS, SPEC
 from contract.watch import Watch
 
@@ -85,8 +85,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    opened = Server(
+def server() -> Iterator[ServerUnderTest]:
+    opened = ServerUnderTest(
         os.environ["CONTRACT_URL"].rstrip("/"),
         os.environ["CONTRACT_ADMIN_USERNAME"],
         os.environ["CONTRACT_ADMIN_PASSWORD"],
@@ -97,7 +97,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def few_sandboxes(server: Server) -> Iterator[None]:
+def few_sandboxes(server: ServerUnderTest) -> Iterator[None]:
     """Delete the sessions of each check, because a server may not have room for the sandboxes of all."""
     before = len(server.made)
     yield
@@ -105,24 +105,24 @@ def few_sandboxes(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def admin(server: Server) -> Caller:
+def admin(server: ServerUnderTest) -> Caller:
     return server.admin()
 
 
 @pytest.fixture(scope="session")
-def alice(server: Server) -> Caller:
+def alice(server: ServerUnderTest) -> Caller:
     """A user whose sessions and files are shared by many checks."""
     return server.register()
 
 
 @pytest.fixture(scope="session")
-def bob(server: Server) -> Caller:
+def bob(server: ServerUnderTest) -> Caller:
     """Another user, who has no access to the sessions and files of alice."""
     return server.register()
 
 
 @pytest.fixture(scope="session")
-def nobody(server: Server) -> Caller:
+def nobody(server: ServerUnderTest) -> Caller:
     return server.nobody()
 
 
@@ -139,14 +139,14 @@ def peers(admin: Caller) -> Iterator[Peers]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quiet_stream(server: Server) -> Iterator[Watch]:
+def quiet_stream(server: ServerUnderTest) -> Iterator[Watch]:
     """An idle stream that is open from the start, so that no check has to wait for its heartbeat."""
     with Watch(server.register()) as stream:
         yield stream
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quiet_chat(server: Server, peers: Peers) -> Iterator[Watch]:
+def quiet_chat(server: ServerUnderTest, peers: Peers) -> Iterator[Watch]:
     """The stream of a chat whose model never answers, for the same purpose."""
     user = server.register()
     session = user.new_session()

@@ -141,7 +141,7 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Frame:
+class TimedFrame:
     """One event of a stream, or a comment (`event` is ""). `at` is when it came, by the monotonic clock."""
 
     event: str
@@ -155,7 +155,7 @@ class Frame:
         return self.data.get("partial") is True
 
 
-def parse_frames(response: httpx.Response) -> Iterator[Frame]:
+def parse_frames(response: httpx.Response) -> Iterator[TimedFrame]:
     """The frames and comments of an open stream, in the order of arrival."""
     assert response.headers["content-type"].startswith("text/event-stream"), response.headers
     lines: list[str] = []
@@ -168,37 +168,37 @@ def parse_frames(response: httpx.Response) -> Iterator[Frame]:
         lines = []
 
 
-def _frame(lines: list[str]) -> Frame:
+def _frame(lines: list[str]) -> TimedFrame:
     fields: dict[str, str] = {}
     for line in lines:
         key, _, value = line.partition(":")
         assert key not in fields, f"One {key} a frame: {lines}"
         fields[key] = value.removeprefix(" ")
     data = json.loads(fields["data"]) if "data" in fields else {}
-    return Frame(fields.get("event", ""), fields.get("id", ""), data, time.monotonic(), "\n".join(lines))
+    return TimedFrame(fields.get("event", ""), fields.get("id", ""), data, time.monotonic(), "\n".join(lines))
 
 
 @dataclass
 class Turn:
     """What one chat stream carried, and when its request was sent, by the monotonic clock."""
 
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[TimedFrame] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: TimedFrame) -> None:
         if frame.event:
             self.frames.append(frame)
 
     @property
-    def stored(self) -> list[Frame]:
+    def stored(self) -> list[TimedFrame]:
         return [frame for frame in self.frames if "seq" in frame.data]
 
     @property
-    def partial(self) -> list[Frame]:
+    def partial(self) -> list[TimedFrame]:
         return [frame for frame in self.frames if frame.is_partial]
 
     @property
-    def ending(self) -> Frame:
+    def ending(self) -> TimedFrame:
         return self.frames[-1]
 
     def types(self) -> list[str]:
@@ -213,7 +213,7 @@ class Turn:
 
 
 @dataclass
-class Server:
+class ServerUnderTest:
     """Opens clients on the server under test; closes them all at the end."""
 
     url: str

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contract.server import PASSWORD, Caller, Server, name, parse_envelope
+from contract.server import PASSWORD, Caller, ServerUnderTest, name, parse_envelope
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -20,7 +20,7 @@ USER = {"id", "username", "email", "nickname", "avatar", "role", "status", "crea
 
 @proves("POST /api/auth/register: success")
 @pytest.mark.parametrize("by", ["username", "email"])
-def test_registering_logs_in(server: Server, nobody: Caller, by: str) -> None:
+def test_registering_logs_in(server: ServerUnderTest, nobody: Caller, by: str) -> None:
     value = name() if by == "username" else f"{name()}@example.com"
     answer = nobody.post("/api/auth/register", json={by: value, "password": PASSWORD, "nickname": "Al"})
     assert set(answer["user"]) >= USER
@@ -64,7 +64,7 @@ def test_an_invalid_registration_is_refused(nobody: Caller, body: dict[str, Any]
 
 @proves("POST /api/auth/register: success")
 @pytest.mark.parametrize(("username", "password"), [(3, 6), (50, 128)], ids=["shortest", "longest"])
-def test_the_shortest_and_longest_values_are_accepted(server: Server, username: int, password: int) -> None:
+def test_the_shortest_and_longest_values_are_accepted(server: ServerUnderTest, username: int, password: int) -> None:
     """Three characters of a random name would meet others: the admin is not asked to clean up."""
     stem = name("")[-12:]
     chosen = stem[:3] if username == 3 else stem.ljust(username, "n")
@@ -74,7 +74,7 @@ def test_the_shortest_and_longest_values_are_accepted(server: Server, username: 
 
 @proves("POST /api/auth/login: success")
 @pytest.mark.parametrize("by", ["username", "email"])
-def test_logging_in_by_either_name(server: Server, nobody: Caller, by: str) -> None:
+def test_logging_in_by_either_name(server: ServerUnderTest, nobody: Caller, by: str) -> None:
     names = {"username": name(), "email": f"{name()}@example.com"}
     made = nobody.post("/api/auth/register", json={**names, "password": PASSWORD})
     assert server.login(**{by: names[by]}, password=PASSWORD).id == made["user"]["id"]
@@ -96,7 +96,7 @@ def test_logging_in_needs_a_name(nobody: Caller) -> None:
 
 
 @proves("POST /api/auth/refresh: success", "accounts.two-tabs")
-def test_two_tabs_can_refresh_with_the_same_token(server: Server) -> None:
+def test_two_tabs_can_refresh_with_the_same_token(server: ServerUnderTest) -> None:
     user = server.register()
     pairs = [user.post("/api/auth/refresh", json={"refresh_token": user.refresh_token}) for _ in range(2)]
     assert len({user.refresh_token, *(pair["refresh_token"] for pair in pairs)}) == 3
@@ -126,7 +126,7 @@ def test_the_profile_describes_the_user(alice: Caller) -> None:
 
 
 @proves("PUT /api/auth/me: success")
-def test_only_the_given_fields_of_a_profile_change(server: Server) -> None:
+def test_only_the_given_fields_of_a_profile_change(server: ServerUnderTest) -> None:
     user = server.register(nickname="Before")
     assert user.put("/api/auth/me", json={"avatar": "https://example.com/a.png"})["nickname"] == "Before"
     assert user.put("/api/auth/me", json={"nickname": "After"})["avatar"] == "https://example.com/a.png"
@@ -139,7 +139,7 @@ def test_a_profile_is_checked(alice: Caller) -> None:
 
 
 @proves("accounts.no-admin-by-register")
-def test_a_user_cannot_become_an_admin(server: Server) -> None:
+def test_a_user_cannot_become_an_admin(server: ServerUnderTest) -> None:
     more = {"role": "super_admin", "status": "banned", "id": "00000000-0000-0000-0000-000000000000"}
     response = server.nobody().send(
         "POST", "/api/auth/register", json={"username": name(), "password": PASSWORD, **more}
@@ -181,7 +181,7 @@ def forge_token(token: str, algorithm: str, **claims: object) -> str:
 
 
 @proves("accounts.forged")
-def test_forged_tokens_are_refused(server: Server, alice: Caller, admin: Caller) -> None:
+def test_forged_tokens_are_refused(server: ServerUnderTest, alice: Caller, admin: Caller) -> None:
     tokens = [alice.refresh_token, alter_token(alice.token), "a.b.c", alice.token[:-4]]
     if alice.token.count(".") == 2:
         later = int(time.time()) + 3600
@@ -191,7 +191,7 @@ def test_forged_tokens_are_refused(server: Server, alice: Caller, admin: Caller)
 
 
 @proves("accounts.banned", "PUT /api/admin/users/{user_id}/status: success")
-def test_a_ban_ends_streams_and_tokens_immediately(server: Server, admin: Caller) -> None:
+def test_a_ban_ends_streams_and_tokens_immediately(server: ServerUnderTest, admin: Caller) -> None:
     user = server.register()
     with Watch(user) as watch:
         watch.wait_for_events(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.server import PASSWORD, Caller, Server
+from contract.server import PASSWORD, Caller, ServerUnderTest
 from contract.spec import proves
 
 USERS = "/api/admin/users"
@@ -14,7 +14,7 @@ USER = {"id", "username", "email", "nickname", "avatar", "role", "status", "crea
 
 
 @proves(f"GET {USERS}: success")
-def test_users_are_listed_and_paged(server: Server, admin: Caller) -> None:
+def test_users_are_listed_and_paged(server: ServerUnderTest, admin: Caller) -> None:
     made = {server.register().id for _ in range(3)}
     first = admin.get(USERS, params={"skip": 0, "limit": 2})
     assert len(first["users"]) == 2
@@ -45,7 +45,7 @@ def test_an_admin_can_read_a_user(admin: Caller, alice: Caller) -> None:
 
 @proves(f"PUT {USERS}/{{user_id}}/status: success")
 @pytest.mark.parametrize("status", ["inactive", "banned"])
-def test_a_status_can_be_set_and_reset(server: Server, admin: Caller, status: str) -> None:
+def test_a_status_can_be_set_and_reset(server: ServerUnderTest, admin: Caller, status: str) -> None:
     user = server.register()
     assert admin.put(f"{USERS}/{user.id}/status", json={"status": status}) is None
     assert admin.get(f"{USERS}/{user.id}")["status"] == status
@@ -71,7 +71,7 @@ def test_an_admin_cannot_change_admins(admin: Caller) -> None:
 
 
 @proves(f"DELETE {USERS}/{{user_id}}: success", "accounts.deleted")
-def test_deleting_a_user_deletes_their_data(server: Server, admin: Caller) -> None:
+def test_deleting_a_user_deletes_their_data(server: ServerUnderTest, admin: Caller) -> None:
     user = server.register()
     session, file = user.new_session(), user.upload()["id"]
     assert admin.delete(f"{USERS}/{user.id}") is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.peers import FINAL, LONG, MADE, MCP_TOOL, QUESTION, Peers, saying
-from contract.server import Caller, Server, Turn, name, until
+from contract.server import Caller, ServerUnderTest, Turn, name, until
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -20,7 +20,7 @@ PHASES = {"queued", "starting", "ready", "suspended", "resuming", "failed"}
 
 
 @pytest.fixture(scope="module")
-def user(server: Server, peers: Peers) -> Caller:
+def user(server: ServerUnderTest, peers: Peers) -> Caller:
     return server.register()
 
 
@@ -235,7 +235,7 @@ def test_a_question_counts_as_unread_and_followed_messages_do_not(user: Caller) 
 
 
 @proves("session.list-changes")
-def test_the_lists_stream_follows_a_run(server: Server, user: Caller) -> None:
+def test_the_lists_stream_follows_a_run(server: ServerUnderTest, user: Caller) -> None:
     watcher = server.with_token(user.token)
     session = user.new_session()
     with Watch(watcher) as watch:
@@ -403,7 +403,9 @@ def test_a_function_is_offered_with_its_parameters(peers: Peers, working_turn: t
 
 
 @proves("mcp.tool", "mcp.secrets", "tools.preference")
-def test_a_servers_tool_is_offered_called_and_shown(server: Server, admin: Caller, user: Caller, peers: Peers) -> None:
+def test_a_servers_tool_is_offered_called_and_shown(
+    server: ServerUnderTest, admin: Caller, user: Caller, peers: Peers
+) -> None:
     offered = name("mcp").replace("-", "_")
     function = f"mcp_{offered}_{MCP_TOOL}"
     secret = name("secret")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.peers import Peers, saying
-from contract.server import Caller, Server, name
+from contract.server import Caller, ServerUnderTest, name
 from contract.spec import proves
 
 AGENT = {"max_iterations", "max_retries", "max_search_results"}
@@ -26,7 +26,7 @@ def test_a_configured_model_never_shows_its_key(admin: Caller, nobody: Caller, p
 
 
 @proves("config.key")
-def test_an_empty_key_keeps_the_current_key(server: Server, admin: Caller, peers: Peers) -> None:
+def test_an_empty_key_keeps_the_current_key(server: ServerUnderTest, admin: Caller, peers: Peers) -> None:
     user, key = server.register(), name("sk")
     try:
         admin.post("/api/app-config/llm", json={**peers.model(), "api_key": key})

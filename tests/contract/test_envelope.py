@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contract.server import Caller, Server, parse_envelope
+from contract.server import Caller, ServerUnderTest, parse_envelope
 from contract.spec import SPEC, proves
 
 
@@ -67,7 +67,7 @@ def test_the_description_lists_every_endpoint(nobody: Caller) -> None:
 
 @proves("docs")
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_the_documentation_loads_nothing_from_elsewhere(nobody: Caller, server: Server, path: str) -> None:
+def test_the_documentation_loads_nothing_from_elsewhere(nobody: Caller, server: ServerUnderTest, path: str) -> None:
     response = nobody.send("GET", path)
     assert response.status_code == 200
     loaded = re.findall(r"""(?:src|href)=["']([^"'#]+)["']""", response.text)

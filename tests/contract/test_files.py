@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from contract.server import HANG_SECONDS, Caller, Server, parse_envelope
+from contract.server import HANG_SECONDS, Caller, ServerUnderTest, parse_envelope
 from contract.spec import proves
 
 FILE_INFO = {"id", "filename", "filepath", "key", "extension", "mime_type", "size"}
@@ -57,7 +57,7 @@ def test_an_upload_needs_a_file(alice: Caller) -> None:
 
 
 @proves("POST /api/files: 413")
-def test_an_upload_of_unknown_length_that_is_too_big_is_refused(alice: Caller, server: Server) -> None:
+def test_an_upload_of_unknown_length_that_is_too_big_is_refused(alice: Caller, server: ServerUnderTest) -> None:
     """The request has no Content-Length, so the server has to count."""
     at = urlsplit(server.url)
     head = (
@@ -76,7 +76,9 @@ def test_an_upload_of_unknown_length_that_is_too_big_is_refused(alice: Caller, s
 
 
 @proves("POST /api/files: 413")
-def test_an_upload_with_a_length_that_is_too_big_is_refused_before_its_body(alice: Caller, server: Server) -> None:
+def test_an_upload_with_a_length_that_is_too_big_is_refused_before_its_body(
+    alice: Caller, server: ServerUnderTest
+) -> None:
     """The request only declares the length and sends no body."""
     at = urlsplit(server.url)
     head = (

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from contract.peers import Peers, saying
-from contract.server import HANG_SECONDS, Caller, Server, name, parse_envelope, until
+from contract.server import HANG_SECONDS, Caller, ServerUnderTest, name, parse_envelope, until
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -56,7 +56,7 @@ def most_let_through(limit: int, *, since: float) -> int:
     ],
     ids=["reads", "writes", "chats"],
 )
-def test_a_window_allows_no_more_than_its_limit(server: Server, method: str, path: str, limit: int) -> None:
+def test_a_window_allows_no_more_than_its_limit(server: ServerUnderTest, method: str, path: str, limit: int) -> None:
     """Windows are fixed, so two windows allow twice the limit."""
     user, other = server.register(), server.register()
     began = time.monotonic()
@@ -73,7 +73,7 @@ def test_a_window_allows_no_more_than_its_limit(server: Server, method: str, pat
 
 
 @proves("limits.lease", "POST /api/sessions/stream: 429", "POST /api/sessions/{session_id}/chat: 429")
-def test_ten_streams_may_be_open_and_a_closed_one_makes_room(server: Server) -> None:
+def test_ten_streams_may_be_open_and_a_closed_one_makes_room(server: ServerUnderTest) -> None:
     user = server.register()
     session = user.new_session()
     with ExitStack() as stack:
@@ -93,7 +93,7 @@ def test_ten_streams_may_be_open_and_a_closed_one_makes_room(server: Server) -> 
 
 
 @proves("WS /api/sessions/{session_id}/vnc: 1013")
-def test_five_screens_may_be_open(server: Server, peers: Peers) -> None:
+def test_five_screens_may_be_open(server: ServerUnderTest, peers: Peers) -> None:
     user = server.register()
     session = user.new_session()
     assert user.chat(session, saying("work")).ending.event == "done"
@@ -119,7 +119,7 @@ def test_probes_status_and_documentation_are_not_limited(nobody: Caller) -> None
 
 
 @proves("limits.login")
-def test_guessing_is_counted_before_a_login(server: Server) -> None:
+def test_guessing_is_counted_before_a_login(server: ServerUnderTest) -> None:
     """All guesses come from one address and fill its window together, with any user name.
 
     They are sent at once: a guess is counted before its password is hashed, which takes long on a busy machine.

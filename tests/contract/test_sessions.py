@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contract.server import Caller, Server
+from contract.server import Caller, ServerUnderTest
 from contract.spec import proves
 from contract.watch import Watch
 
@@ -21,7 +21,9 @@ def test_a_new_session_is_pending_and_empty(alice: Caller, admin: Caller) -> Non
 
 
 @proves("GET /api/sessions: success")
-def test_the_list_has_the_users_own_sessions_and_on_request_all_for_admins(server: Server, admin: Caller) -> None:
+def test_the_list_has_the_users_own_sessions_and_on_request_all_for_admins(
+    server: ServerUnderTest, admin: Caller
+) -> None:
     user, other = server.register(), server.register()
     mine, theirs = {user.new_session(), user.new_session()}, {other.new_session()}
     listed = user.get("/api/sessions")["sessions"]
@@ -41,7 +43,7 @@ def test_the_list_has_the_users_own_sessions_and_on_request_all_for_admins(serve
 
 
 @proves("POST /api/sessions/stream: success")
-def test_the_list_is_streamed_immediately_and_after_each_change(server: Server) -> None:
+def test_the_list_is_streamed_immediately_and_after_each_change(server: ServerUnderTest) -> None:
     user = server.register()
     first = user.new_session()
     with Watch(user) as watch:

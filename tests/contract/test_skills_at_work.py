@@ -11,7 +11,7 @@ import pytest
 
 from contract.bundles import SKILLS, Bundle, install, skill_md
 from contract.peers import FINAL, Peers, saying
-from contract.server import Caller, Server, Turn, name, until
+from contract.server import Caller, ServerUnderTest, Turn, name, until
 from contract.spec import proves
 
 RAN = "/home/ubuntu/workspace/ran.txt"
@@ -41,7 +41,7 @@ class Skill:
 
 
 @pytest.fixture(scope="module")
-def user(server: Server, peers: Peers) -> Caller:
+def user(server: ServerUnderTest, peers: Peers) -> Caller:
     return server.register()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.peers import MCP_TOOL, Peers
-from contract.server import Caller, Server, name
+from contract.server import Caller, ServerUnderTest, name
 from contract.spec import proves
 
 MCP = "/api/app-config/mcp-servers"
@@ -158,14 +158,14 @@ def test_a_deleted_a2a_server_is_gone(admin: Caller, peers: Peers) -> None:
     "POST /api/user/tools/mcp/{server_name}/enabled: success",
     "tools.preference",
 )
-def test_each_user_chooses_among_mcp_servers(server: Server, admin: Caller, mcp: str) -> None:
+def test_each_user_chooses_among_mcp_servers(server: ServerUnderTest, admin: Caller, mcp: str) -> None:
     check_preferences(server, "mcp", mcp)
     admin.post(f"{MCP}/{mcp}/enabled", json={"enabled": False})
     assert tool_of(server.register(), "mcp", mcp)["enabled_global"] is False
 
 
 @proves("GET /api/user/tools/a2a: success", "POST /api/user/tools/a2a/{a2a_id}/enabled: success", "tools.preference")
-def test_each_user_chooses_among_agents(server: Server, a2a: str) -> None:
+def test_each_user_chooses_among_agents(server: ServerUnderTest, a2a: str) -> None:
     check_preferences(server, "a2a", a2a)
 
 
@@ -175,7 +175,7 @@ def tool_of(caller: Caller, kind: str, tool_id: str) -> dict[str, Any]:
     return found
 
 
-def check_preferences(server: Server, kind: str, tool_id: str) -> None:
+def check_preferences(server: ServerUnderTest, kind: str, tool_id: str) -> None:
     one, other = server.register(), server.register()
     assert set(tool_of(one, kind, tool_id)) >= TOOL
     assert (tool_of(one, kind, tool_id)["enabled_global"], tool_of(one, kind, tool_id)["enabled_user"]) == (True, True)

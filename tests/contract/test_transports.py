@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.peers import AGENT_ANSWER, MCP_TOOL, Peers, saying
-from contract.server import Caller, Server, name
+from contract.server import Caller, ServerUnderTest, name
 from contract.spec import proves
 
 MCP = "/api/app-config/mcp-servers"
@@ -20,7 +20,7 @@ TRANSPORTS = [pytest.param("sse", marks=proves("mcp.sse")), pytest.param("stdio"
 
 
 @dataclass(frozen=True)
-class Remote:
+class ConfiguredServer:
     """A server as it is configured, and a call of it with words that are in the result."""
 
     name: str
@@ -35,13 +35,13 @@ class Remote:
         return f"mcp_{self.name}_{self.tool}"
 
 
-def over_sse(chosen: str, peers: Peers) -> Remote:
+def over_sse(chosen: str, peers: Peers) -> ConfiguredServer:
     secret = name("secret")
     entry = {"transport": "sse", "url": f"{peers.url}/sse", "headers": {"X-Contract": secret}}
-    return Remote(chosen, entry, MCP_TOOL, {"text": "hello there"}, "echo: hello there", secret)
+    return ConfiguredServer(chosen, entry, MCP_TOOL, {"text": "hello there"}, "echo: hello there", secret)
 
 
-def over_stdio(chosen: str) -> Remote:
+def over_stdio(chosen: str) -> ConfiguredServer:
     given = os.environ.get("CONTRACT_MCP_STDIO")
     if given is None:
         pytest.skip("CONTRACT_MCP_STDIO is not set: no command is named that speaks MCP on the server's machine")
@@ -54,11 +54,11 @@ def over_stdio(chosen: str) -> Remote:
         "args": config.get("args", []),
         "env": environment,
     }
-    return Remote(chosen, entry, config["tool"], config.get("arguments", {}), config["answer"], secret)
+    return ConfiguredServer(chosen, entry, config["tool"], config.get("arguments", {}), config["answer"], secret)
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
-def remote(request: pytest.FixtureRequest, admin: Caller, peers: Peers) -> Iterator[Remote]:
+def remote(request: pytest.FixtureRequest, admin: Caller, peers: Peers) -> Iterator[ConfiguredServer]:
     """A server of each available transport."""
     chosen = name(str(request.param)).replace("-", "_")
     server = over_sse(chosen, peers) if request.param == "sse" else over_stdio(chosen)
@@ -68,7 +68,7 @@ def remote(request: pytest.FixtureRequest, admin: Caller, peers: Peers) -> Itera
 
 
 @pytest.fixture(scope="module")
-def user(server: Server) -> Caller:
+def user(server: ServerUnderTest) -> Caller:
     return server.register()
 
 
@@ -79,7 +79,9 @@ def offered_functions(peers: Peers, user: Caller) -> set[str]:
     return {tool["function"]["name"] for request in peers.requests[seen:] for tool in request.get("tools") or []}
 
 
-def test_a_server_of_each_transport_is_listed_with_its_tools(admin: Caller, nobody: Caller, remote: Remote) -> None:
+def test_a_server_of_each_transport_is_listed_with_its_tools(
+    admin: Caller, nobody: Caller, remote: ConfiguredServer
+) -> None:
     for reader in (nobody, admin):
         servers = reader.get(MCP)
         (item,) = [item for item in servers["mcp_servers"] if item["server_name"] == remote.name]
@@ -89,7 +91,7 @@ def test_a_server_of_each_transport_is_listed_with_its_tools(admin: Caller, nobo
 
 
 def test_a_server_of_each_transport_is_switched(
-    admin: Caller, nobody: Caller, user: Caller, peers: Peers, remote: Remote
+    admin: Caller, nobody: Caller, user: Caller, peers: Peers, remote: ConfiguredServer
 ) -> None:
     for enabled in (False, True):
         assert admin.post(f"{MCP}/{remote.name}/enabled", json={"enabled": enabled}) is None
@@ -98,7 +100,7 @@ def test_a_server_of_each_transport_is_switched(
         assert (remote.function in offered_functions(peers, user)) is enabled
 
 
-def test_the_agent_calls_a_server_of_each_transport(user: Caller, peers: Peers, remote: Remote) -> None:
+def test_the_agent_calls_a_server_of_each_transport(user: Caller, peers: Peers, remote: ConfiguredServer) -> None:
     peers.scripts[remote.name] = [(remote.function, remote.arguments)]
     turn = user.chat(user.new_session(), saying(remote.name))
     assert turn.ending.event == "done"
@@ -138,7 +140,7 @@ def agent(admin: Caller, peers: Peers) -> Iterator[str]:
 
 
 @proves("a2a.call", "tools.preference")
-def test_an_agent_is_offered_called_and_shown(server: Server, peers: Peers, agent: str) -> None:
+def test_an_agent_is_offered_called_and_shown(server: ServerUnderTest, peers: Peers, agent: str) -> None:
     user = server.register()
     query = "What do you see?"
     peers.scripts["a2a"] = [("get_remote_agent_cards", {}), ("call_remote_agent", {"id": agent, "query": query})]
@@ -160,7 +162,9 @@ def test_an_agent_is_offered_called_and_shown(server: Server, peers: Peers, agen
 
 
 @proves("a2a.listing", "mcp.dead-server")
-def test_listing_servers_sends_no_request_to_them(server: Server, peers: Peers, remote: Remote, agent: str) -> None:
+def test_listing_servers_sends_no_request_to_them(
+    server: ServerUnderTest, peers: Peers, remote: ConfiguredServer, agent: str
+) -> None:
     asked = (peers.cards_read, len(peers.mcp_headers))
     for reader in (server.nobody(), server.admin(), server.register()):
         for path in (MCP, A2A):

@@ -8,14 +8,14 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 from contract.peers import Peers, saying
-from contract.server import HANG_SECONDS, Caller, Server
+from contract.server import HANG_SECONDS, Caller, ServerUnderTest
 from contract.spec import proves
 
 VNC = "WS /api/sessions/{session_id}/vnc"
 NONE = "00000000-0000-0000-0000-000000000000"
 
 
-def dial(server: Server, session: str, token: str | None) -> ClientConnection:
+def dial(server: ServerUnderTest, session: str, token: str | None) -> ClientConnection:
     address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{session}/vnc"
     if token is not None:
         address += f"?token={token}"
@@ -31,7 +31,7 @@ def closing_code(socket: ClientConnection) -> int | None:
         return closed.rcvd.code if closed.rcvd else None
 
 
-def close_code(server: Server, session: str, token: str | None) -> int | None:
+def close_code(server: ServerUnderTest, session: str, token: str | None) -> int | None:
     """The close code of a refusal. The handshake must succeed, because a browser sees no code otherwise."""
     with dial(server, session, token) as socket:
         return closing_code(socket)
@@ -47,7 +47,9 @@ def sandbox_session(alice: Caller, peers: Peers) -> str:
 
 @proves(f"{VNC}: success")
 @pytest.mark.parametrize("by", ["owner", "admin"])
-def test_the_screen_greets_in_rfb(server: Server, alice: Caller, admin: Caller, sandbox_session: str, by: str) -> None:
+def test_the_screen_greets_in_rfb(
+    server: ServerUnderTest, alice: Caller, admin: Caller, sandbox_session: str, by: str
+) -> None:
     with dial(server, sandbox_session, (alice if by == "owner" else admin).token) as socket:
         assert socket.subprotocol == "binary"
         greeting = socket.recv(timeout=HANG_SECONDS)
@@ -59,30 +61,32 @@ def test_the_screen_greets_in_rfb(server: Server, alice: Caller, admin: Caller, 
 
 @proves(f"{VNC}: 4401")
 @pytest.mark.parametrize("token", [None, "", "nonsense", "x" * 5000], ids=["none", "empty", "nonsense", "too long"])
-def test_without_a_good_token_it_closes_with_4401(server: Server, sandbox_session: str, token: str | None) -> None:
+def test_without_a_good_token_it_closes_with_4401(
+    server: ServerUnderTest, sandbox_session: str, token: str | None
+) -> None:
     assert close_code(server, sandbox_session, token) == 4401
 
 
 @proves(f"{VNC}: 4403")
-def test_another_users_screen_closes_with_4403(server: Server, bob: Caller, sandbox_session: str) -> None:
+def test_another_users_screen_closes_with_4403(server: ServerUnderTest, bob: Caller, sandbox_session: str) -> None:
     assert close_code(server, sandbox_session, bob.token) == 4403
 
 
 @proves(f"{VNC}: 4404")
-def test_without_a_sandbox_it_closes_with_4404(server: Server, alice: Caller) -> None:
+def test_without_a_sandbox_it_closes_with_4404(server: ServerUnderTest, alice: Caller) -> None:
     assert close_code(server, alice.new_session(), alice.token) == 4404
     assert close_code(server, NONE, alice.token) == 4404
 
 
 @proves("envelope.origin")
-def test_a_foreign_page_sees_no_screen(server: Server, alice: Caller, sandbox_session: str) -> None:
+def test_a_foreign_page_sees_no_screen(server: ServerUnderTest, alice: Caller, sandbox_session: str) -> None:
     address = f"{server.url.replace('http', 'ws', 1)}/api/sessions/{sandbox_session}/vnc?token={alice.token}"
     with connect(address, origin=Origin("https://elsewhere.example"), open_timeout=HANG_SECONDS, proxy=None) as socket:
         assert closing_code(socket) == 4403
 
 
 @proves("accounts.banned")
-def test_a_ban_closes_the_screen(server: Server, admin: Caller, peers: Peers) -> None:
+def test_a_ban_closes_the_screen(server: ServerUnderTest, admin: Caller, peers: Peers) -> None:
     user = server.register()
     session = user.new_session()
     assert user.chat(session, saying("work")).ending.event == "done"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from contract.peers import Peers
-from contract.server import Caller, Server, parse_envelope
+from contract.server import Caller, ServerUnderTest, parse_envelope
 from contract.spec import proves
 
 AUTHORIZE = "/api/auth/wechat/authorize"
@@ -51,7 +51,7 @@ def test_the_authorize_url_is_complete(nobody: Caller) -> None:
 
 @proves("GET /api/auth/wechat/callback: success")
 @pytest.mark.skipif(not is_set_up, reason="CONTRACT_WECHAT is not 1")
-def test_a_valid_code_redirects_with_a_token(nobody: Caller, server: Server, peers: Peers) -> None:
+def test_a_valid_code_redirects_with_a_token(nobody: Caller, server: ServerUnderTest, peers: Peers) -> None:
     people = set()
     for _ in range(2):
         state = parse_qs(urlsplit(nobody.get(AUTHORIZE)["authorize_url"]).query)["state"][0]

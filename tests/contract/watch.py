@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from contract.server import HANG_SECONDS, Caller, Frame, parse_frames
+from contract.server import HANG_SECONDS, Caller, TimedFrame, parse_frames
 
 
 class Watch:
@@ -22,7 +22,7 @@ class Watch:
         self._request = request
         self._changed = threading.Condition()
         self._response: httpx.Response | None = None
-        self.frames: list[Frame] = []
+        self.frames: list[TimedFrame] = []
         self.status = 0
         self.has_ended = False
         self.began = time.monotonic()
@@ -56,7 +56,7 @@ class Watch:
         finally:
             self._tell(ended=True)
 
-    def _tell(self, *, status: int = 0, frame: Frame | None = None, ended: bool = False) -> None:
+    def _tell(self, *, status: int = 0, frame: TimedFrame | None = None, ended: bool = False) -> None:
         with self._changed:
             self.status = status or self.status
             self.has_ended = ended
@@ -65,21 +65,21 @@ class Watch:
             self._changed.notify_all()
 
     @property
-    def events(self) -> list[Frame]:
+    def events(self) -> list[TimedFrame]:
         return [frame for frame in self.frames if frame.event]
 
     @property
-    def comments(self) -> list[Frame]:
+    def comments(self) -> list[TimedFrame]:
         return [frame for frame in self.frames if not frame.event]
 
-    def wait_for_events(self, count: int, seconds: float = HANG_SECONDS) -> list[Frame]:
+    def wait_for_events(self, count: int, seconds: float = HANG_SECONDS) -> list[TimedFrame]:
         """Wait until there are `count` events and return all events. Fails after `seconds`."""
         with self._changed:
             came = self._changed.wait_for(lambda: len(self.events) >= count, seconds)
             assert came, f"{len(self.events)} events, not {count}"
             return self.events
 
-    def wait_for_comments(self, count: int, seconds: float = HANG_SECONDS) -> list[Frame]:
+    def wait_for_comments(self, count: int, seconds: float = HANG_SECONDS) -> list[TimedFrame]:
         with self._changed:
             came = self._changed.wait_for(lambda: len(self.comments) >= count, seconds)
             assert came, f"{len(self.comments)} comments, not {count}"

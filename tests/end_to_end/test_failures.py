@@ -176,10 +176,10 @@ async def test_files_of_a_step_are_stored_at_once_and_survive_the_end_of_the_san
         alice = await new_user(api.url)
         chat = Chat(await alice.create_session(), alice.token, lambda: api.url)
         assert (await chat.say("Make files")).event == "error"
-        told = str(model.requests[-1]["messages"][-1]["content"])
-        assert [path for path in named if f"- {path}: " in told] == named[1:]
-        assert "200" in told
-        assert str(platform.settings().upload_limit_bytes) in told
+        text = str(model.requests[-1]["messages"][-1]["content"])
+        assert [path for path in named if f"- {path}: " in text] == named[1:]
+        assert "200" in text
+        assert str(platform.settings().upload_limit_bytes) in text
         (file,) = chat.all("message")[-1]["attachments"]
         content = await alice.client.get(f"/api/files/{file['id']}/download")
         assert content.text == "one\n"

@@ -42,7 +42,7 @@ API_KEY = "sk-for-tests"
 
 
 @dataclass
-class Running:
+class TwoRunnerPlatform:
     platform: Platform
     api: Process
     runners: list[Process]
@@ -71,11 +71,11 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(services: Services) -> Iterator[Running]:
+def running(services: Services) -> Iterator[TwoRunnerPlatform]:
     with shared_platform(services) as platform:
         api = run(platform.start_api())
         run(platform.start_host())
-        yield Running(platform, api, [run(platform.start_runner()) for _ in range(2)])
+        yield TwoRunnerPlatform(platform, api, [run(platform.start_runner()) for _ in range(2)])
 
 
 async def say(chat: Chat, message: str, upload: Any, **options: Any) -> str:
@@ -111,7 +111,7 @@ async def send_form(person: Person, chat: Chat, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
-async def test_a_chart_and_a_form_are_done(family: Family, running: Running) -> None:
+async def test_a_chart_and_a_form_are_done(family: Family, running: TwoRunnerPlatform) -> None:
     with FamilyServer(family, play([*CHART_STEPS, *FORM_STEPS]), api_key=API_KEY) as server:
         await running.use(server)
         async with running.chat() as (person, chat):
@@ -126,7 +126,7 @@ async def test_a_chart_and_a_form_are_done(family: Family, running: Running) -> 
     ids=lambda family: family.name,
 )
 async def test_a_form_is_sent_once_although_its_runner_is_killed(
-    before: Family, after: Family, running: Running
+    before: Family, after: Family, running: TwoRunnerPlatform
 ) -> None:
     """The runner is killed while the browser sends the form. `after` is the model of the runner that takes over."""
     killing: list[asyncio.Task[None]] = []

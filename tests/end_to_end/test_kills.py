@@ -24,7 +24,7 @@ NewUser = Callable[[str], Awaitable[Person]]
 
 
 @dataclass
-class Running:
+class SupervisedPlatform:
     """A platform whose killed processes are started again, as a supervisor does."""
 
     platform: Platform
@@ -33,7 +33,7 @@ class Running:
     host: Process
 
     @classmethod
-    async def start(cls, platform: Platform) -> Running:
+    async def start(cls, platform: Platform) -> SupervisedPlatform:
         apis = list(await asyncio.gather(platform.start_api(), platform.start_api()))
         runners = list(await asyncio.gather(platform.start_runner(), platform.start_runner()))
         return cls(platform, apis, runners, await platform.start_host())
@@ -98,7 +98,7 @@ async def check_survival(seed: int, platform: Platform, use_model: UseModel, new
     chance = random.Random(seed)
     with ScriptedModel(report.script(), delay_seconds=0.05, chunk_chars=60, chunk_delay_seconds=0.01) as model:
         use_model(model.url)
-        running = await Running.start(platform)
+        running = await SupervisedPlatform.start(platform)
         alice = await new_user(running.url())
         uploaded = await alice.upload("sales.csv", report.CSV.encode(), "text/csv")
         chat = Chat(await alice.create_session(), alice.token, running.url)
@@ -159,13 +159,13 @@ async def test_a_question_to_the_user_survives_a_kill_of_every_process(
     platform: Platform, use_model: UseModel, new_user: NewUser, waiting_model: ScriptedModel
 ) -> None:
     use_model(waiting_model.url)
-    running = await Running.start(platform)
+    running = await SupervisedPlatform.start(platform)
     alice = await new_user(running.url())
     chat = Chat(await alice.create_session(), alice.token, running.url)
     assert (await chat.say("Greet somebody")).event == "wait"
     for process in (*running.apis, *running.runners, running.host):
         await process.kill()
-    again = await Running.start(platform)
+    again = await SupervisedPlatform.start(platform)
     chat.url = again.url
     alice.client.base_url = again.url()
     assert data(await alice.client.get("/api/sessions"))["sessions"][0]["status"] == "waiting"
@@ -187,7 +187,7 @@ async def test_another_runner_resumes_the_run_of_a_killed_one_before_its_lease_e
     ]
     with ScriptedModel(turns) as model:
         use_model(model.url)
-        running = await Running.start(platform)
+        running = await SupervisedPlatform.start(platform)
         alice = await new_user(running.url())
         chat = Chat(await alice.create_session(), alice.token, running.url)
         killing: list[asyncio.Task[None]] = []

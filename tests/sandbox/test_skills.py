@@ -58,7 +58,7 @@ def digest_of(content: bytes) -> str:
 
 
 @dataclass
-class Server:
+class ArchiveServer:
     """Answers by path; `answers` may be changed while it runs."""
 
     url: str
@@ -72,7 +72,7 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving() -> Iterator[ArchiveServer]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.asked.append(self.path)
@@ -94,7 +94,7 @@ def serving() -> Iterator[Server]:
         def log_message(self, *_: object) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made = Server(f"http://127.0.0.1:{server.server_port}/skills")
+    made = ArchiveServer(f"http://127.0.0.1:{server.server_port}/skills")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -106,12 +106,12 @@ def serving() -> Iterator[Server]:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[ArchiveServer]:
     with serving() as made:
         yield made
 
 
-def run(server: Server, home: Path, pins: object) -> subprocess.CompletedProcess[str]:
+def run(server: ArchiveServer, home: Path, pins: object) -> subprocess.CompletedProcess[str]:
     """Run the program as the init container does."""
     source = Path(moorage_sandbox.__file__).parent.parent
     start = (
@@ -132,7 +132,9 @@ def skills_directory(home: Path) -> Path:
     return home / "workspace" / ".skills"
 
 
-def test_skills_are_installed_with_their_file_modes_and_fetched_only_once(server: Server, tmp_path: Path) -> None:
+def test_skills_are_installed_with_their_file_modes_and_fetched_only_once(
+    server: ArchiveServer, tmp_path: Path
+) -> None:
     pins = [{"id": "pdf--0a1b2c3d", "digest": server.offer(GOOD)}]
     assert run(server, tmp_path, pins).returncode == 0
     skill = skills_directory(tmp_path) / "pdf--0a1b2c3d"
@@ -143,7 +145,7 @@ def test_skills_are_installed_with_their_file_modes_and_fetched_only_once(server
     assert len(server.asked) == 1
 
 
-def test_another_version_replaces_the_installed_one(server: Server, tmp_path: Path) -> None:
+def test_another_version_replaces_the_installed_one(server: ArchiveServer, tmp_path: Path) -> None:
     run(server, tmp_path, [{"id": "pdf", "digest": server.offer(GOOD)}])
     newer = archive(member("SKILL.md", b"newer"))
     assert run(server, tmp_path, [{"id": "pdf", "digest": server.offer(newer)}]).returncode == 0
@@ -151,7 +153,7 @@ def test_another_version_replaces_the_installed_one(server: Server, tmp_path: Pa
     assert sorted(path.name for path in skills_directory(tmp_path).iterdir()) == [".digests", "pdf"]
 
 
-def test_a_download_is_repeated_when_the_server_is_busy_or_stops_early(server: Server, tmp_path: Path) -> None:
+def test_a_download_is_repeated_when_the_server_is_busy_or_stops_early(server: ArchiveServer, tmp_path: Path) -> None:
     digest = server.offer(GOOD)
     server.answers[f"/skills/{digest}"] = [(503, b""), (429, b""), (CUT_OFF, GOOD[:100]), (200, GOOD)]
     assert run(server, tmp_path, [{"id": "pdf", "digest": digest}]).returncode == 0
@@ -159,7 +161,7 @@ def test_a_download_is_repeated_when_the_server_is_busy_or_stops_early(server: S
 
 
 BOMB = gzip.compress(bytes(200 * 1024 * 1024))
-OFFERS: dict[str, tuple[Callable[[Server], str], str]] = {
+OFFERS: dict[str, tuple[Callable[[ArchiveServer], str], str]] = {
     "another archive": (lambda server: server.offer(GOOD, digest=digest_of(b"")), "not the expected digest"),
     "no archive": (lambda server: digest_of(b"nowhere"), "the server refused the archive with status 404"),
     "a large archive": (lambda server: server.offer(bytes(MAX_SKILL_ARCHIVE_BYTES + 1)), "the archive is larger than"),
@@ -175,7 +177,7 @@ OFFERS: dict[str, tuple[Callable[[Server], str], str]] = {
 
 @pytest.mark.parametrize(("offer", "message"), OFFERS.values(), ids=OFFERS.keys())
 def test_a_wrong_archive_is_refused_and_leaves_no_file(
-    server: Server, tmp_path: Path, offer: Callable[[Server], str], message: str
+    server: ArchiveServer, tmp_path: Path, offer: Callable[[ArchiveServer], str], message: str
 ) -> None:
     done = run(server, tmp_path, [{"id": "pdf", "digest": offer(server)}])
     assert done.returncode == 1
@@ -184,7 +186,7 @@ def test_a_wrong_archive_is_refused_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_redirects_are_not_followed(server: Server, tmp_path: Path) -> None:
+def test_redirects_are_not_followed(server: ArchiveServer, tmp_path: Path) -> None:
     digest = digest_of(GOOD)
     server.answers["/elsewhere"] = [(200, GOOD)]
     server.answers[f"/skills/{digest}"] = [(302, server.url.replace("/skills", "/elsewhere").encode())]
@@ -204,6 +206,6 @@ def test_redirects_are_not_followed(server: Server, tmp_path: Path) -> None:
     ],
     ids=["no json", "half json", "a path for an id", "no digest", "a path for a digest", "no digest at all"],
 )
-def test_invalid_pins_are_refused(server: Server, tmp_path: Path, pins: object) -> None:
+def test_invalid_pins_are_refused(server: ArchiveServer, tmp_path: Path, pins: object) -> None:
     assert run(server, tmp_path, pins).returncode == 1
     assert server.asked == []

@@ -43,7 +43,7 @@ def command_paths() -> list[Path]:
 
 
 @dataclass
-class Server:
+class ToolServer:
     """A process that listens on a port. It can be killed and started again on the same port."""
 
     command: Sequence[str]
@@ -74,9 +74,9 @@ class Server:
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, **environment: str) -> Iterator[Server]:
+def running(command: Sequence[str], port: int, **environment: str) -> Iterator[ToolServer]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    server = Server(command, port, {**kept, **environment})
+    server = ToolServer(command, port, {**kept, **environment})
     server.start()
     try:
         yield server
@@ -85,7 +85,7 @@ def running(command: Sequence[str], port: int, **environment: str) -> Iterator[S
 
 
 @contextmanager
-def everything(transport: str) -> Iterator[Server]:
+def everything(transport: str) -> Iterator[ToolServer]:
     """`@modelcontextprotocol/server-everything` over "sse" (at /sse) or "streamableHttp" (at /mcp)."""
     port = free_ports(1)[0]
     script = mcp_servers() / "node" / "node_modules" / ".bin" / "mcp-server-everything"
@@ -94,7 +94,7 @@ def everything(transport: str) -> Iterator[Server]:
 
 
 @contextmanager
-def a2a_agent(*options: str) -> Iterator[Server]:
+def a2a_agent(*options: str) -> Iterator[ToolServer]:
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "support.a2a_agent", "--port", str(port), *options]
     with running(command, port, PYTHONPATH=str(ROOT / "tests")) as server:

@@ -13,7 +13,7 @@ from support.sse import Chat
 
 
 @dataclass
-class World:
+class ToolsWorld:
     """`scripts` holds the model's turns, by words of the first message."""
 
     platform: Platform

@@ -43,7 +43,7 @@ def is_well_formed(request: Request) -> bool:
     return not waiting
 
 
-class LongTask:
+class MeasuringTask:
     """A model that runs many commands with long outputs. It counts them itself, as the transcript is shortened."""
 
     def __init__(self, calls: int) -> None:
@@ -75,7 +75,7 @@ async def work(model: ScriptedModel, *, output_chars: int) -> Bench:
 
 
 async def test_old_messages_are_summarised_and_the_plan_is_kept() -> None:
-    task = LongTask(calls=60)
+    task = MeasuringTask(calls=60)
     with ScriptedModel(task, chunk_chars=500) as model:
         bench = Bench(model, context_tokens=WINDOW, limits=PATIENT)
         bench.gate.answer = lambda _function, _args: shell_output("x" * 2_000)
@@ -91,7 +91,7 @@ async def test_old_messages_are_summarised_and_the_plan_is_kept() -> None:
 
 
 async def test_the_clipped_conversation_replaces_a_summary_that_the_model_cannot_make() -> None:
-    task = LongTask(calls=60)
+    task = MeasuringTask(calls=60)
     task.summary = Status(400, {"error": {"message": "no"}})
     with ScriptedModel(task, chunk_chars=500) as model:
         bench = Bench(model, context_tokens=WINDOW, limits=PATIENT)
@@ -118,7 +118,7 @@ async def test_one_message_larger_than_the_window_is_clipped() -> None:
 
 async def test_requests_shrink_when_the_server_has_a_smaller_window_than_configured() -> None:
     """The refused request is sent again with less, and later requests stay small."""
-    task = LongTask(calls=20)
+    task = MeasuringTask(calls=20)
     limit = 8_000
 
     def answer(request: Request) -> Turn:
@@ -137,7 +137,7 @@ async def test_requests_shrink_when_the_server_has_a_smaller_window_than_configu
 
 
 async def test_a_killed_runner_does_not_undo_the_shortening() -> None:
-    task = LongTask(calls=60)
+    task = MeasuringTask(calls=60)
     with ScriptedModel(task, chunk_chars=500) as model:
         bench = await work(model, output_chars=4_000)
         state = bench.log.state["shortened"]

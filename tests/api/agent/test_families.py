@@ -20,7 +20,7 @@ from support.providers import long_job
 from support.providers.families import FAMILIES
 from support.providers.odd_tools import OddTools
 from support.providers.rules import is_thinking
-from support.providers.runs import COMMANDS, Facts, corrected_task, short_task
+from support.providers.runs import COMMANDS, SharedFacts, corrected_task, short_task
 from support.providers.server import Family, FamilyServer
 from support.providers.table import render_table
 
@@ -35,7 +35,7 @@ each_successor = pytest.mark.parametrize(
 )
 
 
-async def run(bench: Bench, server: FamilyServer, facts: Facts, *, kill_after: int | None = None) -> None:
+async def run(bench: Bench, server: FamilyServer, facts: SharedFacts, *, kill_after: int | None = None) -> None:
     """Work with a new client until the turn ends, or until the runner is killed when so many answers are stored."""
 
     def kill(_number: int, when: str) -> None:
@@ -60,7 +60,7 @@ def leaked(issuer: FamilyServer, receiver: FamilyServer) -> list[str]:
 @each_family
 async def test_two_messages_of_one_session_are_worked_on(family: Family) -> None:
     with FamilyServer(family, short_task) as server:
-        bench, facts = Bench(server), Facts()
+        bench, facts = Bench(server), SharedFacts()
         bench.log.say("Draw a chart of sales.csv")
         await run(bench, server, facts)
         assert bench.log.types()[-1] == "done", bench.log.events[-1]
@@ -81,7 +81,7 @@ async def test_two_messages_of_one_session_are_worked_on(family: Family) -> None
 async def test_a_message_of_the_user_in_the_middle_of_a_step_is_worked_on(family: Family) -> None:
     """It comes behind the result of a call, which some providers refuse."""
     with FamilyServer(family, corrected_task) as server:
-        bench, facts = Bench(server), Facts()
+        bench, facts = Bench(server), SharedFacts()
         journal = bench.journal()
 
         def interrupt(_key: str, when: str) -> None:
@@ -113,7 +113,7 @@ async def test_a_tool_with_any_schema_can_be_called(family: Family) -> None:
     with FamilyServer(family, turns) as server:
         bench = Bench(server, more_toolsets=[tools])
         bench.log.say("Do something odd")
-        await run(bench, server, Facts())
+        await run(bench, server, SharedFacts())
     assert bench.log.last(MessageEvent).message == "Done.", bench.log.events[-1]
     assert [call["level"] for call in tools.calls] == [2]
     assert bench.log.state["shortened"]["flat_before"] == 0, "the calls were sent as text"
@@ -126,7 +126,7 @@ async def test_a_job_of_60_calls_overflows_a_small_window_and_loses_nothing(fami
         bench = Bench(server, limits=AgentLimits(max_retries=2))
         bench.gate.answer = long_job.read_part
         bench.log.say(long_job.MESSAGE)
-        async with Facts().client(server) as llm:
+        async with SharedFacts().client(server) as llm:
             await llm.read_window()
             await bench.run(llm=llm)
     assert bench.log.last(MessageEvent).message == long_job.ANSWER, bench.log.events[-1]
@@ -138,14 +138,14 @@ async def test_a_job_of_60_calls_overflows_a_small_window_and_loses_nothing(fami
     assert 2 <= sum(map(long_job.is_summary, server.requests)) <= long_job.PARTS / 6
     is_silent = family.window_refusal is None
     assert (server.window_refusals, len(server.cut_requests)) == ((0, 1) if is_silent else (1, 0))
-    told = [event.message for event in bench.log.all(MessageEvent) if "drops the rest" in event.message]
-    assert len(told) == is_silent
+    warnings = [event.message for event in bench.log.all(MessageEvent) if "drops the rest" in event.message]
+    assert len(warnings) == is_silent
 
 
 @each_family
 async def test_a_kill_before_or_after_any_record_repeats_nothing(family: Family) -> None:
     with FamilyServer(family, short_task) as server:
-        facts = Facts()
+        facts = SharedFacts()
         records = await work_with_kills(server, facts, set())
         assert records > 8
         for at in range(records):
@@ -153,7 +153,7 @@ async def test_a_kill_before_or_after_any_record_repeats_nothing(family: Family)
         assert server.strangers == []
 
 
-async def work_with_kills(server: FamilyServer, facts: Facts, kills: set[tuple[int, str]]) -> int:
+async def work_with_kills(server: FamilyServer, facts: SharedFacts, kills: set[tuple[int, str]]) -> int:
     """Work on a message and kill the runner before or after these records. Returns the number of records."""
     bench = Bench(server)
     left, records = set(kills), 0
@@ -185,7 +185,7 @@ async def test_a_model_that_takes_over_in_the_middle_gets_no_fields_of_the_one_b
 ) -> None:
     """The first model begins, the second goes on, and the first ends: each gets its own fields only."""
     with FamilyServer(before, short_task) as first, FamilyServer(after, short_task) as second:
-        bench, facts = Bench(first), Facts()
+        bench, facts = Bench(first), SharedFacts()
         bench.log.say("Draw a chart of sales.csv")
         await run(bench, first, facts, kill_after=2)
         await run(bench, second, facts, kill_after=1)

@@ -54,17 +54,17 @@ def shapes(secret: str) -> dict[str, Turn]:
 @pytest.mark.parametrize("shape", shapes("").keys())
 @pytest.mark.parametrize("secret", [KEY, HEADER, f"Bearer {HEADER}2", f"{HEADER}2"])
 async def test_an_error_does_not_show_a_secret(shape: str, secret: str) -> None:
-    told: list[str] = []
+    reasons: list[str] = []
 
-    async def tell(reason: str, _seconds: float) -> None:
-        told.append(reason)
+    async def note_reason(reason: str, _seconds: float) -> None:
+        reasons.append(reason)
 
     with ScriptedModel([shapes(secret)[shape]]) as model:
         client = LlmClient(model.url, KEY, "scripted", outbound=Outbound(), backoff_seconds=0.01, headers=HEADERS)
         async with client:
             with pytest.raises(LlmError) as caught:
-                await client.ask([{"role": "user", "content": "Hello?"}], max_retries=1, on_wait=tell)
-    for shown in (str(caught.value), *told):
+                await client.ask([{"role": "user", "content": "Hello?"}], max_retries=1, on_wait=note_reason)
+    for shown in (str(caught.value), *reasons):
         assert WORDS.lower() in shown.lower()
         assert not any(
             part in shown.lower() for part in ("key/of", "secret/of", "key\\/of", "secret\\/of", "the-header")

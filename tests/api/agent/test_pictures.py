@@ -63,7 +63,7 @@ def parts(request: Request, kind: str = "image_url") -> list[Any]:
     return [part[kind] for content in contents for part in content if part["type"] == kind]
 
 
-def shown(request: Request) -> list[bytes]:
+def decode_pictures(request: Request) -> list[bytes]:
     urls = [part["url"] for part in parts(request)]
     assert all(url.startswith("data:image/png;base64,") for url in urls)
     return [base64.b64decode(url.partition(",")[2]) for url in urls]
@@ -85,7 +85,7 @@ async def test_a_model_that_sees_gets_the_picture_behind_the_result(call: Call, 
     assert [message["role"] for message in request["messages"][-2:]] == ["tool", "user"]
     assert isinstance(request["messages"][-2]["content"], str)
     assert ("1280x900" if call is LOOK else "64x48") in request["messages"][-2]["content"]
-    assert shown(request) == [data]
+    assert decode_pictures(request) == [data]
     assert request["messages"][-1]["content"][0]["text"].startswith("[Moorage]")
     assert PICTURES not in json.dumps(model.requests)
 
@@ -110,10 +110,10 @@ async def test_a_model_that_does_not_see_is_told_so_and_goes_on(call: Call) -> N
         await made.run()
     assert made.log.types()[-1] == "done"
     assert not parts(model.requests[2])
-    told = model.requests[2]["messages"][-1]
-    assert told["role"] == "tool"
-    assert "cannot see pictures" in told["content"]
-    assert "pixels" in told["content"]
+    result = model.requests[2]["messages"][-1]
+    assert result["role"] == "tool"
+    assert "cannot see pictures" in result["content"]
+    assert "pixels" in result["content"]
 
 
 async def test_the_users_picture_is_in_the_first_request() -> None:
@@ -123,7 +123,7 @@ async def test_the_users_picture_is_in_the_first_request() -> None:
         made.attachments.sandbox["/home/ubuntu/workspace/upload/photo.png"] = CHART
         made.log.say("What is on it?", file)
         await made.run()
-    assert shown(model.requests[0]) == [CHART]
+    assert decode_pictures(model.requests[0]) == [CHART]
     (words,) = parts(model.requests[0], "text")
     assert "What is on it?" in words
     assert "upload/photo.png" in words
@@ -156,7 +156,7 @@ async def test_pictures_of_parallel_calls_follow_all_their_results() -> None:
         await made.run()
     messages = model.requests[2]["messages"]
     assert [message["role"] for message in messages[-4:]] == ["assistant", "tool", "tool", "user"]
-    assert shown(model.requests[2]) == [PAGE, CHART]
+    assert decode_pictures(model.requests[2]) == [PAGE, CHART]
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
@@ -172,7 +172,7 @@ async def test_every_family_gets_the_picture_or_words_in_a_form_that_it_takes(fa
     assert made.log.types()[-1] == "done", made.log.events[-1]
     last = server.requests[-1]
     if choose(family.model).sees:
-        assert shown(last) == [PAGE, CHART, PAGE]
+        assert decode_pictures(last) == [PAGE, CHART, PAGE]
     else:
         assert "cannot see pictures" in json.dumps(last)
         assert not parts(last)
@@ -251,7 +251,7 @@ async def test_the_refusal_of_one_picture_neither_ends_the_run_nor_blinds_the_mo
         await made.run()
     assert made.log.types()[-1] == "done"
     assert made.facts.get("sees") is not False
-    assert shown(model.requests[-1]) == [CHART], "the next picture is shown again"
+    assert decode_pictures(model.requests[-1]) == [CHART], "the next picture is shown again"
 
 
 async def test_an_error_that_no_picture_causes_is_reported_and_keeps_the_pictures() -> None:
@@ -320,7 +320,7 @@ async def test_the_same_bytes_are_sent_after_a_crash() -> None:
         await made.run()
     assert made.log.types()[-1] == "done"
     assert made.log.all(DoneEvent)
-    seen = [shown(request) for request in model.requests if parts(request)]
+    seen = [decode_pictures(request) for request in model.requests if parts(request)]
     assert seen[0][0] == PAGE
     assert all(pictures[: len(seen[0])] == seen[0] for pictures in seen)
     assert seen[-1] == [PAGE, CHART]

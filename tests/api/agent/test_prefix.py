@@ -216,7 +216,7 @@ async def test_one_exchange_that_fills_the_window_is_clipped_once() -> None:
 
 
 @dataclass
-class Remote:
+class ChangingToolset:
     """A toolset whose functions change between two messages."""
 
     names: list[str] = field(default_factory=lambda: ["a"])
@@ -241,7 +241,7 @@ def names_of(request: Request) -> list[str]:
     return [tool["function"]["name"] for tool in request["tools"]]
 
 
-async def say_with(remote: Remote, bench: Bench, words: str) -> None:
+async def say_with(remote: ChangingToolset, bench: Bench, words: str) -> None:
     bench.more_toolsets = [remote]
     bench.log.say(words)
     await bench.run()
@@ -253,32 +253,32 @@ HELLOS: list[Turn] = [Plan("T", "Hello", [])] * 4
 async def test_a_new_tool_comes_last_with_the_next_message_and_a_removed_one_goes() -> None:
     with ScriptedModel(HELLOS) as model:
         bench = Bench(model)
-        await say_with(Remote(["b", "c"]), bench, "Hi")
-        await say_with(Remote(["a", "b", "c"]), bench, "Hi")
-        await say_with(Remote(["a", "c"]), bench, "Hi")
+        await say_with(ChangingToolset(["b", "c"]), bench, "Hi")
+        await say_with(ChangingToolset(["a", "b", "c"]), bench, "Hi")
+        await say_with(ChangingToolset(["a", "c"]), bench, "Hi")
         assert [names_of(request)[29:] for request in model.requests] == [["b", "c"], ["b", "c", "a"], ["c", "a"]]
 
 
 async def test_a_schema_whose_keys_come_in_another_order_keeps_its_bytes() -> None:
     with ScriptedModel(HELLOS) as model:
         bench = Bench(model)
-        await say_with(Remote(), bench, "Hi")
-        await say_with(Remote(is_reordered=True), bench, "Hi")
+        await say_with(ChangingToolset(), bench, "Hi")
+        await say_with(ChangingToolset(is_reordered=True), bench, "Hi")
         assert_append_only(model.requests)
 
 
 async def test_a_tool_that_is_described_anew_is_offered_anew_with_the_next_message() -> None:
     with ScriptedModel(HELLOS) as model:
         bench = Bench(model)
-        await say_with(Remote(), bench, "Hi")
-        await say_with(Remote(about="Does it better."), bench, "Hi")
+        await say_with(ChangingToolset(), bench, "Hi")
+        await say_with(ChangingToolset(about="Does it better."), bench, "Hi")
         assert "Does it better." in str(model.requests[1]["tools"])
 
 
 async def test_a_runner_that_takes_over_offers_a_tool_that_is_gone_and_refuses_its_call() -> None:
     turns: list[Turn] = [Plan("T", "I will.", ["Do it"]), Call("a"), Call("a"), Finish("done"), Say("Over.")]
     with ScriptedModel(turns) as model:
-        bench = Bench(model, more_toolsets=[Remote()], switches=MemorySwitches())
+        bench = Bench(model, more_toolsets=[ChangingToolset()], switches=MemorySwitches())
 
         def die(_number: int, when: str) -> None:
             if when == "after" and "It is done." in str(bench.log.transcript):
@@ -287,7 +287,7 @@ async def test_a_runner_that_takes_over_offers_a_tool_that_is_gone_and_refuses_i
         bench.log.say("Go")
         with pytest.raises(Killed):
             await bench.run(bench.journal(die))
-        bench.more_toolsets = [Remote([])]
+        bench.more_toolsets = [ChangingToolset([])]
         await bench.run()
         assert bench.log.types()[-1] == "done"
         assert_append_only(model.requests)

@@ -227,10 +227,10 @@ async def test_a_long_result_of_any_tool_is_kept_as_a_file_and_named() -> None:
         )
         bench.log.say("Go")
         await bench.run()
-        told = model.requests[2]["messages"][-1]["content"]
+        result = model.requests[2]["messages"][-1]["content"]
     (path,) = bench.attachments.sandbox
-    assert path in told
-    assert len(told) < 12_500
+    assert path in result
+    assert len(result) < 12_500
     assert page in bench.attachments.sandbox[path].decode()
 
 
@@ -273,13 +273,13 @@ async def test_a_result_that_a_small_window_cuts_names_the_file_with_the_whole(
         bench.gate.answer = lambda _function, _args: GateResult("succeeded", answer)
         bench.log.say("Go")
         await bench.run()
-        told = results(model.requests[2])[-1]
-    assert "line 0 of" in told
-    assert "line 200 of" not in told
+        result = results(model.requests[2])[-1]
+    assert "line 0 of" in result
+    assert "line 200 of" not in result
     if not path:
         ((path, kept),) = bench.attachments.sandbox.items()
         assert "line 200 of" in kept.decode()
-    assert f"the whole result is in {path}" in told
+    assert f"the whole result is in {path}" in result
 
 
 async def test_the_longest_result_is_a_setting() -> None:

@@ -18,7 +18,7 @@ BUILT_IN = 29
 
 
 @dataclass
-class Remote:
+class SwitchedToolset:
     """A toolset of servers, each with some tools: `a_0`, `a_1`, …"""
 
     switches: Switches
@@ -46,9 +46,9 @@ def offered_names(request: Request) -> list[str]:
     return [tool["function"]["name"] for tool in request["tools"]]
 
 
-def bench_with(model: ScriptedModel, servers: dict[str, int], **options: Any) -> tuple[Bench, Remote]:
+def bench_with(model: ScriptedModel, servers: dict[str, int], **options: Any) -> tuple[Bench, SwitchedToolset]:
     switches = options.pop("switches", MemorySwitches())
-    remote = Remote(switches, servers)
+    remote = SwitchedToolset(switches, servers)
     bench = Bench(model, more_toolsets=[remote], switches=switches, **options)
     bench.log.say("Go")
     return bench, remote

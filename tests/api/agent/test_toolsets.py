@@ -244,7 +244,7 @@ class Engine(ThreadingHTTPServer):
     ]
 
 
-class Handler(BaseHTTPRequestHandler):
+class SearchHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         engine = self.server
         assert isinstance(engine, Engine)
@@ -261,7 +261,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    with Engine(("127.0.0.1", 0), Handler) as server:
+    with Engine(("127.0.0.1", 0), SearchHandler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server

@@ -107,7 +107,7 @@ def test_the_window_is_read_from_a_list_of_models(document: Any, tokens: int | N
 TODAY = date(2026, 11, 28)
 
 
-class Facts:
+class StoredFacts:
     """What is stored about the model."""
 
     def __init__(self) -> None:
@@ -171,11 +171,11 @@ STATUSES: dict[str, tuple[dict[str, object], int]] = {
 @pytest.mark.parametrize(("pages", "tokens"), STATUSES.values(), ids=STATUSES.keys())
 async def test_a_server_is_asked_for_its_window(pages: dict[str, object], tokens: int) -> None:
     with ScriptedModel([], pages=pages) as model:
-        assert await Facts().read(model) == tokens
+        assert await StoredFacts().read(model) == tokens
 
 
 async def test_the_server_is_asked_once_a_day_and_then_again() -> None:
-    facts = Facts()
+    facts = StoredFacts()
     with ScriptedModel([], pages={"/v1/models": LISTS["vLLM"][0]}) as model:
         for _ in range(3):
             assert await facts.read(model) == 8192
@@ -187,11 +187,11 @@ async def test_the_server_is_asked_once_a_day_and_then_again() -> None:
 async def test_a_server_that_cannot_be_reached_is_harmless() -> None:
     with ScriptedModel([]) as model:
         pass
-    assert await Facts().read(model) == DEFAULT_TOKENS
+    assert await StoredFacts().read(model) == DEFAULT_TOKENS
 
 
 async def test_a_server_that_is_slow_to_fail_is_asked_again_after_a_while() -> None:
-    facts = Facts()
+    facts = StoredFacts()
     facts.seconds_per_look = 1
     with ScriptedModel([], pages={"/v1/models": Status(503)}) as model:
         for _ in range(3):
@@ -206,7 +206,7 @@ async def test_a_server_that_is_slow_to_fail_is_asked_again_after_a_while() -> N
 
 async def test_a_server_that_fails_at_once_is_asked_in_the_next_turn() -> None:
     """For example a local server that is started between two messages."""
-    facts = Facts()
+    facts = StoredFacts()
     with ScriptedModel([], pages={"/v1/models": Status(503)}) as model:
         assert await facts.read(model) == DEFAULT_TOKENS
         model.pages["/v1/models"] = LISTS["vLLM"][0]
@@ -214,7 +214,7 @@ async def test_a_server_that_fails_at_once_is_asked_in_the_next_turn() -> None:
 
 
 async def test_a_server_is_asked_at_once_with_a_new_key() -> None:
-    facts = Facts()
+    facts = StoredFacts()
     facts.seconds_per_look = 1
     with ScriptedModel([], pages={"/v1/models": Status(401)}) as model:
         await facts.read(model)
@@ -242,7 +242,7 @@ def window_of(days_ago: int, *, source: str = "list") -> dict[str, Any]:
 
 @pytest.mark.parametrize("source", ["list", "refusal"])
 async def test_a_known_window_stays_while_the_server_cannot_be_asked(source: str) -> None:
-    facts = Facts()
+    facts = StoredFacts()
     facts.known["window"] = before = window_of(9, source=source)
     with ScriptedModel([]) as model:
         pass
@@ -251,7 +251,7 @@ async def test_a_known_window_stays_while_the_server_cannot_be_asked(source: str
 
 
 async def test_a_listed_window_stays_when_the_server_does_not_say_it_any_more() -> None:
-    facts = Facts()
+    facts = StoredFacts()
     facts.known["window"] = window_of(1)
     with ScriptedModel([], pages={"/v1/models": OLLAMA_LIST}) as model:
         assert await facts.read(model) == 8192
@@ -262,13 +262,13 @@ async def test_a_listed_window_stays_when_the_server_does_not_say_it_any_more() 
 
 async def test_a_window_that_the_admin_has_set_is_not_asked_for() -> None:
     with ScriptedModel([], pages={"/v1/models": LISTS["vLLM"][0]}) as model:
-        assert await Facts().read(model, context_tokens=100_000) == 100_000
+        assert await StoredFacts().read(model, context_tokens=100_000) == 100_000
         assert model.pages_read == []
 
 
 @pytest.mark.parametrize("fact", [None, 7, {}, {"tokens": "x", "source": "list", "on": "2026-11-28"}, {"source": "?"}])
 async def test_a_stored_fact_of_another_version_is_ignored(fact: object) -> None:
-    facts = Facts()
+    facts = StoredFacts()
     facts.known["window"] = fact
     with ScriptedModel([], pages={"/v1/models": LISTS["vLLM"][0]}) as model:
         assert await facts.read(model) == 8192
@@ -291,7 +291,7 @@ class LongTask:
         return shell(f"measure {self.made}") if self.made <= self.calls else Finish()
 
 
-async def work(model: ScriptedModel, facts: Facts, **changes: Any) -> Bench:
+async def work(model: ScriptedModel, facts: StoredFacts, **changes: Any) -> Bench:
     bench = Bench(model)
     bench.gate.answer = lambda _function, _args: shell_output("a line of words\n" * 300)
     bench.log.say("Measure the moon")
@@ -301,7 +301,7 @@ async def work(model: ScriptedModel, facts: Facts, **changes: Any) -> Bench:
 
 
 async def test_the_window_that_a_refusal_names_holds_for_this_and_later_sessions() -> None:
-    facts, refused = Facts(), []
+    facts, refused = StoredFacts(), []
 
     def answer(request: Request) -> Turn:
         tokens = len(str(request["messages"]) + str(request.get("tools"))) // 4 + (request["max_tokens"] or 0)
@@ -325,7 +325,7 @@ async def test_the_window_that_a_refusal_names_holds_for_this_and_later_sessions
 
 async def test_the_admins_window_stays_for_later_sessions_and_shrinks_for_this_one() -> None:
     too_long = Status(400, {"error": {"message": "maximum context length is 9000 tokens"}})
-    facts, asked = Facts(), []
+    facts, asked = StoredFacts(), []
 
     def answer(_: Request) -> Turn:
         asked.append(1)
@@ -340,7 +340,7 @@ async def test_the_admins_window_stays_for_later_sessions_and_shrinks_for_this_o
 
 async def test_a_rate_limit_that_names_a_limit_changes_no_window() -> None:
     words = "Request too large on tokens per minute: maximum context length is 6000, Limit 6000, Requested 14137"
-    facts = Facts()
+    facts = StoredFacts()
     with ScriptedModel(lambda _: Status(429, {"error": {"message": words}})) as model:
         bench = await work(model, facts)
     assert bench.log.last(ErrorEvent).code == "llm_rate_limited"
@@ -406,7 +406,7 @@ async def test_a_server_with_many_tokens_for_a_text_is_not_sent_more_than_its_wi
             ]
 
     with Counting(answer) as model:
-        bench = await work(model, Facts(), context_tokens=40_000)
+        bench = await work(model, StoredFacts(), context_tokens=40_000)
     assert bench.log.types()[-1] == "done", bench.log.events[-1]
     assert refused == []
 
@@ -415,20 +415,20 @@ def _prompt(event: str) -> str:
     return event.partition('"prompt_tokens": ')[2].partition(",")[0]
 
 
-def told(bench: Bench) -> list[str]:
+def window_notices(bench: Bench) -> list[str]:
     return [event.message for event in bench.log.all(MessageEvent) if "reads only about" in event.message]
 
 
 @pytest.mark.parametrize("pages", [{}, {"/api/ps": {"models": [{"name": "m", "context_length": 16_384}]}}])
 async def test_a_server_that_cuts_silently_is_noticed_and_the_user_is_told_once(pages: dict[str, object]) -> None:
-    facts, task = Facts(), LongTask(25)
+    facts, task = StoredFacts(), LongTask(25)
     with FamilyServer(OLLAMA, task, window_tokens=16_384) as model:
         model.pages = pages
         bench = await work(model, facts)
         assert bench.log.types()[-1] == "done", bench.log.events[-1]
         cut = len(model.cut_requests)
         assert 1 <= cut <= (3 if pages else 5), "a cut of a few tokens is not noticed, a clear one is"
-        assert len(told(bench)) == 1
+        assert len(window_notices(bench)) == 1
         assert facts.known["window"]["source"] == "usage"
         assert 12_000 < facts.known["window"]["tokens"] <= 16_384
         task.made = 0
@@ -436,11 +436,11 @@ async def test_a_server_that_cuts_silently_is_noticed_and_the_user_is_told_once(
         async with facts.client(model) as llm:
             await bench.run(llm=llm)
         assert len(model.cut_requests) == cut
-        assert len(told(bench)) == 1
+        assert len(window_notices(bench)) == 1
 
 
 async def test_a_window_that_is_too_small_for_the_tools_is_said_and_the_work_goes_on() -> None:
     with FamilyServer(OLLAMA, LongTask(1), window_tokens=4_096) as model:
-        bench = await work(model, Facts())
-    assert len(told(bench)) == 1
-    assert "4,0" in told(bench)[0]
+        bench = await work(model, StoredFacts())
+    assert len(window_notices(bench)) == 1
+    assert "4,0" in window_notices(bench)[0]

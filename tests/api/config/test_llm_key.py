@@ -76,8 +76,8 @@ async def test_the_key_is_stored_encrypted_and_an_unreadable_key_can_be_replaced
             )
             data(await root.client.post("/api/app-config/llm", json=body | {"api_key": KEY}))
             assert (await chat.say("Hello again")).event == "done"
-            told = [message["content"] for message in model.requests[-1]["messages"]]
-            assert "Hello\n\nHello again" in told, "the message of the failed run must reach the model later"
+            texts = [message["content"] for message in model.requests[-1]["messages"]]
+            assert "Hello\n\nHello again" in texts, "the message of the failed run must reach the model later"
         assert KEY not in str(await rows(db)) + platform.logs()
 
 

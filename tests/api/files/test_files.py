@@ -175,10 +175,10 @@ async def test_a_file_saved_by_an_agent_replaces_no_file_of_another_session_or_o
     for sent, session in ((own, first), (own, second), (theirs, second)):
         await files.place_in_session(UUID(sent["id"]), owner_id=alice_id, session_id=session, filepath=path)
 
-        async def made() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"made"
 
-        info = await files.save_from_sandbox(made(), owner_id=alice_id, session_id=session, filepath=path)
+        info = await files.save_from_sandbox(chunks(), owner_id=alice_id, session_id=session, filepath=path)
         saved.append(info.id)
     assert saved[0] == own["id"]
     assert saved[1] not in (own["id"], theirs["id"])

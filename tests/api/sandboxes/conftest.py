@@ -32,7 +32,7 @@ API_RULES = ROOT / "charts" / "moorage" / "files" / "api-rules.yaml"
 
 
 @dataclass
-class World:
+class ClusterWorld:
     """A cluster with an operator, a simulated kubelet and real gates. `kubeconfig` has the rights of the api."""
 
     control_plane: ControlPlane
@@ -55,7 +55,7 @@ class World:
 
 
 @pytest.fixture
-async def world(control_plane: ControlPlane, tmp_path: Path, short_directory: Path) -> AsyncIterator[World]:
+async def world(control_plane: ControlPlane, tmp_path: Path, short_directory: Path) -> AsyncIterator[ClusterWorld]:
     async with AsyncExitStack() as stack:
         sessions = await stack.enter_async_context(namespace_on(control_plane))
         kubelet = await stack.enter_async_context(Kubelet.at_work(sessions.kube, sessions.namespace))
@@ -71,7 +71,7 @@ async def world(control_plane: ControlPlane, tmp_path: Path, short_directory: Pa
             "api", rules, control_plane=control_plane, sessions=sessions, directory=tmp_path
         )
         async with AsyncExitStack() as replicas:
-            yield World(control_plane, sessions, kubelet, gates, kubeconfig, replicas)
+            yield ClusterWorld(control_plane, sessions, kubelet, gates, kubeconfig, replicas)
 
 
 @dataclass
@@ -103,15 +103,17 @@ def local_host(services: Services) -> Iterator[tuple[Path, Keys]]:
 
 
 @pytest.fixture(params=["local", "cluster"])
-def place(request: pytest.FixtureRequest) -> tuple[Path, Keys] | World:
+def place(request: pytest.FixtureRequest) -> tuple[Path, Keys] | ClusterWorld:
     """This is not a coroutine, because the fixtures that it needs start their own event loops."""
-    found: tuple[Path, Keys] | World = request.getfixturevalue("local_host" if request.param == "local" else "world")
+    found: tuple[Path, Keys] | ClusterWorld = request.getfixturevalue(
+        "local_host" if request.param == "local" else "world"
+    )
     return found
 
 
 @pytest.fixture
-async def home(place: tuple[Path, Keys] | World, tmp_path: Path) -> AsyncIterator[Home]:
-    if isinstance(place, World):
+async def home(place: tuple[Path, Keys] | ClusterWorld, tmp_path: Path) -> AsyncIterator[Home]:
+    if isinstance(place, ClusterWorld):
         nowhere = tmp_path / "nowhere.kubeconfig"
         nowhere.write_text(place.kubeconfig.read_text().replace(place.control_plane.server, "https://127.0.0.1:9"))
         yield Home(

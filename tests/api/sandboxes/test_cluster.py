@@ -19,7 +19,7 @@ from support.kube.kubelet import Behaviour, status, terminated, waiting
 from support.kube.sessions import writes_in
 from support.waiting import until
 
-from .conftest import ReportedStates, World
+from .conftest import ClusterWorld, ReportedStates
 
 OWNER = uuid4()
 PINS = [
@@ -30,7 +30,7 @@ PINS = [
 pytestmark = pytest.mark.timeout(15 * 60)
 
 
-async def test_a_session_life_costs_the_api_three_writes(world: World, session_id: UUID) -> None:
+async def test_a_session_life_costs_the_api_three_writes(world: ClusterWorld, session_id: UUID) -> None:
     """The aim is six writes for api and operator together. The operator's three are counted in its own tests."""
     name = names.resource_name(session_id)
     api, runner = await world.replica(), await world.replica()
@@ -79,7 +79,7 @@ RIGHTS = {
 }
 
 
-async def test_the_chart_gives_the_api_no_more_rights_than_needed(world: World) -> None:
+async def test_the_chart_gives_the_api_no_more_rights_than_needed(world: ClusterWorld) -> None:
     """All other tests run with these rights, and so show that they are sufficient."""
     answers = {}
     for verb, kind in RIGHTS:
@@ -104,7 +104,7 @@ async def test_the_chart_gives_the_api_no_more_rights_than_needed(world: World) 
     assert answers == RIGHTS
 
 
-async def test_a_deleted_resource_is_created_again_when_it_is_needed(world: World, session_id: UUID) -> None:
+async def test_a_deleted_resource_is_created_again_when_it_is_needed(world: ClusterWorld, session_id: UUID) -> None:
     replica = await world.replica()
     first = await replica.ensure(session_id, owner_id=OWNER, skills=PINS)
     await world.sessions.delete(names.resource_name(session_id))
@@ -121,7 +121,7 @@ async def test_a_deleted_resource_is_created_again_when_it_is_needed(world: Worl
 
 
 async def test_a_resource_that_is_deleted_during_the_start_is_created_again(
-    world: World, session_id: UUID, reported: ReportedStates
+    world: ClusterWorld, session_id: UUID, reported: ReportedStates
 ) -> None:
     """The call that waits for the sandbox creates it again; it does not fail."""
     world.kubelet.behave = lambda pod: status(pod, phase="Pending")
@@ -160,7 +160,7 @@ TROUBLE: dict[str, tuple[Behaviour, str, str]] = {
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 async def test_a_pod_that_cannot_start_is_reported_with_its_reason(
-    trouble: str, world: World, session_id: UUID, reported: ReportedStates
+    trouble: str, world: ClusterWorld, session_id: UUID, reported: ReportedStates
 ) -> None:
     world.kubelet.behave, phase, reason = TROUBLE[trouble]
     patient = await world.replica()
@@ -181,7 +181,7 @@ async def test_a_pod_that_cannot_start_is_reported_with_its_reason(
 
 
 async def test_a_sandbox_waits_while_the_quota_is_used_up(
-    world: World, session_id: UUID, reported: ReportedStates
+    world: ClusterWorld, session_id: UUID, reported: ReportedStates
 ) -> None:
     quotas = f"/api/v1/namespaces/{world.sessions.namespace}/resourcequotas"
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}
@@ -214,7 +214,9 @@ def everything(fault: Fault) -> Callable[[web.Request], Fault]:
 
 
 @pytest.mark.parametrize("fault", ["cut", "gone", 410, 429, 500, 503])
-async def test_a_failed_watch_misses_no_change(fault: Fault, world: World, tmp_path: Path, session_id: UUID) -> None:
+async def test_a_failed_watch_misses_no_change(
+    fault: Fault, world: ClusterWorld, tmp_path: Path, session_id: UUID
+) -> None:
     async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
         replica = await world.replica(proxy.kubeconfig)
         before = await replica.ensure(session_id, owner_id=OWNER)
@@ -242,7 +244,7 @@ async def test_a_failed_watch_misses_no_change(fault: Fault, world: World, tmp_p
 
 
 async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_continue(
-    world: World, tmp_path: Path, session_id: UUID, reported: ReportedStates
+    world: ClusterWorld, tmp_path: Path, session_id: UUID, reported: ReportedStates
 ) -> None:
     async with CuttingProxy.before(world.control_plane, tmp_path) as proxy:
         replica = await world.replica(proxy.kubeconfig)
@@ -281,7 +283,9 @@ async def test_sandboxes_wait_for_an_unreachable_cluster_and_running_ones_contin
         await world.stack.aclose()
 
 
-async def test_a_refused_request_is_not_repeated(world: World, session_id: UUID, reported: ReportedStates) -> None:
+async def test_a_refused_request_is_not_repeated(
+    world: ClusterWorld, session_id: UUID, reported: ReportedStates
+) -> None:
     replica = await world.replica()
     with pytest.raises(UnavailableError, match="The cluster refused"):
         await replica.ensure(
@@ -294,7 +298,7 @@ async def test_a_refused_request_is_not_repeated(world: World, session_id: UUID,
     assert "at most 12 skills can be initial" in reported[0].reason
 
 
-async def test_only_one_of_many_simultaneous_suspensions_succeeds(world: World, session_id: UUID) -> None:
+async def test_only_one_of_many_simultaneous_suspensions_succeeds(world: ClusterWorld, session_id: UUID) -> None:
     """The others meet a conflict and return False."""
     replicas = [await world.replica() for _ in range(4)]
     await replicas[0].ensure(session_id, owner_id=OWNER)

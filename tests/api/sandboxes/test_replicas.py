@@ -17,7 +17,7 @@ from support.services import Services
 from support.sse import Chat
 from support.waiting import until
 
-from .conftest import World
+from .conftest import ClusterWorld
 
 pytestmark = pytest.mark.timeout(15 * 60)
 
@@ -27,7 +27,7 @@ def turn(command: str) -> list[Turn]:
 
 
 async def test_a_session_survives_a_lost_and_a_suspended_pod(
-    platform: Platform, services: Services, world: World
+    platform: Platform, services: Services, world: ClusterWorld
 ) -> None:
     world.gates.keys = Keys(services.keys.trust_file)
     world.gates.has_real_boxes = True

@@ -131,7 +131,7 @@ ASKED = [
 
 
 @dataclass
-class World:
+class AccessWorld:
     """A session, a file and a user to act on, and the tokens of all kinds of users."""
 
     url: str
@@ -144,7 +144,7 @@ class World:
 
 
 @pytest.fixture
-async def world(api: Any, alice: Person, bob: Person, root: Person) -> AsyncIterator[World]:
+async def world(api: Any, alice: Person, bob: Person, root: Person) -> AsyncIterator[AccessWorld]:
     banned = await register(api.url)
     await api.set_status(banned, "banned")
     claims = jwt.decode(alice.token, options={"verify_signature": False})
@@ -152,7 +152,7 @@ async def world(api: Any, alice: Person, bob: Person, root: Person) -> AsyncIter
     expired = jwt.encode({**claims, "exp": claims["iat"] - 1}, secret, algorithm="HS256")
     tokens = {"owner": alice.token, "other": bob.token, "admin": root.token, "banned": banned.token}
     async with await register(api.url) as subject:
-        yield World(
+        yield AccessWorld(
             api.url,
             alice,
             await alice.create_session(),
@@ -163,7 +163,7 @@ async def world(api: Any, alice: Person, bob: Person, root: Person) -> AsyncIter
     await banned.client.aclose()
 
 
-def fill_placeholders(value: Any, world: World) -> Any:
+def fill_placeholders(value: Any, world: AccessWorld) -> Any:
     if isinstance(value, str):
         names = {
             "session_id": world.session,
@@ -201,7 +201,7 @@ def test_every_route_has_a_request_in_this_test() -> None:
 
 
 @pytest.mark.parametrize("key", ASKED)
-async def test_an_endpoint_gives_each_kind_of_user_the_expected_status(world: World, key: str) -> None:
+async def test_an_endpoint_gives_each_kind_of_user_the_expected_status(world: AccessWorld, key: str) -> None:
     rule, request = BY_KEY[key], REQUESTS[key]
     expected = EXPECTED[rule.access]
     refused = [who for who in EVERYONE if expected[who] != 200]
@@ -216,7 +216,9 @@ async def test_an_endpoint_gives_each_kind_of_user_the_expected_status(world: Wo
 
 
 @pytest.mark.parametrize("query", ["smoke=true", "bucket=another"])
-async def test_only_an_admin_may_run_the_object_store_self_test_or_name_a_bucket(world: World, query: str) -> None:
+async def test_only_an_admin_may_run_the_object_store_self_test_or_name_a_bucket(
+    world: AccessWorld, query: str
+) -> None:
     answers = {}
     for who in EVERYONE:
         async with client_for(world.url, world.tokens[who]) as client:
@@ -224,7 +226,7 @@ async def test_only_an_admin_may_run_the_object_store_self_test_or_name_a_bucket
     assert answers == EXPECTED[Access.CONFIG]
 
 
-async def test_an_admin_can_delete_the_file_of_any_user(world: World) -> None:
+async def test_an_admin_can_delete_the_file_of_any_user(world: AccessWorld) -> None:
     async with client_for(world.url, world.tokens["admin"]) as client:
         assert await status_of(client, "DELETE", f"/api/files/{world.file}") == 200
 
@@ -233,17 +235,19 @@ async def test_an_admin_can_delete_the_file_of_any_user(world: World) -> None:
     ("who", "code"),
     [("owner", 4404), ("other", 4403), ("admin", 4404), ("banned", 4403), ("nobody", 4401), ("expired", 4401)],
 )
-async def test_a_refused_vnc_connection_closes_with_the_code_of_the_reason(world: World, who: str, code: int) -> None:
+async def test_a_refused_vnc_connection_closes_with_the_code_of_the_reason(
+    world: AccessWorld, who: str, code: int
+) -> None:
     """There is no sandbox: allowed users get 4404, and other users must not learn whether there is one."""
     assert await close_code(f"{world.url}/api/sessions/{world.session}/vnc?token={world.tokens[who] or ''}") == code
 
 
-async def test_vnc_for_an_unknown_session_closes_with_not_found(world: World) -> None:
+async def test_vnc_for_an_unknown_session_closes_with_not_found(world: AccessWorld) -> None:
     for session in (NOWHERE, "nonsense"):
         assert await close_code(f"{world.url}/api/sessions/{session}/vnc?token={world.tokens['owner']}") == 4404
 
 
-async def test_a_sandbox_that_no_run_has_used_yet_is_not_found(api: Any, world: World, alice: Person) -> None:
+async def test_a_sandbox_that_no_run_has_used_yet_is_not_found(api: Any, world: AccessWorld, alice: Person) -> None:
     """A run that ends before its sandbox is ready leaves such a sandbox until the next message."""
     session = await alice.create_session()
     host = LocalSandboxes(api.settings.sandbox_host_socket)
@@ -267,7 +271,7 @@ async def close_code(url: str, **options: Any) -> int:
     return closed.value.rcvd.code
 
 
-async def test_vnc_from_another_origin_is_refused(world: World) -> None:
+async def test_vnc_from_another_origin_is_refused(world: AccessWorld) -> None:
     url = f"{world.url}/api/sessions/{world.session}/vnc?token={world.tokens['owner']}"
     assert await close_code(url, origin="https://evil.example") == 4403
     assert await close_code(url, origin=world.url) == 4404
@@ -297,15 +301,15 @@ async def test_users_list_their_own_sessions_and_an_admin_can_list_all(
 ) -> None:
     session = await alice.create_session()
 
-    async def seen(person: Person, scope: str) -> bool:
+    async def lists_session(person: Person, scope: str) -> bool:
         listed = data(await person.client.get("/api/sessions", params={"scope": scope}))["sessions"]
         return session in {item["session_id"] for item in listed}
 
-    assert [await seen(person, "own") for person in (alice, bob, root)] == [True, False, False]
-    assert [await seen(person, "all") for person in (alice, bob, root)] == [True, False, True]
+    assert [await lists_session(person, "own") for person in (alice, bob, root)] == [True, False, False]
+    assert [await lists_session(person, "all") for person in (alice, bob, root)] == [True, False, True]
 
 
-async def test_a_file_of_another_user_cannot_be_attached(world: World, bob: Person) -> None:
+async def test_a_file_of_another_user_cannot_be_attached(world: AccessWorld, bob: Person) -> None:
     session = await bob.create_session()
     sent = {"json": {"message": "look", "attachments": [world.file]}}
     assert await status_of(bob.client, "POST", f"/api/sessions/{session}/chat", **sent) == 403

@@ -33,7 +33,7 @@ from support.waiting import HANG_SECONDS
 
 
 @dataclass
-class Bench:
+class SkillsBench:
     """A separate database and bucket, and the services that use them."""
 
     settings: Settings
@@ -81,14 +81,14 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(settings: Settings, tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(settings, tmp_path)
+async def bench(settings: Settings, tmp_path: Path) -> AsyncIterator[SkillsBench]:
+    bench = SkillsBench(settings, tmp_path)
     await bench.open()
     yield bench
     await bench.close()
 
 
-async def test_unused_archives_and_versions_are_removed(bench: Bench) -> None:
+async def test_unused_archives_and_versions_are_removed(bench: SkillsBench) -> None:
     first = await bench.install("report")
     session_id = await bench.pinned_session()
     second = await bench.install("report", "Another version.")
@@ -109,7 +109,7 @@ async def test_unused_archives_and_versions_are_removed(bench: Bench) -> None:
     assert (await bench.stored_digests(), await bench.versions()) == ({"README"}, set())
 
 
-async def test_nothing_is_removed_before_the_grace_time(bench: Bench) -> None:
+async def test_nothing_is_removed_before_the_grace_time(bench: SkillsBench) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     await bench.upkeep(grace_seconds=3600).remove_unused()
@@ -122,7 +122,7 @@ async def test_nothing_is_removed_before_the_grace_time(bench: Bench) -> None:
     )
 
 
-async def test_a_version_that_is_pinned_after_its_skill_was_deleted_is_kept(bench: Bench) -> None:
+async def test_a_version_that_is_pinned_after_its_skill_was_deleted_is_kept(bench: SkillsBench) -> None:
     """The session reads the versions, the skill is deleted, upkeep marks the version, then the session is pinned."""
     digest = await bench.install("report")
     async with bench.db() as tx:
@@ -143,7 +143,7 @@ async def test_a_version_that_is_pinned_after_its_skill_was_deleted_is_kept(benc
         assert await tx.scalar(text("SELECT count(unused_since) FROM skill_versions")) == 0, "the mark is removed"
 
 
-async def test_an_archive_is_kept_while_one_of_its_two_versions_is_used(bench: Bench) -> None:
+async def test_an_archive_is_kept_while_one_of_its_two_versions_is_used(bench: SkillsBench) -> None:
     digest = await bench.install("report")
     async with bench.db.begin() as tx:
         await tx.execute(
@@ -162,7 +162,7 @@ async def test_an_archive_is_kept_while_one_of_its_two_versions_is_used(bench: B
         assert await tx.scalar(text("SELECT count(*) FROM skill_versions")) == 1
 
 
-async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: Bench) -> None:
+async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: SkillsBench) -> None:
     async def install_and_delete(name: str) -> None:
         for _ in range(8):
             digest = await bench.install(name)
@@ -184,7 +184,7 @@ async def test_concurrent_upkeep_and_installations_lose_no_archive(bench: Bench)
     assert len(await bench.stored_digests()) == 2
 
 
-async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> None:
+async def test_no_archive_is_removed_during_an_installation(bench: SkillsBench) -> None:
     await bench.store.put(
         skill_archive_key("f" * 64), b"its version is not stored yet", content_type="application/gzip"
     )
@@ -198,7 +198,9 @@ async def test_no_archive_is_removed_during_an_installation(bench: Bench) -> Non
         await bench.store.get(skill_archive_key("f" * 64))
 
 
-async def test_archives_are_removed_later_if_the_object_store_is_unavailable(bench: Bench, settings: Settings) -> None:
+async def test_archives_are_removed_later_if_the_object_store_is_unavailable(
+    bench: SkillsBench, settings: Settings
+) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     away = blobs_of(settings.model_copy(update={"s3_secret_key": settings.jwt_secret}))
@@ -211,7 +213,7 @@ async def test_archives_are_removed_later_if_the_object_store_is_unavailable(ben
     assert await bench.stored_digests() == set()
 
 
-async def test_a_runner_removes_unused_versions_periodically(bench: Bench, platform: Platform) -> None:
+async def test_a_runner_removes_unused_versions_periodically(bench: SkillsBench, platform: Platform) -> None:
     digest = await bench.install("report")
     await bench.service.delete("report")
     async with bench.db.begin() as tx:

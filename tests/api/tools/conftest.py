@@ -9,13 +9,13 @@ import pytest
 from support.accounts import Person, admin, register
 from support.llm import Request, ScriptedModel, Turn, by_first_message
 from support.processes import shared_platform
-from support.remote_tools import Server, a2a_agent, command_paths, everything
+from support.remote_tools import ToolServer, a2a_agent, command_paths, everything
 from support.services import Services, run
-from support.world import World
+from support.world import ToolsWorld
 
 
 @pytest.fixture(scope="session")
-def world(services: Services) -> Iterator[World]:
+def world(services: Services) -> Iterator[ToolsWorld]:
     scripts: list[tuple[str, Sequence[Turn]]] = []
 
     def choose(request: Request) -> Turn:
@@ -27,34 +27,34 @@ def world(services: Services) -> Iterator[World]:
             run(platform.start_host(command_paths=command_paths()))
             api = run(platform.start_api())
             run(platform.start_runner())
-            yield World(platform, api.url, model, scripts)
+            yield ToolsWorld(platform, api.url, model, scripts)
 
 
 @pytest.fixture(scope="session")
-def streamable() -> Iterator[Server]:
+def streamable() -> Iterator[ToolServer]:
     with everything("streamableHttp") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def sse() -> Iterator[Server]:
+def sse() -> Iterator[ToolServer]:
     with everything("sse") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def agent() -> Iterator[Server]:
+def agent() -> Iterator[ToolServer]:
     with a2a_agent("--streaming") as server:
         yield server
 
 
 @pytest.fixture
-async def alice(world: World) -> AsyncIterator[Person]:
+async def alice(world: ToolsWorld) -> AsyncIterator[Person]:
     async with await register(world.url) as person:
         yield person
 
 
 @pytest.fixture
-async def root(world: World) -> AsyncIterator[Person]:
+async def root(world: ToolsWorld) -> AsyncIterator[Person]:
     async with await admin(world.url, world.platform.database_url) as person:
         yield person

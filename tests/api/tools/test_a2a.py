@@ -14,9 +14,9 @@ from moorage_api.outbound import Outbound
 from moorage_api.tools.a2a.client import AgentLostError, AgentRefusedError, RemoteAgent, check_card, fetch_card
 from support.accounts import Person, data
 from support.llm import Call, Finish, Plan, Say, Turn
-from support.remote_tools import Server, a2a_agent
+from support.remote_tools import ToolServer, a2a_agent
 from support.sse import Chat
-from support.world import World, find_called
+from support.world import ToolsWorld, find_called
 
 
 async def add(root: Person, url: str) -> dict[str, Any]:
@@ -30,7 +30,9 @@ async def remove(root: Person, server_id: str) -> None:
     data(await root.client.post(f"/api/app-config/a2a-servers/{server_id}/delete"))
 
 
-async def test_an_agent_is_listed_and_given_a_task(world: World, root: Person, alice: Person, agent: Server) -> None:
+async def test_an_agent_is_listed_and_given_a_task(
+    world: ToolsWorld, root: Person, alice: Person, agent: ToolServer
+) -> None:
     server = await add(root, agent.url)
     assert server == {
         "id": server["id"],
@@ -56,18 +58,18 @@ async def test_an_agent_is_listed_and_given_a_task(world: World, root: Person, a
 
 
 async def test_a_picture_of_an_agent_is_stored_for_the_model(
-    world: World, root: Person, alice: Person, agent: Server
+    world: ToolsWorld, root: Person, alice: Person, agent: ToolServer
 ) -> None:
     server = await add(root, agent.url)
     chat = await world.chat(alice, "let it draw", Call("call_remote_agent", {"id": server["id"], "query": "draw it"}))
     assert find_called(chat, "call_remote_agent")["content"]["a2a_result"].startswith("[square.png, image/png, ")
-    told = str(world.model.requests[-1]["messages"])
-    assert "PNG picture of 64x64 pixels: not shown, because this model cannot see pictures" in told
+    request_text = str(world.model.requests[-1]["messages"])
+    assert "PNG picture of 64x64 pixels: not shown, because this model cannot see pictures" in request_text
     await remove(root, server["id"])
 
 
 async def test_the_question_of_an_agent_is_answered_in_the_same_task(
-    world: World, root: Person, alice: Person, agent: Server
+    world: ToolsWorld, root: Person, alice: Person, agent: ToolServer
 ) -> None:
     server = await add(root, agent.url)
     ask = Call("call_remote_agent", {"id": server["id"], "query": "ask me something"})
@@ -83,7 +85,7 @@ async def test_the_question_of_an_agent_is_answered_in_the_same_task(
 
 
 async def test_an_agent_that_a_user_or_an_admin_switched_off_is_not_offered(
-    world: World, root: Person, alice: Person, agent: Server
+    world: ToolsWorld, root: Person, alice: Person, agent: ToolServer
 ) -> None:
     server = await add(root, agent.url)
     (tool,) = data(await alice.client.get("/api/user/tools/a2a"))["tools"]
@@ -123,12 +125,12 @@ async def test_an_unreachable_agent_is_refused_and_not_stored(root: Person, url:
     assert data(await root.client.get("/api/app-config/a2a-servers"))["a2a_servers"] == []
 
 
-async def test_a_server_that_is_not_an_agent_is_refused(root: Person, streamable: Server) -> None:
+async def test_a_server_that_is_not_an_agent_is_refused(root: Person, streamable: ToolServer) -> None:
     response = await root.client.post("/api/app-config/a2a-servers", json={"base_url": streamable.url})
     assert (response.status_code, response.json()["data"]["error"]) == (400, "invalid")
 
 
-async def test_the_same_agent_twice_is_a_conflict(root: Person, agent: Server) -> None:
+async def test_the_same_agent_twice_is_a_conflict(root: Person, agent: ToolServer) -> None:
     server = await add(root, agent.url)
     response = await root.client.post("/api/app-config/a2a-servers", json={"base_url": f"{agent.url}/"})
     assert response.status_code == 409
@@ -168,7 +170,7 @@ async def test_agents_of_both_protocol_versions_answer_with_and_without_streamin
         assert (answered.state, answered.text, answered.task_id) == ("completed", "You answered: red", "")
 
 
-async def test_a_message_to_a_stopped_agent_is_an_error(agent: Server) -> None:
+async def test_a_message_to_a_stopped_agent_is_an_error(agent: ToolServer) -> None:
     with a2a_agent() as server:
         gone = await remote(server.url)
     with pytest.raises((AgentRefusedError, AgentLostError)):

@@ -12,8 +12,8 @@ from moorage_api.database import create_engine
 from moorage_api.tools.mcp.server import McpServer
 from support.accounts import Person, client_for, data
 from support.llm import Call
-from support.remote_tools import Server
-from support.world import World, find_called
+from support.remote_tools import ToolServer
+from support.world import ToolsWorld, find_called
 
 SECRET = "sk-secret-of-a-server"
 
@@ -31,7 +31,7 @@ async def list_servers(person: Person) -> dict[str, dict[str, Any]]:
     return {server["server_name"]: server for server in servers}
 
 
-async def test_an_agent_calls_tools_of_stdio_servers(world: World, root: Person, alice: Person) -> None:
+async def test_an_agent_calls_tools_of_stdio_servers(world: ToolsWorld, root: Person, alice: Person) -> None:
     await put(
         root,
         time=stdio("mcp-server-time", "--local-timezone", "UTC"),
@@ -67,7 +67,7 @@ async def test_an_agent_calls_tools_of_stdio_servers(world: World, root: Person,
 
 @pytest.mark.parametrize(("transport", "path"), [("sse", "/sse"), ("streamable_http", "/mcp")])
 async def test_an_agent_calls_tools_of_http_servers(
-    world: World, root: Person, alice: Person, sse: Server, streamable: Server, transport: str, path: str
+    world: ToolsWorld, root: Person, alice: Person, sse: ToolServer, streamable: ToolServer, transport: str, path: str
 ) -> None:
     server = sse if transport == "sse" else streamable
     config = {"transport": transport, "url": server.url + path, "headers": {"Authorization": f"Bearer {SECRET}"}}
@@ -86,7 +86,9 @@ async def test_an_agent_calls_tools_of_http_servers(
     data(await root.client.post("/api/app-config/mcp-servers/web/delete"))
 
 
-async def test_secrets_are_in_no_response_no_log_and_no_row(world: World, root: Person, streamable: Server) -> None:
+async def test_secrets_are_in_no_response_no_log_and_no_row(
+    world: ToolsWorld, root: Person, streamable: ToolServer
+) -> None:
     url = f"{streamable.url}/mcp?key={SECRET}"
     await put(
         root,
@@ -115,7 +117,7 @@ async def test_secrets_are_in_no_response_no_log_and_no_row(world: World, root: 
         data(await root.client.post(f"/api/app-config/mcp-servers/{name}/delete"))
 
 
-async def test_posting_a_server_again_replaces_it_and_keeps_the_others(root: Person, streamable: Server) -> None:
+async def test_posting_a_server_again_replaces_it_and_keeps_the_others(root: Person, streamable: ToolServer) -> None:
     await put(root, one={"url": f"{streamable.url}/mcp"}, two={"url": f"{streamable.url}/mcp", "enabled": False})
     await put(root, one=stdio("no-such-program"))
     servers = await list_servers(root)
@@ -208,7 +210,7 @@ async def test_only_admins_change_servers_and_unknown_servers_are_not_found(root
 
 
 async def test_a_server_that_does_not_answer_delays_neither_the_list_nor_a_run(
-    world: World, root: Person, alice: Person, streamable: Server
+    world: ToolsWorld, root: Person, alice: Person, streamable: ToolServer
 ) -> None:
     hangs = socket.create_server(("127.0.0.1", 0))  # the kernel accepts the connection, but nothing answers
     port = hangs.getsockname()[1]
@@ -225,7 +227,7 @@ async def test_a_server_that_does_not_answer_delays_neither_the_list_nor_a_run(
 
 
 async def test_a_server_that_a_user_or_an_admin_switched_off_is_not_offered(
-    world: World, root: Person, alice: Person, streamable: Server
+    world: ToolsWorld, root: Person, alice: Person, streamable: ToolServer
 ) -> None:
     await put(root, web={"url": f"{streamable.url}/mcp", "description": "Everything"})
     (tool,) = data(await alice.client.get("/api/user/tools/mcp"))["tools"]
@@ -255,7 +257,7 @@ async def test_a_server_that_a_user_or_an_admin_switched_off_is_not_offered(
 
 
 async def test_the_result_of_a_refused_call_is_the_servers_error(
-    world: World, root: Person, alice: Person, streamable: Server
+    world: ToolsWorld, root: Person, alice: Person, streamable: ToolServer
 ) -> None:
     await put(root, web={"url": f"{streamable.url}/mcp"})
     chat = await world.chat(

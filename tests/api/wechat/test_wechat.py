@@ -25,7 +25,7 @@ FRONTEND = "https://app.example/login?from=wechat"
 
 
 @dataclass(frozen=True)
-class World:
+class WechatWorld:
     process: Process
     platform: Platform
     wechat: WechatStub
@@ -36,7 +36,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(services: Services) -> Iterator[World]:
+def world(services: Services) -> Iterator[WechatWorld]:
     with running_wechat() as wechat:
         changes = {
             "wechat_app_id": APP_ID,
@@ -46,18 +46,18 @@ def world(services: Services) -> Iterator[World]:
             "wechat_api_url": wechat.url,
         }
         with shared_platform(services, **changes) as platform:
-            yield World(run(platform.start_api()), platform, wechat)
+            yield WechatWorld(run(platform.start_api()), platform, wechat)
 
 
 @pytest.fixture
-async def browser(world: World) -> AsyncIterator[httpx.AsyncClient]:
+async def browser(world: WechatWorld) -> AsyncIterator[httpx.AsyncClient]:
     """A client that keeps cookies, as browsers do."""
     async with client_for(world.url) as client:
         yield client
 
 
 @pytest.fixture
-async def alice(world: World) -> AsyncIterator[Person]:
+async def alice(world: WechatWorld) -> AsyncIterator[Person]:
     async with await register(world.url) as person:
         yield person
 
@@ -79,7 +79,7 @@ async def come_back(client: httpx.AsyncClient, **query: str) -> dict[str, str]:
     return result
 
 
-async def read_account(world: World, result: dict[str, str]) -> dict[str, Any]:
+async def read_account(world: WechatWorld, result: dict[str, str]) -> dict[str, Any]:
     assert result["token_type"] == "bearer", result
     async with client_for(world.url, result["access_token"]) as client:
         refreshed = await client.post("/api/auth/refresh", json={"refresh_token": result["refresh_token"]})
@@ -118,7 +118,7 @@ async def test_an_unknown_scope_is_refused(browser: httpx.AsyncClient) -> None:
 
 
 async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
-    world: World, browser: httpx.AsyncClient
+    world: WechatWorld, browser: httpx.AsyncClient
 ) -> None:
     openid = new_wechat_id()
     world.wechat.add_person("first", openid, nickname="小明 🐟", headimgurl="https://wx.example/0.png")
@@ -138,7 +138,9 @@ async def test_a_new_user_gets_an_account_and_the_same_one_at_the_next_login(
     assert again == me
 
 
-async def test_the_profile_is_not_requested_without_the_scope_for_it(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_profile_is_not_requested_without_the_scope_for_it(
+    world: WechatWorld, browser: httpx.AsyncClient
+) -> None:
     world.wechat.add_person("base", new_wechat_id(), scope="snsapi_base", nickname="Unseen")
     asked = len(world.wechat.asked)
     me = await read_account(world, await come_back(browser, code="base", state=await start_login(browser)))
@@ -146,7 +148,7 @@ async def test_the_profile_is_not_requested_without_the_scope_for_it(world: Worl
     assert world.wechat.asked[asked:] == ["/sns/oauth2/access_token"]
 
 
-async def test_a_person_in_two_wechat_apps_has_one_account(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_person_in_two_wechat_apps_has_one_account(world: WechatWorld, browser: httpx.AsyncClient) -> None:
     """The first login has an openid only. A later one adds the unionid, which finds the account from another app."""
     openid, unionid = new_wechat_id(), new_wechat_id("u")
     accounts = []
@@ -162,7 +164,7 @@ async def test_a_person_in_two_wechat_apps_has_one_account(world: World, browser
     assert len({account["id"] for account in accounts}) == 1
 
 
-async def test_two_simultaneous_first_logins_create_one_account(world: World) -> None:
+async def test_two_simultaneous_first_logins_create_one_account(world: WechatWorld) -> None:
     openid = new_wechat_id()
 
     async def log_in(code: str) -> str:
@@ -175,7 +177,7 @@ async def test_two_simultaneous_first_logins_create_one_account(world: World) ->
     assert len(set(await asyncio.gather(*(log_in(f"at once {number}") for number in range(4))))) == 1
 
 
-async def link(alice: Person, world: World, code: str, *, cookie: bool = True) -> dict[str, str]:
+async def link(alice: Person, world: WechatWorld, code: str, *, cookie: bool = True) -> dict[str, str]:
     answer = await alice.client.get("/api/auth/wechat/authorize", params={"link": "true"})
     state = dict(parse_qsl(urlsplit(data(answer)["authorize_url"]).query))["state"]
     set_cookie = answer.headers["set-cookie"]
@@ -187,7 +189,7 @@ async def link(alice: Person, world: World, code: str, *, cookie: bool = True) -
 
 
 async def test_a_wechat_user_can_be_linked_to_an_existing_account(
-    world: World, alice: Person, browser: httpx.AsyncClient
+    world: WechatWorld, alice: Person, browser: httpx.AsyncClient
 ) -> None:
     openid = new_wechat_id()
     assert await link(alice, world, world.wechat.add_person("link", openid)) == {"linked": "true"}
@@ -197,7 +199,7 @@ async def test_a_wechat_user_can_be_linked_to_an_existing_account(
 
 
 async def test_linking_needs_the_users_token_and_browser(
-    world: World, alice: Person, browser: httpx.AsyncClient
+    world: WechatWorld, alice: Person, browser: httpx.AsyncClient
 ) -> None:
     """It also needs a WeChat user that has no other account."""
     assert (await browser.get("/api/auth/wechat/authorize", params={"link": "true"})).status_code == 401
@@ -224,7 +226,7 @@ FAILURES: dict[str, tuple[int, bytes]] = {
 
 @pytest.mark.parametrize("reason", FAILURES)
 async def test_a_failure_at_wechat_is_reported_to_the_front_end(
-    world: World, browser: httpx.AsyncClient, reason: str
+    world: WechatWorld, browser: httpx.AsyncClient, reason: str
 ) -> None:
     world.wechat.misbehave[reason] = FAILURES[reason]
     result = await come_back(browser, code=reason, state=await start_login(browser, state="mine"))
@@ -233,12 +235,12 @@ async def test_a_failure_at_wechat_is_reported_to_the_front_end(
     assert result["error_description"]
 
 
-async def test_the_profile_of_another_user_is_refused(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_profile_of_another_user_is_refused(world: WechatWorld, browser: httpx.AsyncClient) -> None:
     world.wechat.add_person("mixed", new_wechat_id(), answers_as=new_wechat_id())
     assert (await come_back(browser, code="mixed", state=await start_login(browser)))["error"] == "wechat_failed"
 
 
-async def test_a_state_is_valid_once_and_a_forged_one_never(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_state_is_valid_once_and_a_forged_one_never(world: WechatWorld, browser: httpx.AsyncClient) -> None:
     openid = new_wechat_id()
     world.wechat.add_person("once", openid)
     state = await start_login(browser)
@@ -265,14 +267,14 @@ async def test_an_expired_state_is_refused_even_if_redis_still_has_it(services: 
 
 
 async def test_a_declined_login_and_wrong_codes_are_reported_to_the_front_end(
-    world: World, browser: httpx.AsyncClient
+    world: WechatWorld, browser: httpx.AsyncClient
 ) -> None:
     assert (await come_back(browser, state=await start_login(browser)))["error"] == "access_denied"
     assert (await come_back(browser, code="unknown", state=await start_login(browser)))["error"] == "wechat_refused"
     assert (await come_back(browser, code="x" * 5000, state=await start_login(browser)))["error"] == "invalid_code"
 
 
-async def test_a_banned_user_cannot_log_in_with_wechat(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_banned_user_cannot_log_in_with_wechat(world: WechatWorld, browser: httpx.AsyncClient) -> None:
     openid = new_wechat_id()
     world.wechat.add_person("before", openid)
     me = await read_account(world, await come_back(browser, code="before", state=await start_login(browser)))
@@ -283,7 +285,7 @@ async def test_a_banned_user_cannot_log_in_with_wechat(world: World, browser: ht
     assert (result["error"], "access_token" in result) == ("forbidden", False)
 
 
-async def test_the_log_contains_no_secret_and_no_code(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_log_contains_no_secret_and_no_code(world: WechatWorld, browser: httpx.AsyncClient) -> None:
     world.wechat.misbehave["unloggable"] = (0, b"")
     await come_back(browser, code="unloggable", state=await start_login(browser))
     log = world.process.log()

@@ -55,7 +55,7 @@ def corrected_task(request: Request) -> Turn:
 
 
 @dataclass
-class Facts:
+class SharedFacts:
     """What runners have learnt about models. They outlive a runner, as in the database."""
 
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
