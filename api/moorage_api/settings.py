@@ -169,6 +169,13 @@ class Settings(BaseSettings):
     llm_result_chars: int = Field(default=12_000, ge=2_000, le=200_000)
     """The longest result of a tool that the model gets, in characters. A small window gets less: 12 % of its room for
     the conversation, but at least 2000. The result names the file of the sandbox that holds the whole."""
+    llm_answer_chars: int = Field(default=4_000_000, ge=10_000)
+    """The longest answer of the model, in characters, with its thoughts. A longer one is stopped and asked for again
+    once."""
+    llm_repeated_chars: int = Field(default=20_000, ge=2_000)
+    """An answer that repeats the same words for so many characters is stopped and asked for again once."""
+    llm_max_calls: int = Field(default=16, ge=1, le=1_000)
+    """How many calls of one answer are run. The model is told to send the others again."""
     llm_max_pictures: int = Field(default=10, ge=1, le=100)
     """How many pictures one request shows to a model that sees. When there are more, the older half becomes words."""
     llm_picture_bytes: int = Field(default=1024**2, ge=10_000, le=MAX_PICTURE_BYTES)
@@ -190,6 +197,8 @@ class Settings(BaseSettings):
     configuration that an admin stores (`max_iterations`)."""
     agent_max_repeats: int = Field(default=10, ge=3)
     """How often a model may repeat the same calls with the same results before the work is ended."""
+    agent_max_steps: int = Field(default=30, ge=1, le=200)
+    """How many steps a plan has at most. What a model plans beyond them becomes part of the last step."""
     agent_max_failed_steps: int = Field(default=5, ge=1)
     """How many steps in a row may fail before the work is ended."""
     searxng_url: str | None = None

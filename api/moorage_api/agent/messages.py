@@ -47,7 +47,7 @@ def valid_name(name: str) -> str:
 
 
 def tool_message(call: OpenCall, text: str) -> Message:
-    return {"role": "tool", "tool_call_id": call.id, "content": text}
+    return {"role": "tool", "tool_call_id": call.id, "content": f"{text}\n\n{call.note}" if call.note else text}
 
 
 def content_text(message: Mapping[str, Any]) -> str:

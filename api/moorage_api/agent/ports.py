@@ -286,6 +286,10 @@ class AgentLimits:
     """Repetitions of the same calls with the same results that end the turn."""
     max_failed_steps: int = 5
     """Failed steps in a row that end the turn."""
+    max_calls: int = 16
+    """Calls of one answer that are run."""
+    max_steps: int = 30
+    """Most steps of a plan."""
     max_retries: int = 3
     max_search_results: int = 10
     max_pictures: int = 10

@@ -50,6 +50,13 @@ def system_prompt(guidance: str, *, started_on: str, result_chars: int) -> str:
     return f"{dated}\n{guidance}" if guidance else dated
 
 
+def left_out_calls(number: int, *, most: int) -> str:
+    return (
+        f"[Moorage] At most {most} calls of one message are run, so {number} calls of your last message were left out. "
+        "Make them again now, if they are still needed."
+    )
+
+
 def today_is(day: str) -> str:
     return f"[Moorage] Today is {day} (UTC)."
 

@@ -30,6 +30,8 @@ class OpenCall(BaseModel):
     toolkit: Toolkit | None = None
     consent: Literal["", "asked", "given"] = ""
     """The user's permission, for a call that needs it."""
+    note: str = ""
+    """A note for the model at the end of the result."""
 
     @property
     def is_started(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from moorage_api.agent.model.endpoint import OnCall, OnStart
+from moorage_api.agent.model.incoming.answers import DEFAULT_LIMITS, AnswerLimits
 from moorage_api.agent.model.llm import LlmClient, OnLearnt, forget_facts
 from moorage_api.agent.model.outgoing.pictures import ReadPicture
 from moorage_api.agent.model.patience import Timing
@@ -30,6 +31,7 @@ def build_client(
     on_call: OnCall | None = None,
     read_picture: ReadPicture | None = None,
     listing_failures: ListingFailures | None = None,
+    answer_limits: AnswerLimits = DEFAULT_LIMITS,
 ) -> LlmClient:
     """`timing` and `context_tokens` are those of the settings; the options of the model replace them."""
     options = config.options
@@ -52,6 +54,7 @@ def build_client(
         on_learnt=on_learnt,
         read_picture=read_picture,
         listing_failures=listing_failures,
+        answer_limits=answer_limits,
         on_start=on_start,
         on_call=on_call,
     )

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from moorage_api.agent.model.incoming.answers import AnswerLimits
 from moorage_api.agent.model.patience import Timing
 from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.ports import AgentLimits
@@ -76,6 +77,8 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             max_pictures=settings.llm_max_pictures,
             max_functions=settings.llm_max_functions,
             max_result_chars=settings.llm_result_chars,
+            max_calls=settings.llm_max_calls,
+            max_steps=settings.agent_max_steps,
         ),
         searxng_url=settings.searxng_url,
         timing=Timing(
@@ -84,6 +87,7 @@ def build_runner(resources: Resources, health: Health) -> Runner:
             patience=settings.llm_patience_seconds,
         ),
         context_tokens=settings.llm_context_tokens,
+        answer_limits=AnswerLimits(settings.llm_answer_chars, settings.llm_repeated_chars),
         listing_failures=ListingFailures(settings.llm_list_retry_seconds),
     )
     return Runner(

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from moorage_api.agent import prompts
 from moorage_api.agent.messages import user_message
+from moorage_api.agent.model.incoming.answers import AnswerLimits
 from moorage_api.agent.model.patience import Timing
 from moorage_api.agent.model.servers.listing import ListingFailures
 from moorage_api.agent.ports import AgentLimits, Switches, Toolset
@@ -62,6 +63,7 @@ class Turns:
     context_tokens: int | None
     """The size of the model's window; None to learn it."""
     listing_failures: ListingFailures
+    answer_limits: AnswerLimits
 
     async def work_on(self, journal: RunJournal) -> None:
         """Work until the journal holds an event that ends the run. Raises FencedError and UnreadMessagesError."""
@@ -105,6 +107,7 @@ class Turns:
                 on_start=lambda call: journal.begin_model_call(prices.apply(call)),
                 read_picture=self.stores.picture_store(journal.session_id).read,
                 listing_failures=self.listing_failures,
+                answer_limits=self.answer_limits,
                 on_call=lambda call: journal.add_model_call(prices.apply(call)),
             ) as llm:
                 await llm.read_window()

@@ -219,3 +219,26 @@ async def test_a_failed_step_between_good_ones_does_not_end_the_run() -> None:
 )
 def test_repetitions_of_up_to_four_calls_are_counted(outcomes: str, expected: Any) -> None:
     assert count_repeats(list(outcomes)) == expected
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_the_model_learns_which_calls_of_an_answer_were_too_many(most: int) -> None:
+    """The step goes on, although the answer also has `finish_step`."""
+    finish = Call("finish_step", {"success": True, "result": "done", "attachments": []})
+    calls = [shell(f"echo {number}") for number in range(5)]
+    turns: list[Turn] = [Plan("T", "M", ["a"]), Calls(finish, *calls), Finish(), Say("Done")]
+    with ScriptedModel(turns) as model:
+        bench = await run(model, limits=AgentLimits(max_retries=2, max_calls=most))
+        results = [str(message["content"]) for message in model.requests[2]["messages"] if message["role"] == "tool"]
+    assert len(bench.gate.effects) == (most - 1 or 0)
+    assert len(results) - 1 == (most - 1 or 1)
+    left = 6 - (most - 1 or 1)
+    assert f"{left} calls of your last message were left out" in results[-1]
+    assert bench.log.types()[-1] == "done"
+
+
+async def test_steps_beyond_the_limit_become_part_of_the_last_one() -> None:
+    steps = ["one", "two", "three", "four"]
+    with ScriptedModel([Plan("T", "M", steps), Finish(), Finish(), Say("Done")]) as model:
+        bench = await run(model, limits=AgentLimits(max_retries=2, max_steps=2))
+    assert [step.description for step in bench.log.last(PlanEvent).steps] == ["one", "two; then: three; then: four"]

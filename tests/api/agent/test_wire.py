@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moorage_api.agent.model.incoming.answers import Answer
+from moorage_api.agent.model.incoming.answers import Answer, AnswerLimits, RawCall
 from moorage_api.agent.model.llm import LlmClient
 from moorage_api.agent.model.servers.errors import LlmError
 from moorage_api.agent.toolsets.function_schema import function, text
@@ -259,3 +259,116 @@ async def test_a_number_that_is_no_json_does_not_end_the_session(number: str) ->
 async def test_a_document_that_is_too_deep_is_an_error_in_words() -> None:
     error, _ = await refuse(Raw([f'{{"choices": [{{"delta": {{"x": {"[" * 900}{"]" * 900}}}}}]}}', HELLO[2]]))
     assert "not a chat completion" in str(error)
+
+
+def parts(*deltas: dict[str, Any], end: str | None = None) -> list[str]:
+    """Chunks. With `end`, a chunk with this reason follows each of them, as some gateways send it."""
+    chunks = []
+    for given in deltas:
+        chunks.append(json.dumps({"choices": [{"index": 0, "delta": given, "finish_reason": None}]}))
+        if end is not None:
+            chunks.append(delta("", end=end))
+    return chunks
+
+
+CALL_PARTS: list[dict[str, Any]] = [
+    {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "ls", "arguments": ""}}]},
+    {"tool_calls": [{"index": 0, "function": {"arguments": '{"path": '}}]},
+    {"tool_calls": [{"index": 0, "function": {"arguments": '"/home"}'}}]},
+]
+CALL = RawCall("ls", '{"path": "/home"}')
+
+
+async def test_a_reason_behind_each_part_is_not_the_end_of_the_answer() -> None:
+    """Some gateways send it (1jehuang/jcode#1326). There only the mark says that the answer is whole."""
+    answer, model = await ask(Raw([*parts(*CALL_PARTS, end="stop"), "[DONE]"]))
+    assert (answer.calls, len(model.requests)) == ((CALL,), 1)
+    cut = Raw(parts(*CALL_PARTS[:2], end="stop"))
+    answer, model = await ask(Tries(cut, Say("Whole")))
+    assert (answer.text, len(model.requests)) == ("Whole", 2)
+
+
+async def test_a_second_reason_does_not_remove_the_calls() -> None:
+    """RayBytes/ChatMock#114."""
+    answer, _ = await ask(Raw([*parts(*CALL_PARTS), delta("", end="tool_calls"), delta("", end="stop"), "[DONE]"]))
+    assert answer.calls == (CALL,)
+
+
+async def test_calls_that_come_only_in_the_message_at_the_end_are_read() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "ls", "arguments": '{"path": "/home"}'}}
+    message = {"role": "assistant", "content": "I look.", "tool_calls": [call]}
+    last = {"choices": [{"index": 0, "delta": {}, "message": message, "finish_reason": "tool_calls"}]}
+    answer, _ = await ask(Raw([delta("I look."), last, "[DONE]"]))
+    assert (answer.text, answer.calls) == ("I look.", (CALL,))
+
+
+UNREAD: dict[str, tuple[int, object]] = {
+    # gryszzz/open-thymos#97, tashfeenahmed/freellmapi#291
+    "Groq": (
+        400,
+        {
+            "error": {
+                "message": "Failed to call a function. Please adjust your prompt. See 'failed_generation'.",
+                "type": "invalid_request_error",
+                "code": "tool_use_failed",
+                "failed_generation": '<function=ls={"path": "/home"}</function>',
+            }
+        },
+    ),
+    # ollama/ollama#17638
+    "Ollama": (500, {"error": {"message": 'error parsing tool call: raw=\'{"path": "/"}]\', err=invalid character'}}),
+    "Ollama in a stream": (0, {"error": "error parsing tool call: raw='{', err=unexpected end of JSON input"}),
+    "llama.cpp": (500, {"error": {"code": 500, "message": "Failed to parse input at pos 48: <tool_call>"}}),
+}
+
+
+@pytest.mark.parametrize(("status", "document"), UNREAD.values(), ids=UNREAD.keys())
+async def test_a_call_that_its_own_server_cannot_read_is_asked_for_again_once(status: int, document: object) -> None:
+    """Then it is an answer without a call, so that the model learns what was wrong."""
+    refusal: Turn = Status(status, document) if status else Raw([delta("I look. "), document])
+    answer, model = await ask(Tries(refusal, Say("Whole")))
+    assert (answer.text, len(model.requests)) == ("Whole", 2)
+    answer, model = await ask(refusal, patience_seconds=3_600)
+    assert (answer.calls, answer.lacks_call, len(model.requests)) == ((), True, 2)
+
+
+ENDLESS: dict[str, tuple[dict[str, Any], ...]] = {
+    # NousResearch/hermes-agent#100716 and #94224
+    "text": ({"content": "I look again. "},),
+    "thoughts": ({"reasoning_content": "!"},),
+    "thoughts of three sentences": tuple({"reasoning": f"Thought {number}. "} for number in range(3)),
+    # cloudrift-ai/emmy#819
+    "blank arguments": (CALL_PARTS[0], *[{"tool_calls": [{"index": 0, "function": {"arguments": "\n" * 50}}]}] * 99),
+}
+
+
+@pytest.mark.parametrize("turn", ENDLESS.values(), ids=ENDLESS.keys())
+async def test_an_answer_without_end_is_stopped_and_asked_for_again_once(turn: Sequence[dict[str, Any]]) -> None:
+    endless = Raw([*parts(*turn) * 3_000, delta("", end="stop"), "[DONE]"])
+    limits = AnswerLimits(max_repeated_chars=2_000)
+    answer, model = await ask(Tries(endless, Say("Whole")), answer_limits=limits)
+    assert (answer.text, len(model.requests)) == ("Whole", 2)
+    error, requests = await refuse(endless, answer_limits=limits, patience_seconds=3_600)
+    assert (error.code, requests) == ("llm_failed", 2)
+    assert "was stopped: it " in str(error)
+    assert "MOORAGE_LLM_REPEATED_CHARS" in str(error)
+
+
+async def test_a_file_of_equal_lines_is_no_endless_answer() -> None:
+    content = json.dumps({"path": "0\n" * 20_000})
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "ls", "arguments": ""}}
+    pieces = [
+        {"tool_calls": [call | {"function": {"arguments": content[at : at + 500]}}]}
+        for at in range(0, len(content), 500)
+    ]
+    answer, model = await ask(
+        Raw([*parts({"tool_calls": [call]}, *pieces), delta("", end="tool_calls"), "[DONE]"]),
+        answer_limits=AnswerLimits(max_repeated_chars=2_000),
+    )
+    assert (answer.calls[0].arguments, len(model.requests)) == (content, 1)
+
+
+async def test_an_answer_that_is_too_long_names_the_setting() -> None:
+    error, requests = await refuse(Say("".join(map(str, range(9_000)))), answer_limits=AnswerLimits(max_chars=10_000))
+    assert "was stopped: it is longer than 10000 characters (MOORAGE_LLM_ANSWER_CHARS)" in str(error)
+    assert requests == 2

@@ -10,7 +10,14 @@ from uuid import UUID, uuid4
 import httpx2
 import openai
 
-from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, BadStreamError
+from moorage_api.agent.model.incoming.answers import (
+    DEFAULT_LIMITS,
+    Answer,
+    AnswerBuilder,
+    AnswerLimitError,
+    AnswerLimits,
+    BadStreamError,
+)
 from moorage_api.agent.model.incoming.sse import DOCUMENT, EventTooLargeError, read_events
 from moorage_api.agent.model.incoming.usage import ModelCall, Outcome, Usage
 from moorage_api.agent.model.servers.chunks import is_end, is_progress, read_chunk
@@ -46,6 +53,7 @@ class Endpoint:
         secrets: Sequence[str],
         first_byte_seconds: float,
         idle_seconds: float,
+        answer_limits: AnswerLimits = DEFAULT_LIMITS,
         on_start: OnStart | None = None,
         on_call: OnCall | None = None,
     ) -> None:
@@ -58,6 +66,7 @@ class Endpoint:
         self._secrets = secrets
         self._first_byte_seconds = first_byte_seconds
         self._idle_seconds = idle_seconds
+        self._answer_limits = answer_limits
         self._on_start = on_start
         self._on_call = on_call
         self._was_reached = False
@@ -110,7 +119,12 @@ class Endpoint:
                 LlmError("llm_unavailable", f"The model's server at {self._base_url} {_why_unreachable(error)}"),
                 is_lasting=not (self._was_reached or is_proven),
             ) from error
-        except (BadStreamError, EventTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (AnswerLimitError, EventTooLargeError) as error:
+            raise RetryableError(
+                LlmError("llm_failed", f"The answer of the model's server at {self._base_url} was stopped: it {error}"),
+                is_half=True,
+            ) from error
+        except (BadStreamError, ValueError, TypeError, AttributeError, RecursionError) as error:
             server_text = (
                 f". It said: {error.server_text}" if isinstance(error, BadStreamError) and error.server_text else ""
             )
@@ -128,7 +142,7 @@ class Endpoint:
             ) from error
 
     async def _stream(self, body: Mapping[str, Any], on_progress: OnProgress | None) -> Answer:
-        builder = AnswerBuilder()
+        builder = AnswerBuilder(self._answer_limits)
         call_id = await self._report_start(body)
         try:
             has_end = await self._receive(builder, body, on_progress)
@@ -149,7 +163,7 @@ class Endpoint:
                 is_half=True,
             )
         answer = builder.answer()
-        if not builder.is_finished:
+        if not builder.is_whole(has_end=has_end):
             raise RetryableError(
                 LlmError("llm_unavailable", f"The model's server at {self._base_url} ended its answer in the middle"),
                 half=answer if has_end else None,

@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx2
 
 from moorage_api.agent.model.endpoint import Endpoint, OnCall, OnProgress, OnStart
-from moorage_api.agent.model.incoming.answers import Answer
+from moorage_api.agent.model.incoming.answers import DEFAULT_LIMITS, Answer, AnswerLimits
 from moorage_api.agent.model.incoming.text_calls import TextCalls
 from moorage_api.agent.model.outgoing import profiles
 from moorage_api.agent.model.outgoing.pictures import PictureCache, ReadPicture
@@ -67,6 +67,7 @@ class LlmClient:
         on_learnt: OnLearnt = forget_facts,
         read_picture: ReadPicture | None = None,
         listing_failures: ListingFailures | None = None,
+        answer_limits: AnswerLimits = DEFAULT_LIMITS,
         today: Callable[[], date] = _today,
     ) -> None:
         """`context_tokens`: the window that the admin has set. Without it the window is learnt."""
@@ -102,6 +103,7 @@ class LlmClient:
             secrets=self._secrets,
             first_byte_seconds=self._timing.first_byte,
             idle_seconds=self._timing.idle,
+            answer_limits=answer_limits,
             on_start=on_start,
             on_call=on_call,
         )

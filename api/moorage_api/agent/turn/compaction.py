@@ -251,7 +251,7 @@ async def _text_of(work: Work, asking: Coroutine[Any, Any, Answer]) -> str:
         answer = await work.unless_interrupted(asking)
     except LlmError:
         return ""
-    return answer.text.strip()
+    return "" if answer.lacks_call else answer.text.strip()
 
 
 def _list_messages(work: Work, cut: int, room: int) -> str:

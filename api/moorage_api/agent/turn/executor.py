@@ -25,8 +25,6 @@ from moorage_api.agent.unicode import repair_unicode
 from moorage_api.events.schemas import ChatEvent, MessageEvent, StepEvent, ToolEvent, WaitEvent
 
 MAX_ARGUMENT_CHARS = 16_000
-MAX_CALLS = 16
-"""Calls that are used from one answer; the rest is ignored."""
 MAX_CONSENT_ARGUMENTS_CHARS = 1_000
 """Length of a call's arguments in the question that asks the user for permission."""
 YES = frozenset(
@@ -104,11 +102,16 @@ def _result_in(text: str) -> dict[str, Any] | None:
 
 async def _take_calls(work: Work, tools: Tools, answer: Answer) -> None:
     """Store the calls with our own ids, put `finish_step` last, and start the first call that can be run."""
-    raw = sorted(answer.calls[:MAX_CALLS], key=lambda call: call.name == FINISH.name)
+    kept = answer.calls[: work.limits.max_calls]
+    if len(kept) < len(answer.calls):  # the step is not finished before the other calls were made
+        kept = tuple(call for call in kept if call.name != FINISH.name) or kept
+    raw = sorted(kept, key=lambda call: call.name == FINISH.name)
     calls = [
         tools.open_call(number, call, is_cut=call is answer.calls[-1] and bool(cut_problem(answer)))
         for number, call in enumerate(raw, work.state.next_call)
     ]
+    if left_out := len(answer.calls) - len(raw):
+        calls[-1] = calls[-1].model_copy(update={"note": prompts.left_out_calls(left_out, most=work.limits.max_calls)})
     invalid = work.count_invalid_answer() if all(call.problem for call in calls) else 0
     await _advance(
         work,

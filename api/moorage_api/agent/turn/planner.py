@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from moorage_api.agent import prompts
-from moorage_api.agent.messages import assistant_message, call_message, tool_message, user_message
+from moorage_api.agent.messages import assistant_message, call_message, clip, tool_message, user_message
 from moorage_api.agent.model.incoming.answers import Answer, AnswerBuilder, calls_in_text, objects_in, parse_object
 from moorage_api.agent.model.incoming.half_answers import is_announcement, is_call_notation, is_nothing_but_notation
 from moorage_api.agent.ports import Function, Message
@@ -20,7 +20,8 @@ from moorage_api.agent.turn.progress import check_failures
 from moorage_api.agent.turn.work import Work
 from moorage_api.events.schemas import ChatEvent, DoneEvent, MessageEvent, PlanEvent, PlanStep, StepEvent, TitleEvent
 
-MAX_STEPS = 30
+MAX_STEP_CHARS = 4_000
+"""Length of the last step when the plan had too many steps, and the others became part of it."""
 MAX_TITLE_CHARS = 80
 
 
@@ -160,7 +161,7 @@ def _read_draft(args: dict[str, Any], function: Function) -> Draft | None:
         steps = [line for line in steps.splitlines() if line.strip()]
     if not isinstance(steps, list) or (function is UPDATE_PLAN and "steps" not in args):
         return None
-    described = [text for step in steps[:MAX_STEPS] if (text := _step_text(step))]
+    described = [text for step in steps if (text := _step_text(step))]
     return Draft(_stripped_text(args.get("title")), _stripped_text(args.get("message")), described)
 
 
@@ -186,6 +187,9 @@ def _number_steps(work: Work, descriptions: list[str], known: list[PlanStep]) ->
     """Give each step an id. A step with the same description as a step in `known` keeps that step."""
     known = list(known)
     steps = []
+    most = work.limits.max_steps
+    if len(descriptions) > most:
+        descriptions = [*descriptions[: most - 1], clip("; then: ".join(descriptions[most - 1 :]), MAX_STEP_CHARS)]
     for place, description in enumerate(descriptions):
         same = next((step for step in known if step.description == description), None)
         if same is not None:

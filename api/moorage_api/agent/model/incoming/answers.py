@@ -13,11 +13,9 @@ from moorage_api.agent.model.incoming.calls import RawCall as RawCall
 from moorage_api.agent.model.incoming.foreign import MESSAGE_FIELDS, ForeignFields
 from moorage_api.agent.model.incoming.json_objects import parse_json
 from moorage_api.agent.model.incoming.json_objects import parse_object as parse_object
+from moorage_api.agent.model.incoming.repetition import Repetition
 from moorage_api.agent.model.incoming.usage import Usage, read_usage
 from moorage_api.agent.unicode import repair_unicode
-
-MAX_ANSWER_CHARS = 4_000_000
-"""An answer longer than this is an error, so that a server cannot fill the memory."""
 
 THOUGHTS = re.compile(
     r"^\s*(?:<(think|thinking|thought|seed:think)>.*?(?:</\1>\s*|\Z)|\[THINK\].*?(?:\[/THINK\]\s*|\Z)"
@@ -49,6 +47,18 @@ class BadStreamError(Exception):
         self.server_text = server_text
 
 
+class AnswerLimitError(BadStreamError):
+    """The answer is larger than a limit, or has no end."""
+
+
+@dataclass(frozen=True)
+class AnswerLimits:
+    """What one answer may be. They are settings, so that a server cannot fill the memory or answer without end."""
+
+    max_chars: int = 4_000_000
+    max_repeated_chars: int = 20_000
+
+
 @dataclass(frozen=True)
 class Answer:
     text: str
@@ -65,15 +75,23 @@ class Answer:
     """The server says that the answer has calls, or sent parts of one, but there is no call in it."""
 
 
+DEFAULT_LIMITS = AnswerLimits()
+
+
 class AnswerBuilder:
     """Collects chunks (dicts of the Chat Completions API). `answer()` returns the answer so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: AnswerLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._repetitions: dict[str, Repetition] = {}
+        self._blank_chars = 0
         self._text: list[str] = []
         self._refusal: list[str] = []
         self._calls = CallsBuilder()
         self._size = 0
         self._reason = ""
+        self._went_on = False
+        """Parts of the answer came after a reason for its end."""
         self._main: object = None
         """Key of the choice that is the answer."""
         self._others: AnswerBuilder | None = None
@@ -89,10 +107,12 @@ class AnswerBuilder:
         """The content as parts, for the models that send other parts than text."""
         self._has_foreign_parts = False
 
-    @property
-    def is_finished(self) -> bool:
-        """The server said why the answer ends, so it is whole."""
-        return bool(self._reason) or self.is_document
+    def is_whole(self, *, has_end: bool) -> bool:
+        """The server said why the answer ends. `has_end`: it marked the end of the stream.
+
+        Some gateways give a reason behind each part of the answer; there only the mark says that it is whole.
+        """
+        return self.is_document or (bool(self._reason) and (has_end or not self._went_on))
 
     @property
     def trouble(self) -> str:
@@ -116,16 +136,14 @@ class AnswerBuilder:
             if key == self._main:
                 self._feed_choice(choice)
             else:
-                self._others = self._others or AnswerBuilder()
+                self._others = self._others or AnswerBuilder(self._limits)
                 self._others._feed_choice(choice)
 
     def _feed_choice(self, choice: dict[str, Any]) -> None:
         self.has_begun = True
+        had_reason, size_before = bool(self._reason), self._size + self._calls.size
         self._reason = str(choice.get("finish_reason") or "").lower() or self._reason
-        delta = choice.get("delta")
-        if not delta:
-            # some servers repeat the whole answer as a message at the end of the stream
-            delta = {} if self._text or self._calls.has_calls else choice.get("message") or {}
+        delta = choice.get("delta") or self._missing_parts(choice.get("message") or {})
         if not isinstance(delta, dict):
             raise BadStreamError("a delta is not an object")
         self._foreign.add(delta, known=MESSAGE_FIELDS)
@@ -133,11 +151,29 @@ class AnswerBuilder:
         if isinstance(refusal := delta.get("refusal"), str):
             self._refusal.append(refusal)
         self._add_calls(delta)
+        self._went_on = self._went_on or (had_reason and self._size + self._calls.size > size_before)
         size = self._size + self._foreign.size + self._calls.size
         if self._has_foreign_parts:
             size += self._parts.size
-        if size > MAX_ANSWER_CHARS:
-            raise BadStreamError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
+        if size > self._limits.max_chars:
+            raise AnswerLimitError(f"is longer than {self._limits.max_chars} characters (MOORAGE_LLM_ANSWER_CHARS)")
+        self._check_repetition(delta)
+
+    def _check_repetition(self, delta: dict[str, Any]) -> None:
+        """Look at text and thoughts. In the arguments of a call only white space counts, because files may repeat."""
+        limit = self._limits.max_repeated_chars
+        for name, value in delta.items():
+            if isinstance(value, str) and self._repetitions.setdefault(name, Repetition(limit)).add(value):
+                raise AnswerLimitError(f"repeats the same words for {limit} characters (MOORAGE_LLM_REPEATED_CHARS)")
+        if self._blank_chars > limit:
+            raise AnswerLimitError(f"has {limit} blank characters in a call (MOORAGE_LLM_REPEATED_CHARS)")
+
+    def _missing_parts(self, message: Any) -> Any:
+        """What has not come yet of a message that repeats the whole answer, as some servers send at the end."""
+        if not isinstance(message, dict) or not (self._text or self._calls.has_calls):
+            return message
+        names = [] if self._calls.has_calls else ["tool_calls", "function_call"]
+        return {name: message[name] for name in names if name in message}
 
     def _add_text(self, content: object) -> None:
         if isinstance(content, dict):
@@ -164,7 +200,8 @@ class AnswerBuilder:
             parts.append({"index": LEGACY_INDEX, "function": legacy})
         try:
             for place, part in enumerate(parts):
-                self._calls.add(part, is_first=place == 0)
+                arguments = self._calls.add(part, is_first=place == 0)
+                self._blank_chars = self._blank_chars + len(arguments) if not arguments.strip() else 0
         except BadPartError as error:
             raise BadStreamError(str(error)) from error
 

@@ -108,8 +108,8 @@ class CallsBuilder:
         """Characters of all names, ids, arguments and unknown fields."""
         return self._size
 
-    def add(self, part: object, *, is_first: bool) -> None:
-        """`is_first`: the first item of its chunk. Raises BadPartError."""
+    def add(self, part: object, *, is_first: bool) -> str:
+        """Returns the new arguments. `is_first`: the first item of its chunk. Raises BadPartError."""
         if not isinstance(part, Mapping):
             raise BadPartError("a tool call is not an object")
         function = part.get("function") or {}
@@ -132,6 +132,7 @@ class CallsBuilder:
             call.arguments.append(arguments)
             self._size += len(arguments)
         self._size += call.size - size_before
+        return arguments
 
     def _call_of(self, part: Mapping[str, Any], name: str, arguments: str, *, is_first: bool) -> _OpenCall:
         """Find the call that a part belongs to: by its index, otherwise the last call."""

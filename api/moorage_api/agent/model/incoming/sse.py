@@ -77,4 +77,4 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 def _check_size(size: int) -> None:
     if size > MAX_EVENT_BYTES:
-        raise EventTooLargeError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        raise EventTooLargeError(f"has a part of more than {MAX_EVENT_BYTES} bytes")

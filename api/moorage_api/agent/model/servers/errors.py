@@ -63,7 +63,7 @@ class RetryableError(Exception):
     """A retry of the same request may succeed.
 
     `is_half`: the answer ended without a reason. Then one retry is enough.
-    `half`: the answer, if the server at least marked its end.
+    `half`: the answer, if the server at least marked its end. It is returned after the retry.
     `is_lasting`: a wrong configuration is as likely as trouble of the server, so it is not waited out for long.
     """
 
@@ -87,6 +87,9 @@ class RetryableError(Exception):
 def explain(refusal: Refusal, *, base_url: str, model: str) -> Exception:
     """The error for a refusal: a RetryableError if the same request may succeed later, otherwise an LlmError."""
     status, server_text = refusal.status, refusal.server_text or "it gave no reason"
+    if refusal.is_unread_call:
+        failure = LlmError("llm_failed", f"The model wrote a call that its server could not read: {server_text}")
+        return RetryableError(failure, is_half=True, half=Answer(refusal.generation, lacks_call=True))
     if refusal.is_no_credit:
         return LlmError("llm_unauthorized", f"The account at the model's server has no credit left: {server_text}")
     if status in (401, 403):

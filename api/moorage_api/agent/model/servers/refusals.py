@@ -41,6 +41,14 @@ OpenRouter, Copilot, llama.cpp, LM Studio."""
 FULL_WINDOW_REASON = "model_context_window_exceeded"
 """`finish_reason` of z.ai and Claude for an answer that ends because the window is full."""
 
+UNREAD_CALL_CODES = frozenset({"tool_use_failed"})
+UNREAD_CALL_STATUSES = frozenset({0, 400, 422, 500})
+UNREAD_CALL_WORDS = re.compile(
+    r"error parsing tool call|failed to (parse|call) (a |the )?(tool|function)|failed to parse input at pos",
+    re.IGNORECASE,
+)
+"""Groq, Ollama, vLLM, llama.cpp."""
+
 NO_CREDIT_CODES = frozenset(
     {
         "insufficient_quota",
@@ -118,6 +126,15 @@ class Refusal:
     retry_after_seconds: float | None = None
     words: str = field(default="", compare=False)
     """All words of the document, for recognition."""
+    generation: str = field(default="", compare=False)
+    """What the model wrote and the server could not read, if it is in the document."""
+
+    @property
+    def is_unread_call(self) -> bool:
+        """The server could not read a call that its own model wrote. Nothing is wrong with the request."""
+        if self.codes & UNREAD_CALL_CODES:
+            return True
+        return self.status in UNREAD_CALL_STATUSES and bool(UNREAD_CALL_WORDS.search(self.words))
 
     @property
     def is_window_full(self) -> bool:
@@ -160,7 +177,13 @@ def read_refusal(status: int, body: str, headers: Mapping[str, str], *, secrets:
         param=" ".join(params),
         retry_after_seconds=read_wait(headers, nodes, everything),
         words=everything,
+        generation=mask_secrets(_find_generation(nodes), secrets),
     )
+
+
+def _find_generation(nodes: Iterable[Mapping[str, Any]]) -> str:
+    found = (node.get("failed_generation") for node in nodes)
+    return next((text for text in found if isinstance(text, str)), "")[:MAX_READ_CHARS]
 
 
 def _status_of(codes: Iterable[str]) -> int:
