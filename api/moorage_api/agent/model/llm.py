@@ -42,6 +42,13 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
+def _authorize(headers: Mapping[str, str], api_key: str) -> dict[str, str]:
+    """`headers` with the key, unless they have an Authorization of their own in any spelling."""
+    authorized = httpx2.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    authorized.update(headers)
+    return dict(authorized)
+
+
 class LlmClient:
     """One model of one server. Remembers what the server refuses. Close it, or use `async with`."""
 
@@ -78,11 +85,8 @@ class LlmClient:
         self._base_url = base_url
         self._settings = RequestSettings(model, temperature, max_tokens, dict(extra_body or {}))
         own_headers = dict(headers or {})
-        asking = httpx2.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        asking.update(own_headers)  # whatever the case of their names
-        self._listing = WindowListing(
-            base_url, dict(asking), outbound=outbound, failures=listing_failures or ListingFailures()
-        )
+        failures = listing_failures or ListingFailures()
+        self._listing = WindowListing(base_url, _authorize(own_headers, api_key), outbound=outbound, failures=failures)
         self._secrets = find_secrets(api_key, own_headers)
         self._profile = profiles.correct(profiles.choose(model), facts or {})
         self._on_learnt = on_learnt

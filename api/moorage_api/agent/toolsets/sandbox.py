@@ -63,7 +63,7 @@ class SandboxToolset:
             return ToolResult("succeeded", f"{text}\n{prompts.picture_failure(error)}", content)
 
     def _whole_in(self, call: ToolCall, result: Mapping[str, Any]) -> str:
-        """The file in the sandbox that holds the whole result; "" if there is none."""
+        """The file in the sandbox that holds the whole result; "" if no file holds it."""
         return ""
 
     async def _look(self, call: ToolCall, result: Mapping[str, Any]) -> Sequence[Picture]:
