@@ -244,7 +244,7 @@ async def test_initial_skills_are_in_the_sandbox_before_the_tools_start_and_the_
     )
     assert fetched["terminated"]["exitCode"] == 0
     assert fetched["terminated"]["finishedAt"] <= box["running"]["startedAt"]
-    assert f"{MAX_INITIAL_SKILLS} of {MAX_INITIAL_SKILLS} fetched" in log
+    assert f"Fetched {MAX_INITIAL_SKILLS} of {MAX_INITIAL_SKILLS} skills" in log
     pins = wanted["spec"]["skills"]
     assert len(pins) == len(SKILLS)
     initial = {pin["id"] for pin in pins if pin["phase"] == "initial"}
